@@ -1,0 +1,9 @@
+//! The pure heart of Skein: objects, replicated state, and every decision about them.
+//!
+//! Nothing here reads a clock, draws a random number, opens a socket or iterates in hash order:
+//! the same log gives the same state in every process and version.
+
+pub mod id;
+pub mod net;
+pub mod time;
+pub mod view;
