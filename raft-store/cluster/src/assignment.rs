@@ -1,0 +1,125 @@
+//! Everything that one worker must realise, at one revision. It lists every task, local or
+//! remote, of the networks that the node is on, and is kept on the node's disk: without a manager
+//! a node that restarts comes back from it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+use crate::net::{Subnet, Vni};
+use crate::object::{Attachment, GossipKey, PublishedPort, Slot, TaskState};
+use crate::spec::{Labels, TaskSpec};
+use crate::time::{Revision, Timestamp};
+
+/// Everything that one worker must realise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// State that it was made from.
+    pub revision: Revision,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node it is for.
+    pub node: NodeId,
+    /// UDP port of VXLAN.
+    pub data_path_port: u16,
+    /// Keys that seal gossip; the first one seals.
+    pub gossip_keys: Vec<GossipKey>,
+    /// Every node of the cluster, this one too.
+    pub nodes: BTreeMap<NodeId, AssignedNode>,
+    /// The networks that this node takes part in: those of its tasks, and ingress always.
+    pub networks: BTreeMap<NetworkId, AssignedNetwork>,
+    /// Services with a task or a name on those networks.
+    pub services: BTreeMap<ServiceId, AssignedService>,
+    /// All tasks on those networks that have a node and have not ended, plus this node's own
+    /// tasks without a network.
+    pub tasks: BTreeMap<TaskId, AssignedTask>,
+    /// What only the running node needs, for this node's own tasks.
+    pub own: BTreeMap<TaskId, OwnTask>,
+}
+
+/// A node of the cluster as a peer sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedNode {
+    /// Name for people.
+    pub name: String,
+    /// Where gossip reaches it.
+    pub gossip: SocketAddr,
+    /// Where it receives VXLAN; used until its row arrives.
+    pub vtep: IpAddr,
+    /// Cluster listener, on managers.
+    pub manager: Option<SocketAddr>,
+    /// Its `ing0`, once the ingress network exists.
+    pub ingress: Option<Attachment>,
+    /// False when Raft knows it as down or left.
+    pub up: bool,
+}
+
+/// A network that the node takes part in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedNetwork {
+    /// Its name.
+    pub name: String,
+    /// Its VXLAN id.
+    pub vni: Vni,
+    /// Its prefix.
+    pub subnet: Subnet,
+    /// The bridge's address.
+    pub gateway: IpAddr,
+    /// No way out.
+    pub internal: bool,
+    /// The cluster's ingress network.
+    pub ingress: bool,
+    /// MTU of the underlay as the user gave it; unset: taken from the link.
+    pub underlay_mtu: Option<u32>,
+}
+
+/// A service as the data plane needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedService {
+    /// Its name.
+    pub name: String,
+    /// Virtual address by network; none with DNS round robin.
+    pub vips: BTreeMap<NetworkId, IpAddr>,
+    /// Further names by network.
+    pub aliases: BTreeMap<NetworkId, Vec<String>>,
+    /// Published ports.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A task, local or remote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedTask {
+    /// Its service.
+    pub service: ServiceId,
+    /// `<service>.<slot>.<task id>`.
+    pub name: String,
+    /// Which slot.
+    pub slot: Slot,
+    /// Where it runs.
+    pub node: NodeId,
+    /// Its attachments.
+    pub attachments: Vec<Attachment>,
+    /// It is to stop: no new flows, no DNS; open flows go on.
+    pub draining: bool,
+}
+
+/// What only the running node needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OwnTask {
+    /// What it runs.
+    pub spec: TaskSpec,
+    /// What is wanted of it.
+    pub desired: TaskState,
+    /// How far Raft knows it came: a task that was once started is not started again.
+    pub observed: TaskState,
+    /// Not to be started before.
+    pub start_after: Option<Timestamp>,
+    /// Name of its service.
+    pub service_name: String,
+    /// Labels of its service.
+    pub service_labels: Labels,
+    /// Ports in mode `host`.
+    pub host_ports: Vec<PublishedPort>,
+}

@@ -1,0 +1,271 @@
+//! Objects of the replicated state: user intent plus the fields that the system owns.
+//!
+//! Objects travel in the log and in snapshots as JSON bytes inside a versioned bincode envelope
+//! (see `transaction`), so they may gain fields (each new one has a serde default) but never change
+//! the meaning of an old one.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterId, NetworkId, NodeId, ServiceId};
+use crate::net::{MacAddr, Subnet, Vni};
+use crate::spec::{ClusterSpec, NetworkSpec, NodeSpec, Protocol, PublishMode, Role, ServiceSpec};
+use crate::time::{Revision, Timestamp};
+
+pub use crate::object::task::{Task, TaskState, TaskStatus};
+
+mod task;
+
+/// What every object has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Meta {
+    /// Revision at which the object last changed: Docker's `Version.Index`.
+    pub version: Revision,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// The cluster itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its id.
+    pub id: ClusterId,
+    /// Version and times.
+    pub meta: Meta,
+    /// User intent.
+    pub spec: ClusterSpec,
+    /// The CA's certificate, PEM.
+    pub ca_certificate: String,
+    /// The CA's private key, PEM: every manager can sign.
+    pub ca_key: String,
+    /// Full text of the current tokens, `SWMTKN-1-<digest>-<secret>`.
+    pub worker_token: String,
+    /// The same for managers.
+    pub manager_token: String,
+    /// Keys that seal gossip; the first one seals, all open.
+    pub gossip_keys: Vec<GossipKey>,
+    /// Where subnets are taken from when a network gives none.
+    pub address_pools: Vec<Subnet>,
+    /// Prefix length of a taken subnet.
+    pub subnet_size: u8,
+    /// UDP port of VXLAN on every node.
+    pub data_path_port: u16,
+}
+
+/// A key that seals gossip datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GossipKey {
+    /// Names the key on the wire.
+    pub id: u8,
+    /// 256 bits.
+    pub key: [u8; 32],
+}
+
+/// A machine of the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Version and times.
+    pub meta: Meta,
+    /// User intent.
+    pub spec: NodeSpec,
+    /// What the node says of itself.
+    pub description: NodeDescription,
+    /// Whether it holds its lease.
+    pub status: NodeStatus,
+    /// Set on managers.
+    pub manager: Option<ManagerInfo>,
+    /// Its own endpoint on the ingress network (`ing0`).
+    pub ingress: Option<Attachment>,
+}
+
+impl Node {
+    /// Name for people: the spec's, else the host's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        if self.spec.name.is_empty() { &self.description.hostname } else { &self.spec.name }
+    }
+
+    /// The role that it really has.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        if self.manager.is_some() { Role::Manager } else { Role::Worker }
+    }
+}
+
+/// What a node says of itself when it joins and when it changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeDescription {
+    /// Host name.
+    pub hostname: String,
+    /// `linux`.
+    pub os: String,
+    /// `x86_64`.
+    pub architecture: String,
+    /// CPUs times 10^9.
+    pub nano_cpus: u64,
+    /// Bytes.
+    pub memory_bytes: u64,
+    /// Skein's version.
+    pub engine_version: String,
+    /// Address that peers reach it at; gossip listens there.
+    pub gossip: SocketAddr,
+    /// Where it receives VXLAN.
+    pub vtep: IpAddr,
+    /// Prefixes that it has routes to: subnets of networks must not overlap them.
+    pub routes: Vec<Subnet>,
+    /// The balancer in use: `nft` or `ipvs`.
+    pub balancer: String,
+    /// Executors present: `process`, `docker`.
+    pub executors: Vec<String>,
+    /// The node's certificate issuer and key, for `TLSInfo`: PEM of the trust root is the cluster's.
+    #[serde(default)]
+    pub certificate_subject: String,
+}
+
+/// Whether a node holds its lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The state.
+    pub state: NodeState,
+    /// Why.
+    pub message: String,
+    /// Address that its session came from.
+    pub address: String,
+}
+
+/// State of a node, Docker's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Joined, has not reported yet.
+    Unknown,
+    /// Holds its lease.
+    Ready,
+    /// Lost its lease: its tasks move.
+    Down,
+    /// Left on purpose: its tasks move, it may be removed.
+    Disconnected,
+}
+
+/// What a manager is in Raft.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerInfo {
+    /// Its Raft id: random, one per data directory.
+    pub raft_id: u64,
+    /// host:port of its cluster listener.
+    pub address: SocketAddr,
+}
+
+/// An overlay network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its id.
+    pub id: NetworkId,
+    /// Version and times.
+    pub meta: Meta,
+    /// User intent.
+    pub spec: NetworkSpec,
+    /// Its VXLAN id.
+    pub vni: Vni,
+    /// Its prefix.
+    pub subnet: Subnet,
+    /// The bridge's address, the same on every node.
+    pub gateway: IpAddr,
+    /// Address after which the search for a free one begins, so that reuse is late (serial
+    /// allocation, as Docker's F19).
+    pub next_address: u64,
+}
+
+/// One attachment to a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network.
+    pub network: NetworkId,
+    /// Address there.
+    pub address: IpAddr,
+    /// MAC address there.
+    pub mac: MacAddr,
+    /// Further names there.
+    pub aliases: Vec<String>,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its id.
+    pub id: ServiceId,
+    /// Version and times.
+    pub meta: Meta,
+    /// User intent, defaults filled in, network targets as ids.
+    pub spec: ServiceSpec,
+    /// The spec before the last update.
+    pub previous_spec: Option<ServiceSpec>,
+    /// Revision at which `spec.task_template` last changed: a task of an older one is out of date.
+    pub spec_version: Revision,
+    /// Virtual address by network; on the ingress network too where ports are published.
+    pub vips: BTreeMap<NetworkId, IpAddr>,
+    /// Published ports with their numbers.
+    pub ports: Vec<PublishedPort>,
+    /// Progress of an update.
+    pub update_status: Option<UpdateStatus>,
+    /// Set by removal: its tasks are stopping, no new ones start, its name and ports are free.
+    pub removed: bool,
+}
+
+/// One published port, decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// A label for people.
+    pub name: String,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port that the task listens on.
+    pub target: u16,
+    /// Port of the nodes.
+    pub published: u16,
+    /// On every node, or on the task's.
+    pub mode: PublishMode,
+    /// The port towards the ingress VIP, unique to each node, so that no two nodes can make the
+    /// same flow. Empty in mode `host`.
+    pub ingress_ports: BTreeMap<NodeId, u16>,
+}
+
+/// Progress of an update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateStatus {
+    /// Where it stands.
+    pub state: UpdateState,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub completed_at: Option<Timestamp>,
+    /// In words.
+    pub message: String,
+}
+
+/// Where an update stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpdateState {
+    /// Tasks are being replaced.
+    Updating,
+    /// A replacement failed.
+    Paused,
+    /// Done.
+    Completed,
+}
+
+/// Names a slot: number of a replica, or the node of a global service's task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Slot {
+    /// Replica number, from 1.
+    Replica(u64),
+    /// The node of a global task.
+    Node(NodeId),
+}

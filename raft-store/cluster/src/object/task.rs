@@ -1,0 +1,158 @@
+//! A task: one run of one slot of a service. Its state only rises; a new run is a new task.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Attachment, Meta, Slot};
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::spec::{Labels, TaskSpec};
+use crate::time::{Revision, Timestamp};
+
+/// One run of one slot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// Version and times.
+    pub meta: Meta,
+    /// The service it belongs to.
+    pub service: ServiceId,
+    /// Name of that service, kept so that the task can be named after the service is gone.
+    pub service_name: String,
+    /// Labels of that service.
+    pub service_labels: Labels,
+    /// Which slot.
+    pub slot: Slot,
+    /// Where it runs; `None` while nobody can take it.
+    pub node: Option<NodeId>,
+    /// What it runs.
+    pub spec: TaskSpec,
+    /// The service's `spec_version` that it was made from.
+    pub spec_version: Revision,
+    /// Its attachments in the order of the spec's networks, the ingress network last.
+    pub attachments: Vec<Attachment>,
+    /// What is wanted of it.
+    pub desired: TaskState,
+    /// What is known of it.
+    pub status: TaskStatus,
+    /// Not to be started before this moment (restart delay).
+    pub start_after: Option<Timestamp>,
+}
+
+impl Task {
+    /// `<service>.<slot>.<task id>`, Docker's name of a task.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.slot {
+            Slot::Replica(number) => format!("{}.{number}.{}", self.service_name, self.id),
+            Slot::Node(node) => format!("{}.{node}.{}", self.service_name, self.id),
+        }
+    }
+
+    /// Whether it should run and may still do so.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.desired <= TaskState::Running && !self.status.state.is_terminal()
+    }
+
+    /// Whether its addresses are still in use: until it is seen to have ended, or its node is gone.
+    #[must_use]
+    pub fn holds_addresses(&self) -> bool {
+        !self.status.state.is_terminal()
+    }
+}
+
+/// What is known of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// How far it came.
+    pub state: TaskState,
+    /// When that was seen.
+    pub at: Timestamp,
+    /// In words.
+    pub message: String,
+    /// What went wrong, empty if nothing.
+    pub error: String,
+    /// Process id on its node.
+    pub pid: Option<u32>,
+    /// Exit status once it ended.
+    pub exit_code: Option<i32>,
+    /// False while its health check has not passed, or fails.
+    pub healthy: bool,
+}
+
+/// How far a task came; the order is Docker's and a task only moves up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Created.
+    New,
+    /// Has its addresses, waits for a node.
+    Pending,
+    /// Has a node.
+    Assigned,
+    /// Its node knows.
+    Accepted,
+    /// Its node makes the sandbox.
+    Preparing,
+    /// Sandbox and network are programmed.
+    Ready,
+    /// The program is being started.
+    Starting,
+    /// The program runs.
+    Running,
+    /// Ended by itself with status 0.
+    Complete,
+    /// Was stopped.
+    Shutdown,
+    /// Ended with an error.
+    Failed,
+    /// Could not be run at all.
+    Rejected,
+    /// Only a desired state: to be stopped and forgotten.
+    Remove,
+    /// Its node has been down for too long to know.
+    Orphaned,
+}
+
+impl TaskState {
+    /// Whether nothing can follow.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        self > Self::Running
+    }
+
+    /// The one way a state changes: upwards.
+    #[must_use]
+    pub fn advance(self, next: Self) -> Option<Self> {
+        (next > self && !self.is_terminal()).then_some(next)
+    }
+
+    /// Docker's word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Pending => "pending",
+            Self::Assigned => "assigned",
+            Self::Accepted => "accepted",
+            Self::Preparing => "preparing",
+            Self::Ready => "ready",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Shutdown => "shutdown",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Remove => "remove",
+            Self::Orphaned => "orphaned",
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
