@@ -1,1 +1,10 @@
-//! Skeleton.
+//! What the kernel of one node should hold, what it holds, and the operations between the two.
+//!
+//! Pure: `render` turns an assignment and a view into a desired [`plane::Plane`], `plan` compares
+//! it with the observed one, and a [`kernel::Kernel`] (the real one, or the fake of tests) applies
+//! the operations. All policy is in `render`; everything after it is a plain comparison.
+
+pub mod kernel;
+pub mod local;
+pub mod op;
+pub mod plane;

@@ -1,0 +1,26 @@
+//! The door to a kernel: the real one (crate netprog-linux) or the fake of tests and simulation,
+//! which a test holds equal to the real one.
+
+use crate::op::Op;
+use crate::plane::Plane;
+
+/// An operation that the kernel refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{activity}: {reason}")]
+pub struct KernelError {
+    /// What was tried, with names and values.
+    pub activity: String,
+    /// The kernel's words.
+    pub reason: String,
+}
+
+/// A kernel that can be read and changed.
+pub trait Kernel {
+    /// Reads what is ours. `desired` says which sysctls, tables and namespaces matter; fabrics that
+    /// exist are read whether desired or not.
+    fn observe(&mut self, desired: &Plane) -> Result<Plane, KernelError>;
+
+    /// Applies operations in order. Goes on after a failure (the next pass tries again) and
+    /// returns what failed, by index.
+    fn apply(&mut self, ops: &[Op]) -> Vec<(usize, KernelError)>;
+}
