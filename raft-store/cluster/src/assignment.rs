@@ -78,13 +78,14 @@ pub struct AssignedNetwork {
 /// A service as the data plane needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignedService {
-    /// Its name.
+    /// Its name; empty once the service is removed and its tasks are stopping: DNS no longer
+    /// answers for it, and another service may have the name.
     pub name: String,
     /// Virtual address by network; none with DNS round robin.
     pub vips: BTreeMap<NetworkId, IpAddr>,
     /// Further names by network.
     pub aliases: BTreeMap<NetworkId, Vec<String>>,
-    /// Published ports.
+    /// Published ports; none once the service is removed.
     pub ports: Vec<PublishedPort>,
 }
 

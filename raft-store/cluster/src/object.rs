@@ -14,7 +14,7 @@ use crate::net::{MacAddr, Subnet, Vni};
 use crate::spec::{ClusterSpec, NetworkSpec, NodeSpec, Protocol, PublishMode, Role, ServiceSpec};
 use crate::time::{Revision, Timestamp};
 
-pub use crate::object::task::{Task, TaskState, TaskStatus};
+pub use crate::object::task::{Restarts, Task, TaskState, TaskStatus};
 
 mod task;
 
@@ -123,7 +123,7 @@ pub struct NodeDescription {
     pub balancer: String,
     /// Executors present: `process`, `docker`.
     pub executors: Vec<String>,
-    /// The node's certificate issuer and key, for `TLSInfo`: PEM of the trust root is the cluster's.
+    /// Subject of the node's certificate, for `TLSInfo`; the trust root there is the cluster's.
     #[serde(default)]
     pub certificate_subject: String,
 }
@@ -178,8 +178,12 @@ pub struct Network {
     /// The bridge's address, the same on every node.
     pub gateway: IpAddr,
     /// Address after which the search for a free one begins, so that reuse is late (serial
-    /// allocation, as Docker's F19).
+    /// allocation, as Docker's).
     pub next_address: u64,
+    /// Set by removal while tasks on it are stopping: its name and subnet are free, its VNI is not,
+    /// because nodes still hold a device of that number. Clients no longer see it.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// One attachment to a network.
@@ -206,7 +210,8 @@ pub struct Service {
     pub spec: ServiceSpec,
     /// The spec before the last update.
     pub previous_spec: Option<ServiceSpec>,
-    /// Revision at which `spec.task_template` last changed: a task of an older one is out of date.
+    /// Rises whenever the spec changes in a way that a running task cannot follow: one above the
+    /// revision that the change was decided on. A task of an older one is out of date.
     pub spec_version: Revision,
     /// Virtual address by network; on the ingress network too where ports are published.
     pub vips: BTreeMap<NetworkId, IpAddr>,
@@ -259,6 +264,26 @@ pub enum UpdateState {
     Paused,
     /// Done.
     Completed,
+    /// Tasks are being put back to the previous spec.
+    RollbackStarted,
+    /// A replacement failed on the way back.
+    RollbackPaused,
+    /// Back at the previous spec.
+    RollbackCompleted,
+}
+
+impl UpdateState {
+    /// Whether tasks are still to be replaced.
+    #[must_use]
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Updating | Self::RollbackStarted)
+    }
+
+    /// Whether a failure stopped it; only a new update starts it again.
+    #[must_use]
+    pub fn is_paused(self) -> bool {
+        matches!(self, Self::Paused | Self::RollbackPaused)
+    }
 }
 
 /// Names a slot: number of a replica, or the node of a global service's task.

@@ -36,8 +36,28 @@ pub struct Task {
     pub desired: TaskState,
     /// What is known of it.
     pub status: TaskStatus,
-    /// Not to be started before this moment (restart delay).
+    /// Not to be started before this moment (restart delay). A worker whose clock is off waits at
+    /// most from first sight for as long as the longest delay that policy and backoff can give.
     pub start_after: Option<Timestamp>,
+    /// Its node was declared down or left: its addresses may be given to another, and only its own
+    /// node is still told of it.
+    #[serde(default)]
+    pub released: bool,
+    /// The runs of its slot before it.
+    #[serde(default)]
+    pub restarts: Restarts,
+}
+
+/// What the restart policy needs to know of the runs before a task, kept in the task because
+/// history is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Restarts {
+    /// Runs of this slot with this spec that ended by themselves, within the policy's window.
+    pub attempts: u64,
+    /// When that window began.
+    pub window_start: Timestamp,
+    /// Runs in a row that ended soon after their start: they make the delay grow.
+    pub streak: u32,
 }
 
 impl Task {
@@ -59,7 +79,23 @@ impl Task {
     /// Whether its addresses are still in use: until it is seen to have ended, or its node is gone.
     #[must_use]
     pub fn holds_addresses(&self) -> bool {
-        !self.status.state.is_terminal()
+        !self.status.state.is_terminal() && !self.released
+    }
+
+    /// Whether nothing more will come of it: it ended, or its node is gone.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.status.state.is_terminal() || self.released
+    }
+
+    /// The desired state as Docker shows it: a task that ended and is not replaced is kept here as
+    /// `Complete`, and there as `shutdown`.
+    #[must_use]
+    pub fn shown_desired(&self) -> TaskState {
+        match self.desired {
+            TaskState::Complete => TaskState::Shutdown,
+            other => other,
+        }
     }
 }
 

@@ -1,0 +1,239 @@
+//! The one way in which the state changes. Total and deterministic: it checks and stores, it never
+//! chooses, it cannot fail, only reject.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::object::{Meta, Network, Node, Service};
+use crate::spec::{Protocol, PublishMode};
+use crate::state::{State, Taken};
+use crate::time::Revision;
+use crate::transaction::{Change, Key, Object, Transaction};
+
+/// What became of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// All of it is stored.
+    Applied,
+    /// None of it is.
+    Rejected(Conflict),
+}
+
+/// Why a transaction was rejected: it lost a race, or something would be given out twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Conflict {
+    /// The log index does not follow the state's.
+    #[error("revision {given:?} does not follow {state:?}")]
+    NotNewer {
+        /// Index of the entry.
+        given: Revision,
+        /// The state's.
+        state: Revision,
+    },
+    /// The object changed, came or went since it was decided on.
+    #[error("{object} is at version {found:?}, decided on {expected:?}")]
+    Stale {
+        /// Its name.
+        object: String,
+        /// The version decided on; `None`: it must not exist.
+        expected: Option<Revision>,
+        /// The version found; `None`: it does not exist.
+        found: Option<Revision>,
+    },
+    /// One transaction names an object twice.
+    #[error("{object} occurs twice in one transaction")]
+    Twice {
+        /// Its name.
+        object: String,
+    },
+    /// The cluster cannot be removed.
+    #[error("the cluster cannot be removed by a transaction")]
+    ClusterRemoval,
+    /// An address has a holder.
+    #[error("address {address} for {object} has a holder: {holder}")]
+    Address {
+        /// Who asks.
+        object: String,
+        /// The address.
+        address: IpAddr,
+        /// Who has it.
+        holder: String,
+    },
+    /// Something else has a holder: a name, VNI, subnet, port or Raft id.
+    #[error("{what} of {object} has a holder: {holder}")]
+    Held {
+        /// The thing, with its value.
+        what: String,
+        /// Who asks.
+        object: String,
+        /// Who has it.
+        holder: String,
+    },
+}
+
+impl State {
+    /// Stores a transaction whole or not at all. `revision` is the index of its log entry; it
+    /// becomes the version of every object stored, and the transaction's time its `updated_at`.
+    /// An empty transaction changes nothing, not even the revision.
+    pub fn apply(&mut self, revision: Revision, transaction: &Transaction) -> Outcome {
+        if transaction.is_empty() {
+            return Outcome::Applied;
+        }
+        match self.checked(revision, transaction) {
+            Ok(next) => {
+                *self = next;
+                Outcome::Applied
+            }
+            Err(conflict) => Outcome::Rejected(conflict),
+        }
+    }
+
+    /// The state after the transaction, with everything checked.
+    fn checked(&self, revision: Revision, transaction: &Transaction) -> Result<Self, Conflict> {
+        if revision <= self.revision {
+            return Err(Conflict::NotNewer { given: revision, state: self.revision });
+        }
+        self.check_versions(transaction)?;
+        let mut next = self.clone();
+        next.revision = revision;
+        // All that goes away goes first, so that what it held can be taken within one transaction.
+        for change in &transaction.changes {
+            next.remove(change.key());
+        }
+        for change in &transaction.changes {
+            let Change::Put { expected, object } = change else { continue };
+            let created_at = match expected.and_then(|_| self.get(object.key())) {
+                Some(old) => old.meta().created_at,
+                None => transaction.at,
+            };
+            let meta = Meta { version: revision, created_at, updated_at: transaction.at };
+            let key = object.key();
+            next.put(object.clone().with_meta(meta)).map_err(|taken| address_held(key, &taken))?;
+        }
+        for change in &transaction.changes {
+            if let Change::Put { object, .. } = change {
+                next.check_unique(object)?;
+            }
+        }
+        Ok(next)
+    }
+
+    fn check_versions(&self, transaction: &Transaction) -> Result<(), Conflict> {
+        let mut seen = BTreeSet::new();
+        for change in &transaction.changes {
+            let key = change.key();
+            if !seen.insert(key) {
+                return Err(Conflict::Twice { object: key.to_string() });
+            }
+            let expected = match change {
+                Change::Put { expected, .. } => *expected,
+                Change::Remove { key: Key::Cluster, .. } => return Err(Conflict::ClusterRemoval),
+                Change::Remove { expected, .. } => Some(*expected),
+            };
+            let found = self.get(key).map(|object| object.meta().version);
+            if found != expected {
+                return Err(Conflict::Stale { object: key.to_string(), expected, found });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an object that is already stored holds anything that another one holds too.
+    fn check_unique(&self, object: &Object) -> Result<(), Conflict> {
+        match object {
+            // There is one cluster by construction, and addresses are checked by the index.
+            Object::Cluster(_) | Object::Task(_) => Ok(()),
+            Object::Node(node) => self.check_node(node),
+            Object::Network(network) => self.check_network(network),
+            Object::Service(service) => self.check_service(service),
+        }
+    }
+
+    fn check_node(&self, node: &Node) -> Result<(), Conflict> {
+        let Some(manager) = &node.manager else { return Ok(()) };
+        let clash = self.nodes.values().filter(|other| other.id != node.id).find(|other| {
+            other.manager.as_ref().is_some_and(|info| info.raft_id == manager.raft_id)
+        });
+        let what = |_: &Arc<Node>| format!("Raft id {}", manager.raft_id);
+        refuse(&node.id, clash.map(|other| (what(other), other.id.to_string())))
+    }
+
+    fn check_network(&self, network: &Network) -> Result<(), Conflict> {
+        let others = || self.networks.values().filter(|other| other.id != network.id);
+        let clash = others().find(|other| other.vni == network.vni);
+        let what = format!("VNI {}", network.vni);
+        refuse(&network.id, clash.map(|other| (what, other.id.to_string())))?;
+        if network.removed {
+            return Ok(());
+        }
+        let live = || others().filter(|other| !other.removed);
+        let clash = live().find(|other| other.spec.name == network.spec.name);
+        let what = format!("name {}", network.spec.name);
+        refuse(&network.id, clash.map(|other| (what, other.id.to_string())))?;
+        let clash = live().find(|other| other.subnet.overlaps(&network.subnet));
+        let what = format!("subnet {}", network.subnet);
+        refuse(&network.id, clash.map(|other| (what, other.id.to_string())))
+    }
+
+    fn check_service(&self, service: &Service) -> Result<(), Conflict> {
+        check_own_ports(service)?;
+        if service.removed {
+            return Ok(());
+        }
+        let others = || self.live_services().filter(|other| other.id != service.id);
+        let clash = others().find(|other| other.spec.name == service.spec.name);
+        let what = format!("name {}", service.spec.name);
+        refuse(&service.id, clash.map(|other| (what, other.id.to_string())))?;
+        let mine = published(service);
+        let clash = others().find_map(|other| {
+            let (protocol, port) = *published(other).intersection(&mine).next()?;
+            Some((format!("port {port}/{}", protocol.name()), other.id.to_string()))
+        });
+        refuse(&service.id, clash)
+    }
+}
+
+/// The ports that a service has on every node.
+fn published(service: &Service) -> BTreeSet<(Protocol, u16)> {
+    let ingress = service.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
+    ingress.map(|port| (port.protocol, port.published)).collect()
+}
+
+/// Within a service: a published port is given once, and so is the port towards the ingress VIP,
+/// whatever protocol it is for.
+fn check_own_ports(service: &Service) -> Result<(), Conflict> {
+    let me = || service.id.to_string();
+    let mut published = BTreeSet::new();
+    let mut towards_vip = BTreeSet::new();
+    for port in service.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
+        let twice = !published.insert((port.protocol, port.published));
+        let what = || format!("port {}/{}", port.published, port.protocol.name());
+        refuse(&service.id, twice.then(|| (what(), me())))?;
+        let twice = port.ingress_ports.values().find(|number| !towards_vip.insert(**number));
+        let clash = twice.map(|number| (format!("ingress port {number}"), me()));
+        refuse(&service.id, clash)?;
+    }
+    Ok(())
+}
+
+/// Turns a thing and its holder, if there is one, into a conflict.
+fn refuse(object: &impl ToString, clash: Option<(String, String)>) -> Result<(), Conflict> {
+    match clash {
+        Some((what, holder)) => Err(Conflict::Held { what, object: object.to_string(), holder }),
+        None => Ok(()),
+    }
+}
+
+fn address_held(key: Key, taken: &Taken) -> Conflict {
+    Conflict::Address {
+        object: key.to_string(),
+        address: taken.address,
+        holder: format!("{:?} on network {}", taken.by, taken.network),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! Transactions, snapshots, requests and replies as bytes: the one door to bincode in this crate.
+//!
+//! Each envelope is a versioned enum in bincode's standard configuration; the objects and specs in
+//! it travel as JSON bytes, because they skip and gain fields, which bincode cannot. Variants are
+//! only appended: golden bytes in the tests hold every encoding still.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bincode::config;
+use bincode::{Decode, Encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::rejection::Rejection;
+use crate::request::{Answer, Request};
+use crate::time::{Revision, Timestamp};
+use crate::transaction::{Change, Key, Object, Transaction};
+
+/// The largest transaction, request or reply that is encoded or decoded.
+pub const TRANSACTION_BYTES_MAX: usize = 32 << 20;
+/// The largest snapshot.
+pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+
+/// Bytes that are not what they should be, or a value too large to be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Bincode refused to write the envelope.
+    #[error("encode {what}")]
+    Encode {
+        /// What was encoded.
+        what: &'static str,
+        /// The reason.
+        #[source]
+        source: Box<bincode::error::EncodeError>,
+    },
+    /// Bincode refused the envelope.
+    #[error("decode {what}")]
+    Decode {
+        /// What was decoded.
+        what: &'static str,
+        /// The reason.
+        #[source]
+        source: Box<bincode::error::DecodeError>,
+    },
+    /// JSON inside the envelope.
+    #[error("decode the JSON of {what}")]
+    Json {
+        /// What was decoded.
+        what: &'static str,
+        /// The reason.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Bytes follow the envelope.
+    #[error("decode {what}: {count} bytes too many")]
+    Trailing {
+        /// What was decoded.
+        what: &'static str,
+        /// How many.
+        count: usize,
+    },
+    /// Larger than the limit.
+    #[error("encode {what}: {size} bytes are more than the limit of {limit}")]
+    TooLarge {
+        /// What was encoded.
+        what: &'static str,
+        /// Its size.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A snapshot in which two objects hold one address.
+    #[error("decode snapshot: {key} holds {address}, which another object holds")]
+    Inconsistent {
+        /// The second holder.
+        key: String,
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+#[derive(Encode, Decode)]
+enum TransactionEnvelope {
+    V1 { at: u64, changes: Vec<ChangeV1> },
+}
+
+#[derive(Encode, Decode)]
+enum ChangeV1 {
+    Put { expected: Option<u64>, object: ObjectV1 },
+    Remove { key: KeyV1, expected: u64 },
+}
+
+#[derive(Encode, Decode)]
+enum ObjectV1 {
+    Cluster(Vec<u8>),
+    Node(Vec<u8>),
+    Network(Vec<u8>),
+    Service(Vec<u8>),
+    Task(Vec<u8>),
+}
+
+#[derive(Encode, Decode)]
+enum KeyV1 {
+    Cluster,
+    Node(u128),
+    Network(u128),
+    Service(u128),
+    Task(u128),
+}
+
+#[derive(Encode, Decode)]
+enum SnapshotEnvelope {
+    V1 { revision: u64, objects: Vec<ObjectV1> },
+}
+
+#[derive(Encode, Decode)]
+enum JsonEnvelope {
+    V1(Vec<u8>),
+}
+
+/// A transaction as it stands in the log.
+pub fn encode_transaction(transaction: &Transaction) -> Result<Vec<u8>, CodecError> {
+    let changes: Result<_, CodecError> = transaction.changes.iter().map(change_to_wire).collect();
+    let envelope = TransactionEnvelope::V1 { at: transaction.at.0, changes: changes? };
+    write::<TRANSACTION_BYTES_MAX, _>("transaction", &envelope)
+}
+
+/// The inverse of [`encode_transaction`]. Total: any bytes give a transaction or an error.
+pub fn decode_transaction(bytes: &[u8]) -> Result<Transaction, CodecError> {
+    let TransactionEnvelope::V1 { at, changes } =
+        read::<TRANSACTION_BYTES_MAX, _>("transaction", bytes)?;
+    let changes: Result<_, CodecError> = changes.into_iter().map(change_from_wire).collect();
+    Ok(Transaction { at: Timestamp(at), changes: changes? })
+}
+
+pub(crate) fn encode_snapshot(
+    revision: Revision,
+    objects: impl Iterator<Item = Object>,
+) -> Result<Vec<u8>, CodecError> {
+    let objects: Result<_, CodecError> = objects.map(|object| object_to_wire(&object)).collect();
+    let envelope = SnapshotEnvelope::V1 { revision: revision.0, objects: objects? };
+    write::<SNAPSHOT_BYTES_MAX, _>("snapshot", &envelope)
+}
+
+pub(crate) fn decode_snapshot(bytes: &[u8]) -> Result<(Revision, Vec<Object>), CodecError> {
+    let SnapshotEnvelope::V1 { revision, objects } =
+        read::<SNAPSHOT_BYTES_MAX, _>("snapshot", bytes)?;
+    let objects: Result<_, CodecError> = objects.into_iter().map(object_from_wire).collect();
+    Ok((Revision(revision), objects?))
+}
+
+/// A request on its way from a follower to the leader.
+pub fn encode_request(request: &Request) -> Result<Vec<u8>, CodecError> {
+    write_json("request", request)
+}
+
+/// The inverse of [`encode_request`].
+pub fn decode_request(bytes: &[u8]) -> Result<Request, CodecError> {
+    read_json("request", bytes)
+}
+
+/// The leader's answer on its way back.
+pub fn encode_reply(reply: &Result<Answer, Rejection>) -> Result<Vec<u8>, CodecError> {
+    write_json("reply", reply)
+}
+
+/// The inverse of [`encode_reply`].
+pub fn decode_reply(bytes: &[u8]) -> Result<Result<Answer, Rejection>, CodecError> {
+    read_json("reply", bytes)
+}
+
+fn change_to_wire(change: &Change) -> Result<ChangeV1, CodecError> {
+    Ok(match change {
+        Change::Put { expected, object } => ChangeV1::Put {
+            expected: expected.map(|revision| revision.0),
+            object: object_to_wire(object)?,
+        },
+        Change::Remove { key, expected } => {
+            ChangeV1::Remove { key: key_to_wire(*key), expected: expected.0 }
+        }
+    })
+}
+
+fn change_from_wire(change: ChangeV1) -> Result<Change, CodecError> {
+    Ok(match change {
+        ChangeV1::Put { expected, object } => {
+            Change::Put { expected: expected.map(Revision), object: object_from_wire(object)? }
+        }
+        ChangeV1::Remove { key, expected } => {
+            Change::Remove { key: key_from_wire(key), expected: Revision(expected) }
+        }
+    })
+}
+
+fn object_to_wire(object: &Object) -> Result<ObjectV1, CodecError> {
+    Ok(match object {
+        Object::Cluster(cluster) => ObjectV1::Cluster(to_json("cluster", &**cluster)?),
+        Object::Node(node) => ObjectV1::Node(to_json("node", &**node)?),
+        Object::Network(network) => ObjectV1::Network(to_json("network", &**network)?),
+        Object::Service(service) => ObjectV1::Service(to_json("service", &**service)?),
+        Object::Task(task) => ObjectV1::Task(to_json("task", &**task)?),
+    })
+}
+
+fn object_from_wire(object: ObjectV1) -> Result<Object, CodecError> {
+    Ok(match object {
+        ObjectV1::Cluster(json) => Object::Cluster(Arc::new(from_json("cluster", &json)?)),
+        ObjectV1::Node(json) => Object::Node(Arc::new(from_json("node", &json)?)),
+        ObjectV1::Network(json) => Object::Network(Arc::new(from_json("network", &json)?)),
+        ObjectV1::Service(json) => Object::Service(Arc::new(from_json("service", &json)?)),
+        ObjectV1::Task(json) => Object::Task(Arc::new(from_json("task", &json)?)),
+    })
+}
+
+fn key_to_wire(key: Key) -> KeyV1 {
+    match key {
+        Key::Cluster => KeyV1::Cluster,
+        Key::Node(id) => KeyV1::Node(id.0),
+        Key::Network(id) => KeyV1::Network(id.0),
+        Key::Service(id) => KeyV1::Service(id.0),
+        Key::Task(id) => KeyV1::Task(id.0),
+    }
+}
+
+fn key_from_wire(key: KeyV1) -> Key {
+    match key {
+        KeyV1::Cluster => Key::Cluster,
+        KeyV1::Node(id) => Key::Node(NodeId(id)),
+        KeyV1::Network(id) => Key::Network(NetworkId(id)),
+        KeyV1::Service(id) => Key::Service(ServiceId(id)),
+        KeyV1::Task(id) => Key::Task(TaskId(id)),
+    }
+}
+
+fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, CodecError> {
+    serde_json::to_vec(value).map_err(|source| CodecError::Json { what, source })
+}
+
+fn from_json<T: DeserializeOwned>(what: &'static str, json: &[u8]) -> Result<T, CodecError> {
+    serde_json::from_slice(json).map_err(|source| CodecError::Json { what, source })
+}
+
+fn write_json<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, CodecError> {
+    write::<TRANSACTION_BYTES_MAX, _>(what, &JsonEnvelope::V1(to_json(what, value)?))
+}
+
+fn read_json<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError> {
+    let JsonEnvelope::V1(json) = read::<TRANSACTION_BYTES_MAX, _>(what, bytes)?;
+    from_json(what, &json)
+}
+
+fn write<const LIMIT: usize, T: Encode>(
+    what: &'static str,
+    value: &T,
+) -> Result<Vec<u8>, CodecError> {
+    let bytes = bincode::encode_to_vec(value, config::standard())
+        .map_err(|source| CodecError::Encode { what, source: Box::new(source) })?;
+    if bytes.len() > LIMIT {
+        return Err(CodecError::TooLarge { what, size: bytes.len(), limit: LIMIT });
+    }
+    Ok(bytes)
+}
+
+fn read<const LIMIT: usize, T: Decode<()>>(
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<T, CodecError> {
+    let (value, used) = bincode::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>())
+        .map_err(|source| CodecError::Decode { what, source: Box::new(source) })?;
+    if used < bytes.len() {
+        return Err(CodecError::Trailing { what, count: bytes.len() - used });
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests;

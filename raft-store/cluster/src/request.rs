@@ -1,0 +1,198 @@
+//! What a client or a node asks of the cluster. Requests are forwarded from followers to the
+//! leader (see `codec`), so they only grow.
+//!
+//! A request holds nothing that the leader has to draw: ids derive from the seed given to
+//! `decide`, and secrets (tokens, keys) are drawn by the shell that makes the request.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+use crate::net::Subnet;
+use crate::object::{GossipKey, ManagerInfo, NodeDescription, NodeState, TaskStatus};
+use crate::spec::{ClusterSpec, NetworkSpec, NodeSpec, Role, ServiceSpec};
+use crate::time::Revision;
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Creates the cluster with its ingress network and its first node.
+    InitCluster(Box<InitCluster>),
+    /// Changes the cluster's spec, or its join tokens.
+    UpdateCluster(Box<UpdateCluster>),
+    /// Creates an overlay network.
+    CreateNetwork {
+        /// What it should be.
+        spec: Box<NetworkSpec>,
+    },
+    /// Removes a network that no service uses.
+    RemoveNetwork {
+        /// Which.
+        id: NetworkId,
+    },
+    /// Creates a service with its tasks.
+    CreateService {
+        /// What it should be.
+        spec: Box<ServiceSpec>,
+    },
+    /// Replaces a service's spec.
+    UpdateService {
+        /// Which.
+        id: ServiceId,
+        /// The version that the client read.
+        version: Revision,
+        /// What it should be.
+        spec: Box<ServiceSpec>,
+    },
+    /// Puts a service back to the spec before its last update.
+    RollbackService {
+        /// Which.
+        id: ServiceId,
+        /// The version that the client read.
+        version: Revision,
+    },
+    /// Removes a service; its tasks stop.
+    RemoveService {
+        /// Which.
+        id: ServiceId,
+    },
+    /// Replaces a node's spec: labels, availability, the role it should have.
+    UpdateNode {
+        /// Which.
+        id: NodeId,
+        /// The version that the client read.
+        version: Revision,
+        /// What it should be.
+        spec: Box<NodeSpec>,
+    },
+    /// Forgets a node.
+    RemoveNode {
+        /// Which.
+        id: NodeId,
+        /// Although it is up.
+        force: bool,
+    },
+    /// A node joins, or joins again under the same id.
+    JoinNode(Box<JoinNode>),
+    /// A node says anew what it is.
+    DescribeNode {
+        /// Which.
+        id: NodeId,
+        /// What it says.
+        description: Box<NodeDescription>,
+    },
+    /// A node became a voter in Raft.
+    PromotedManager {
+        /// Which.
+        id: NodeId,
+        /// Its place there.
+        manager: ManagerInfo,
+    },
+    /// A node is no longer a voter in Raft.
+    DemotedManager {
+        /// Which.
+        id: NodeId,
+    },
+    /// A node leaves on purpose; its tasks move.
+    LeaveNode {
+        /// Which.
+        id: NodeId,
+    },
+    /// A node reports its tasks. Unknown tasks, tasks of other nodes and moves downwards are
+    /// ignored; if nothing changes the transaction is empty and need not be proposed.
+    ReportTasks {
+        /// Who reports.
+        node: NodeId,
+        /// What it knows; `at` is replaced by the leader's time.
+        statuses: Vec<(TaskId, TaskStatus)>,
+    },
+    /// A node's lease was won or lost.
+    SetNodeState {
+        /// Which.
+        id: NodeId,
+        /// Ready or Down.
+        state: NodeState,
+        /// Why.
+        message: String,
+        /// Address that its session came from; empty: as before.
+        address: String,
+    },
+}
+
+/// The parts of a new cluster that the shell draws or the user gives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InitCluster {
+    /// Its id.
+    pub id: ClusterId,
+    /// User intent.
+    pub spec: ClusterSpec,
+    /// The CA's certificate, PEM.
+    pub ca_certificate: String,
+    /// The CA's private key, PEM.
+    pub ca_key: String,
+    /// Text of the token that admits workers.
+    pub worker_token: String,
+    /// Text of the token that admits managers.
+    pub manager_token: String,
+    /// The first gossip keys.
+    pub gossip_keys: Vec<GossipKey>,
+    /// Where subnets are taken from; empty: 10.0.0.0/8, as Docker.
+    pub address_pools: Vec<Subnet>,
+    /// Prefix length of a taken subnet; 0: 24, as Docker.
+    pub subnet_size: u8,
+    /// UDP port of VXLAN; 0: 4789.
+    pub data_path_port: u16,
+    /// The first node: a manager.
+    pub node: JoinNode,
+}
+
+/// A node that joins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JoinNode {
+    /// Its id, drawn by the node; one per data directory.
+    pub id: NodeId,
+    /// The role that its token gave it.
+    pub role: Role,
+    /// What it says of itself.
+    pub description: NodeDescription,
+    /// Its place in Raft, on managers.
+    pub manager: Option<ManagerInfo>,
+}
+
+/// A change of the cluster itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpdateCluster {
+    /// The version that the client read.
+    pub version: Revision,
+    /// What it should be.
+    pub spec: ClusterSpec,
+    /// A new token for workers, if it is to be rotated.
+    pub worker_token: Option<String>,
+    /// A new token for managers, if it is to be rotated.
+    pub manager_token: Option<String>,
+}
+
+/// What the asker gets back once the transaction is applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Nothing more to say.
+    Done,
+    /// A network was created.
+    Network {
+        /// Its id.
+        id: NetworkId,
+        /// For the user; empty if there is nothing.
+        warning: String,
+    },
+    /// A service was created or updated.
+    Service {
+        /// Its id.
+        id: ServiceId,
+        /// For the user.
+        warnings: Vec<String>,
+    },
+    /// A node joined.
+    Node {
+        /// Its id.
+        id: NodeId,
+    },
+}

@@ -1,0 +1,152 @@
+//! The replicated state: every object, and an index of what is given out.
+//!
+//! Invariant: the index holds exactly what the objects say (`invariant::check` compares). Tables
+//! are read-only outside this crate; `apply` is the one way in. A clone is cheap: tables are shared
+//! until one side changes, so readers keep a snapshot as long as they like.
+
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::object::{Cluster, Network, Node, Service, Task};
+use crate::time::Revision;
+use crate::transaction::{Key, Object};
+
+pub use self::index::Holder;
+pub(crate) use self::index::{Index, Taken};
+
+mod index;
+mod snapshot;
+
+pub use self::snapshot::SNAPSHOT_BYTES_MAX;
+
+/// The replicated state at one revision.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct State {
+    /// Log index at which it last changed.
+    pub revision: Revision,
+    /// The cluster, once it is created.
+    pub cluster: Option<Arc<Cluster>>,
+    /// Nodes.
+    pub nodes: Table<NodeId, Node>,
+    /// Networks, also those that are being removed.
+    pub networks: Table<NetworkId, Network>,
+    /// Services, also those that are being removed.
+    pub services: Table<ServiceId, Service>,
+    /// Tasks, also ended ones that are kept as history.
+    pub tasks: Table<TaskId, Task>,
+    pub(crate) index: Index,
+}
+
+/// A shared map of objects; reads like a `BTreeMap`.
+#[derive(Debug, PartialEq)]
+pub struct Table<K: Ord, T>(Arc<std::collections::BTreeMap<K, Arc<T>>>);
+
+impl<K: Ord, T> Clone for Table<K, T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Ord, T> Default for Table<K, T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Ord, T> Deref for Table<K, T> {
+    type Target = std::collections::BTreeMap<K, Arc<T>>;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<K: Ord + Copy, T> Table<K, T> {
+    fn put(&mut self, key: K, value: Arc<T>) {
+        Arc::make_mut(&mut self.0).insert(key, value);
+    }
+
+    fn take(&mut self, key: &K) {
+        Arc::make_mut(&mut self.0).remove(key);
+    }
+}
+
+impl State {
+    /// The object of that name.
+    #[must_use]
+    pub fn get(&self, key: Key) -> Option<Object> {
+        match key {
+            Key::Cluster => self.cluster.clone().map(Object::Cluster),
+            Key::Node(id) => self.nodes.get(&id).cloned().map(Object::Node),
+            Key::Network(id) => self.networks.get(&id).cloned().map(Object::Network),
+            Key::Service(id) => self.services.get(&id).cloned().map(Object::Service),
+            Key::Task(id) => self.tasks.get(&id).cloned().map(Object::Task),
+        }
+    }
+
+    /// Networks that clients see.
+    pub fn live_networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        self.networks.values().filter(|network| !network.removed)
+    }
+
+    /// Services that clients see.
+    pub fn live_services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values().filter(|service| !service.removed)
+    }
+
+    /// The cluster's ingress network.
+    #[must_use]
+    pub fn ingress_network(&self) -> Option<&Arc<Network>> {
+        self.live_networks().find(|network| network.spec.ingress)
+    }
+
+    /// All tasks of a service, in the order of their ids.
+    pub fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.index.tasks_of(service).filter_map(|id| self.tasks.get(&id))
+    }
+
+    /// Who holds an address of a network, if anybody does.
+    #[must_use]
+    pub fn holder(&self, network: NetworkId, address: IpAddr) -> Option<Holder> {
+        self.index.holder(network, address)
+    }
+
+    /// How many addresses of a network are held, its gateway's included.
+    #[must_use]
+    pub fn held_addresses(&self, network: NetworkId) -> usize {
+        self.index.held(network)
+    }
+
+    /// Stores an object and takes what it holds. On `Err` the index keeps the first holder and the
+    /// caller throws this state away.
+    pub(crate) fn put(&mut self, object: Object) -> Result<(), Taken> {
+        let key = object.key();
+        if let Some(old) = self.get(key) {
+            self.index.release(&old);
+        }
+        let taken = self.index.take(&object);
+        match object {
+            Object::Cluster(cluster) => self.cluster = Some(cluster),
+            Object::Node(node) => self.nodes.put(node.id, node),
+            Object::Network(network) => self.networks.put(network.id, network),
+            Object::Service(service) => self.services.put(service.id, service),
+            Object::Task(task) => self.tasks.put(task.id, task),
+        }
+        taken
+    }
+
+    /// Forgets an object and frees what it held.
+    pub(crate) fn remove(&mut self, key: Key) {
+        if let Some(old) = self.get(key) {
+            self.index.release(&old);
+        }
+        match key {
+            Key::Cluster => self.cluster = None,
+            Key::Node(id) => self.nodes.take(&id),
+            Key::Network(id) => self.networks.take(&id),
+            Key::Service(id) => self.services.take(&id),
+            Key::Task(id) => self.tasks.take(&id),
+        }
+    }
+}
