@@ -1,1 +1,25 @@
-//! Skeleton.
+//! The HTTP face of Skein: the part of the Docker Engine API v1.44 that Swarm's clients use, and
+//! Skein's own resources under `/skein/v1/`.
+//!
+//! [`router`] serves a [`ControlPlane`]: this crate turns Docker's JSON into requests of the
+//! cluster and objects of the cluster into Docker's JSON. It decides nothing about the cluster,
+//! keeps nothing between requests, and never names Raft.
+
+mod control_plane;
+mod docker;
+mod error;
+mod filters;
+mod json_case;
+mod native;
+mod query;
+mod router;
+
+pub use crate::control_plane::{
+    Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNetwork, LocalNodeState,
+    LogRecord, LogRequest, LogSelector, LogStream, NativeAnswer, NativeRequest, NativeTopic,
+    RemoteManager, Snapshot, UpdateClusterRequest,
+};
+pub use crate::error::ApiError;
+pub use crate::filters::FILTER_VALUES_MAX;
+pub use crate::query::BODY_BYTES_MAX;
+pub use crate::router::{API_VERSION, API_VERSION_MIN, router};

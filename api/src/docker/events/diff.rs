@@ -1,0 +1,247 @@
+//! Which events lie between two states.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::sync::Arc;
+
+use cluster::object::{Meta, Network, Node, Service};
+use cluster::spec::{Availability, Labels, ServiceMode};
+use cluster::state::State;
+use cluster::time::Timestamp;
+use serde_json::{Value, json};
+
+use crate::docker::wire::node::state_name;
+use crate::docker::wire::service::update_state;
+use crate::filters::Filters;
+
+/// One event of Docker's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event {
+    kind: &'static str,
+    action: &'static str,
+    id: String,
+    attributes: BTreeMap<String, String>,
+    labels: Labels,
+    at: Timestamp,
+}
+
+impl Event {
+    /// Docker's `EventMessage`.
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "Type": self.kind,
+            "Action": self.action,
+            "Actor": { "ID": self.id, "Attributes": self.attributes },
+            "scope": "swarm",
+            "time": self.at.0 / 1000,
+            "timeNano": self.at.0.saturating_mul(1_000_000),
+        })
+    }
+
+    /// Docker's rules: a filter that names objects of one type excludes the other types.
+    pub(super) fn matches(&self, filters: &Filters) -> bool {
+        let name = self.attributes.get("name").map_or("", String::as_str);
+        let object = |kind: &str| {
+            filters.values(kind).is_none()
+                || (kind == self.kind
+                    && (filters.prefix(kind, &self.id) || filters.prefix(kind, name)))
+        };
+        filters.exact("type", self.kind)
+            && filters.exact("event", self.action)
+            && filters.exact("scope", "swarm")
+            && filters.labels("label", &self.labels)
+            && OBJECT_FILTERS.iter().all(|kind| object(kind))
+    }
+}
+
+const OBJECT_FILTERS: &[&str] = &[
+    "builder",
+    "config",
+    "container",
+    "daemon",
+    "image",
+    "network",
+    "node",
+    "plugin",
+    "secret",
+    "service",
+    "volume",
+];
+
+/// What an event tells of an object.
+trait Subject {
+    const KIND: &'static str;
+    fn id(&self) -> String;
+    fn meta(&self) -> Meta;
+    fn labels(&self) -> &Labels;
+    fn name(&self) -> &str;
+    /// Facts whose change is told as `<fact>.old` and `<fact>.new`.
+    fn facts(&self) -> BTreeMap<&'static str, String>;
+}
+
+impl Subject for Service {
+    const KIND: &'static str = "service";
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+    fn meta(&self) -> Meta {
+        self.meta
+    }
+    fn labels(&self) -> &Labels {
+        &self.spec.labels
+    }
+    fn name(&self) -> &str {
+        &self.spec.name
+    }
+    fn facts(&self) -> BTreeMap<&'static str, String> {
+        let mut facts =
+            BTreeMap::from([("image", self.spec.task_template.container_spec.image.clone())]);
+        if let ServiceMode::Replicated(replicated) = &self.spec.mode {
+            facts.insert("replicas", replicated.replicas.unwrap_or(1).to_string());
+        }
+        if let Some(status) = &self.update_status {
+            facts.insert("updatestate", update_state(status.state).to_owned());
+        }
+        facts
+    }
+}
+
+impl Subject for Node {
+    const KIND: &'static str = "node";
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+    fn meta(&self) -> Meta {
+        self.meta
+    }
+    fn labels(&self) -> &Labels {
+        &self.spec.labels
+    }
+    fn name(&self) -> &str {
+        self.name()
+    }
+    fn facts(&self) -> BTreeMap<&'static str, String> {
+        let availability = match self.spec.availability {
+            Availability::Active => "active",
+            Availability::Pause => "pause",
+            Availability::Drain => "drain",
+        };
+        BTreeMap::from([
+            ("state", state_name(self.status.state).to_owned()),
+            ("availability", availability.to_owned()),
+            ("role", self.role().name().to_owned()),
+        ])
+    }
+}
+
+impl Subject for Network {
+    const KIND: &'static str = "network";
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+    fn meta(&self) -> Meta {
+        self.meta
+    }
+    fn labels(&self) -> &Labels {
+        &self.spec.labels
+    }
+    fn name(&self) -> &str {
+        &self.spec.name
+    }
+    fn facts(&self) -> BTreeMap<&'static str, String> {
+        BTreeMap::new()
+    }
+}
+
+/// Events from one applied state to a later one.
+pub(super) fn between(before: &State, after: &State) -> Vec<Event> {
+    let now = newest(after);
+    let mut events = Vec::new();
+    changed(before.nodes.values(), after.nodes.values(), now, &mut events);
+    changed(before.live_networks(), after.live_networks(), now, &mut events);
+    changed(before.live_services(), after.live_services(), now, &mut events);
+    events
+}
+
+/// What the objects still tell of a span of the past, oldest first.
+pub(super) fn past(state: &State, since: Timestamp, until: Timestamp) -> Vec<Event> {
+    let mut events = Vec::new();
+    told(state.nodes.values(), &mut events);
+    told(state.live_networks(), &mut events);
+    told(state.live_services(), &mut events);
+    events.retain(|event| (since..=until).contains(&event.at));
+    events.sort_by_key(|event| event.at);
+    events
+}
+
+fn told<'a, T: Subject + 'a>(objects: impl Iterator<Item = &'a Arc<T>>, events: &mut Vec<Event>) {
+    for object in objects {
+        let meta = object.meta();
+        events.push(event(object.as_ref(), "create", meta.created_at));
+        if meta.updated_at > meta.created_at {
+            events.push(event(object.as_ref(), "update", meta.updated_at));
+        }
+    }
+}
+
+/// The time of a removal is not kept: the newest time in the later state is close to it.
+fn newest(state: &State) -> Timestamp {
+    let nodes = state.nodes.values().map(|node| node.meta.updated_at);
+    let networks = state.networks.values().map(|network| network.meta.updated_at);
+    let services = state.services.values().map(|service| service.meta.updated_at);
+    let tasks = state.tasks.values().map(|task| task.meta.updated_at);
+    nodes.chain(networks).chain(services).chain(tasks).max().unwrap_or_default()
+}
+
+fn changed<'a, T: Subject + 'a>(
+    before: impl Iterator<Item = &'a Arc<T>>,
+    after: impl Iterator<Item = &'a Arc<T>>,
+    now: Timestamp,
+    events: &mut Vec<Event>,
+) {
+    let before: BTreeMap<String, &Arc<T>> = before.map(|old| (old.id(), old)).collect();
+    let mut present = BTreeSet::new();
+    for new in after {
+        let id = new.id();
+        match before.get(&id) {
+            None => events.push(event(new.as_ref(), "create", new.meta().created_at)),
+            Some(old) if old.meta().version == new.meta().version => {}
+            Some(old) => events.push(update(old.as_ref(), new.as_ref())),
+        }
+        present.insert(id);
+    }
+    for (id, old) in before {
+        if !present.contains(&id) {
+            events.push(event(old.as_ref(), "remove", now));
+        }
+    }
+}
+
+fn event<T: Subject>(object: &T, action: &'static str, at: Timestamp) -> Event {
+    Event {
+        kind: T::KIND,
+        action,
+        id: object.id(),
+        attributes: BTreeMap::from([("name".to_owned(), object.name().to_owned())]),
+        labels: object.labels().clone(),
+        at,
+    }
+}
+
+fn update<T: Subject>(old: &T, new: &T) -> Event {
+    let mut event = event(new, "update", new.meta().updated_at);
+    let mut tell = |fact: &str, age: &str, value: &dyn Display| {
+        event.attributes.insert(format!("{fact}.{age}"), value.to_string());
+    };
+    let old_facts = old.facts();
+    for (fact, value) in new.facts() {
+        let before = old_facts.get(fact);
+        if before != Some(&value) {
+            if let Some(before) = before {
+                tell(fact, "old", before);
+            }
+            tell(fact, "new", &value);
+        }
+    }
+    event
+}

@@ -1,0 +1,92 @@
+//! `/nodes`.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use cluster::object::Node;
+use cluster::request::Request;
+use cluster::spec::NodeSpec;
+use cluster::time::Revision;
+
+use super::cluster_state;
+use super::wire::cluster_info::TlsInfo;
+use super::wire::node::{NodeView, Standing, node};
+use crate::control_plane::Snapshot;
+use crate::error::ApiError;
+use crate::filters::Filters;
+use crate::json_case::NODE_SPEC;
+use crate::query::{Params, read_json};
+use crate::router::{Id, Plane};
+
+const FILTERS: &[&str] = &["id", "label", "membership", "name", "node.label", "role"];
+
+/// `GET /nodes`.
+pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response, ApiError> {
+    let filters = Filters::parse(params.text("filters"), FILTERS)?;
+    filters.check_words("role", &["worker", "manager"])?;
+    filters.check_words("membership", &["accepted", "pending"])?;
+    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let tls = trust(&snapshot);
+    let nodes = snapshot.state.nodes.values().filter(|node| matches(&filters, node));
+    let views: Vec<NodeView<'_>> = nodes.map(|node| view(node, &snapshot, &tls)).collect();
+    Ok(Json(views).into_response())
+}
+
+/// `GET /nodes/{id}`.
+pub(crate) async fn inspect(
+    State(plane): Plane,
+    id: Id,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let found = snapshot.state.find_node(&id)?;
+    Ok(Json(view(found, &snapshot, &trust(&snapshot))).into_response())
+}
+
+/// `POST /nodes/{id}/update`.
+pub(crate) async fn update(
+    State(plane): Plane,
+    id: Id,
+    params: Params,
+    body: Body,
+) -> Result<(), ApiError> {
+    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let version = Revision(params.version("node")?);
+    let spec: NodeSpec = read_json(body, &NODE_SPEC).await?;
+    let found = snapshot.state.find_node(&id)?;
+    let request = Request::UpdateNode { id: found.id, version, spec: Box::new(spec) };
+    plane.request(request).await.map(drop)
+}
+
+/// `DELETE /nodes/{id}`.
+pub(crate) async fn remove(State(plane): Plane, id: Id, params: Params) -> Result<(), ApiError> {
+    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let found = snapshot.state.find_node(&id)?;
+    let request = Request::RemoveNode { id: found.id, force: params.flag("force") };
+    plane.request(request).await.map(drop)
+}
+
+fn trust(snapshot: &Snapshot) -> TlsInfo {
+    snapshot.state.cluster.as_deref().map(TlsInfo::of).unwrap_or_default()
+}
+
+fn view<'a>(found: &'a Node, snapshot: &Snapshot, tls: &TlsInfo) -> NodeView<'a> {
+    let standing = Standing {
+        leader: snapshot.leader == Some(found.id),
+        reachable: !snapshot.unreachable.contains(&found.id),
+    };
+    node(found, standing, tls)
+}
+
+fn matches(filters: &Filters, node: &Node) -> bool {
+    let name_matches = filters.prefix("name", &node.description.hostname)
+        || (!node.spec.name.is_empty() && filters.prefix("name", &node.spec.name));
+    filters.prefix("id", &node.id.to_string())
+        && name_matches
+        && filters.exact("role", node.role().name())
+        && filters.exact("membership", "accepted")
+        && filters.labels("node.label", &node.spec.labels)
+        // Engine labels: a Skein node has none, so naming one matches nothing.
+        && filters.values("label").is_none()
+}

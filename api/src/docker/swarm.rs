@@ -1,0 +1,289 @@
+//! `/swarm`: the cluster itself, and this node's membership.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use cluster::net::Subnet;
+use cluster::spec::{Availability, ClusterSpec};
+use cluster::time::Revision;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::wire::cluster_info::swarm;
+use super::{check_manager, cluster_state};
+use crate::control_plane::{
+    InitRequest, JoinRequest, LocalNodeState, Snapshot, UpdateClusterRequest,
+};
+use crate::error::ApiError;
+use crate::json_case::{CLUSTER_SPEC, INIT, JOIN, UNLOCK};
+use crate::query::{Params, read_json};
+use crate::router::Plane;
+
+/// What the docker CLI sends where the user gave no listen address.
+const DEFAULT_LISTEN: [&str; 2] = ["0.0.0.0:2377", "0.0.0.0"];
+/// Docker's range for `DataPathPort`.
+const DATA_PATH_PORTS: std::ops::RangeInclusive<u16> = 1024..=49151;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct InitBody {
+    listen_addr: String,
+    advertise_addr: String,
+    data_path_addr: String,
+    data_path_port: u16,
+    force_new_cluster: bool,
+    spec: ClusterSpec,
+    auto_lock_managers: bool,
+    availability: Availability,
+    default_addr_pool: Vec<String>,
+    subnet_size: u8,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct JoinBody {
+    listen_addr: String,
+    advertise_addr: String,
+    data_path_addr: String,
+    remote_addrs: Vec<String>,
+    join_token: String,
+    availability: Availability,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct UnlockBody {
+    unlock_key: String,
+}
+
+/// `GET /swarm`.
+pub(crate) async fn inspect(State(plane): Plane, params: Params) -> Result<Response, ApiError> {
+    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    Ok(Json(swarm(cluster_of(&snapshot)?)).into_response())
+}
+
+/// `POST /swarm/init`: answers the node's id as a bare JSON string.
+pub(crate) async fn init(State(plane): Plane, body: Body) -> Result<Json<String>, ApiError> {
+    let body: InitBody = read_json(body, &INIT).await?;
+    let request = init_request(body)?;
+    if plane.local().state != LocalNodeState::Inactive && !request.force_new_cluster {
+        return Err(ApiError::already_member());
+    }
+    let node = plane.init(request).await?;
+    Ok(Json(node.to_string()))
+}
+
+/// `POST /swarm/join`.
+pub(crate) async fn join(State(plane): Plane, body: Body) -> Result<(), ApiError> {
+    let body: JoinBody = read_json(body, &JOIN).await?;
+    if plane.local().state != LocalNodeState::Inactive {
+        return Err(ApiError::already_member());
+    }
+    plane.join(join_request(body)?).await
+}
+
+/// `POST /swarm/leave`.
+pub(crate) async fn leave(State(plane): Plane, params: Params) -> Result<(), ApiError> {
+    if plane.local().state == LocalNodeState::Inactive {
+        return Err(ApiError::not_member());
+    }
+    plane.leave(params.flag("force")).await
+}
+
+/// `POST /swarm/update`.
+pub(crate) async fn update(
+    State(plane): Plane,
+    params: Params,
+    body: Body,
+) -> Result<(), ApiError> {
+    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let version = Revision(params.version("swarm")?);
+    let spec: ClusterSpec = read_json(body, &CLUSTER_SPEC).await?;
+    refuse_autolock(&spec)?;
+    refuse_ca_rotation(&spec, &cluster_of(&snapshot)?.spec)?;
+    let request = UpdateClusterRequest {
+        version,
+        spec,
+        rotate_worker_token: params.flag("rotateWorkerToken"),
+        rotate_manager_token: params.flag("rotateManagerToken"),
+    };
+    plane.update_cluster(request).await
+}
+
+/// `GET /swarm/unlockkey`: empty, which Docker's clients print as "no unlock key is set".
+pub(crate) async fn unlock_key(State(plane): Plane) -> Result<Json<Value>, ApiError> {
+    check_manager(plane.as_ref())?;
+    Ok(Json(json!({ "UnlockKey": "" })))
+}
+
+/// `POST /swarm/unlock`: managers are never locked.
+pub(crate) async fn unlock(State(plane): Plane, body: Body) -> Result<(), ApiError> {
+    let body: UnlockBody = read_json(body, &UNLOCK).await?;
+    if body.unlock_key.is_empty() {
+        return Err(ApiError::bad_request("unlock key is empty: give the key of `unlock-key`"));
+    }
+    match plane.local().state {
+        LocalNodeState::Inactive => Err(ApiError::not_member()),
+        LocalNodeState::Pending
+        | LocalNodeState::Active
+        | LocalNodeState::Error
+        | LocalNodeState::Locked => Err(ApiError::conflict("swarm is not locked")),
+    }
+}
+
+fn cluster_of(snapshot: &Snapshot) -> Result<&cluster::object::Cluster, ApiError> {
+    snapshot.state.cluster.as_deref().ok_or_else(ApiError::no_swarm)
+}
+
+fn init_request(body: InitBody) -> Result<InitRequest, ApiError> {
+    refuse_autolock(&body.spec)?;
+    if body.auto_lock_managers {
+        return Err(autolock());
+    }
+    if body.data_path_port != 0 && !DATA_PATH_PORTS.contains(&body.data_path_port) {
+        return Err(ApiError::bad_request(format!(
+            "data path port {} is outside 1024-49151",
+            body.data_path_port
+        )));
+    }
+    let pools = body.default_addr_pool.iter().map(|pool| {
+        pool.parse()
+            .map_err(|error| ApiError::bad_request(format!("default address pool {pool}: {error}")))
+    });
+    Ok(InitRequest {
+        listen_addr: listen(body.listen_addr),
+        advertise_addr: given(body.advertise_addr),
+        data_path_addr: given(body.data_path_addr),
+        data_path_port: (body.data_path_port != 0).then_some(body.data_path_port),
+        default_addr_pool: pools.collect::<Result<Vec<Subnet>, ApiError>>()?,
+        subnet_size: (body.subnet_size != 0).then_some(body.subnet_size),
+        force_new_cluster: body.force_new_cluster,
+        spec: body.spec,
+        availability: body.availability,
+    })
+}
+
+fn join_request(body: JoinBody) -> Result<JoinRequest, ApiError> {
+    let remote_addrs: Vec<String> =
+        body.remote_addrs.into_iter().filter(|address| !address.is_empty()).collect();
+    if remote_addrs.is_empty() {
+        return Err(ApiError::bad_request(
+            "at least 1 RemoteAddr is required to join: give a manager's address, like \
+             192.0.2.1:2377",
+        ));
+    }
+    if body.join_token.is_empty() {
+        return Err(ApiError::bad_request(
+            "a join token is required: `swarm join-token worker` on a manager prints it",
+        ));
+    }
+    Ok(JoinRequest {
+        listen_addr: listen(body.listen_addr),
+        advertise_addr: given(body.advertise_addr),
+        data_path_addr: given(body.data_path_addr),
+        remote_addrs,
+        join_token: body.join_token,
+        availability: body.availability,
+    })
+}
+
+fn given(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn listen(text: String) -> Option<String> {
+    given(text).filter(|address| !DEFAULT_LISTEN.contains(&address.as_str()))
+}
+
+fn autolock() -> ApiError {
+    ApiError::not_implemented("autolock is not supported by Skein: give --autolock=false")
+}
+
+fn refuse_autolock(spec: &ClusterSpec) -> Result<(), ApiError> {
+    let asked = spec.extra.get("EncryptionConfig").is_some_and(|c| c["AutoLockManagers"] == true);
+    if asked { Err(autolock()) } else { Ok(()) }
+}
+
+/// A rotation that would not happen must not look done.
+fn refuse_ca_rotation(asked: &ClusterSpec, present: &ClusterSpec) -> Result<(), ApiError> {
+    let force = |spec: &ClusterSpec| {
+        spec.extra.get("CAConfig").and_then(|ca| ca["ForceRotate"].as_u64()).unwrap_or(0)
+    };
+    let signing = asked.extra.get("CAConfig").is_some_and(|ca| {
+        ["SigningCACert", "SigningCAKey"]
+            .iter()
+            .any(|key| ca[*key].as_str().is_some_and(|text| !text.is_empty()))
+    });
+    if force(asked) != force(present) || signing {
+        return Err(ApiError::not_implemented(
+            "rotating the cluster's CA is not supported by Skein yet",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json_case::mend;
+    use crate::query::from_value;
+
+    fn init_body(text: &str) -> InitBody {
+        let mut value: Value = serde_json::from_str(text).unwrap();
+        mend(&mut value, &INIT);
+        from_value(value).unwrap()
+    }
+
+    /// The body that docker CLI 28.2.2 sends for `swarm init`.
+    const CLI_INIT: &str = r#"{"ListenAddr":"0.0.0.0:2377","AdvertiseAddr":"","DataPathAddr":"",
+        "DataPathPort":0,"ForceNewCluster":false,"Spec":{"Labels":null,"Orchestration":{},
+        "Raft":{"ElectionTick":0,"HeartbeatTick":0},"Dispatcher":{},"CAConfig":{},
+        "TaskDefaults":{},"EncryptionConfig":{"AutoLockManagers":false}},
+        "AutoLockManagers":false,"Availability":"active","DefaultAddrPool":null,"SubnetSize":24}"#;
+
+    #[test]
+    fn zero_of_the_cli_means_default() {
+        let request = init_request(init_body(CLI_INIT)).unwrap();
+        assert_eq!(request.listen_addr, None);
+        assert_eq!(request.advertise_addr, None);
+        assert_eq!(request.data_path_port, None);
+        assert_eq!(request.subnet_size, Some(24));
+        assert_eq!(request.spec.orchestration.task_history_retention_limit, None);
+    }
+
+    #[test]
+    fn bad_init_is_refused_with_the_value() {
+        for (text, status, message) in [
+            (r#"{"DataPathPort":80}"#, 400, "data path port 80 is outside 1024-49151"),
+            (
+                r#"{"DefaultAddrPool":["10.0.0.0/99"]}"#,
+                400,
+                "default address pool 10.0.0.0/99: invalid subnet 10.0.0.0/99: give an address \
+                 and a prefix length, like 10.0.9.0/24",
+            ),
+            (
+                r#"{"Spec":{"EncryptionConfig":{"AutoLockManagers":true}}}"#,
+                501,
+                "autolock is not supported by Skein: give --autolock=false",
+            ),
+        ] {
+            let error = init_request(init_body(text)).unwrap_err();
+            assert_eq!((error.status, error.message.as_str()), (status, message));
+        }
+    }
+
+    #[test]
+    fn join_needs_a_manager_and_a_token() {
+        let join = |addrs: &[&str], token: &str| {
+            join_request(JoinBody {
+                remote_addrs: addrs.iter().map(|a| (*a).to_owned()).collect(),
+                join_token: token.to_owned(),
+                ..JoinBody::default()
+            })
+        };
+        assert_eq!(join(&[], "t").unwrap_err().status, 400);
+        assert_eq!(join(&["192.0.2.1:2377"], "").unwrap_err().status, 400);
+        assert!(join(&["192.0.2.1:2377"], "t").is_ok());
+    }
+}

@@ -1,0 +1,145 @@
+//! `Swarm`, `ClusterInfo` and `SwarmSpec` of the Engine API.
+
+use cluster::object::Cluster;
+use cluster::spec::ClusterSpec;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::der::{base64_encode, parse_certificate};
+use super::{Version, rfc3339};
+
+/// `TLSInfo`: whom the nodes trust.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct TlsInfo {
+    trust_root: String,
+    cert_issuer_subject: String,
+    cert_issuer_public_key: String,
+}
+
+impl TlsInfo {
+    /// From the CA's certificate: it is self-signed, so its subject is the issuer of all others.
+    pub(crate) fn of(cluster: &Cluster) -> Self {
+        let (subject, key) = parse_certificate(&cluster.ca_certificate)
+            .map(|parts| (base64_encode(&parts.subject), base64_encode(&parts.public_key)))
+            .unwrap_or_default();
+        Self {
+            trust_root: cluster.ca_certificate.clone(),
+            cert_issuer_subject: subject,
+            cert_issuer_public_key: key,
+        }
+    }
+}
+
+/// `ClusterInfo`, and with tokens `Swarm`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ClusterView {
+    #[serde(rename = "ID")]
+    id: String,
+    version: Version,
+    created_at: String,
+    updated_at: String,
+    spec: Value,
+    #[serde(rename = "TLSInfo")]
+    tls_info: TlsInfo,
+    root_rotation_in_progress: bool,
+    default_addr_pool: Vec<String>,
+    subnet_size: u8,
+    data_path_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    join_tokens: Option<JoinTokens>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct JoinTokens {
+    worker: String,
+    manager: String,
+}
+
+/// `GET /swarm`: with the join tokens.
+pub(crate) fn swarm(cluster: &Cluster) -> ClusterView {
+    let tokens =
+        JoinTokens { worker: cluster.worker_token.clone(), manager: cluster.manager_token.clone() };
+    ClusterView { join_tokens: Some(tokens), ..cluster_info(cluster) }
+}
+
+/// `Swarm.Cluster` of `GET /info`: without them.
+pub(crate) fn cluster_info(cluster: &Cluster) -> ClusterView {
+    ClusterView {
+        id: cluster.id.to_string(),
+        version: cluster.meta.into(),
+        created_at: rfc3339(cluster.meta.created_at),
+        updated_at: rfc3339(cluster.meta.updated_at),
+        spec: spec_with_defaults(&cluster.spec),
+        tls_info: TlsInfo::of(cluster),
+        root_rotation_in_progress: false,
+        default_addr_pool: cluster.address_pools.iter().map(ToString::to_string).collect(),
+        subnet_size: cluster.subnet_size,
+        data_path_port: cluster.data_path_port,
+        join_tokens: None,
+    }
+}
+
+/// The spec with Docker's defaults where it is unset or zero, since clients print what they read.
+fn spec_with_defaults(spec: &ClusterSpec) -> Value {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    fill(&mut value, &default_spec());
+    // Zero is a limit that users set, so only an absent one is the default.
+    let history = spec.orchestration.task_history_retention_limit.unwrap_or(DEFAULT_TASK_HISTORY);
+    value["Orchestration"] = json!({ "TaskHistoryRetentionLimit": history });
+    // Docker never gives the signing key back.
+    if let Some(ca) = value.get_mut("CAConfig").and_then(Value::as_object_mut) {
+        ca.remove("SigningCAKey");
+    }
+    value
+}
+
+/// Docker's defaults (swarmkit `defaultClusterObject`, as `docker info` prints them).
+fn default_spec() -> Value {
+    json!({
+        "Name": "default",
+        "Labels": {},
+        "Raft": {
+            "SnapshotInterval": 10_000,
+            "KeepOldSnapshots": 0,
+            "LogEntriesForSlowFollowers": 500,
+            "ElectionTick": 10,
+            "HeartbeatTick": 1,
+        },
+        "Dispatcher": { "HeartbeatPeriod": 5_000_000_000_u64 },
+        "CAConfig": { "NodeCertExpiry": 7_776_000_000_000_000_u64 },
+        "TaskDefaults": {},
+        "EncryptionConfig": { "AutoLockManagers": false },
+    })
+}
+
+/// Docker's default for ended tasks kept per slot.
+const DEFAULT_TASK_HISTORY: u64 = 5;
+
+fn fill(value: &mut Value, default: &Value) {
+    let Value::Object(defaults) = default else {
+        if is_unset(value) {
+            *value = default.clone();
+        }
+        return;
+    };
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    if let Value::Object(map) = value {
+        for (key, default) in defaults {
+            fill(map.entry(key).or_insert(Value::Null), default);
+        }
+    }
+}
+
+fn is_unset(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Number(number) => number.as_u64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
+    }
+}

@@ -1,0 +1,194 @@
+//! `Service` of the Engine API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cluster::id::NetworkId;
+use cluster::object::{
+    Network, PublishedPort, Service, Task, TaskState, UpdateState, UpdateStatus,
+};
+use cluster::spec::{EndpointSpec, PortConfig, ServiceMode, ServiceSpec};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Version, rfc3339};
+
+/// `GET /services/{id}`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ServiceView<'a> {
+    #[serde(rename = "ID")]
+    id: String,
+    version: Version,
+    created_at: String,
+    updated_at: String,
+    spec: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_spec: Option<&'a ServiceSpec>,
+    endpoint: Endpoint<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update_status: Option<Update<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_status: Option<Counts>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Endpoint<'a> {
+    spec: &'a EndpointSpec,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<PortConfig>,
+    #[serde(rename = "VirtualIPs", skip_serializing_if = "Vec::is_empty")]
+    virtual_ips: Vec<VirtualIp>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct VirtualIp {
+    #[serde(rename = "NetworkID")]
+    network_id: String,
+    addr: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Update<'a> {
+    state: &'static str,
+    started_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completed_at: Option<String>,
+    message: &'a str,
+}
+
+/// `ServiceStatus`: what `docker service ls` prints as replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Counts {
+    running_tasks: u64,
+    desired_tasks: u64,
+    completed_tasks: u64,
+}
+
+/// Counts a service's tasks as swarmkit's `ListServiceStatuses` does.
+pub(crate) fn counts<'a>(service: &Service, tasks: impl Iterator<Item = &'a Arc<Task>>) -> Counts {
+    let mut running_tasks = 0;
+    let mut wanted = 0;
+    for task in tasks {
+        running_tasks += u64::from(task.status.state == TaskState::Running);
+        wanted += u64::from(task.desired <= TaskState::Running);
+    }
+    let desired_tasks = match &service.spec.mode {
+        ServiceMode::Replicated(replicated) => replicated.replicas.unwrap_or(1),
+        ServiceMode::Global(_) => wanted,
+    };
+    Counts { running_tasks, desired_tasks, completed_tasks: 0 }
+}
+
+/// Renders a service. `networks` gives the prefix lengths of its virtual addresses.
+pub(crate) fn service<'a>(
+    service: &'a Service,
+    networks: &BTreeMap<NetworkId, Arc<Network>>,
+    insert_defaults: bool,
+    counts: Option<Counts>,
+) -> ServiceView<'a> {
+    let mut spec = serde_json::to_value(&service.spec).unwrap_or_default();
+    if insert_defaults {
+        fill_defaults(&mut spec);
+    }
+    let virtual_ip = |(network, address): (&NetworkId, _)| VirtualIp {
+        network_id: network.to_string(),
+        addr: match networks.get(network) {
+            Some(network) => format!("{address}/{}", network.subnet.prefix_len()),
+            None => format!("{address}"),
+        },
+    };
+    ServiceView {
+        id: service.id.to_string(),
+        version: service.meta.into(),
+        created_at: rfc3339(service.meta.created_at),
+        updated_at: rfc3339(service.meta.updated_at),
+        spec,
+        previous_spec: service.previous_spec.as_ref(),
+        endpoint: Endpoint {
+            spec: &service.spec.endpoint_spec,
+            ports: service.ports.iter().map(port).collect(),
+            virtual_ips: service.vips.iter().map(virtual_ip).collect(),
+        },
+        update_status: service.update_status.as_ref().map(update),
+        service_status: counts,
+    }
+}
+
+/// A decided port in the shape of a spec's.
+pub(crate) fn port(port: &PublishedPort) -> PortConfig {
+    PortConfig {
+        name: port.name.clone(),
+        protocol: port.protocol,
+        target_port: port.target,
+        published_port: port.published,
+        publish_mode: port.mode,
+    }
+}
+
+fn update(status: &UpdateStatus) -> Update<'_> {
+    Update {
+        state: update_state(status.state),
+        started_at: rfc3339(status.started_at),
+        completed_at: status.completed_at.map(rfc3339),
+        message: &status.message,
+    }
+}
+
+/// Docker's word.
+pub(crate) fn update_state(state: UpdateState) -> &'static str {
+    match state {
+        UpdateState::Updating => "updating",
+        UpdateState::Paused => "paused",
+        UpdateState::Completed => "completed",
+        UpdateState::RollbackStarted => "rollback_started",
+        UpdateState::RollbackPaused => "rollback_paused",
+        UpdateState::RollbackCompleted => "rollback_completed",
+    }
+}
+
+/// Docker's defaults for what the client left out (swarmkit `defaults.Service`, as
+/// `docker service inspect` shows them).
+fn fill_defaults(spec: &mut Value) {
+    let update = json!({
+        "Parallelism": 1,
+        "FailureAction": "pause",
+        "Monitor": 5_000_000_000_u64,
+        "MaxFailureRatio": 0,
+        "Order": "stop-first",
+    });
+    let defaults = json!({
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "StopGracePeriod": 10_000_000_000_u64,
+                "DNSConfig": {},
+                "Isolation": "default",
+            },
+            "Resources": { "Limits": {}, "Reservations": {} },
+            "RestartPolicy": { "Condition": "any", "Delay": 5_000_000_000_u64, "MaxAttempts": 0 },
+            "Placement": {},
+            "ForceUpdate": 0,
+            "Runtime": "container",
+        },
+        "UpdateConfig": update,
+        "RollbackConfig": update,
+        "EndpointSpec": { "Mode": "vip" },
+    });
+    fill_absent(spec, &defaults);
+}
+
+fn fill_absent(value: &mut Value, defaults: &Value) {
+    let (Value::Object(map), Value::Object(defaults)) = (value, defaults) else { return };
+    for (key, default) in defaults {
+        match map.get_mut(key) {
+            None | Some(Value::Null) => {
+                map.insert(key.clone(), default.clone());
+            }
+            Some(present) => fill_absent(present, default),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Mends a client's JSON at the edge: key case, `null`, empty words.
+//!
+//! Docker decodes with Go, where keys match without regard to case, `null` is the same as absent,
+//! and an empty enumeration word is the same as absent. Clients rely on it (docker-py sends
+//! `"Mode":{"replicated":…}`). The shapes below say which objects have known fields and which are
+//! the user's own maps (labels, options), whose keys are left alone.
+
+use serde_json::{Map, Value};
+
+pub(crate) use shapes::{
+    CLUSTER_SPEC, INIT, JOIN, NETWORK_CREATE, NODE_SPEC, SERVICE_SPEC, UNLOCK,
+};
+
+mod shapes;
+
+/// What is known about a place in a body.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    /// A scalar, a list of scalars, or a map of the user: left alone.
+    Leaf,
+    /// A word of an enumeration: empty means absent.
+    Word,
+    /// An object with known fields, in canonical case. Unknown fields are kept as they are.
+    Object(&'static [(&'static str, Shape)]),
+    /// The same, shared between places.
+    Named(&'static Shape),
+    /// A list of such.
+    List(&'static Shape),
+}
+
+/// Mends `value` in place.
+pub(crate) fn mend(value: &mut Value, shape: &Shape) {
+    match shape {
+        Shape::Leaf | Shape::Word => {}
+        Shape::Named(inner) => mend(value, inner),
+        Shape::List(inner) => {
+            if let Value::Array(items) = value {
+                items.retain(|item| !item.is_null());
+                items.iter_mut().for_each(|item| mend(item, inner));
+            }
+        }
+        Shape::Object(fields) => {
+            if let Value::Object(map) = value {
+                mend_object(map, fields);
+            }
+        }
+    }
+}
+
+fn mend_object(map: &mut Map<String, Value>, fields: &[(&'static str, Shape)]) {
+    for (key, mut value) in std::mem::take(map) {
+        let known = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(&key));
+        if is_absent(&value, known.map(|(_, shape)| shape)) {
+            continue;
+        }
+        match known {
+            Some((name, shape)) => {
+                mend(&mut value, shape);
+                let exact = *name == key;
+                if exact || !map.contains_key(*name) {
+                    map.insert((*name).to_owned(), value);
+                }
+            }
+            None => {
+                map.insert(key, value);
+            }
+        }
+    }
+}
+
+fn is_absent(value: &Value, shape: Option<&Shape>) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty() && matches!(shape, Some(Shape::Word)),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn check(text: &str, shape: &Shape, expected: &Expect) {
+        let mut value: Value = serde_json::from_str(text).unwrap();
+        mend(&mut value, shape);
+        expected.assert_eq(&value.to_string());
+        let once = value.clone();
+        mend(&mut value, shape);
+        assert_eq!(once, value, "mending twice changes nothing");
+    }
+
+    #[test]
+    fn key_case_is_mended_in_known_objects() {
+        check(
+            r#"{"name":"web","Mode":{"replicated":{"replicas":3}},
+                "TASKTEMPLATE":{"containerspec":{"image":"host","tty":true,"HealthCheck":{"test":["NONE"]}}}}"#,
+            &SERVICE_SPEC,
+            &expect![[
+                r#"{"Mode":{"Replicated":{"Replicas":3}},"Name":"web","TaskTemplate":{"ContainerSpec":{"Healthcheck":{"Test":["NONE"]},"Image":"host","TTY":true}}}"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn maps_of_the_user_are_left_alone() {
+        check(
+            r#"{"Labels":{"name":"x","NAME":"y"},
+                "TaskTemplate":{"Networks":[{"target":"n","driveropts":{"Target":"t"}}]}}"#,
+            &SERVICE_SPEC,
+            &expect![[
+                r#"{"Labels":{"NAME":"y","name":"x"},"TaskTemplate":{"Networks":[{"DriverOpts":{"Target":"t"},"Target":"n"}]}}"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn null_and_empty_words_are_absent() {
+        check(
+            r#"{"Labels":null,"Mode":null,"EndpointSpec":{"Mode":"","Ports":[null,
+                {"Protocol":"","TargetPort":80,"PublishMode":null}]},"Future":{"a":null}}"#,
+            &SERVICE_SPEC,
+            &expect![[r#"{"EndpointSpec":{"Ports":[{"TargetPort":80}]},"Future":{"a":null}}"#]],
+        );
+    }
+
+    #[test]
+    fn the_exact_key_wins_over_another_case() {
+        for text in [r#"{"NAME":"a","Name":"b"}"#, r#"{"name":"a","Name":"b"}"#] {
+            check(text, &SERVICE_SPEC, &expect![[r#"{"Name":"b"}"#]]);
+        }
+    }
+}

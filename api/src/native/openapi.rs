@@ -1,0 +1,131 @@
+//! OpenAPI description of `/skein/v1/`. The Docker part is described by Docker.
+
+use serde_json::{Map, Value, json};
+
+struct Resource {
+    path: &'static str,
+    summary: &'static str,
+    /// Name and meaning of each query parameter.
+    parameters: &'static [(&'static str, &'static str)],
+    /// Media type of the answer.
+    answers: &'static str,
+}
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain";
+
+const RESOURCES: &[Resource] = &[
+    Resource {
+        path: "/skein/v1/explain",
+        summary: "Why does A reach B, or not: DNS answer, VIP, backend, FDB, VTEP, each checked in \
+                  the kernel",
+        parameters: &[
+            ("from", "task (id or name) that asks"),
+            ("to", "name, task or address that is asked for"),
+        ],
+        answers: JSON,
+    },
+    Resource {
+        path: "/skein/v1/plan",
+        summary: "The kernel operations that would run now on this node",
+        parameters: &[],
+        answers: JSON,
+    },
+    Resource {
+        path: "/skein/v1/topology",
+        summary: "Nodes, networks and the endpoints on them",
+        parameters: &[],
+        answers: JSON,
+    },
+    Resource {
+        path: "/skein/v1/gossip",
+        summary: "Members, rows and versions, as this node has them",
+        parameters: &[],
+        answers: JSON,
+    },
+    Resource {
+        path: "/skein/v1/dataplane",
+        summary: "Desired and observed state of this node's kernel, and drift",
+        parameters: &[],
+        answers: JSON,
+    },
+    Resource {
+        path: "/skein/v1/receipts",
+        summary: "Which node has which revision in its kernel",
+        parameters: &[("revision", "wait until every node concerned has it")],
+        answers: JSON,
+    },
+    Resource {
+        path: "/skein/v1/debug/{topic}",
+        summary: "A core printed as a table: state, assignment, gossip, desired, observed or plan",
+        parameters: &[],
+        answers: TEXT,
+    },
+];
+
+/// The document.
+pub(super) fn document() -> Value {
+    let paths: Map<String, Value> =
+        RESOURCES.iter().map(|resource| (resource.path.to_owned(), path_item(resource))).collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Skein",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Skein's own resources. Everything else is the Docker Engine API v1.44.",
+        },
+        "paths": paths,
+        "components": { "schemas": { "Error": {
+            "type": "object",
+            "required": ["message"],
+            "properties": { "message": { "type": "string" } },
+        }}},
+    })
+}
+
+fn path_item(resource: &Resource) -> Value {
+    let parameter = |name: &str, place: &str, meaning: &str| {
+        json!({
+            "name": name,
+            "in": place,
+            "required": place == "path",
+            "description": meaning,
+            "schema": { "type": "string" },
+        })
+    };
+    let mut parameters: Vec<Value> = resource
+        .parameters
+        .iter()
+        .map(|(name, meaning)| parameter(name, "query", meaning))
+        .collect();
+    if resource.path.contains("{topic}") {
+        parameters.push(parameter("topic", "path", "which core"));
+    }
+    let error = json!({
+        "description": "refused or failed; the message says why",
+        "content": { JSON: { "schema": { "$ref": "#/components/schemas/Error" } } },
+    });
+    json!({ "get": {
+        "summary": resource.summary,
+        "parameters": parameters,
+        "responses": {
+            "200": { "description": "the answer", "content": { resource.answers: {} } },
+            "default": error,
+        },
+    }})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_resource_is_described() {
+        let document = document();
+        for resource in RESOURCES {
+            let get = &document["paths"][resource.path]["get"];
+            assert_eq!(get["summary"], resource.summary);
+            assert!(get["responses"]["200"]["content"][resource.answers].is_object());
+        }
+    }
+}

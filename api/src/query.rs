@@ -1,0 +1,155 @@
+//! Query strings and bodies, read the way that Docker reads them.
+
+use std::collections::BTreeMap;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts, Query as AxumQuery};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::control_plane::Consistency;
+use crate::error::ApiError;
+use crate::json_case::{Shape, mend};
+
+/// The largest request body that is read. Docker's service specs are some kilobytes; a stack with
+/// long environment lists stays far below.
+pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Parameters of a request; of a repeated one the first counts, as in Go's `Form.Get`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Params(BTreeMap<String, String>);
+
+impl Params {
+    /// Text of a parameter, empty where it is absent.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// A boolean as Docker's `BoolValue`: everything is true but these words.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        let word = self.text(name).trim().to_ascii_lowercase();
+        !matches!(word.as_str(), "" | "0" | "no" | "false" | "none")
+    }
+
+    /// The `version` that an update is based on.
+    pub(crate) fn version(&self, kind: &str) -> Result<u64, ApiError> {
+        let text = self.text("version");
+        text.parse().map_err(|error| {
+            ApiError::bad_request(format!("invalid {kind} version '{text}': {error}"))
+        })
+    }
+
+    /// `?consistency=stale` opts out of linearizable reads.
+    pub(crate) fn consistency(&self) -> Consistency {
+        if self.text("consistency") == "stale" {
+            Consistency::Stale
+        } else {
+            Consistency::Linearizable
+        }
+    }
+
+    /// All of them, for routes that pass them on.
+    pub(crate) fn into_map(self) -> BTreeMap<String, String> {
+        self.0
+    }
+}
+
+impl FromIterator<(String, String)> for Params {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
+        let mut map = BTreeMap::new();
+        for (name, value) in pairs {
+            map.entry(name).or_insert(value);
+        }
+        Self(map)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let AxumQuery(pairs) = AxumQuery::<Vec<(String, String)>>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ApiError::bad_request(error.body_text()))?;
+        Ok(pairs.into_iter().collect())
+    }
+}
+
+/// Reads a JSON body, mends key case and `null` by `shape`, and makes a `T` of it.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    body: Body,
+    shape: &Shape,
+) -> Result<T, ApiError> {
+    decode(&read_bytes(body).await?, shape)
+}
+
+async fn read_bytes(body: Body) -> Result<Bytes, ApiError> {
+    axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| {
+        let error = error.into_inner();
+        if error.is::<http_body_util::LengthLimitError>() {
+            ApiError::new(413, format!("request body is larger than {BODY_BYTES_MAX} bytes"))
+        } else {
+            ApiError::bad_request(format!("cannot read request body: {error}"))
+        }
+    })
+}
+
+/// Makes a `T` of JSON that is already mended.
+pub(crate) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+    serde_json::from_value(value).map_err(|error| invalid(&error))
+}
+
+fn invalid(error: &serde_json::Error) -> ApiError {
+    ApiError::bad_request(format!("invalid JSON: {error}"))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], shape: &Shape) -> Result<T, ApiError> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
+    }
+    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| invalid(&error))?;
+    mend(&mut value, shape);
+    from_value(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(pairs: &[(&str, &str)]) -> Params {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn booleans_are_read_as_docker_reads_them() {
+        for word in ["1", "true", "True", "yes", "x"] {
+            assert!(params(&[("force", word)]).flag("force"), "{word}");
+        }
+        for word in ["", "0", "no", "false", "False", "none"] {
+            assert!(!params(&[("force", word)]).flag("force"), "{word}");
+        }
+        assert!(!params(&[]).flag("force"));
+    }
+
+    #[test]
+    fn version_is_required() {
+        assert_eq!(params(&[("version", "7")]).version("service"), Ok(7));
+        let error = params(&[]).version("service").unwrap_err();
+        assert_eq!(
+            (error.status, error.message.as_str()),
+            (400, "invalid service version '': cannot parse integer from empty string")
+        );
+    }
+
+    #[test]
+    fn malformed_json_is_400_with_the_parsers_words() {
+        let shape = Shape::Leaf;
+        let message = |bytes: &[u8]| decode::<Value>(bytes, &shape).unwrap_err().message;
+        assert_eq!(message(b" "), "invalid JSON: got EOF while reading request body");
+        assert_eq!(
+            message(b"{\"a\":"),
+            "invalid JSON: EOF while parsing a value at line 1 column 5"
+        );
+    }
+}
