@@ -1,1 +1,20 @@
-//! Skeleton.
+//! The real kernel behind netprog: route netlink, nftables, namespaces, and the DNS server's
+//! sockets.
+//!
+//! No policy lives here: one operation becomes one kernel request. A namespace is entered once, by
+//! a thread of its own, because `setns` is per thread; everything that must happen inside it is a
+//! job for that thread.
+
+mod bulk;
+pub mod kernel;
+mod link;
+pub mod namespace;
+mod netlink;
+mod nft;
+mod observe;
+mod route;
+pub mod spaces;
+mod sysctl;
+
+pub use kernel::LinuxKernel;
+pub use spaces::{HeldSpaces, Spaces};

@@ -1,0 +1,187 @@
+//! FDB and neighbour entries, many to a send with one acknowledgement.
+//!
+//! The kernel handles a send message by message: it acknowledges what asks for it and answers every
+//! message that fails, with its sequence number (`netlink_rcv_skb`), so asking only the last one
+//! for an acknowledgement loses no failure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cluster::net::MacAddr;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netprog::plane::{FdbKey, FdbTable};
+use nix::errno::Errno;
+use rtnetlink::sys::Socket;
+
+use crate::link::index;
+use crate::netlink::{Refusal, next_sequence, refused};
+
+/// Messages of one send: beyond some 256 nothing is gained, and every answer must fit the socket's
+/// receive buffer even if all of them fail.
+pub(crate) const BATCH_MAX: usize = 256;
+/// Room for one datagram of answers.
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// A change of one entry.
+#[derive(Debug, Clone)]
+pub(crate) enum Entry {
+    SetFdb(FdbKey, Option<IpAddr>),
+    DeleteFdb(FdbKey),
+    SetNeighbour(String, IpAddr, MacAddr),
+    DeleteNeighbour(String, IpAddr),
+}
+
+impl Entry {
+    fn deletes(&self) -> bool {
+        match self {
+            Self::SetFdb(..) | Self::SetNeighbour(..) => false,
+            Self::DeleteFdb(_) | Self::DeleteNeighbour(..) => true,
+        }
+    }
+
+    fn device(&self) -> &str {
+        match self {
+            Self::SetFdb(key, _) | Self::DeleteFdb(key) => &key.device,
+            Self::SetNeighbour(device, ..) | Self::DeleteNeighbour(device, _) => device,
+        }
+    }
+
+    /// Entries are permanent and written with replace: exclusive creation fails on the leftover of
+    /// an earlier run and then keeps the wrong destination.
+    fn message(&self, ifindex: u32) -> (RouteNetlinkMessage, u16) {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = ifindex;
+        message.header.state = NeighbourState::Permanent;
+        match self {
+            Self::SetFdb(key, destination) => {
+                fdb_header(&mut message, key);
+                if let Some(vtep) = destination {
+                    let vtep = NeighbourAddress::from(*vtep);
+                    message.attributes.push(NeighbourAttribute::Destination(vtep));
+                }
+            }
+            Self::DeleteFdb(key) => fdb_header(&mut message, key),
+            Self::SetNeighbour(_, address, mac) => {
+                neighbour_header(&mut message, *address);
+                message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+            }
+            Self::DeleteNeighbour(_, address) => neighbour_header(&mut message, *address),
+        }
+        if self.deletes() {
+            (RouteNetlinkMessage::DelNeighbour(message), 0)
+        } else {
+            (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+        }
+    }
+}
+
+fn fdb_header(message: &mut NeighbourMessage, key: &FdbKey) {
+    message.header.family = AddressFamily::Bridge;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(key.mac.0.to_vec()));
+    match key.table {
+        FdbTable::Device => message.header.flags = NeighbourFlags::Own,
+        FdbTable::Bridge => {
+            // In a bridge's table permanent means local to the bridge itself; static is NOARP
+            // (`fdb_add_entry` in net/bridge/br_fdb.c).
+            message.header.flags = NeighbourFlags::Controller;
+            message.header.state = NeighbourState::Noarp;
+        }
+    }
+}
+
+fn neighbour_header(message: &mut NeighbourMessage, address: IpAddr) {
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let address = NeighbourAddress::from(address);
+    message.attributes.push(NeighbourAttribute::Destination(address));
+}
+
+/// Applies entries in order and returns what failed, by index. Deleting what is gone succeeds.
+pub(crate) fn apply(socket: &Socket, entries: &[Entry]) -> Vec<(usize, Refusal)> {
+    let mut failed = Vec::new();
+    let mut devices = BTreeMap::new();
+    let mut messages = Vec::with_capacity(entries.len());
+    for (at, entry) in entries.iter().enumerate() {
+        let device = entry.device();
+        match devices.entry(device).or_insert_with(|| index(device)) {
+            Ok(ifindex) => messages.push((at, entry.message(*ifindex))),
+            // With its link the entry is gone as well.
+            Err(_gone) if entry.deletes() => {}
+            Err(refusal) => failed.push((at, refusal.clone())),
+        }
+    }
+    for batch in messages.chunks(BATCH_MAX) {
+        match send(socket, batch) {
+            Ok(refusals) => failed.extend(
+                refusals
+                    .into_iter()
+                    .filter(|(at, refusal)| !(entries[*at].deletes() && is_gone(refusal))),
+            ),
+            Err(refusal) => failed.extend(batch.iter().map(|(at, _)| (*at, refusal.clone()))),
+        }
+    }
+    failed.sort_by_key(|(at, _)| *at);
+    failed
+}
+
+fn is_gone(refusal: &Refusal) -> bool {
+    refusal.is(Errno::ENOENT) || refusal.is(Errno::ENODEV)
+}
+
+type Message = (usize, (RouteNetlinkMessage, u16));
+
+/// Sends one batch and reads answers until the last message's.
+fn send(socket: &Socket, batch: &[Message]) -> Result<Vec<(usize, Refusal)>, Refusal> {
+    let mut bytes = Vec::new();
+    let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+    let first = next_sequence(count);
+    for (offset, (_, (message, flags))) in (0..count).zip(batch) {
+        let mut message = NetlinkMessage::from(message.clone());
+        let acknowledge = if offset + 1 == count { NLM_F_ACK } else { 0 };
+        message.header.flags = NLM_F_REQUEST | flags | acknowledge;
+        message.header.sequence_number = first.wrapping_add(offset);
+        message.finalize();
+        let start = bytes.len();
+        bytes.resize(start + message.buffer_len(), 0);
+        message.serialize(&mut bytes[start..]);
+    }
+    socket.send(&bytes, 0)?;
+    let mut failed = Vec::new();
+    loop {
+        let mut answers = Vec::with_capacity(RECEIVE_BYTES);
+        socket.recv(&mut answers, 0)?;
+        let mut rest = answers.as_slice();
+        while !rest.is_empty() {
+            let (sequence, length, refusal) = answer(rest)?;
+            let offset = sequence.wrapping_sub(first);
+            if let (Some((at, _)), Some(refusal)) = (batch.get(offset as usize), refusal) {
+                failed.push((*at, refusal));
+            }
+            if offset.wrapping_add(1) == count {
+                return Ok(failed);
+            }
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+/// Sequence number, aligned length and refusal of the first answer in a buffer.
+fn answer(bytes: &[u8]) -> Result<(u32, usize, Option<Refusal>), Refusal> {
+    let unreadable = |error| Refusal::other(format!("unreadable netlink answer: {error}"));
+    let length = NetlinkBuffer::new_checked(&bytes).map_err(unreadable)?.length() as usize;
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map_err(unreadable)?;
+    let refusal = match &message.payload {
+        NetlinkPayload::Error(error) => refused(error).err(),
+        _ => None,
+    };
+    Ok((message.header.sequence_number, length.next_multiple_of(4), refusal))
+}

@@ -1,0 +1,328 @@
+//! The real kernel as netprog's [`Kernel`].
+
+mod activity;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use netprog::kernel::{Kernel, KernelError};
+use netprog::op::Op;
+use netprog::plane::{Link, LinkKind, Place, Plane, Space, VethPair};
+
+use crate::bulk::{self, Entry};
+use crate::link::{self, VethEnd};
+use crate::namespace::{Identity, Inside, Namespace, Pending};
+use crate::netlink::Refusal;
+use crate::observe::{self, Unread, Wanted};
+use crate::spaces::Spaces;
+use crate::{nft, route, sysctl};
+use activity::activity;
+
+/// The kernel of this machine. Its methods block: call them from a thread of yours, never from a
+/// runtime's worker.
+pub struct LinuxKernel<S> {
+    spaces: S,
+    entered: BTreeMap<Place, Namespace>,
+}
+
+fn no_namespace(place: Place) -> String {
+    format!("there is no namespace {place}")
+}
+
+type Failures = Vec<(usize, KernelError)>;
+
+impl<S: Spaces> LinuxKernel<S> {
+    /// Works on the namespaces that `spaces` keeps. Nothing is opened before it is needed.
+    #[must_use]
+    pub fn new(spaces: S) -> Self {
+        Self { spaces, entered: BTreeMap::new() }
+    }
+
+    /// The keeper of namespaces.
+    pub fn spaces(&mut self) -> &mut S {
+        &mut self.spaces
+    }
+
+    /// Runs `job` on the thread that lives in the namespace: sockets that it opens stay bound to
+    /// it, programs that it starts inherit it. Waits for the result.
+    pub fn run<T: Send + 'static>(
+        &mut self,
+        place: Place,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.enter(place)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, no_namespace(place)))?
+            .run(job)
+    }
+
+    /// Leaves a namespace, so that nothing of this process keeps it alive.
+    pub fn release(&mut self, place: Place) {
+        self.entered.remove(&place);
+    }
+
+    /// Enters a namespace, or finds that it has been; `None` if it does not exist.
+    fn enter(&mut self, place: Place) -> io::Result<Option<&Namespace>> {
+        let Some(fd) = self.spaces.open(place)? else {
+            self.entered.remove(&place);
+            return Ok(None);
+        };
+        let identity = Identity::of(&fd)?;
+        let known = self.entered.get(&place).map(Namespace::identity);
+        if known != Some(identity) {
+            // Another namespace by the same name: the task or fabric was made anew.
+            self.entered.remove(&place);
+            self.entered.insert(place, Namespace::enter(&place.to_string(), fd)?);
+        }
+        Ok(self.entered.get(&place))
+    }
+
+    fn places(&self) -> io::Result<Vec<Place>> {
+        let mut places = vec![Place::Host];
+        places.extend(self.spaces.fabrics()?.into_iter().map(Place::Fabric));
+        places.extend(self.spaces.sandboxes()?.into_iter().map(Place::Sandbox));
+        Ok(places)
+    }
+
+    fn start_observing(
+        &mut self,
+        place: Place,
+        wanted: Wanted,
+    ) -> io::Result<Option<Pending<Result<Space, Unread>>>> {
+        let Some(namespace) = self.enter(place)? else { return Ok(None) };
+        namespace
+            .start(move |inside| async move { observe::space(&inside, place, &wanted).await })
+            .map(Some)
+    }
+
+    /// Runs part of a batch inside one namespace.
+    fn run_inside<F, Fut>(&mut self, place: Place, count: usize, job: F) -> Vec<(usize, Refusal)>
+    where
+        F: FnOnce(std::rc::Rc<Inside>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<(usize, Refusal)>> + 'static,
+    {
+        let all = |refusal: &Refusal| (0..count).map(|at| (at, refusal.clone())).collect();
+        match self.enter(place) {
+            Ok(None) => all(&Refusal::other(no_namespace(place))),
+            Err(error) => all(&error.into()),
+            Ok(Some(namespace)) => match namespace.start(job).and_then(Pending::wait) {
+                Ok(failed) => failed,
+                Err(error) => all(&error.into()),
+            },
+        }
+    }
+
+    fn apply_run(&mut self, run: Run, ops: &[Op]) -> Vec<(usize, Refusal)> {
+        match run {
+            Run::Entries(place) => {
+                let entries: Vec<Entry> = ops.iter().filter_map(entry).collect();
+                self.run_inside(place, ops.len(), move |inside| async move {
+                    bulk::apply(&inside.bulk, &entries)
+                })
+            }
+            Run::Nft(place) => {
+                let ops = ops.to_vec();
+                self.run_inside(place, ops.len(), move |_| async move { nft::apply(&ops).await })
+            }
+            Run::Inside(place) => {
+                let ops = ops.to_vec();
+                self.run_inside(place, ops.len(), move |inside| async move {
+                    let mut failed = Vec::new();
+                    for (at, op) in ops.iter().enumerate() {
+                        if let Err(refusal) = inside_op(&inside, op).await {
+                            failed.push((at, refusal));
+                        }
+                    }
+                    failed
+                })
+            }
+            Run::Alone => {
+                let results = ops.iter().map(|op| self.alone(op));
+                results.enumerate().filter_map(|(at, result)| Some((at, result.err()?))).collect()
+            }
+        }
+    }
+
+    /// Operations that concern more than one namespace.
+    fn alone(&mut self, op: &Op) -> Result<(), Refusal> {
+        match op {
+            Op::CreateSpace(place) => self.create_space(*place),
+            Op::DeleteSpace(place) => self.delete_space(*place),
+            Op::CreateVeth(pair) => self.create_veth(pair),
+            Op::CreateLink(place, name, link) => self.create_link(*place, name, link),
+            _ => Err(Refusal::other("this operation belongs to one namespace")),
+        }
+    }
+
+    fn create_space(&mut self, place: Place) -> Result<(), Refusal> {
+        let Place::Fabric(network) = place else {
+            return Err(Refusal::other(format!("{place} is not a fabric: others make it")));
+        };
+        self.spaces.create_fabric(network)?;
+        self.inside(place, |inside| async move {
+            link::set(&inside, "lo", &netprog::op::LinkChange::Up(true)).await
+        })
+    }
+
+    fn delete_space(&mut self, place: Place) -> Result<(), Refusal> {
+        let Place::Fabric(network) = place else {
+            return Err(Refusal::other(format!("{place} is not a fabric: others remove it")));
+        };
+        // Our own thread must not keep alive what the keeper lets go.
+        self.release(place);
+        Ok(self.spaces.delete_fabric(network)?)
+    }
+
+    fn create_link(&mut self, place: Place, name: &str, link: &Link) -> Result<(), Refusal> {
+        let (maker, destination) = match link.kind {
+            LinkKind::Vxlan { .. } => (Place::Host, Some(self.open(place)?)),
+            LinkKind::Bridge | LinkKind::Veth | LinkKind::Other(_) => (place, None),
+        };
+        let (new, text) = (link.clone(), name.to_owned());
+        self.inside(maker, move |inside| async move {
+            link::create(&inside, &text, &new, destination.as_ref()).await
+        })?;
+        let (new, text) = (link.clone(), name.to_owned());
+        self.inside(place, move |inside| async move { link::finish(&inside, &text, &new).await })
+    }
+
+    fn create_veth(&mut self, pair: &VethPair) -> Result<(), Refusal> {
+        let end = |(place, name): &(Place, String)| {
+            Ok::<_, Refusal>(VethEnd { name: name.clone(), namespace: self.open(*place)? })
+        };
+        let (outer, inner) = (end(&pair.outer)?, end(&pair.inner)?);
+        self.inside(Place::Host, move |inside| async move {
+            link::create_veth(&inside, &outer, &inner).await
+        })
+    }
+
+    fn open(&self, place: Place) -> Result<OwnedFd, Refusal> {
+        self.spaces.open(place)?.ok_or_else(|| Refusal::other(no_namespace(place)))
+    }
+
+    fn inside<F, Fut>(&mut self, place: Place, job: F) -> Result<(), Refusal>
+    where
+        F: FnOnce(std::rc::Rc<Inside>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Refusal>> + 'static,
+    {
+        let namespace = self.enter(place)?.ok_or_else(|| Refusal::other(no_namespace(place)))?;
+        namespace.start(job)?.wait()?
+    }
+}
+
+impl<S: Spaces> Kernel for LinuxKernel<S> {
+    fn observe(&mut self, desired: &Plane) -> Result<Plane, KernelError> {
+        let failed = |activity: String| {
+            move |error: io::Error| KernelError { activity, reason: error.to_string() }
+        };
+        let places = self.places().map_err(failed("list namespaces".to_owned()))?;
+        self.entered.retain(|place, _| places.contains(place));
+        let mut pending = Vec::with_capacity(places.len());
+        for place in places {
+            let wanted = desired.spaces.get(&place).map(Wanted::of).unwrap_or_default();
+            let observing = self
+                .start_observing(place, wanted)
+                .map_err(failed(format!("enter namespace {place}")))?;
+            pending.extend(observing.map(|observing| (place, observing)));
+        }
+        let mut plane = Plane::default();
+        for (place, observing) in pending {
+            let space = observing
+                .wait()
+                .map_err(failed(format!("read namespace {place}")))?
+                .map_err(|unread| KernelError {
+                    activity: format!("{} of namespace {place}", unread.what),
+                    reason: unread.refusal.to_string(),
+                })?;
+            plane.spaces.insert(place, space);
+        }
+        Ok(plane)
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<(usize, KernelError)> {
+        let mut failures = Failures::new();
+        let mut start = 0;
+        while let Some(first) = ops.get(start) {
+            let run = Run::of(first);
+            let length = ops[start..].iter().take_while(|op| Run::of(op) == run).count();
+            let part = &ops[start..start + length];
+            for (at, refusal) in self.apply_run(run, part) {
+                let Some(op) = part.get(at) else { continue };
+                let error = KernelError { activity: activity(op), reason: refusal.to_string() };
+                failures.push((start + at, error));
+            }
+            start += length;
+        }
+        failures
+    }
+}
+
+/// Consecutive operations of one kind go to the kernel together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// FDB and neighbour entries of one namespace.
+    Entries(Place),
+    /// nftables of one namespace.
+    Nft(Place),
+    /// Single requests in one namespace.
+    Inside(Place),
+    /// More than one namespace is concerned.
+    Alone,
+}
+
+impl Run {
+    fn of(op: &Op) -> Self {
+        match op {
+            Op::CreateSpace(_) | Op::DeleteSpace(_) | Op::CreateVeth(_) | Op::CreateLink(..) => {
+                Self::Alone
+            }
+            Op::DeleteLink(place, ..)
+            | Op::SetLink(place, ..)
+            | Op::AddAddress(place, ..)
+            | Op::DeleteAddress(place, ..)
+            | Op::AddRoute(place, _)
+            | Op::DeleteRoute(place, _)
+            | Op::AddRule(place, _)
+            | Op::DeleteRule(place, _)
+            | Op::SetSysctl(place, ..) => Self::Inside(*place),
+            Op::SetFdb(place, ..)
+            | Op::DeleteFdb(place, _)
+            | Op::SetNeighbour(place, ..)
+            | Op::DeleteNeighbour(place, ..) => Self::Entries(*place),
+            Op::LoadTable(place, ..)
+            | Op::DeleteTable(place, _)
+            | Op::AddElement(place, ..)
+            | Op::DeleteElement(place, ..)
+            | Op::SetMapElement { place, .. } => Self::Nft(*place),
+        }
+    }
+}
+
+fn entry(op: &Op) -> Option<Entry> {
+    match op {
+        Op::SetFdb(_, key, vtep) => Some(Entry::SetFdb(key.clone(), *vtep)),
+        Op::DeleteFdb(_, key) => Some(Entry::DeleteFdb(key.clone())),
+        Op::SetNeighbour(_, device, address, mac) => {
+            Some(Entry::SetNeighbour(device.clone(), *address, *mac))
+        }
+        Op::DeleteNeighbour(_, device, address) => {
+            Some(Entry::DeleteNeighbour(device.clone(), *address))
+        }
+        _ => None,
+    }
+}
+
+async fn inside_op(inside: &Inside, op: &Op) -> Result<(), Refusal> {
+    match op {
+        Op::DeleteLink(_, name) => link::delete(inside, name).await,
+        Op::SetLink(_, name, change) => link::set(inside, name, change).await,
+        Op::AddAddress(_, link, cidr) => route::add_address(inside, link, *cidr).await,
+        Op::DeleteAddress(_, link, cidr) => route::delete_address(inside, link, *cidr).await,
+        Op::AddRoute(_, route) => route::add_route(inside, route).await,
+        Op::DeleteRoute(_, route) => route::delete_route(inside, route).await,
+        Op::AddRule(_, rule) => route::add_rule(inside, rule).await,
+        Op::DeleteRule(_, rule) => route::delete_rule(inside, rule).await,
+        Op::SetSysctl(_, name, value) => sysctl::write(name, value),
+        _ => Err(Refusal::other("this operation is not a single request")),
+    }
+}

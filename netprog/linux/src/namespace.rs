@@ -1,0 +1,197 @@
+//! A thread that lives inside one network namespace and does jobs there.
+//!
+//! `setns` changes the calling thread only, so it is called exactly once, on a thread made for it,
+//! and never on a runtime's worker. Sockets opened by a job stay bound to the namespace, and
+//! programs started by a job inherit it. The thread keeps the namespace alive: drop the
+//! [`Namespace`] before deleting what it stands for.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::mpsc as reply;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+use rtnetlink::Handle;
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use rtnetlink::sys::{AsyncSocket, Socket};
+use tokio::sync::mpsc;
+
+/// Jobs that may wait for one namespace's thread; more are refused.
+pub const JOBS_MAX: usize = 64;
+/// How long a caller waits for a job: far above any pass, so that a stuck one is an error and not
+/// a standstill.
+pub const JOB_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Stack of a namespace's thread in bytes.
+const STACK_BYTES: usize = 512 * 1024;
+/// Characters of a thread's name that the kernel keeps (`TASK_COMM_LEN` without the end).
+const THREAD_NAME_CHARS: usize = 15;
+
+type Job = Box<dyn FnOnce(Rc<Inside>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+/// What a job finds in its namespace.
+pub(crate) struct Inside {
+    /// Route netlink, for single requests and dumps.
+    pub(crate) route: Handle,
+    /// Route netlink, for batches.
+    pub(crate) bulk: Socket,
+    /// Netfilter netlink, for reading tables and sets.
+    pub(crate) netfilter: Socket,
+}
+
+/// A namespace that has been entered.
+pub struct Namespace {
+    identity: Identity,
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What tells two namespaces apart: device and inode of the namespace file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// Of an open namespace file.
+    pub fn of(fd: impl AsFd) -> io::Result<Self> {
+        let stat = nix::sys::stat::fstat(fd)?;
+        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
+    }
+}
+
+/// The answer to a job that is under way.
+pub(crate) struct Pending<T>(reply::Receiver<T>);
+
+impl<T> Pending<T> {
+    /// Waits for it, at most [`JOB_WAIT_MAX`].
+    pub(crate) fn wait(self) -> io::Result<T> {
+        self.0.recv_timeout(JOB_WAIT_MAX).map_err(|error| match error {
+            reply::RecvTimeoutError::Timeout => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer from the namespace's thread in {} s", JOB_WAIT_MAX.as_secs()),
+            ),
+            reply::RecvTimeoutError::Disconnected => {
+                io::Error::new(io::ErrorKind::BrokenPipe, "the namespace's thread has ended")
+            }
+        })
+    }
+}
+
+impl Namespace {
+    /// Starts a thread, enters the namespace and opens netlink sockets there.
+    ///
+    /// Needs CAP_SYS_ADMIN. `name` shows in the thread list.
+    pub fn enter(name: &str, namespace: OwnedFd) -> io::Result<Self> {
+        let identity = Identity::of(&namespace)?;
+        let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let (started, start) = reply::sync_channel(1);
+        let name: String = name.chars().take(THREAD_NAME_CHARS).collect();
+        let thread =
+            std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
+                let runtime = match enter_and_build(namespace) {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(started.send(Err(error))),
+                };
+                runtime.block_on(serve(queue, &started));
+            })?;
+        let namespace = Self { identity, jobs: Some(jobs), thread: Some(thread) };
+        match start.recv_timeout(JOB_WAIT_MAX) {
+            Ok(Ok(())) => Ok(namespace),
+            Ok(Err(error)) => Err(error),
+            Err(_ended) => Err(io::Error::other("the namespace's thread ended at its start")),
+        }
+    }
+
+    /// Which namespace this is, to notice that a name now means another one.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Runs a job inside the namespace and waits for its result, at most [`JOB_WAIT_MAX`].
+    ///
+    /// Blocks: call it from a thread of yours, never from a runtime's worker.
+    pub fn run<T, F>(&self, job: F) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.start(move |_inside| async move { job() })?.wait()
+    }
+
+    /// Queues a job and returns at once.
+    pub(crate) fn start<T, F, Fut>(&self, job: F) -> io::Result<Pending<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        let (answer, pending) = reply::sync_channel(1);
+        let job: Job = Box::new(move |inside| {
+            Box::pin(async move {
+                // A caller that has stopped waiting does not want the answer.
+                let _unwanted = answer.send(job(inside).await);
+            })
+        });
+        let jobs = self.jobs.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        jobs.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!("{JOBS_MAX} jobs already wait for the namespace"),
+            ),
+            mpsc::error::TrySendError::Closed(_) => {
+                io::Error::new(io::ErrorKind::BrokenPipe, "the namespace's thread has ended")
+            }
+        })?;
+        Ok(Pending(pending))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panicked thread has left the namespace too, which is all that matters here.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn enter_and_build(namespace: OwnedFd) -> io::Result<tokio::runtime::Runtime> {
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+async fn serve(mut queue: mpsc::Receiver<Job>, started: &reply::SyncSender<io::Result<()>>) {
+    let inside = match Inside::open() {
+        Ok(inside) => Rc::new(inside),
+        Err(error) => return drop(started.send(Err(error))),
+    };
+    if started.send(Ok(())).is_err() {
+        return;
+    }
+    while let Some(job) = queue.recv().await {
+        job(Rc::clone(&inside)).await;
+    }
+}
+
+impl Inside {
+    fn open() -> io::Result<Self> {
+        let (mut connection, route, _notifications) = rtnetlink::new_connection()?;
+        let socket = connection.socket_mut().socket_mut();
+        // With these the kernel says in words what it did not like.
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        tokio::spawn(connection);
+        Ok(Self {
+            route,
+            bulk: crate::netlink::open(NETLINK_ROUTE)?,
+            netfilter: crate::netlink::open(NETLINK_NETFILTER)?,
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! nftables: changes as text through the `nft` program, one transaction for each run of
+//! operations; reading by netfilter netlink, because `nft` cannot list a few sets of a table
+//! without starting once for each.
+
+mod element;
+mod read;
+mod script;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::process::Stdio;
+use std::time::Duration;
+
+use netprog::op::Op;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::netlink::Refusal;
+
+pub(crate) use read::read;
+
+/// How long one transaction may take.
+const TRANSACTION_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Operations in one transaction: the whole of it goes to the kernel in one message.
+pub(crate) const TRANSACTION_OPS_MAX: usize = 4096;
+
+/// Static sets and maps of one table.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Names {
+    pub(crate) sets: BTreeSet<String>,
+    pub(crate) maps: BTreeSet<String>,
+}
+
+/// Applies nft operations of the calling thread's namespace in order, as one transaction. If the
+/// kernel refuses it, its halves are tried one after the other, down to single operations, so
+/// that each failure is found and all else is done.
+pub(crate) async fn apply(ops: &[Op]) -> Vec<(usize, Refusal)> {
+    let mut failed = Vec::new();
+    // A stack of ranges, the first on top: order is kept.
+    let mut waiting: Vec<_> = (0..ops.len())
+        .step_by(TRANSACTION_OPS_MAX)
+        .map(|start| start..ops.len().min(start + TRANSACTION_OPS_MAX))
+        .rev()
+        .collect();
+    while let Some(range) = waiting.pop() {
+        let Some(part) = ops.get(range.clone()) else { continue };
+        let Err(refusal) = run(&script::transaction(part)).await else { continue };
+        if let [op] = part {
+            if let Err(refusal) = alone(op, refusal).await {
+                failed.push((range.start, refusal));
+            }
+        } else {
+            let middle = range.start + part.len() / 2;
+            waiting.push(middle..range.end);
+            waiting.push(range.start..middle);
+        }
+    }
+    failed
+}
+
+/// A single operation that was refused: what it should remove may be gone already.
+async fn alone(op: &Op, refusal: Refusal) -> Result<(), Refusal> {
+    if !refusal.is(nix::errno::Errno::ENOENT) {
+        return Err(refusal);
+    }
+    match op {
+        Op::DeleteTable(..) | Op::DeleteElement(..) => Ok(()),
+        Op::SetMapElement { old: Some(_), new: None, .. } => Ok(()),
+        Op::SetMapElement { place, table, map, key, old: Some(_), new: Some(new) } => {
+            let add = Op::SetMapElement {
+                place: *place,
+                table: table.clone(),
+                map: map.clone(),
+                key: key.clone(),
+                old: None,
+                new: Some(new.clone()),
+            };
+            run(&script::transaction(&[add])).await
+        }
+        _ => Err(refusal),
+    }
+}
+
+/// Runs one script; all of it is done or nothing.
+async fn run(script: &str) -> Result<(), Refusal> {
+    if script.is_empty() {
+        return Ok(());
+    }
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(not_started)?;
+    let stdin = child.stdin.take();
+    let feed = async move {
+        if let Some(mut stdin) = stdin {
+            // When nft gives up early its message says why, not the broken pipe.
+            let _broken_pipe = stdin.write_all(script.as_bytes()).await;
+        }
+    };
+    let both = async { tokio::join!(feed, child.wait_with_output()).1 };
+    let output = tokio::time::timeout(TRANSACTION_WAIT_MAX, both).await.map_err(|_elapsed| {
+        Refusal::other(format!("nft has not ended in {} s", TRANSACTION_WAIT_MAX.as_secs()))
+    })??;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(refusal(&String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+fn not_started(error: io::Error) -> Refusal {
+    if error.kind() == io::ErrorKind::NotFound {
+        Refusal::other("the program nft is not there: install nftables")
+    } else {
+        error.into()
+    }
+}
+
+/// The first complaint of nft, and the errno behind it where that matters here.
+fn refusal(complaint: &str) -> Refusal {
+    let first = complaint.lines().find(|line| !line.is_empty()).unwrap_or("nft failed silently");
+    let text = first.split_once("Error: ").map_or(first, |(_, text)| text).to_owned();
+    let errno = if text.ends_with("No such file or directory") {
+        nix::errno::Errno::ENOENT as i32
+    } else {
+        0
+    };
+    Refusal { errno, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_cut_to_what_matters() {
+        let complaint = "/dev/stdin:1:1-9: Error: Could not process rule: \
+                         No such file or directory\ndelete table ip x\n^^^^^^^^^\n";
+        let refusal = refusal(complaint);
+        assert_eq!(refusal.text, "Could not process rule: No such file or directory");
+        assert!(refusal.is(nix::errno::Errno::ENOENT));
+        assert_eq!(super::refusal("").text, "nft failed silently");
+    }
+}

@@ -1,0 +1,96 @@
+//! Two nodes on one underlay, one network, built by operations alone: a datagram crosses.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use cluster::id::TaskId;
+use cluster::net::MacAddr;
+use netprog::op::{LinkChange, Op};
+use netprog::plane::{FdbKey, FdbTable, Place, PortFlags, VethPair};
+use netprog_linux::namespace::Namespace;
+use netprog_linux::{HeldSpaces, LinuxKernel};
+
+use super::world::{FABRIC, SANDBOX, World, bridge, cidr, up, vxlan};
+
+const RECEIVE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+fn mac(n: u8) -> MacAddr {
+    MacAddr([2, 0x42, 10, 0, 0, n])
+}
+
+/// Joins two hosts by a veth pair with 192.0.2.1 and 192.0.2.2.
+fn underlay(a: &mut World, b: &mut World) {
+    let mut spaces = HeldSpaces::new(a.open(Place::Host));
+    let other = Place::Sandbox(TaskId(1));
+    spaces.adopt_sandbox(TaskId(1), b.open(Place::Host));
+    let mut world = World { kernel: LinuxKernel::new(spaces) };
+    world.done(&[
+        Op::CreateVeth(VethPair {
+            outer: (Place::Host, "u0".to_owned()),
+            inner: (other, "u0".to_owned()),
+        }),
+        Op::AddAddress(Place::Host, "u0".to_owned(), cidr("192.0.2.1/24")),
+        Op::AddAddress(other, "u0".to_owned(), cidr("192.0.2.2/24")),
+        up(Place::Host, "u0"),
+        up(other, "u0"),
+    ]);
+}
+
+/// The fabric of one node, its sandbox 10.0.0.`own`, and the peer's 10.0.0.`peer`.
+fn node(world: &mut World, own: u8, peer: u8, vteps: (&str, &str)) {
+    let text = |name: &str| name.to_owned();
+    let flags = |flood| PortFlags { learning: false, flood, hairpin: true, isolated: false };
+    let peer_fdb = |table| FdbKey { device: text("vx0"), mac: mac(peer), table };
+    world.done(&[
+        Op::CreateLink(FABRIC, text("br0"), bridge("skein:net")),
+        Op::CreateLink(FABRIC, text("vx0"), vxlan(vteps.0, 4096)),
+        Op::CreateVeth(VethPair { outer: (FABRIC, text("v0")), inner: (SANDBOX, text("eth0")) }),
+        Op::SetLink(FABRIC, text("vx0"), LinkChange::Master(Some(text("br0")))),
+        Op::SetLink(FABRIC, text("v0"), LinkChange::Master(Some(text("br0")))),
+        Op::SetLink(FABRIC, text("vx0"), LinkChange::Port(flags(false))),
+        Op::SetLink(FABRIC, text("v0"), LinkChange::Port(flags(true))),
+        Op::SetLink(SANDBOX, text("eth0"), LinkChange::Mac(mac(own))),
+        Op::SetLink(SANDBOX, text("eth0"), LinkChange::Mtu(1450)),
+        Op::AddAddress(FABRIC, text("br0"), cidr("10.0.0.1/24")),
+        Op::AddAddress(SANDBOX, text("eth0"), cidr(&format!("10.0.0.{own}/24"))),
+        up(FABRIC, "br0"),
+        up(FABRIC, "vx0"),
+        up(FABRIC, "v0"),
+        up(SANDBOX, "eth0"),
+        Op::SetFdb(
+            FABRIC,
+            FdbKey { device: text("v0"), mac: mac(own), table: FdbTable::Bridge },
+            None,
+        ),
+        Op::SetFdb(FABRIC, peer_fdb(FdbTable::Device), vteps.1.parse().ok()),
+        Op::SetFdb(FABRIC, peer_fdb(FdbTable::Bridge), None),
+        Op::SetNeighbour(FABRIC, text("vx0"), format!("10.0.0.{peer}").parse().unwrap(), mac(peer)),
+        Op::SetNeighbour(FABRIC, text("br0"), format!("10.0.0.{peer}").parse().unwrap(), mac(peer)),
+    ]);
+}
+
+fn socket(world: &mut World, address: &str) -> UdpSocket {
+    let address: SocketAddr = address.parse().unwrap();
+    let namespace = Namespace::enter("test", world.open(SANDBOX)).unwrap();
+    let socket = namespace.run(move || UdpSocket::bind(address)).unwrap().unwrap();
+    socket.set_read_timeout(Some(RECEIVE_WAIT_MAX)).unwrap();
+    socket
+}
+
+#[test]
+fn a_datagram_crosses_between_two_nodes() {
+    let (mut a, mut b) = (World::furnished(), World::furnished());
+    underlay(&mut a, &mut b);
+    node(&mut a, 2, 3, ("192.0.2.1", "192.0.2.2"));
+    node(&mut b, 3, 2, ("192.0.2.2", "192.0.2.1"));
+    let (from, to) = (socket(&mut a, "10.0.0.2:7000"), socket(&mut b, "10.0.0.3:7000"));
+    let mut buffer = [0; 16];
+
+    from.send_to(b"there", "10.0.0.3:7000").unwrap();
+    let (length, sender) = to.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], sender), (&b"there"[..], from.local_addr().unwrap()));
+
+    to.send_to(b"and back", sender).unwrap();
+    let (length, _) = from.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"and back");
+}
