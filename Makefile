@@ -1,0 +1,46 @@
+# The two commands of the README are `make test` and `make demo`; each does all set-up by itself.
+# Logic beyond a few lines is Rust in tests/src/bin or a script in deploy/lab/.
+.PHONY: help check fix test netns tidy demo demo-down bench-vertical setup build
+CARGO ?= cargo
+# One lab at a time: parallel clusters on two cores would measure each other.
+SERIAL := -- --test-threads=1
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 18
+
+setup: ## install the Debian packages needed, check root, cargo and its version
+	@deploy/lab/setup.sh
+
+build: ## build the daemon, the client and the demo programs (debug profile)
+	$(CARGO) build --locked -p skein -p tests --bins
+
+check: ## read-only gate: format, lints, tidy, every test that needs no root
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) test --locked -p tests --test tidy
+	$(CARGO) test --locked -p cluster -p gossip -p netprog -p api -p raft-store
+	$(CARGO) test --locked -p tests --lib --bins
+
+fix: ## the mutating twin of check
+	$(CARGO) fmt --all
+	$(CARGO) clippy --fix --allow-dirty --allow-staged --workspace --all-targets
+
+test: setup ## every tier, with the duration of each
+	@deploy/lab/tiers.sh
+
+netns: setup build ## real daemons, real kernel, real redis, in network namespaces
+	$(CARGO) test --locked -p tests --test netns $(SERIAL)
+
+tidy: ## import rules, lengths, purposes
+	$(CARGO) test --locked -p tests --test tidy
+
+demo: setup ## three nodes, redis behind a VIP, a web front on port 3000; MANAGERS=3 for three
+	$(CARGO) build --locked --release -p skein -p tests --bins
+	@target/release/skein-demo up --managers $(or $(MANAGERS),1)
+
+demo-down: ## stop the demo; nothing of it stays
+	@target/release/skein-demo down
+
+bench-vertical: setup ## the figures of docs/benchmarks.md
+	$(CARGO) build --locked --release -p skein -p tests --bins
+	@target/release/skein-bench-vertical

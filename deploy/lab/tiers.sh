@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Run every tier of tests, one after the other, and say how long each took. A tier that fails does
+# not hide the next ones: all run, and the exit status tells whether any failed.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+
+report=()
+failed=0
+tier() {
+  local name=$1 begin=$SECONDS verdict=ok
+  shift
+  echo "== $name: $*"
+  "$@" || { verdict=FAILED && failed=1; }
+  report+=("$(printf '%-10s %5d s  %s' "$name" $((SECONDS - begin)) "$verdict")")
+}
+
+tier format cargo fmt --all --check
+tier lints cargo clippy --locked --workspace --all-targets -- -D warnings
+tier build cargo build --locked -p skein -p tests --bins
+tier tidy cargo test --locked -p tests --test tidy
+tier crates cargo test --locked --workspace --exclude tests
+tier lab cargo test --locked -p tests --lib --bins
+tier netns cargo test --locked -p tests --test netns -- --test-threads=1
+
+echo
+echo "== tiers"
+printf '%s\n' "${report[@]}"
+[ $failed = 0 ] || echo "a tier failed"
+exit $failed

@@ -1,0 +1,182 @@
+//! The import table of ARCHITECTURE.md: a heavy dependency has one door, and the cores stay pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+/// What each crate of the workspace may name in `[dependencies]`. A crate that is absent here is
+/// a complaint, so that a new crate has to state its place.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("cluster", &["bincode", "ipnet", "serde", "serde_json", "thiserror"]),
+    ("gossip", &["aws-lc-rs", "bincode", "bytes", "cluster", "foca", "rand", "serde", "thiserror"]),
+    ("netprog", &["cluster", "serde", "serde_json", "thiserror"]),
+    (
+        "netprog-linux",
+        &[
+            "async-trait",
+            "cluster",
+            "futures-util",
+            "hickory-server",
+            "netlink-packet-core",
+            "netlink-packet-route",
+            "netlink-proto",
+            "netprog",
+            "nix",
+            "rtnetlink",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "tracing",
+        ],
+    ),
+    (
+        "raft-store",
+        &[
+            "async-trait",
+            "bincode",
+            "bytes",
+            "futures-util",
+            "openraft",
+            "redb",
+            "serde",
+            "thiserror",
+            "tokio",
+            "tracing",
+        ],
+    ),
+    (
+        "api",
+        &[
+            "async-trait",
+            "axum",
+            "bytes",
+            "cluster",
+            "futures-util",
+            "http-body-util",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "time",
+            "tokio",
+            "tower",
+            "tracing",
+        ],
+    ),
+    (
+        "skein",
+        &[
+            "anyhow",
+            "api",
+            "async-trait",
+            "aws-lc-rs",
+            "axum",
+            "bincode",
+            "bytes",
+            "clap",
+            "clap_complete",
+            "cluster",
+            "comfy-table",
+            "futures-util",
+            "gossip",
+            "http-body-util",
+            "hyper",
+            "hyper-util",
+            "ipnet",
+            "netprog",
+            "netprog-linux",
+            "nix",
+            "raft-store",
+            "rand",
+            "rcgen",
+            "rustls",
+            "sd-notify",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "time",
+            "tokio",
+            "tokio-rustls",
+            "tokio-util",
+            "toml",
+            "tower",
+            "tracing",
+            "tracing-subscriber",
+            "x509-parser",
+        ],
+    ),
+    (
+        "tests",
+        &[
+            "anyhow",
+            "api",
+            "cluster",
+            "gossip",
+            "netprog",
+            "netprog-linux",
+            "nix",
+            "rand",
+            "serde",
+            "serde_json",
+            "skein",
+            "tempfile",
+        ],
+    ),
+];
+
+/// Direct dependencies of each package, without those that only its tests use.
+fn direct_dependencies(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found = BTreeMap::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let dependencies = package["dependencies"].as_array().into_iter().flatten();
+        let names = dependencies
+            .filter(|dependency| dependency["kind"].as_str() != Some("dev"))
+            .filter_map(|dependency| dependency["name"].as_str())
+            .map(String::from)
+            .collect();
+        let name = package["name"].as_str().unwrap_or_default();
+        found.insert(name.to_owned(), names);
+    }
+    found
+}
+
+/// One complaint per import that the table does not have.
+fn check(found: &BTreeMap<String, BTreeSet<String>>, allowed: &[(&str, &[&str])]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (name, dependencies) in found {
+        let Some((_, row)) = allowed.iter().find(|(allowed, _)| allowed == name) else {
+            complaints.push(format!("{name} has no row in the import table"));
+            continue;
+        };
+        for dependency in dependencies {
+            if !row.contains(&dependency.as_str()) {
+                complaints.push(format!("{name} may not depend on {dependency}"));
+            }
+        }
+    }
+    complaints
+}
+
+/// Goal: the crates' import rules hold. Method: `cargo metadata` against the table.
+#[test]
+fn crates_import_only_what_the_architecture_allows() {
+    let found = direct_dependencies(&crate::metadata());
+    assert!(found.len() >= ALLOWED.len(), "cargo metadata lists the workspace: {found:?}");
+    crate::report(&check(&found, ALLOWED));
+}
+
+#[test]
+fn an_import_outside_the_table_is_a_complaint() {
+    let metadata = serde_json::json!({"packages": [
+        {"name": "gossip", "dependencies": [
+            {"name": "foca", "kind": null},
+            {"name": "tokio", "kind": null},
+            {"name": "proptest", "kind": "dev"},
+        ]},
+        {"name": "extra", "dependencies": []},
+    ]});
+    let complaints = check(&direct_dependencies(&metadata), ALLOWED);
+    assert_eq!(
+        complaints,
+        ["extra has no row in the import table", "gossip may not depend on tokio"]
+    );
+}
