@@ -91,6 +91,7 @@ pub(crate) fn service(id: u128, name: &str) -> Service {
         spec: ServiceSpec { name: name.to_owned(), ..ServiceSpec::default() },
         previous_spec: None,
         spec_version: Revision(1),
+        previous_spec_version: Revision(0),
         vips: BTreeMap::new(),
         ports: Vec::new(),
         update_status: None,

@@ -4,12 +4,19 @@
 //! the same log gives the same state in every process and version.
 
 pub mod apply;
+mod assign;
 pub mod assignment;
 pub mod codec;
+mod constraint;
+pub mod decide;
+mod draft;
 pub mod id;
+pub mod invariant;
+mod ipam;
 pub mod lookup;
 pub mod net;
 pub mod object;
+pub mod plan;
 pub mod rejection;
 pub mod request;
 pub mod spec;
@@ -18,7 +25,12 @@ pub mod time;
 pub mod transaction;
 pub mod view;
 
+pub use crate::assign::assignment_for;
+pub use crate::decide::decide;
+pub use crate::plan::{next_due, plan};
 pub use crate::state::State;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod script;

@@ -210,9 +210,13 @@ pub struct Service {
     pub spec: ServiceSpec,
     /// The spec before the last update.
     pub previous_spec: Option<ServiceSpec>,
-    /// Rises whenever the spec changes in a way that a running task cannot follow: one above the
-    /// revision that the change was decided on. A task of an older one is out of date.
+    /// Names the spec as far as tasks are concerned; new whenever the spec changes in a way that a
+    /// running task cannot follow, and the former one after a rollback. A task with another one is
+    /// out of date.
     pub spec_version: Revision,
+    /// The name of `previous_spec`.
+    #[serde(default)]
+    pub previous_spec_version: Revision,
     /// Virtual address by network; on the ingress network too where ports are published.
     pub vips: BTreeMap<NetworkId, IpAddr>,
     /// Published ports with their numbers.

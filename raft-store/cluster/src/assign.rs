@@ -1,0 +1,184 @@
+//! From the state to what one worker must realise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::assignment::{
+    AssignedNetwork, AssignedNode, AssignedService, AssignedTask, Assignment, OwnTask,
+};
+use crate::decide::MTU_OPTION;
+use crate::id::{NetworkId, NodeId, TaskId};
+use crate::object::{Attachment, Network, Node, NodeState, Service, Task, TaskState};
+use crate::spec::PublishMode;
+use crate::state::{Holder, State};
+
+/// Everything that one node must realise at the state's revision; `None` if there is no cluster or
+/// the node is not of it.
+#[must_use]
+pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
+    let cluster = state.cluster.as_ref()?;
+    state.nodes.get(&node)?;
+    let own = own_tasks(state, node);
+    let networks = networks(state, &own);
+    let tasks = tasks(state, node, &networks);
+    Some(Assignment {
+        revision: state.revision,
+        cluster: cluster.id,
+        node,
+        data_path_port: cluster.data_path_port,
+        gossip_keys: cluster.gossip_keys.clone(),
+        nodes: state.nodes.values().map(|node| (node.id, assigned_node(node))).collect(),
+        services: services(state, &networks, &tasks),
+        networks: networks.into_iter().map(|(id, n)| (id, assigned_network(n))).collect(),
+        tasks,
+        own: own.iter().map(|task| (task.id, own_task(state, task))).collect(),
+    })
+}
+
+/// The node's own tasks that are not known to have ended, stopping ones too.
+fn own_tasks(state: &State, node: NodeId) -> Vec<&Arc<Task>> {
+    let open = state.tasks.values().filter(|task| !task.status.state.is_terminal());
+    open.filter(|task| task.node == Some(node)).collect()
+}
+
+/// The networks of its own tasks, and ingress always: a published port answers on every node.
+fn networks<'a>(state: &'a State, own: &[&Arc<Task>]) -> BTreeMap<NetworkId, &'a Network> {
+    let attached = own.iter().flat_map(|task| task.attachments.iter().map(|held| held.network));
+    let ingress = state.ingress_network().map(|network| network.id);
+    let ids: BTreeSet<NetworkId> = attached.chain(ingress).collect();
+    let known = |id: NetworkId| state.networks.get(&id).map(|network| (id, &**network));
+    ids.into_iter().filter_map(known).collect()
+}
+
+fn tasks(
+    state: &State,
+    node: NodeId,
+    networks: &BTreeMap<NetworkId, &Network>,
+) -> BTreeMap<TaskId, AssignedTask> {
+    let open = state.tasks.values().filter(|task| !task.status.state.is_terminal());
+    open.filter_map(|task| {
+        let at = task.node?;
+        let shared = task.attachments.iter().any(|held| networks.contains_key(&held.network));
+        let concerned = if at == node { holds_all(state, task) } else { shared && !task.released };
+        concerned.then(|| (task.id, assigned_task(task, at, networks)))
+    })
+    .collect()
+}
+
+/// Whether no other task was given one of its addresses since it was released.
+fn holds_all(state: &State, task: &Task) -> bool {
+    let own = |held: &Attachment| match state.holder(held.network, held.address) {
+        Some(Holder::Task(holder)) => holder == task.id,
+        Some(Holder::Gateway | Holder::Service(_) | Holder::Node(_)) => false,
+        None => true,
+    };
+    task.attachments.iter().all(own)
+}
+
+/// The attachments are those that the node shares: nobody else's business is told.
+fn assigned_task(
+    task: &Task,
+    node: NodeId,
+    networks: &BTreeMap<NetworkId, &Network>,
+) -> AssignedTask {
+    let shared = task.attachments.iter().filter(|held| networks.contains_key(&held.network));
+    AssignedTask {
+        service: task.service,
+        name: task.name(),
+        slot: task.slot,
+        node,
+        attachments: shared.cloned().collect(),
+        draining: task.desired > TaskState::Running,
+    }
+}
+
+/// Services with a virtual address, a name or a task on those networks.
+fn services(
+    state: &State,
+    networks: &BTreeMap<NetworkId, &Network>,
+    tasks: &BTreeMap<TaskId, AssignedTask>,
+) -> BTreeMap<crate::id::ServiceId, AssignedService> {
+    let with_tasks: BTreeSet<_> = tasks.values().map(|task| task.service).collect();
+    let concerned = |service: &&Arc<Service>| {
+        with_tasks.contains(&service.id)
+            || service.vips.keys().any(|network| networks.contains_key(network))
+            || targets(service).any(|(network, _)| networks.contains_key(&network))
+    };
+    state
+        .services
+        .values()
+        .filter(concerned)
+        .map(|service| (service.id, assigned_service(service, networks)))
+        .collect()
+}
+
+fn targets(service: &Service) -> impl Iterator<Item = (NetworkId, &Vec<String>)> {
+    let targets = service.spec.network_targets().iter();
+    targets.filter_map(|target| Some((target.target.parse().ok()?, &target.aliases)))
+}
+
+fn assigned_service(
+    service: &Service,
+    networks: &BTreeMap<NetworkId, &Network>,
+) -> AssignedService {
+    let on = |network: &NetworkId| networks.contains_key(network);
+    let vips = service.vips.iter().filter(|(network, _)| on(network));
+    let vips = vips.map(|(network, vip)| (*network, *vip)).collect();
+    if service.removed {
+        // Open flows through its virtual addresses go on; its name and ports may be another's.
+        return AssignedService {
+            name: String::new(),
+            vips,
+            aliases: BTreeMap::new(),
+            ports: Vec::new(),
+        };
+    }
+    let aliases = targets(service).filter(|(network, names)| on(network) && !names.is_empty());
+    AssignedService {
+        name: service.spec.name.clone(),
+        vips,
+        aliases: aliases.map(|(network, names)| (network, names.clone())).collect(),
+        ports: service.ports.clone(),
+    }
+}
+
+fn own_task(state: &State, task: &Task) -> OwnTask {
+    let service = state.services.get(&task.service);
+    let ports = service.into_iter().flat_map(|service| &service.ports);
+    OwnTask {
+        spec: task.spec.clone(),
+        desired: task.desired,
+        observed: task.status.state,
+        start_after: task.start_after,
+        service_name: task.service_name.clone(),
+        service_labels: task.service_labels.clone(),
+        host_ports: ports.filter(|port| port.mode == PublishMode::Host).cloned().collect(),
+    }
+}
+
+fn assigned_node(node: &Node) -> AssignedNode {
+    let up = match node.status.state {
+        NodeState::Unknown | NodeState::Ready => true,
+        NodeState::Down | NodeState::Disconnected => false,
+    };
+    AssignedNode {
+        name: node.name().to_owned(),
+        gossip: node.description.gossip,
+        vtep: node.description.vtep,
+        manager: node.manager.as_ref().map(|manager| manager.address),
+        ingress: node.ingress.clone(),
+        up,
+    }
+}
+
+fn assigned_network(network: &Network) -> AssignedNetwork {
+    AssignedNetwork {
+        name: network.spec.name.clone(),
+        vni: network.vni,
+        subnet: network.subnet,
+        gateway: network.gateway,
+        internal: network.spec.internal,
+        ingress: network.spec.ingress,
+        underlay_mtu: network.spec.options.get(MTU_OPTION).and_then(|mtu| mtu.parse().ok()),
+    }
+}

@@ -1,0 +1,128 @@
+//! Creating the cluster and changing its spec and tokens.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{check_version, network, node};
+use crate::draft::Draft;
+use crate::ipam;
+use crate::net::Subnet;
+use crate::object::Cluster;
+use crate::rejection::{Code, Rejection};
+use crate::request::{Answer, InitCluster, UpdateCluster};
+use crate::spec::{ClusterSpec, NetworkSpec};
+use crate::transaction::Object;
+
+/// Docker's default pool.
+const POOL: (IpAddr, u8) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 0)), 8);
+/// Docker's default size of a subnet that is taken from a pool.
+const SUBNET_SIZE: u8 = 24;
+/// IANA's port for VXLAN, RFC 7348.
+const DATA_PATH_PORT: u16 = 4789;
+/// Docker refuses ports below and above (`--data-path-port`).
+const DATA_PATH_PORTS: std::ops::RangeInclusive<u16> = 1024..=49151;
+
+pub(super) fn init(draft: &mut Draft<'_>, init: &InitCluster) -> Result<Answer, Rejection> {
+    if draft.state().cluster.is_some() {
+        return Err(Rejection::new(
+            Code::Unavailable,
+            "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm \
+             and join another one.",
+        ));
+    }
+    let port = if init.data_path_port == 0 { DATA_PATH_PORT } else { init.data_path_port };
+    if !DATA_PATH_PORTS.contains(&port) {
+        return Err(Rejection::invalid(format!(
+            "invalid data path port {port}: give one from {} to {}",
+            DATA_PATH_PORTS.start(),
+            DATA_PATH_PORTS.end()
+        )));
+    }
+    let (pools, subnet_size) = pools(init)?;
+    let cluster = Cluster {
+        id: init.id,
+        meta: draft.new_meta(),
+        spec: with_name(&init.spec)?,
+        ca_certificate: init.ca_certificate.clone(),
+        ca_key: init.ca_key.clone(),
+        worker_token: init.worker_token.clone(),
+        manager_token: init.manager_token.clone(),
+        gossip_keys: init.gossip_keys.clone(),
+        address_pools: pools,
+        subnet_size,
+        data_path_port: port,
+    };
+    draft.put(Object::Cluster(Arc::new(cluster)));
+    // The node first: the ingress network must not overlap its routes.
+    let answer = node::join(draft, &init.node)?;
+    let ingress = NetworkSpec {
+        name: "ingress".to_owned(),
+        driver: network::DRIVER.to_owned(),
+        ingress: true,
+        ..NetworkSpec::default()
+    };
+    network::create(draft, &ingress)?;
+    Ok(answer)
+}
+
+pub(super) fn update(draft: &mut Draft<'_>, update: &UpdateCluster) -> Result<Answer, Rejection> {
+    let Some(cluster) = &draft.state().cluster else {
+        return Err(Rejection::new(Code::Unavailable, super::NOT_A_MANAGER));
+    };
+    check_version("the cluster", cluster.meta.version, update.version)?;
+    let mut cluster = Cluster::clone(cluster);
+    cluster.spec = with_name(&update.spec)?;
+    if let Some(token) = &update.worker_token {
+        cluster.worker_token.clone_from(token);
+    }
+    if let Some(token) = &update.manager_token {
+        cluster.manager_token.clone_from(token);
+    }
+    draft.put(Object::Cluster(Arc::new(cluster)));
+    Ok(Answer::Done)
+}
+
+/// The cluster's one name is `default`, in Docker too.
+fn with_name(spec: &ClusterSpec) -> Result<ClusterSpec, Rejection> {
+    if !["", "default"].contains(&spec.name.as_str()) {
+        return Err(Rejection::invalid(format!(
+            "swarm spec must be named \"default\", not \"{}\"",
+            spec.name
+        )));
+    }
+    Ok(ClusterSpec { name: "default".to_owned(), ..spec.clone() })
+}
+
+fn pools(init: &InitCluster) -> Result<(Vec<Subnet>, u8), Rejection> {
+    let size = if init.subnet_size == 0 { SUBNET_SIZE } else { init.subnet_size };
+    let mut pools = init.address_pools.clone();
+    if pools.is_empty() {
+        let (address, length) = POOL;
+        pools.extend(Subnet::holding(address, length).ok());
+    }
+    for (at, pool) in pools.iter().enumerate() {
+        let IpNet::V4(_) = pool.net() else {
+            return Err(Rejection::new(
+                Code::Unimplemented,
+                format!(
+                    "address pool {pool} is IPv6, which is not supported yet: give an IPv4 one"
+                ),
+            ));
+        };
+        if !(pool.prefix_len()..=ipam::PREFIX_LEN_MAX).contains(&size) {
+            return Err(Rejection::invalid(format!(
+                "invalid mask length {size} for address pool {pool}: give one from {} to {}",
+                pool.prefix_len(),
+                ipam::PREFIX_LEN_MAX
+            )));
+        }
+        if let Some(other) = pools[..at].iter().find(|other| other.overlaps(pool)) {
+            return Err(Rejection::invalid(format!(
+                "address pool {pool} overlaps address pool {other}: leave one out"
+            )));
+        }
+    }
+    Ok((pools, size))
+}

@@ -1,0 +1,193 @@
+//! Nodes: joining, describing themselves, leaving; their spec and their state.
+
+use std::sync::Arc;
+
+use super::check_version;
+use crate::draft::Draft;
+use crate::id::NodeId;
+use crate::object::{ManagerInfo, Node, NodeDescription, NodeState, NodeStatus};
+use crate::rejection::{Code, Rejection};
+use crate::request::{Answer, JoinNode};
+use crate::spec::{NodeSpec, Role};
+use crate::state::State;
+use crate::time::Revision;
+use crate::transaction::{Key, Object};
+
+/// Idempotent: a node that joins again under its id is described anew.
+pub(super) fn join(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer, Rejection> {
+    if let Some(manager) = &join.manager {
+        check_raft_id(draft.state(), join.id, manager)?;
+    }
+    if draft.state().nodes.contains_key(&join.id) {
+        draft.edit_node(join.id, |node| {
+            node.description = join.description.clone();
+            if join.manager.is_some() {
+                node.manager.clone_from(&join.manager);
+            }
+            node.spec.role = join.role;
+            if node.status.state == NodeState::Disconnected {
+                node.status.state = NodeState::Unknown;
+                node.status.message.clear();
+            }
+        });
+    } else {
+        let node = Node {
+            id: join.id,
+            meta: draft.new_meta(),
+            spec: NodeSpec { role: join.role, ..NodeSpec::default() },
+            description: join.description.clone(),
+            status: NodeStatus {
+                state: NodeState::Unknown,
+                message: String::new(),
+                address: join.description.gossip.ip().to_string(),
+            },
+            manager: join.manager.clone(),
+            ingress: None,
+        };
+        draft.put(Object::Node(Arc::new(node)));
+    }
+    Ok(Answer::Node { id: join.id })
+}
+
+pub(super) fn describe(
+    draft: &mut Draft<'_>,
+    id: NodeId,
+    description: &NodeDescription,
+) -> Result<Answer, Rejection> {
+    existing(draft.state(), id)?;
+    draft.edit_node(id, |node| node.description = description.clone());
+    Ok(Answer::Done)
+}
+
+/// Records intent. The role in the spec is the one that the node should have; the one that it has
+/// follows when it became or ceased to be a voter in Raft, by `promoted` and `demoted`.
+pub(super) fn update(
+    draft: &mut Draft<'_>,
+    id: NodeId,
+    version: Revision,
+    spec: &NodeSpec,
+) -> Result<Answer, Rejection> {
+    let node = existing(draft.state(), id)?;
+    check_version(&format!("node {id}"), node.meta.version, version)?;
+    if node.spec.role == Role::Manager && spec.role == Role::Worker {
+        let managers = draft.state().nodes.values();
+        let staying = managers.filter(|other| other.id != id && other.spec.role == Role::Manager);
+        if staying.count() == 0 {
+            return Err(Rejection::new(
+                Code::FailedPrecondition,
+                "attempting to demote the last manager of the swarm",
+            ));
+        }
+    }
+    draft.edit_node(id, |node| node.spec = spec.clone());
+    Ok(Answer::Done)
+}
+
+pub(super) fn promoted(
+    draft: &mut Draft<'_>,
+    id: NodeId,
+    manager: &ManagerInfo,
+) -> Result<Answer, Rejection> {
+    existing(draft.state(), id)?;
+    check_raft_id(draft.state(), id, manager)?;
+    draft.edit_node(id, |node| {
+        node.manager = Some(manager.clone());
+        node.spec.role = Role::Manager;
+    });
+    Ok(Answer::Done)
+}
+
+pub(super) fn demoted(draft: &mut Draft<'_>, id: NodeId) -> Result<Answer, Rejection> {
+    existing(draft.state(), id)?;
+    draft.edit_node(id, |node| {
+        node.manager = None;
+        node.spec.role = Role::Worker;
+    });
+    Ok(Answer::Done)
+}
+
+/// A node that leaves keeps its object, as `Disconnected`, until it is removed.
+pub(super) fn leave(draft: &mut Draft<'_>, id: NodeId) -> Result<Answer, Rejection> {
+    let node = existing(draft.state(), id)?;
+    let managers = draft.state().nodes.values().filter(|other| other.manager.is_some()).count();
+    if node.manager.is_some() && managers == 1 {
+        return Err(Rejection::new(
+            Code::Unavailable,
+            "You are attempting to leave the swarm on a node that is participating as a manager. \
+             Removing the last manager erases all current state of the swarm. Use `--force` to \
+             ignore this message.",
+        ));
+    }
+    draft.edit_node(id, |node| {
+        node.manager = None;
+        node.spec.role = Role::Worker;
+        node.status.state = NodeState::Disconnected;
+        "node left the swarm".clone_into(&mut node.status.message);
+    });
+    Ok(Answer::Done)
+}
+
+pub(super) fn remove(draft: &mut Draft<'_>, id: NodeId, force: bool) -> Result<Answer, Rejection> {
+    let node = existing(draft.state(), id)?;
+    let refuse = |message: String| Err(Rejection::new(Code::FailedPrecondition, message));
+    if node.manager.is_some() {
+        return refuse(format!(
+            "node {id} is a cluster manager and is a member of the raft cluster. It must be \
+             demoted to worker before removal"
+        ));
+    }
+    let up = match node.status.state {
+        NodeState::Ready | NodeState::Unknown => true,
+        NodeState::Down | NodeState::Disconnected => false,
+    };
+    if up && !force {
+        return refuse(format!(
+            "node {id} is not down and can't be removed: let it leave first, or use --force"
+        ));
+    }
+    draft.remove(Key::Node(id));
+    Ok(Answer::Done)
+}
+
+pub(super) fn set_state(
+    draft: &mut Draft<'_>,
+    id: NodeId,
+    state: NodeState,
+    message: &str,
+    address: &str,
+) -> Result<Answer, Rejection> {
+    let node = existing(draft.state(), id)?;
+    if node.status.state == NodeState::Disconnected {
+        let message = format!("node {id} left the swarm: it must join again");
+        return Err(Rejection::new(Code::FailedPrecondition, message));
+    }
+    draft.edit_node(id, |node| {
+        node.status.state = state;
+        message.clone_into(&mut node.status.message);
+        if !address.is_empty() {
+            address.clone_into(&mut node.status.address);
+        }
+    });
+    Ok(Answer::Done)
+}
+
+fn existing(state: &State, id: NodeId) -> Result<&Arc<Node>, Rejection> {
+    state.nodes.get(&id).ok_or_else(|| Rejection::not_found("node", id))
+}
+
+fn check_raft_id(state: &State, id: NodeId, manager: &ManagerInfo) -> Result<(), Rejection> {
+    let mut others = state.nodes.values().filter(|other| other.id != id);
+    let clash =
+        others.find(|other| other.manager.as_ref().is_some_and(|m| m.raft_id == manager.raft_id));
+    match clash {
+        None => Ok(()),
+        Some(other) => Err(Rejection::new(
+            Code::Conflict,
+            format!(
+                "Raft id {} belongs to node {}: start with an empty data directory",
+                manager.raft_id,
+                other.name()
+            ),
+        )),
+    }
+}

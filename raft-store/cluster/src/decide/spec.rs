@@ -1,0 +1,219 @@
+//! A service's spec as it is stored: checked, defaults filled in, network targets as ids.
+
+use std::collections::BTreeSet;
+
+use crate::constraint::Constraint;
+use crate::rejection::{Code, Rejection};
+use crate::spec::{
+    EndpointSpec, MountKind, NetworkTarget, Protocol, PublishMode, Replicated, ResolutionMode,
+    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+};
+use crate::state::State;
+
+/// The most replicas of one service; a /16 holds six times as many addresses.
+pub(super) const REPLICAS_MAX: u64 = 10_000;
+/// The largest spec, as JSON: every task carries its part of it in the log.
+pub(super) const SPEC_BYTES_MAX: usize = 64 << 10;
+/// RFC 1035: the octets of a label.
+const NAME_CHARS_MAX: usize = 63;
+
+/// The spec as it is stored, and what the user should know about it.
+pub(super) fn checked(
+    state: &State,
+    spec: &ServiceSpec,
+) -> Result<(ServiceSpec, Vec<String>), Rejection> {
+    let mut spec = spec.clone();
+    check_name(&spec.name)?;
+    check_task(&spec.task_template)?;
+    check_mode(&mut spec.mode)?;
+    check_endpoint(&spec.endpoint_spec)?;
+    for (config, name) in [(&spec.update_config, "update"), (&spec.rollback_config, "rollback")] {
+        if let Some(config) = config {
+            check_update(config, name)?;
+        }
+    }
+    // Older clients give networks beside the template; there is one place for them here.
+    let targets = resolved(state, spec.network_targets())?;
+    spec.networks.clear();
+    spec.task_template.networks = targets;
+    let size = serde_json::to_vec(&spec).map_or(usize::MAX, |json| json.len());
+    if size > SPEC_BYTES_MAX {
+        return Err(Rejection::invalid(format!(
+            "the spec of service {} has {size} bytes: make it {SPEC_BYTES_MAX} at most",
+            spec.name
+        )));
+    }
+    let warnings = warnings(&spec);
+    Ok((spec, warnings))
+}
+
+fn check_name(name: &str) -> Result<(), Rejection> {
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    let inner = |c: char| edge(c) || c == '-' || c == '_';
+    if name.is_empty() {
+        return Err(Rejection::invalid("name must be valid as a DNS name component: give a name"));
+    }
+    if !(name.starts_with(edge) && name.ends_with(edge) && name.chars().all(inner)) {
+        return Err(Rejection::invalid(format!(
+            "name must be valid as a DNS name component: \"{name}\" has other characters than \
+             letters, digits, - and _, or begins or ends with one of the latter"
+        )));
+    }
+    if name.len() > NAME_CHARS_MAX {
+        return Err(Rejection::invalid(format!(
+            "name must be {NAME_CHARS_MAX} characters or fewer: \"{name}\" has {}",
+            name.len()
+        )));
+    }
+    Ok(())
+}
+
+fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
+    let container = &task.container_spec;
+    if container.image.is_empty() {
+        return Err(Rejection::invalid(
+            "image reference must be provided: host, or dir:/path of a root file system",
+        ));
+    }
+    if !["", "container"].contains(&task.runtime.as_str()) {
+        let message = format!("runtime {} is not supported: leave it out", task.runtime);
+        return Err(Rejection::new(Code::Unimplemented, message));
+    }
+    for kind in ["Secrets", "Configs"] {
+        let given = container.extra.get(kind).and_then(|value| value.as_array());
+        if given.is_some_and(|list| !list.is_empty()) {
+            return Err(Rejection::new(
+                Code::Unimplemented,
+                format!("{} are not supported yet: leave them out", kind.to_lowercase()),
+            ));
+        }
+    }
+    for mount in &container.mounts {
+        let kind = match mount.kind {
+            MountKind::Bind | MountKind::Volume | MountKind::Tmpfs => continue,
+            MountKind::Npipe => "npipe",
+            MountKind::Cluster => "cluster",
+        };
+        return Err(Rejection::new(
+            Code::Unimplemented,
+            format!("mount type {kind} of {} is not supported: use bind or tmpfs", mount.target),
+        ));
+    }
+    for text in task.placement.iter().flat_map(|placement| &placement.constraints) {
+        Constraint::parse(text).map_err(Rejection::invalid)?;
+    }
+    Ok(())
+}
+
+fn check_mode(mode: &mut ServiceMode) -> Result<(), Rejection> {
+    match mode {
+        ServiceMode::Global(_) => Ok(()),
+        ServiceMode::Replicated(Replicated { replicas }) => {
+            let number = *replicas.get_or_insert(1);
+            if number > REPLICAS_MAX {
+                return Err(Rejection::invalid(format!(
+                    "{number} replicas are more than one service may have: give {REPLICAS_MAX} \
+                     at most"
+                )));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn check_endpoint(endpoint: &EndpointSpec) -> Result<(), Rejection> {
+    let mut published = BTreeSet::new();
+    for port in &endpoint.ports {
+        if port.protocol == Protocol::Sctp {
+            return Err(Rejection::new(
+                Code::Unimplemented,
+                format!(
+                    "port {} asks for sctp, which is not supported yet: use tcp or udp",
+                    port.target_port
+                ),
+            ));
+        }
+        if port.target_port == 0 {
+            return Err(Rejection::invalid(format!(
+                "published port {} has no target port: give the port that the task listens on",
+                port.published_port
+            )));
+        }
+        if endpoint.mode == ResolutionMode::Dnsrr && port.publish_mode == PublishMode::Ingress {
+            return Err(Rejection::invalid(format!(
+                "port published with ingress mode can't be used with dnsrr mode: publish port {} \
+                 in mode host, or use vip",
+                port.target_port
+            )));
+        }
+        let once =
+            port.published_port == 0 || published.insert((port.protocol, port.published_port));
+        if !once {
+            return Err(Rejection::invalid(format!(
+                "duplicate published ports provided: {}/{}",
+                port.published_port,
+                port.protocol.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_update(config: &UpdateConfig, name: &str) -> Result<(), Rejection> {
+    if !["", "pause", "continue", "rollback"].contains(&config.failure_action.as_str())
+        || (name == "rollback" && config.failure_action == "rollback")
+    {
+        return Err(Rejection::invalid(format!(
+            "unrecognized {name} failure action {}: use pause or continue{}",
+            config.failure_action,
+            if name == "update" { " or rollback" } else { "" }
+        )));
+    }
+    if !["", "stop-first", "start-first"].contains(&config.order.as_str()) {
+        let message =
+            format!("unrecognized {name} order {}: use stop-first or start-first", config.order);
+        return Err(Rejection::invalid(message));
+    }
+    if !(0.0..=1.0).contains(&config.max_failure_ratio) {
+        return Err(Rejection::invalid(format!(
+            "{name} MaxFailureRatio {} cannot be less than 0 or bigger than 1",
+            config.max_failure_ratio
+        )));
+    }
+    Ok(())
+}
+
+/// Network targets as ids, each network once.
+fn resolved(state: &State, targets: &[NetworkTarget]) -> Result<Vec<NetworkTarget>, Rejection> {
+    let mut result: Vec<NetworkTarget> = Vec::with_capacity(targets.len());
+    for target in targets {
+        // Docker answers a missing network with an error of the service's request, not with 404.
+        let network = state
+            .find_network(&target.target)
+            .map_err(|rejection| Rejection::invalid(rejection.message))?;
+        if network.spec.ingress {
+            return Err(Rejection::invalid(format!(
+                "Service cannot be explicitly attached to the ingress network \"{}\": publish a \
+                 port instead",
+                network.spec.name
+            )));
+        }
+        let id = network.id.to_string();
+        if result.iter().any(|other| other.target == id) {
+            return Err(Rejection::invalid(format!(
+                "network {} is given twice: leave one out",
+                network.spec.name
+            )));
+        }
+        result.push(NetworkTarget { target: id, ..target.clone() });
+    }
+    Ok(result)
+}
+
+fn warnings(spec: &ServiceSpec) -> Vec<String> {
+    let placement = spec.task_template.placement.as_ref();
+    let preferences = placement.and_then(|placement| placement.extra.get("Preferences"));
+    let given = preferences.and_then(|value| value.as_array()).is_some_and(|p| !p.is_empty());
+    let warning = "placement preferences are kept but not acted on: tasks are spread evenly";
+    given.then(|| warning.to_owned()).into_iter().collect()
+}

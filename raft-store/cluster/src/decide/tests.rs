@@ -1,0 +1,11 @@
+//! What users get wrong, and what they are told.
+
+use expect_test::expect_file;
+
+use crate::script;
+
+#[test]
+fn bad_input_story() {
+    let file = expect_file!["../../testdata/bad-input.script"];
+    file.assert_eq(&script::run(&file.data()));
+}

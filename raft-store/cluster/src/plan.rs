@@ -1,0 +1,69 @@
+//! The leader's planners: from the state as it is to what is due now.
+//!
+//! They take no event: each reads the whole draft, so a lost notification costs nothing and doing
+//! it twice changes nothing. `decide` runs them on every request; `plan` runs them when something
+//! falls due by time alone, and after a change of leader.
+
+use crate::draft::Draft;
+use crate::id::IdSource;
+use crate::state::State;
+use crate::time::Timestamp;
+use crate::transaction::Transaction;
+
+pub(crate) mod allocator;
+mod drain;
+mod orchestrator;
+mod reaper;
+pub mod restart;
+mod scheduler;
+mod slots;
+mod updater;
+
+/// What is due now; empty if nothing is. A large plan comes in several transactions: propose until
+/// it is empty.
+#[must_use]
+pub fn plan(state: &State, now: Timestamp) -> Transaction {
+    planned(state, now).0
+}
+
+/// When [`plan`] will next have something to do if nothing else happens: `now` if it has already.
+#[must_use]
+pub fn next_due(state: &State, now: Timestamp) -> Option<Timestamp> {
+    let (transaction, wake) = planned(state, now);
+    if transaction.is_empty() { wake } else { Some(now) }
+}
+
+fn planned(state: &State, now: Timestamp) -> (Transaction, Option<Timestamp>) {
+    let mut draft = Draft::new(state, seed(state, now), now);
+    if state.cluster.is_some() {
+        run(&mut draft);
+    }
+    draft.finish()
+}
+
+/// The seed of a plan's ids: no plan on another revision, at another time or of another cluster
+/// has it.
+fn seed(state: &State, now: Timestamp) -> u128 {
+    let cluster = state.cluster.as_ref().map_or(0, |cluster| cluster.id.0);
+    let moment = (u128::from(state.revision.0) << 64) | u128::from(now.0);
+    IdSource::new(IdSource::new(moment).draw() ^ cluster).draw()
+}
+
+/// All planners in order: each one sees what those before it decided.
+pub(crate) fn run(draft: &mut Draft<'_>) {
+    drain::run(draft);
+    let services: Vec<_> = draft.state().live_services().map(|service| service.id).collect();
+    for service in services {
+        // First, so that an empty slot is an unneeded one for the updater; then again, because the
+        // updater may have emptied some.
+        orchestrator::run(draft, service);
+        updater::run(draft, service);
+        orchestrator::run(draft, service);
+    }
+    reaper::run(draft);
+    allocator::run(draft);
+    scheduler::run(draft);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! Gives out addresses: `ing0` of each node, virtual addresses and ingress ports of services, and
+//! the attachments of tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::decide::ports;
+use crate::draft::Draft;
+use crate::id::{NetworkId, NodeId, TaskId};
+use crate::ipam;
+use crate::net::MacAddr;
+use crate::object::{Attachment, Network, Node, NodeState, Service, Task, TaskState};
+use crate::rejection::{Code, Rejection};
+use crate::spec::{PublishMode, ResolutionMode};
+use crate::state::State;
+
+pub(super) fn run(draft: &mut Draft<'_>) {
+    attach_nodes(draft);
+    let services: Vec<_> = draft.state().live_services().cloned().collect();
+    for service in services {
+        if draft.is_full() {
+            return;
+        }
+        give_vips(draft, &service);
+        give_ingress_ports(draft, &service);
+    }
+    let mut waiting: Vec<_> = {
+        let tasks = draft.state().tasks.values();
+        tasks.filter(|task| waits_for_node(task)).cloned().collect()
+    };
+    // In the order in which people read them.
+    waiting.sort_by_key(|task| (task.service, task.slot, task.id));
+    for task in waiting {
+        if draft.is_full() {
+            return;
+        }
+        attach_task(draft, &task);
+    }
+}
+
+/// Whether a task still wants what the allocator and the scheduler give.
+pub(super) fn waits_for_node(task: &Task) -> bool {
+    task.is_wanted() && task.node.is_none() && task.status.state < TaskState::Assigned
+}
+
+/// The networks that a task attaches to, in order, with its further names there.
+pub(super) fn networks_of(state: &State, task: &Task) -> Vec<(NetworkId, Vec<String>)> {
+    let targets = task.spec.networks.iter();
+    let mut networks: Vec<_> = targets
+        .filter_map(|target| Some((target.target.parse().ok()?, target.aliases.clone())))
+        .collect();
+    let publishes = state.services.get(&task.service).is_some_and(|service| publishes(service));
+    if let Some(ingress) = state.ingress_network().filter(|_| publishes) {
+        networks.push((ingress.id, Vec::new()));
+    }
+    networks
+}
+
+/// What is missing of what a service holds itself, in words for the user.
+pub(crate) fn check_service(state: &State, service: &Service) -> Result<(), Rejection> {
+    if publishes(service) && state.ingress_network().is_none() {
+        return Err(Rejection::new(
+            Code::FailedPrecondition,
+            "service needs ingress network, but no ingress network is present: create one with \
+             docker network create --ingress",
+        ));
+    }
+    for id in vip_networks(state, service) {
+        let Some(network) = state.networks.get(&id) else { continue };
+        if !service.vips.contains_key(&id) {
+            return Err(Rejection::new(
+                Code::Exhausted,
+                format!(
+                    "{}: remove tasks or services from it, or use a larger subnet",
+                    full(network)
+                ),
+            ));
+        }
+    }
+    let nodes = ingress_nodes(state).len();
+    if ingress_ports(service).any(|port| port.ingress_ports.len() < nodes) {
+        return Err(Rejection::new(
+            Code::Exhausted,
+            format!(
+                "service {} publishes too many ports for {nodes} nodes: {} ingress ports are all",
+                service.spec.name,
+                ports::INGRESS_PORTS.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn full(network: &Network) -> String {
+    format!("no available IPv4 addresses on network {} ({})", network.spec.name, network.subnet)
+}
+
+fn ingress_ports(service: &Service) -> impl Iterator<Item = &crate::object::PublishedPort> {
+    service.ports.iter().filter(|port| port.mode == PublishMode::Ingress)
+}
+
+fn publishes(service: &Service) -> bool {
+    ingress_ports(service).next().is_some()
+}
+
+/// Nodes that have a place on the ingress network: all that did not leave.
+fn ingress_nodes(state: &State) -> BTreeSet<NodeId> {
+    let staying = |node: &&Arc<Node>| node.status.state != NodeState::Disconnected;
+    state.nodes.values().filter(staying).map(|node| node.id).collect()
+}
+
+fn attach_nodes(draft: &mut Draft<'_>) {
+    let ingress = draft.state().ingress_network().map(|network| network.id);
+    let staying = ingress_nodes(draft.state());
+    let nodes: Vec<_> = draft.state().nodes.values().cloned().collect();
+    for node in nodes {
+        let wanted = ingress.filter(|_| staying.contains(&node.id));
+        if node.ingress.as_ref().map(|attachment| attachment.network) == wanted {
+            continue;
+        }
+        if draft.is_full() {
+            return;
+        }
+        let attachment = wanted
+            .and_then(|network| Some((network, next(draft, network)?)))
+            .map(|(network, address)| attachment(network, address, Vec::new()));
+        draft.edit_node(node.id, |node| node.ingress = attachment);
+    }
+}
+
+fn attachment(network: NetworkId, address: IpAddr, aliases: Vec<String>) -> Attachment {
+    Attachment { network, address, mac: MacAddr::for_address(address), aliases }
+}
+
+/// The next free address of a network; the search goes on behind it. Nobody holds it until an
+/// object that does is put.
+fn next(draft: &mut Draft<'_>, id: NetworkId) -> Option<IpAddr> {
+    let network = draft.state().networks.get(&id)?;
+    let (address, behind) = ipam::next_address(draft.state(), network)?;
+    draft.edit_network(id, |network| network.next_address = behind);
+    Some(address)
+}
+
+/// The networks on which a service has a virtual address.
+fn vip_networks(state: &State, service: &Service) -> BTreeSet<NetworkId> {
+    let mut networks = BTreeSet::new();
+    if service.spec.endpoint_spec.mode == ResolutionMode::Vip {
+        let targets = service.spec.network_targets().iter();
+        networks.extend(targets.filter_map(|target| target.target.parse::<NetworkId>().ok()));
+    }
+    if publishes(service) {
+        networks.extend(state.ingress_network().map(|network| network.id));
+    }
+    networks
+}
+
+fn give_vips(draft: &mut Draft<'_>, service: &Service) {
+    let wanted = vip_networks(draft.state(), service);
+    let mut vips = service.vips.clone();
+    vips.retain(|network, _| wanted.contains(network));
+    for network in wanted {
+        if !vips.contains_key(&network)
+            && let Some(address) = next(draft, network)
+        {
+            vips.insert(network, address);
+        }
+    }
+    draft.edit_service(service.id, |service| service.vips = vips);
+}
+
+fn give_ingress_ports(draft: &mut Draft<'_>, service: &Service) {
+    let nodes = ingress_nodes(draft.state());
+    let mut used = ports::ingress_ports_in_use(&service.ports);
+    let numbers: BTreeMap<usize, BTreeMap<NodeId, u16>> = service
+        .ports
+        .iter()
+        .enumerate()
+        .filter(|(_, port)| port.mode == PublishMode::Ingress)
+        .filter_map(|(at, port)| Some((at, ports::cover(port, &nodes, &mut used)?)))
+        .collect();
+    draft.edit_service(service.id, |service| {
+        for (at, numbers) in numbers {
+            if let Some(port) = service.ports.get_mut(at) {
+                port.ingress_ports = numbers;
+            }
+        }
+    });
+}
+
+/// Gives a task all addresses that it lacks, or none and says on which network they ran out.
+fn attach_task(draft: &mut Draft<'_>, task: &Task) {
+    let mut attachments = Vec::new();
+    let mut fresh = Vec::new();
+    for (id, aliases) in networks_of(draft.state(), task) {
+        if let Some(held) = task.attachments.iter().find(|held| held.network == id) {
+            attachments.push(held.clone());
+            continue;
+        }
+        let Some(network) = draft.state().networks.get(&id) else {
+            return wait(draft, task.id, format!("network {id} not found"));
+        };
+        let Some((address, behind)) = ipam::next_address(draft.state(), network) else {
+            let error = full(network);
+            return wait(draft, task.id, error);
+        };
+        attachments.push(attachment(id, address, aliases));
+        fresh.push((id, behind));
+    }
+    let changed = !fresh.is_empty() || task.status.state < TaskState::Pending;
+    for (id, behind) in fresh {
+        draft.edit_network(id, |network| network.next_address = behind);
+    }
+    draft.edit_task(task.id, |task| task.attachments = attachments);
+    if changed {
+        wait(draft, task.id, String::new());
+    }
+}
+
+/// The task is pending, and here is why.
+fn wait(draft: &mut Draft<'_>, id: TaskId, error: String) {
+    let now = draft.now();
+    draft.edit_task(id, |task| {
+        if task.status.state < TaskState::Pending {
+            task.status.state = TaskState::Pending;
+            task.status.at = now;
+        }
+        "pending task scheduling".clone_into(&mut task.status.message);
+        task.status.error = error;
+    });
+}

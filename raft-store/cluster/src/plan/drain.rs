@@ -1,0 +1,76 @@
+//! Takes tasks off nodes that cannot or should not hold them, and follows removals.
+
+use crate::constraint;
+use crate::draft::Draft;
+use crate::object::{Node, NodeState, Task, TaskState};
+use crate::plan::slots::retire;
+use crate::spec::Availability;
+use crate::state::State;
+
+/// What becomes of a task where it is.
+enum Fate {
+    Stays,
+    /// It is asked to stop.
+    Stops(TaskState),
+    /// Nobody can say: its addresses are free, its replacement need not wait.
+    Released(TaskState),
+    /// Its node is no longer of the cluster.
+    Orphaned,
+}
+
+pub(super) fn run(draft: &mut Draft<'_>) {
+    let open: Vec<_> = {
+        let tasks = draft.state().tasks.values();
+        tasks.filter(|task| !task.status.state.is_terminal()).cloned().collect()
+    };
+    for task in open {
+        if draft.is_full() {
+            return;
+        }
+        let now = draft.now();
+        match fate(draft.state(), &task) {
+            Fate::Stays => {}
+            Fate::Stops(desired) => retire(draft, task.id, desired),
+            Fate::Released(desired) => {
+                retire(draft, task.id, desired);
+                draft.edit_task(task.id, |task| task.released = true);
+            }
+            Fate::Orphaned => {
+                retire(draft, task.id, TaskState::Shutdown);
+                draft.edit_task(task.id, |task| {
+                    task.status.state = TaskState::Orphaned;
+                    task.status.at = now;
+                    "Task belonged to a node that has been deleted"
+                        .clone_into(&mut task.status.message);
+                });
+            }
+        }
+    }
+}
+
+fn fate(state: &State, task: &Task) -> Fate {
+    let removed = state.services.get(&task.service).is_none_or(|service| service.removed);
+    // What the task would be asked for if its node can no longer hold it.
+    let desired = if removed { TaskState::Remove } else { task.desired.max(TaskState::Shutdown) };
+    let Some(id) = task.node else {
+        return if removed { Fate::Stops(desired) } else { Fate::Stays };
+    };
+    let Some(node) = state.nodes.get(&id) else { return Fate::Orphaned };
+    match node.status.state {
+        NodeState::Down | NodeState::Disconnected => return Fate::Released(desired),
+        NodeState::Ready | NodeState::Unknown => {}
+    }
+    if removed || (task.desired <= TaskState::Running && !may_stay(task, node)) {
+        Fate::Stops(desired)
+    } else {
+        Fate::Stays
+    }
+}
+
+fn may_stay(task: &Task, node: &Node) -> bool {
+    let held = match node.spec.availability {
+        Availability::Active | Availability::Pause => true,
+        Availability::Drain => false,
+    };
+    held && constraint::all_match(&task.spec, node)
+}

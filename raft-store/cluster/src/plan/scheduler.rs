@@ -1,0 +1,191 @@
+//! Places tasks: on the node with the fewest tasks of the service, then the fewest of all, then the
+//! lowest id; among those that may take it. A task that no node can take says why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::constraint;
+use crate::draft::Draft;
+use crate::id::{NodeId, ServiceId};
+use crate::object::{Node, NodeState, Service, Slot, Task, TaskState};
+use crate::plan::allocator::{networks_of, waits_for_node};
+use crate::spec::{Availability, Protocol, PublishMode, TaskSpec};
+use crate::state::State;
+
+/// What a node carries.
+#[derive(Debug, Default)]
+struct Load {
+    tasks: u64,
+    by_service: BTreeMap<ServiceId, u64>,
+    nano_cpus: u64,
+    memory_bytes: u64,
+    host_ports: BTreeSet<(Protocol, u16)>,
+}
+
+/// Why a node cannot take a task, in the order in which Docker looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Obstacle {
+    NotReady,
+    Resources,
+    Constraints,
+    HostPort,
+    MaxReplicas,
+}
+
+pub(super) fn run(draft: &mut Draft<'_>) {
+    let mut waiting: Vec<_> = {
+        let tasks = draft.state().tasks.values();
+        tasks.filter(|task| is_ready(draft.state(), task)).cloned().collect()
+    };
+    if waiting.is_empty() {
+        return;
+    }
+    waiting.sort_by_key(|task| (task.service, task.slot, task.id));
+    let mut loads = loads(draft.state());
+    for task in waiting {
+        if draft.is_full() {
+            return;
+        }
+        match place(draft.state(), &loads, &task) {
+            Ok(node) => {
+                carry(draft.state(), loads.entry(node).or_default(), &task);
+                assign(draft, &task, node);
+            }
+            Err(error) => draft.edit_task(task.id, |task| {
+                "pending task scheduling".clone_into(&mut task.status.message);
+                task.status.error = error;
+            }),
+        }
+    }
+}
+
+/// Whether a task lacks nothing but a node.
+fn is_ready(state: &State, task: &Task) -> bool {
+    waits_for_node(task)
+        && task.status.state == TaskState::Pending
+        && task.attachments.len() == networks_of(state, task).len()
+}
+
+fn assign(draft: &mut Draft<'_>, task: &Task, node: NodeId) {
+    let now = draft.now();
+    draft.edit_task(task.id, |task| {
+        task.node = Some(node);
+        task.status.state = TaskState::Assigned;
+        task.status.at = now;
+        "scheduler assigned task to node".clone_into(&mut task.status.message);
+        task.status.error.clear();
+    });
+}
+
+fn loads(state: &State) -> BTreeMap<NodeId, Load> {
+    let mut loads: BTreeMap<NodeId, Load> = BTreeMap::new();
+    for task in state.tasks.values().filter(|task| !task.is_over()) {
+        if let Some(node) = task.node {
+            carry(state, loads.entry(node).or_default(), task);
+        }
+    }
+    loads
+}
+
+/// Ports and resources are held until a task has ended, its place only while it is wanted.
+fn carry(state: &State, load: &mut Load, task: &Task) {
+    if task.is_wanted() {
+        load.tasks += 1;
+        *load.by_service.entry(task.service).or_default() += 1;
+    }
+    let (nano_cpus, memory_bytes) = reservation(&task.spec);
+    load.nano_cpus = load.nano_cpus.saturating_add(nano_cpus);
+    load.memory_bytes = load.memory_bytes.saturating_add(memory_bytes);
+    load.host_ports
+        .extend(state.services.get(&task.service).into_iter().flat_map(|s| host_ports(s)));
+}
+
+fn reservation(spec: &TaskSpec) -> (u64, u64) {
+    let reserved = spec.resources.as_ref().and_then(|resources| resources.reservations.as_ref());
+    reserved.map_or((0, 0), |amounts| (amounts.nano_cpus, amounts.memory_bytes))
+}
+
+fn host_ports(service: &Service) -> impl Iterator<Item = (Protocol, u16)> {
+    let host = service.ports.iter().filter(|port| port.mode == PublishMode::Host);
+    host.map(|port| (port.protocol, port.published))
+}
+
+/// The best node, or why there is none, in Docker's words.
+fn place(state: &State, loads: &BTreeMap<NodeId, Load>, task: &Task) -> Result<NodeId, String> {
+    let idle = Load::default();
+    let service = state.services.get(&task.service);
+    let mut best: Option<(u64, u64, NodeId)> = None;
+    let mut obstacles: BTreeMap<Obstacle, usize> = BTreeMap::new();
+    for node in candidates(state, task) {
+        let load = loads.get(&node.id).unwrap_or(&idle);
+        match obstacle(service, node, load, task) {
+            Some(obstacle) => *obstacles.entry(obstacle).or_default() += 1,
+            None => {
+                let same = load.by_service.get(&task.service).copied().unwrap_or(0);
+                let rank = (same, load.tasks, node.id);
+                best = Some(best.map_or(rank, |other| other.min(rank)));
+            }
+        }
+    }
+    best.map(|(_, _, node)| node).ok_or_else(|| explain(&obstacles))
+}
+
+/// The nodes that come into question: all, or the one of a global task's slot.
+fn candidates<'a>(state: &'a State, task: &Task) -> Vec<&'a Arc<Node>> {
+    match task.slot {
+        Slot::Replica(_) => state.nodes.values().collect(),
+        Slot::Node(node) => state.nodes.get(&node).into_iter().collect(),
+    }
+}
+
+fn obstacle(
+    service: Option<&Arc<Service>>,
+    node: &Node,
+    load: &Load,
+    task: &Task,
+) -> Option<Obstacle> {
+    let ready =
+        node.status.state == NodeState::Ready && node.spec.availability == Availability::Active;
+    if !ready {
+        return Some(Obstacle::NotReady);
+    }
+    let (nano_cpus, memory_bytes) = reservation(&task.spec);
+    let fits = |wanted: u64, held: u64, all: u64| wanted == 0 || held.saturating_add(wanted) <= all;
+    if !(fits(nano_cpus, load.nano_cpus, node.description.nano_cpus)
+        && fits(memory_bytes, load.memory_bytes, node.description.memory_bytes))
+    {
+        return Some(Obstacle::Resources);
+    }
+    if !constraint::all_match(&task.spec, node) {
+        return Some(Obstacle::Constraints);
+    }
+    if service.is_some_and(|s| host_ports(s).any(|port| load.host_ports.contains(&port))) {
+        return Some(Obstacle::HostPort);
+    }
+    let limit = task.spec.placement.as_ref().map_or(0, |placement| placement.max_replicas);
+    let same = load.by_service.get(&task.service).copied().unwrap_or(0);
+    (limit > 0 && same >= limit).then_some(Obstacle::MaxReplicas)
+}
+
+fn explain(obstacles: &BTreeMap<Obstacle, usize>) -> String {
+    let nodes = |count: &usize| match count {
+        1 => "1 node".to_owned(),
+        more => format!("{more} nodes"),
+    };
+    let reasons: Vec<String> = obstacles
+        .iter()
+        .map(|(obstacle, count)| match obstacle {
+            Obstacle::NotReady => format!("{} not available for new tasks", nodes(count)),
+            Obstacle::Resources => format!("insufficient resources on {}", nodes(count)),
+            Obstacle::Constraints => {
+                format!("scheduling constraints not satisfied on {}", nodes(count))
+            }
+            Obstacle::HostPort => format!("host-mode port already in use on {}", nodes(count)),
+            Obstacle::MaxReplicas => "max replicas per node limit exceed".to_owned(),
+        })
+        .collect();
+    if reasons.is_empty() {
+        return "no suitable node".to_owned();
+    }
+    format!("no suitable node ({})", reasons.join("; "))
+}

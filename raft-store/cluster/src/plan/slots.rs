@@ -1,0 +1,109 @@
+//! The slots of a service and the tasks in them.
+//!
+//! A slot's *occupant* is the task that stands for it: wanted to run, or ended and not yet judged
+//! by the restart policy, or ended for good (desired `Complete`). Every other task of the slot is
+//! on its way out or history. Which is which follows from desired states alone, never from times:
+//! the clocks of leaders differ.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::draft::Draft;
+use crate::id::{ServiceId, TaskId};
+use crate::object::{Restarts, Service, Slot, Task, TaskState, TaskStatus};
+use crate::state::State;
+use crate::time::Timestamp;
+
+/// The tasks of one slot.
+#[derive(Debug, Default)]
+pub(super) struct SlotTasks {
+    /// One, or with start-first two for a while.
+    pub(super) occupants: Vec<Arc<Task>>,
+    /// On their way out: asked to stop and not yet seen to have ended.
+    pub(super) leaving: Vec<Arc<Task>>,
+    /// Nothing more will come of them.
+    pub(super) over: Vec<Arc<Task>>,
+}
+
+pub(super) fn slots(state: &State, service: ServiceId) -> BTreeMap<Slot, SlotTasks> {
+    let mut slots: BTreeMap<Slot, SlotTasks> = BTreeMap::new();
+    for task in state.tasks_of(service) {
+        let slot = slots.entry(task.slot).or_default();
+        let list = if task.desired <= TaskState::Complete {
+            &mut slot.occupants
+        } else if task.is_over() {
+            &mut slot.over
+        } else {
+            &mut slot.leaving
+        };
+        list.push(Arc::clone(task));
+    }
+    slots
+}
+
+impl SlotTasks {
+    /// Whether the slot waits for an out-of-date task to end before the next one is made, so that
+    /// the two never run side by side (stop-first).
+    pub(super) fn waits_for_old(&self, service: &Service) -> bool {
+        self.leaving.iter().any(|task| task.spec_version != service.spec_version)
+    }
+
+    /// Whether a task of the current spec stands for the slot.
+    pub(super) fn is_current(&self, service: &Service) -> bool {
+        self.occupants.iter().any(|task| task.spec_version == service.spec_version)
+    }
+}
+
+/// Asks a task to stop. One that no node has got yet is over at once; nobody would report it.
+pub(super) fn retire(draft: &mut Draft<'_>, id: TaskId, desired: TaskState) {
+    let now = draft.now();
+    draft.edit_task(id, |task| {
+        if task.desired < desired {
+            task.desired = desired;
+        }
+        if task.node.is_none() && !task.status.state.is_terminal() {
+            task.status.state = TaskState::Shutdown;
+            task.status.at = now;
+            "never started".clone_into(&mut task.status.message);
+            task.status.error.clear();
+        }
+    });
+}
+
+/// Makes a task for a slot, from the service's present spec. It gets addresses and a node from the
+/// planners that follow.
+pub(super) fn create(
+    draft: &mut Draft<'_>,
+    service: &Service,
+    slot: Slot,
+    start_after: Option<Timestamp>,
+    restarts: Restarts,
+) {
+    let id = TaskId(draft.draw());
+    let task = Task {
+        id,
+        meta: draft.new_meta(),
+        service: service.id,
+        service_name: service.spec.name.clone(),
+        service_labels: service.spec.labels.clone(),
+        slot,
+        node: None,
+        spec: service.spec.task_template.clone(),
+        spec_version: service.spec_version,
+        attachments: Vec::new(),
+        desired: TaskState::Running,
+        status: TaskStatus {
+            state: TaskState::New,
+            at: draft.now(),
+            message: "created".to_owned(),
+            error: String::new(),
+            pid: None,
+            exit_code: None,
+            healthy: false,
+        },
+        start_after,
+        released: false,
+        restarts,
+    };
+    draft.put(crate::transaction::Object::Task(Arc::new(task)));
+}
