@@ -21,7 +21,7 @@ pub(crate) async fn resource(
     topic: Id,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let topic = match topic.as_str() {
+    let topic = match &*topic {
         "explain" => NativeTopic::Explain,
         "plan" => NativeTopic::Plan,
         "topology" => NativeTopic::Topology,

@@ -1,12 +1,14 @@
 //! Routes, the version prefix, and the headers that every answer carries.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{get, post};
 use tower::ServiceExt;
 
 use crate::control_plane::{ControlPlane, Local, LocalNodeState};
@@ -83,7 +85,7 @@ fn native_routes() -> Router<Arc<dyn ControlPlane>> {
     Router::new()
         .route("/skein/v1/openapi.json", get(native::openapi))
         .route("/skein/v1/debug/{topic}", get(native::debug))
-        .route("/skein/v1/{topic}", any(native::resource))
+        .route("/skein/v1/{topic}", get(native::resource))
 }
 
 #[derive(Clone)]
@@ -96,6 +98,7 @@ struct Entrance {
 /// be one of them.
 async fn enter(State(entrance): State<Entrance>, mut request: Request) -> Response {
     let local = entrance.plane.local();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let answered = match without_version(request.uri()) {
         Ok(uri) => {
             *request.uri_mut() = uri;
@@ -106,6 +109,7 @@ async fn enter(State(entrance): State<Entrance>, mut request: Request) -> Respon
         }
         Err(error) => error.into_response(),
     };
+    tracing::debug!(%method, path, status = answered.status().as_u16(), "answered a request");
     with_headers(answered, &local)
 }
 
@@ -202,7 +206,25 @@ fn not_served(method: &str, path: &str, thing: &str) -> ApiError {
 }
 
 /// The decoded `{id}` of a path.
-pub(crate) type Id = Path<String>;
+pub(crate) struct Id(pub String);
+
+impl Deref for Id {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(error) => Err(ApiError::bad_request(error.body_text())),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

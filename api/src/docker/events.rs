@@ -2,7 +2,7 @@
 //!
 //! Nothing is recorded: an event is the difference between two states that this node applied, so
 //! changes that follow each other closely may show as one. Of the past, `since` gives what can
-//! still be read from the objects: their creation and their last update, not removals.
+//! still be read from the objects: their creation, a service's last update, no removals.
 
 use std::convert::Infallible;
 use std::sync::Arc;

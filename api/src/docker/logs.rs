@@ -147,7 +147,6 @@ impl Format {
 mod tests {
     use super::*;
     use cluster::id::{NodeId, ServiceId, TaskId};
-    use expect_test::expect;
 
     fn record() -> LogRecord {
         LogRecord {
@@ -169,10 +168,15 @@ mod tests {
             usize::try_from(u32::from_be_bytes(frame[4..8].try_into().unwrap())),
             Ok(frame.len() - 8)
         );
-        expect![[r#"
-            2025-11-23T20:22:29.123000000Z com.docker.swarm.node.id=0000000000000000000000001,com.docker.swarm.service.id=0000000000000000000000002,com.docker.swarm.task.id=0000000000000000000000003 hello
-        "#]]
-        .assert_eq(std::str::from_utf8(&frame[8..]).unwrap());
+        let id = |n: u8| format!("000000000000000000000000{n}");
+        let expected = format!(
+            "2025-11-23T20:22:29.123000000Z com.docker.swarm.node.id={},\
+             com.docker.swarm.service.id={},com.docker.swarm.task.id={} hello\n",
+            id(1),
+            id(2),
+            id(3)
+        );
+        assert_eq!(std::str::from_utf8(&frame[8..]), Ok(expected.as_str()));
     }
 
     #[test]

@@ -178,8 +178,6 @@ fn local_matches(filters: &Filters, network: &LocalNetwork) -> bool {
         && filters.values("label").is_none()
 }
 
-/// Names that Docker gives to networks of its own.
-const PREDEFINED: &[&str] = &["bridge", "default", "host", "none"];
 /// Drivers of Docker that make networks of one machine.
 const LOCAL_DRIVERS: &[&str] = &["bridge", "host", "ipvlan", "macvlan", "none", "null"];
 
@@ -190,12 +188,6 @@ fn checked(mut body: Value) -> Result<Value, ApiError> {
     };
     let text = |value: Option<Value>| value.and_then(|v| v.as_str().map(str::to_owned));
     let flag = |value: Option<Value>| value.and_then(|v| v.as_bool()).unwrap_or(false);
-    let name = text(map.get("Name").cloned()).unwrap_or_default();
-    if PREDEFINED.contains(&name.as_str()) {
-        return Err(ApiError::forbidden(format!(
-            "operation is not permitted on predefined {name} network: choose another name"
-        )));
-    }
     if flag(map.remove("ConfigOnly"))
         || map.remove("ConfigFrom").is_some_and(|v| v["Network"] != "" && v != json!({}))
     {
@@ -203,21 +195,12 @@ fn checked(mut body: Value) -> Result<Value, ApiError> {
             "config-only networks are not supported by Skein: give the settings directly",
         ));
     }
-    // A client that names no driver means the daemon's default, which is overlay here.
-    let driver = text(map.get("Driver").cloned()).filter(|d| !d.is_empty());
-    match driver.as_deref() {
-        None => drop(map.insert("Driver".to_owned(), json!(OVERLAY))),
-        Some(OVERLAY) => {}
-        Some(local) if LOCAL_DRIVERS.contains(&local) => {
-            return Err(ApiError::not_implemented(format!(
-                "network driver {local} is not supported by Skein: give --driver overlay"
-            )));
-        }
-        Some(unknown) => {
-            return Err(ApiError::not_found(format!(
-                "plugin \"{unknown}\" not found: give --driver overlay"
-            )));
-        }
+    // No driver means the daemon's default, and an unknown one is refused by the cluster.
+    let driver = text(map.get("Driver").cloned()).unwrap_or_default();
+    if LOCAL_DRIVERS.contains(&driver.as_str()) {
+        return Err(ApiError::not_implemented(format!(
+            "network driver {driver} is not supported by Skein: give --driver overlay"
+        )));
     }
     if let Some(scope) = text(map.remove("Scope")).filter(|s| !s.is_empty() && s != SWARM_SCOPE) {
         return Err(ApiError::bad_request(format!(
@@ -237,19 +220,9 @@ mod tests {
     fn what_skein_has_not_is_refused_by_name() {
         for (body, status, message) in [
             (
-                json!({"Name": "host", "Driver": "overlay"}),
-                403,
-                "operation is not permitted on predefined host network: choose another name",
-            ),
-            (
                 json!({"Name": "a", "Driver": "bridge"}),
                 501,
                 "network driver bridge is not supported by Skein: give --driver overlay",
-            ),
-            (
-                json!({"Name": "a", "Driver": "weave"}),
-                404,
-                "plugin \"weave\" not found: give --driver overlay",
             ),
             (
                 json!({"Name": "a", "Driver": "overlay", "Scope": "local"}),
@@ -273,6 +246,6 @@ mod tests {
             "Name": "a", "CheckDuplicate": true, "Scope": "", "ConfigOnly": false,
             "ConfigFrom": {"Network": ""}, "EnableIPv4": true,
         });
-        assert_eq!(checked(body).unwrap(), json!({ "Name": "a", "Driver": "overlay" }));
+        assert_eq!(checked(body).unwrap(), json!({ "Name": "a" }));
     }
 }

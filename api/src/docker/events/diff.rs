@@ -71,16 +71,21 @@ const OBJECT_FILTERS: &[&str] = &[
 /// What an event tells of an object.
 trait Subject {
     const KIND: &'static str;
+    /// Whether `updated_at` is a user's change.
+    const TELLS_UPDATES: bool;
     fn id(&self) -> String;
     fn meta(&self) -> Meta;
     fn labels(&self) -> &Labels;
     fn name(&self) -> &str;
+    /// Whether a user would call it changed: objects also change for reasons of ours.
+    fn differs(&self, old: &Self) -> bool;
     /// Facts whose change is told as `<fact>.old` and `<fact>.new`.
     fn facts(&self) -> BTreeMap<&'static str, String>;
 }
 
 impl Subject for Service {
     const KIND: &'static str = "service";
+    const TELLS_UPDATES: bool = true;
     fn id(&self) -> String {
         self.id.to_string()
     }
@@ -92,6 +97,9 @@ impl Subject for Service {
     }
     fn name(&self) -> &str {
         &self.spec.name
+    }
+    fn differs(&self, old: &Self) -> bool {
+        self.spec != old.spec || self.update_status != old.update_status
     }
     fn facts(&self) -> BTreeMap<&'static str, String> {
         let mut facts =
@@ -108,6 +116,7 @@ impl Subject for Service {
 
 impl Subject for Node {
     const KIND: &'static str = "node";
+    const TELLS_UPDATES: bool = false;
     fn id(&self) -> String {
         self.id.to_string()
     }
@@ -119,6 +128,12 @@ impl Subject for Node {
     }
     fn name(&self) -> &str {
         self.name()
+    }
+    fn differs(&self, old: &Self) -> bool {
+        self.spec != old.spec
+            || self.status.state != old.status.state
+            || self.role() != old.role()
+            || self.description != old.description
     }
     fn facts(&self) -> BTreeMap<&'static str, String> {
         let availability = match self.spec.availability {
@@ -136,6 +151,7 @@ impl Subject for Node {
 
 impl Subject for Network {
     const KIND: &'static str = "network";
+    const TELLS_UPDATES: bool = false;
     fn id(&self) -> String {
         self.id.to_string()
     }
@@ -147,6 +163,10 @@ impl Subject for Network {
     }
     fn name(&self) -> &str {
         &self.spec.name
+    }
+    /// The spec of a network cannot be changed, and taking addresses is no change for a user.
+    fn differs(&self, _old: &Self) -> bool {
+        false
     }
     fn facts(&self) -> BTreeMap<&'static str, String> {
         BTreeMap::new()
@@ -163,7 +183,8 @@ pub(super) fn between(before: &State, after: &State) -> Vec<Event> {
     events
 }
 
-/// What the objects still tell of a span of the past, oldest first.
+/// What the objects still tell of a span of the past, oldest first. Why an object last changed is
+/// not kept, so an update of the past is told of services only, whose changes are their users'.
 pub(super) fn past(state: &State, since: Timestamp, until: Timestamp) -> Vec<Event> {
     let mut events = Vec::new();
     told(state.nodes.values(), &mut events);
@@ -178,7 +199,7 @@ fn told<'a, T: Subject + 'a>(objects: impl Iterator<Item = &'a Arc<T>>, events: 
     for object in objects {
         let meta = object.meta();
         events.push(event(object.as_ref(), "create", meta.created_at));
-        if meta.updated_at > meta.created_at {
+        if T::TELLS_UPDATES && meta.updated_at > meta.created_at {
             events.push(event(object.as_ref(), "update", meta.updated_at));
         }
     }
@@ -205,7 +226,7 @@ fn changed<'a, T: Subject + 'a>(
         let id = new.id();
         match before.get(&id) {
             None => events.push(event(new.as_ref(), "create", new.meta().created_at)),
-            Some(old) if old.meta().version == new.meta().version => {}
+            Some(old) if !new.differs(old) => {}
             Some(old) => events.push(update(old.as_ref(), new.as_ref())),
         }
         present.insert(id);
