@@ -17,8 +17,8 @@ use rtnetlink::sys::{Socket, SocketAddr};
 const DUMP_ATTEMPTS_MAX: u32 = 8;
 /// `NLM_F_DUMP_INTR`: the dump is inconsistent.
 pub(crate) const DUMP_INTERRUPTED: u16 = 0x10;
-/// Bytes of the header of the request that a capped acknowledgement repeats.
-const REQUEST_HEADER_BYTES: usize = 16;
+/// `struct nlmsghdr`; a capped acknowledgement repeats that of the request.
+pub(crate) const NETLINK_HEADER_BYTES: usize = 16;
 /// `NLMSGERR_ATTR_MSG`.
 const ERROR_TEXT: u16 = 1;
 
@@ -149,11 +149,41 @@ pub(crate) fn refused(error: &ErrorMessage) -> Result<(), Refusal> {
 
 /// The kernel's message in an extended acknowledgement.
 fn words(payload: &[u8]) -> Option<String> {
-    let attributes = payload.get(REQUEST_HEADER_BYTES..)?;
+    let attributes = payload.get(NETLINK_HEADER_BYTES..)?;
     NlasIterator::new(attributes).filter_map(Result::ok).find(|nla| nla.kind() == ERROR_TEXT).map(
         |nla| {
             let text = nla.value();
             String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
         },
     )
+}
+
+/// A request with its family's header and text attributes, for families without message types of
+/// their own here.
+pub(crate) fn encode(
+    sequence: u32,
+    kind: u16,
+    flags: u16,
+    family_header: &[u8],
+    texts: &[(u16, &str)],
+) -> Vec<u8> {
+    let mut body = family_header.to_vec();
+    for (kind, text) in texts {
+        // Length, type, text with its end, padding to four bytes.
+        let length = 4 + text.len() + 1;
+        body.extend(u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
+        body.extend(kind.to_ne_bytes());
+        body.extend(text.as_bytes());
+        body.resize(body.len() + 1, 0);
+        body.resize(body.len().next_multiple_of(4), 0);
+    }
+    let length = u32::try_from(NETLINK_HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(NETLINK_HEADER_BYTES + body.len());
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend(0_u32.to_ne_bytes());
+    bytes.extend(body);
+    bytes
 }

@@ -12,7 +12,9 @@ use rtnetlink::sys::Socket;
 
 use super::Names;
 use super::element::Type;
-use crate::netlink::{DUMP_INTERRUPTED, Refusal, next_sequence, refused};
+use crate::netlink::{
+    DUMP_INTERRUPTED, NETLINK_HEADER_BYTES, Refusal, encode, next_sequence, refused,
+};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
@@ -20,7 +22,6 @@ const GET_SET: u16 = SUBSYSTEM | 10;
 const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
 /// `struct nfgenmsg`: family, version, resource.
 const GENERIC_HEADER_BYTES: usize = 4;
-const NETLINK_HEADER_BYTES: usize = 16;
 const MESSAGE_ERROR: u16 = 2;
 const MESSAGE_DONE: u16 = 3;
 
@@ -248,7 +249,8 @@ fn dump_once(
     (kind, family): (u16, u8),
     names: &[(u16, &str)],
 ) -> Result<Vec<Message>, Refusal> {
-    socket.send(&request(sequence, kind, family, names), 0)?;
+    let flags = NLM_F_REQUEST | NLM_F_DUMP;
+    socket.send(&encode(sequence, kind, flags, &[family, 0, 0, 0], names), 0)?;
     let mut found = Vec::new();
     let mut interrupted = false;
     loop {
@@ -278,26 +280,4 @@ fn dump_once(
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }
-}
-
-fn request(sequence: u32, kind: u16, family: u8, names: &[(u16, &str)]) -> Vec<u8> {
-    let mut body = vec![family, 0, 0, 0];
-    for (kind, name) in names {
-        // Length, type, text with its end, padding to four bytes.
-        let length = 4 + name.len() + 1;
-        body.extend(u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
-        body.extend(kind.to_ne_bytes());
-        body.extend(name.as_bytes());
-        body.resize(body.len() + 1, 0);
-        body.resize(body.len().next_multiple_of(4), 0);
-    }
-    let mut bytes = Vec::with_capacity(NETLINK_HEADER_BYTES + body.len());
-    let length = u32::try_from(NETLINK_HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend(0_u32.to_ne_bytes());
-    bytes.extend(body);
-    bytes
 }
