@@ -5,12 +5,14 @@ mod activity;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use netprog::kernel::{Kernel, KernelError};
 use netprog::op::Op;
 use netprog::plane::{Link, LinkKind, Place, Plane, Space, VethPair};
 
 use crate::bulk::{self, Entry};
+use crate::drift::Doorbell;
 use crate::link::{self, VethEnd};
 use crate::namespace::{Identity, Inside, Namespace, Pending};
 use crate::netlink::Refusal;
@@ -23,6 +25,7 @@ use activity::activity;
 /// runtime's worker.
 pub struct LinuxKernel<S> {
     spaces: S,
+    bell: Doorbell,
     entered: BTreeMap<Place, Namespace>,
 }
 
@@ -36,7 +39,13 @@ impl<S: Spaces> LinuxKernel<S> {
     /// Works on the namespaces that `spaces` keeps. Nothing is opened before it is needed.
     #[must_use]
     pub fn new(spaces: S) -> Self {
-        Self { spaces, entered: BTreeMap::new() }
+        Self { spaces, bell: Doorbell::default(), entered: BTreeMap::new() }
+    }
+
+    /// Rings when others change what is ours in a namespace that has been observed.
+    #[must_use]
+    pub fn doorbell(&self) -> Doorbell {
+        self.bell.clone()
     }
 
     /// The keeper of namespaces.
@@ -72,7 +81,8 @@ impl<S: Spaces> LinuxKernel<S> {
         if known != Some(identity) {
             // Another namespace by the same name: the task or fabric was made anew.
             self.entered.remove(&place);
-            self.entered.insert(place, Namespace::enter(&place.to_string(), fd)?);
+            let namespace = Namespace::enter_listening(place, fd, self.bell.clone())?;
+            self.entered.insert(place, namespace);
         }
         Ok(self.entered.get(&place))
     }
@@ -98,14 +108,14 @@ impl<S: Spaces> LinuxKernel<S> {
     /// Runs part of a batch inside one namespace.
     fn run_inside<F, Fut>(&mut self, place: Place, count: usize, job: F) -> Vec<(usize, Refusal)>
     where
-        F: FnOnce(std::rc::Rc<Inside>) -> Fut + Send + 'static,
+        F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<(usize, Refusal)>> + 'static,
     {
         let all = |refusal: &Refusal| (0..count).map(|at| (at, refusal.clone())).collect();
         match self.enter(place) {
             Ok(None) => all(&Refusal::other(no_namespace(place))),
             Err(error) => all(&error.into()),
-            Ok(Some(namespace)) => match namespace.start(job).and_then(Pending::wait) {
+            Ok(Some(namespace)) => match namespace.start_change(job).and_then(Pending::wait) {
                 Ok(failed) => failed,
                 Err(error) => all(&error.into()),
             },
@@ -174,14 +184,20 @@ impl<S: Spaces> LinuxKernel<S> {
     }
 
     fn create_link(&mut self, place: Place, name: &str, link: &Link) -> Result<(), Refusal> {
-        let (maker, destination) = match link.kind {
-            LinkKind::Vxlan { .. } => (Place::Host, Some(self.open(place)?)),
-            LinkKind::Bridge | LinkKind::Veth | LinkKind::Other(_) => (place, None),
-        };
         let (new, text) = (link.clone(), name.to_owned());
-        self.inside(maker, move |inside| async move {
-            link::create(&inside, &text, &new, destination.as_ref()).await
-        })?;
+        match link.kind {
+            LinkKind::Vxlan { .. } => {
+                let destination = self.open(place)?;
+                self.by_host([place], move |inside| async move {
+                    link::create(&inside, &text, &new, Some(&destination)).await
+                })?;
+            }
+            LinkKind::Bridge | LinkKind::Veth | LinkKind::Other(_) => {
+                self.inside(place, move |inside| async move {
+                    link::create(&inside, &text, &new, None).await
+                })?;
+            }
+        }
         let (new, text) = (link.clone(), name.to_owned());
         self.inside(place, move |inside| async move { link::finish(&inside, &text, &new).await })
     }
@@ -191,9 +207,29 @@ impl<S: Spaces> LinuxKernel<S> {
             Ok::<_, Refusal>(VethEnd { name: name.clone(), namespace: self.open(*place)? })
         };
         let (outer, inner) = (end(&pair.outer)?, end(&pair.inner)?);
-        self.inside(Place::Host, move |inside| async move {
+        self.by_host([pair.outer.0, pair.inner.0], move |inside| async move {
             link::create_veth(&inside, &outer, &inner).await
         })
+    }
+
+    /// A request of the host's namespace that changes others: there it is not drift.
+    fn by_host<const N: usize, F, Fut>(
+        &mut self,
+        changed: [Place; N],
+        job: F,
+    ) -> Result<(), Refusal>
+    where
+        F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Refusal>> + 'static,
+    {
+        for namespace in changed.iter().filter_map(|place| self.entered.get(place)) {
+            namespace.changing();
+        }
+        let result = self.inside(Place::Host, job);
+        for namespace in changed.iter().filter_map(|place| self.entered.get(place)) {
+            namespace.changed()?;
+        }
+        result
     }
 
     fn open(&self, place: Place) -> Result<OwnedFd, Refusal> {
@@ -202,11 +238,11 @@ impl<S: Spaces> LinuxKernel<S> {
 
     fn inside<F, Fut>(&mut self, place: Place, job: F) -> Result<(), Refusal>
     where
-        F: FnOnce(std::rc::Rc<Inside>) -> Fut + Send + 'static,
+        F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), Refusal>> + 'static,
     {
         let namespace = self.enter(place)?.ok_or_else(|| Refusal::other(no_namespace(place)))?;
-        namespace.start(job)?.wait()?
+        namespace.start_change(job)?.wait()?
     }
 }
 

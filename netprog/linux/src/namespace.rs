@@ -5,20 +5,27 @@
 //! programs started by a job inherit it. The thread keeps the namespace alive: drop the
 //! [`Namespace`] before deleting what it stands for.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc as reply;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use netprog::plane::Place;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::Handle;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket, Socket};
 use tokio::sync::mpsc;
+
+use crate::drift::{Doorbell, Ear, Quiet};
 
 /// Jobs that may wait for one namespace's thread; more are refused.
 pub const JOBS_MAX: usize = 64;
@@ -30,7 +37,23 @@ const STACK_BYTES: usize = 512 * 1024;
 /// Characters of a thread's name that the kernel keeps (`TASK_COMM_LEN` without the end).
 const THREAD_NAME_CHARS: usize = 15;
 
-type Job = Box<dyn FnOnce(Rc<Inside>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+type Work = Box<dyn FnOnce(Rc<Inside>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+struct Job {
+    work: Work,
+    effect: Effect,
+}
+
+/// What a job has to do with notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// It only reads.
+    None,
+    /// It changes what is ours: what that causes is not to ring.
+    Changes,
+    /// A job in another namespace has changed what is ours here.
+    Changed,
+}
 
 /// What a job finds in its namespace.
 pub(crate) struct Inside {
@@ -40,11 +63,14 @@ pub(crate) struct Inside {
     pub(crate) bulk: Socket,
     /// Netfilter netlink, for reading tables and sets.
     pub(crate) netfilter: Socket,
+    /// Links that a job has found to be ours, for whoever listens here.
+    pub(crate) ours: RefCell<Option<BTreeSet<u32>>>,
 }
 
 /// A namespace that has been entered.
 pub struct Namespace {
     identity: Identity,
+    quiet: Quiet,
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -87,8 +113,23 @@ impl Namespace {
     ///
     /// Needs CAP_SYS_ADMIN. `name` shows in the thread list.
     pub fn enter(name: &str, namespace: OwnedFd) -> io::Result<Self> {
+        Self::start_thread(name, namespace, None)
+    }
+
+    /// The same, and rings the bell when others than our own jobs change what is ours there.
+    pub fn enter_listening(place: Place, namespace: OwnedFd, bell: Doorbell) -> io::Result<Self> {
+        Self::start_thread(&place.to_string(), namespace, Some((place, bell)))
+    }
+
+    fn start_thread(
+        name: &str,
+        namespace: OwnedFd,
+        listen: Option<(Place, Doorbell)>,
+    ) -> io::Result<Self> {
         let identity = Identity::of(&namespace)?;
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let quiet = Quiet::default();
+        let listen = listen.map(|(place, bell)| (place, bell, Arc::clone(&quiet)));
         let (started, start) = reply::sync_channel(1);
         let name: String = name.chars().take(THREAD_NAME_CHARS).collect();
         let thread =
@@ -97,9 +138,9 @@ impl Namespace {
                     Ok(runtime) => runtime,
                     Err(error) => return drop(started.send(Err(error))),
                 };
-                runtime.block_on(serve(queue, &started));
+                runtime.block_on(serve(queue, &started, listen));
             })?;
-        let namespace = Self { identity, jobs: Some(jobs), thread: Some(thread) };
+        let namespace = Self { identity, quiet, jobs: Some(jobs), thread: Some(thread) };
         match start.recv_timeout(JOB_WAIT_MAX) {
             Ok(Ok(())) => Ok(namespace),
             Ok(Err(error)) => Err(error),
@@ -124,22 +165,53 @@ impl Namespace {
         self.start(move |_inside| async move { job() })?.wait()
     }
 
-    /// Queues a job and returns at once.
+    /// Queues a job that only reads, and returns at once.
     pub(crate) fn start<T, F, Fut>(&self, job: F) -> io::Result<Pending<T>>
     where
         T: Send + 'static,
         F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
         Fut: Future<Output = T> + 'static,
     {
+        self.queue(job, Effect::None)
+    }
+
+    /// Queues a job that changes what is ours, and returns at once.
+    pub(crate) fn start_change<T, F, Fut>(&self, job: F) -> io::Result<Pending<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        self.queue(job, Effect::Changes)
+    }
+
+    /// Says that a job elsewhere is about to change what is ours here.
+    pub(crate) fn changing(&self) {
+        self.quiet.store(true, Ordering::Release);
+    }
+
+    /// Says that it has done so.
+    pub(crate) fn changed(&self) -> io::Result<()> {
+        let done = self.queue(|_inside| async {}, Effect::Changed).and_then(Pending::wait);
+        self.quiet.store(false, Ordering::Release);
+        done
+    }
+
+    fn queue<T, F, Fut>(&self, job: F, effect: Effect) -> io::Result<Pending<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
         let (answer, pending) = reply::sync_channel(1);
-        let job: Job = Box::new(move |inside| {
+        let work: Work = Box::new(move |inside| {
             Box::pin(async move {
                 // A caller that has stopped waiting does not want the answer.
                 let _unwanted = answer.send(job(inside).await);
             })
         });
         let jobs = self.jobs.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        jobs.try_send(job).map_err(|error| match error {
+        jobs.try_send(Job { work, effect }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => io::Error::new(
                 io::ErrorKind::WouldBlock,
                 format!("{JOBS_MAX} jobs already wait for the namespace"),
@@ -167,17 +239,48 @@ fn enter_and_build(namespace: OwnedFd) -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-async fn serve(mut queue: mpsc::Receiver<Job>, started: &reply::SyncSender<io::Result<()>>) {
-    let inside = match Inside::open() {
-        Ok(inside) => Rc::new(inside),
+async fn serve(
+    mut queue: mpsc::Receiver<Job>,
+    started: &reply::SyncSender<io::Result<()>>,
+    listen: Option<(Place, Doorbell, Quiet)>,
+) {
+    let opened = Inside::open().and_then(|inside| {
+        let ear = listen.map(|(place, bell, quiet)| Ear::open(place, bell, quiet)).transpose()?;
+        Ok((Rc::new(inside), ear))
+    });
+    let (inside, mut ear) = match opened {
+        Ok(opened) => opened,
         Err(error) => return drop(started.send(Err(error))),
     };
     if started.send(Ok(())).is_err() {
         return;
     }
-    while let Some(job) = queue.recv().await {
-        job(Rc::clone(&inside)).await;
+    while let Some(job) = next_job(&mut queue, &mut ear).await {
+        if let Some(ear) = ear.as_mut().filter(|_| job.effect == Effect::Changes) {
+            ear.hear();
+        }
+        (job.work)(Rc::clone(&inside)).await;
+        if let Some(ear) = &mut ear {
+            if let Some(links) = inside.ours.take() {
+                ear.ours(links);
+            }
+            if job.effect != Effect::None {
+                ear.ignore();
+            }
+        }
     }
+}
+
+/// The next job; listens until it comes.
+async fn next_job(queue: &mut mpsc::Receiver<Job>, ear: &mut Option<Ear>) -> Option<Job> {
+    while let Some(listening) = ear {
+        tokio::select! {
+            biased;
+            job = queue.recv() => return job,
+            () = listening.listen() => {}
+        }
+    }
+    queue.recv().await
 }
 
 impl Inside {
@@ -192,6 +295,7 @@ impl Inside {
             route,
             bulk: crate::netlink::open(NETLINK_ROUTE)?,
             netfilter: crate::netlink::open(NETLINK_NETFILTER)?,
+            ours: RefCell::new(None),
         })
     }
 }

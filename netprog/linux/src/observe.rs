@@ -60,6 +60,7 @@ fn reading(what: &'static str) -> impl FnOnce(Refusal) -> Unread {
 /// Reads all that is ours in the namespace.
 pub(crate) async fn space(inside: &Inside, place: Place, wanted: &Wanted) -> Result<Space, Unread> {
     let links = links::read(inside, place).await.map_err(reading("read links"))?;
+    inside.ours.replace(Some(links.indexes()));
     let mut space = Space {
         addresses: addresses(inside, &links).await.map_err(reading("read addresses"))?,
         routes: routes(inside, &links).await.map_err(reading("read routes"))?,

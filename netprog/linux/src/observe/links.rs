@@ -1,6 +1,6 @@
 //! Links and which of them are ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cluster::net::{MacAddr, Vni};
@@ -40,6 +40,12 @@ impl Links {
     pub(crate) fn get(&self, index: u32) -> Option<(&str, &Link)> {
         let (name, link) = self.all.get(&index)?;
         Some((name.as_str(), link.as_ref()?))
+    }
+
+    /// Of those that are ours.
+    pub(crate) fn indexes(&self) -> BTreeSet<u32> {
+        let ours = self.all.iter().filter(|(_, (_, link))| link.is_some());
+        ours.map(|(index, _)| *index).collect()
     }
 
     /// By name, those that are ours.

@@ -1,0 +1,225 @@
+//! Which notifications are about something of ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload, Nla, NlasIterator};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkProtoInfoBridge};
+use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netprog::plane::{ALIAS_PREFIX, Place, TABLE_PREFIX};
+
+use super::Disturbance;
+use crate::netlink::NETLINK_HEADER_BYTES;
+
+/// `struct nfgenmsg`.
+const NETFILTER_HEADER_BYTES: usize = 4;
+/// The number of the table's name in messages about tables, chains, rules, sets and elements.
+const TABLE_NAME: u16 = 1;
+/// `IFLA_BRPORT_MODE`, `_LEARNING`, `_UNICAST_FLOOD` and `_ISOLATED`
+/// (include/uapi/linux/if_link.h).
+const PORT_SETTINGS: [u16; 4] = [4, 8, 9, 33];
+/// `NFT_MSG_NEWGEN`: a transaction has ended; says nothing of tables.
+const NEW_GENERATION: u16 = 10 << 8 | 15;
+
+/// Judges notifications of one namespace.
+pub(super) struct Watcher {
+    place: Place,
+    ours: BTreeSet<u32>,
+    links: BTreeMap<u32, LinkState>,
+    ports: BTreeMap<u32, Vec<LinkProtoInfoBridge>>,
+}
+
+/// The properties of a link that a plane speaks of. The kernel reports a link for much else, such
+/// as its carrier, and often some time after the change that caused it.
+#[derive(PartialEq, Eq)]
+struct LinkState {
+    up: bool,
+    attributes: Vec<LinkAttribute>,
+}
+
+impl Watcher {
+    pub(super) fn new(place: Place) -> Self {
+        Self { place, ours: BTreeSet::new(), links: BTreeMap::new(), ports: BTreeMap::new() }
+    }
+
+    pub(super) fn ours(&mut self, links: BTreeSet<u32>) {
+        self.ours = links;
+    }
+
+    /// Counts what concerns us in a datagram of route netlink.
+    pub(super) fn route(&mut self, datagram: &[u8], found: &mut Disturbance) {
+        for message in messages(datagram) {
+            let Ok(parsed) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
+                continue;
+            };
+            let NetlinkPayload::InnerMessage(inner) = &parsed.payload else { continue };
+            if self.concerns(inner) {
+                count(found, parsed.header.port_number);
+            }
+        }
+    }
+
+    fn concerns(&mut self, message: &RouteNetlinkMessage) -> bool {
+        match message {
+            RouteNetlinkMessage::NewLink(link) => self.link(link, true),
+            RouteNetlinkMessage::DelLink(link) => self.link(link, false),
+            RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
+                self.is_ours(address.header.index)
+            }
+            RouteNetlinkMessage::NewNeighbour(entry) => self.entry(entry, false),
+            RouteNetlinkMessage::DelNeighbour(entry) => self.entry(entry, true),
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+                self.route_of(route)
+            }
+            // Rules of the host's namespace are those of everybody; ours are checked in time.
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
+                self.place != Place::Host
+            }
+            _ => false,
+        }
+    }
+
+    /// Elsewhere than on the host all links are.
+    fn is_ours(&self, index: u32) -> bool {
+        self.place != Place::Host || self.ours.contains(&index)
+    }
+
+    fn link(&mut self, message: &LinkMessage, exists: bool) -> bool {
+        let index = message.header.index;
+        if message.header.interface_family == AddressFamily::Bridge {
+            return self.port(message, exists);
+        }
+        let marked = message.attributes.iter().any(|attribute| {
+            matches!(attribute, LinkAttribute::IfAlias(alias) if alias.starts_with(ALIAS_PREFIX))
+        });
+        let was_ours = self.is_ours(index);
+        let changed = if exists {
+            if marked {
+                self.ours.insert(index);
+            }
+            let state = LinkState::of(message);
+            self.links.get(&index) != Some(&state) && {
+                self.links.insert(index, state);
+                true
+            }
+        } else {
+            self.ours.remove(&index);
+            self.links.remove(&index);
+            true
+        };
+        changed && (was_ours || marked)
+    }
+
+    /// A bridge's word on one of its ports.
+    fn port(&mut self, message: &LinkMessage, exists: bool) -> bool {
+        let index = message.header.index;
+        if !exists {
+            // The link's own message follows, or the port has a new master, which it says too.
+            self.ports.remove(&index);
+            return false;
+        }
+        let settings: Vec<_> = message
+            .attributes
+            .iter()
+            .filter_map(|attribute| match attribute {
+                LinkAttribute::ProtoInfoBridge(infos) => Some(infos),
+                _ => None,
+            })
+            .flatten()
+            .filter(|info| is_setting(info))
+            .cloned()
+            .collect();
+        let changed = self.ports.get(&index) != Some(&settings);
+        self.ports.insert(index, settings);
+        changed && self.is_ours(index)
+    }
+
+    /// Entries that somebody sets are permanent or static; those that the kernel learns come and
+    /// go with traffic. A permanent neighbour that is deleted is reported as failed. In a bridge's
+    /// table the permanent ones are the bridge's own addresses.
+    fn entry(&self, message: &NeighbourMessage, deleted: bool) -> bool {
+        let header = &message.header;
+        let in_bridge =
+            header.family == AddressFamily::Bridge && !header.flags.contains(NeighbourFlags::Own);
+        let set = match header.state {
+            NeighbourState::Permanent => !in_bridge,
+            NeighbourState::Noarp => true,
+            NeighbourState::Failed => deleted,
+            _ => false,
+        };
+        // Sandboxes have no entries of ours.
+        set && !matches!(self.place, Place::Sandbox(_)) && self.is_ours(header.ifindex)
+    }
+
+    fn route_of(&self, message: &RouteMessage) -> bool {
+        if matches!(message.header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra) {
+            return false;
+        }
+        let device = message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+        device.is_some_and(|index| self.is_ours(index))
+    }
+
+    /// Counts what concerns us in a datagram of netfilter netlink.
+    pub(super) fn nftables(&self, datagram: &[u8], found: &mut Disturbance) {
+        for message in messages(datagram) {
+            let Ok(buffer) = NetlinkBuffer::new_checked(&message) else { continue };
+            if buffer.message_type() == NEW_GENERATION {
+                continue;
+            }
+            let attributes = message.get(NETLINK_HEADER_BYTES + NETFILTER_HEADER_BYTES..);
+            let ours = NlasIterator::new(attributes.unwrap_or_default())
+                .filter_map(Result::ok)
+                .any(|nla| {
+                    nla.kind() == TABLE_NAME && nla.value().starts_with(TABLE_PREFIX.as_bytes())
+                });
+            if ours {
+                count(found, buffer.port_number());
+            }
+        }
+    }
+}
+
+impl LinkState {
+    fn of(message: &LinkMessage) -> Self {
+        let matters = |attribute: &&LinkAttribute| {
+            matches!(
+                attribute,
+                LinkAttribute::IfName(_)
+                    | LinkAttribute::IfAlias(_)
+                    | LinkAttribute::Mtu(_)
+                    | LinkAttribute::Address(_)
+                    | LinkAttribute::Controller(_)
+            )
+        };
+        Self {
+            up: message.header.flags.contains(LinkFlags::Up),
+            attributes: message.attributes.iter().filter(matters).cloned().collect(),
+        }
+    }
+}
+
+fn is_setting(info: &LinkProtoInfoBridge) -> bool {
+    PORT_SETTINGS.contains(&info.kind())
+}
+
+fn count(found: &mut Disturbance, port: u32) {
+    found.events += 1;
+    if port != 0 {
+        found.by.insert(port);
+    }
+}
+
+/// The netlink messages of a datagram.
+fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let length = NetlinkBuffer::new_checked(&rest).ok()?.length() as usize;
+        let message = rest.get(..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
