@@ -1,1 +1,4 @@
-//! What the tests above the crates share: the lab of real daemons in network namespaces.
+//! What the tests above the crates share: the lab, which runs real daemons in network namespaces
+//! of one machine, and what a scenario needs to talk to them.
+
+pub mod lab;
