@@ -121,7 +121,8 @@ fn join_chunks(mut rest: &[u8]) -> Result<Vec<u8>> {
 #[test]
 fn answers_with_length_and_in_chunks_are_read() {
     let plain = b"HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\n{\"a\": 1}";
-    let chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\n5\r\n\": 1}\r\n0\r\n\r\n";
+    let chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+        3\r\n{\"a\r\n5\r\n\": 1}\r\n0\r\n\r\n";
     for (bytes, status) in [(plain.as_slice(), 201), (chunks.as_slice(), 200)] {
         let answer = parse(bytes).expect("it is HTTP");
         assert_eq!(answer.status, status);

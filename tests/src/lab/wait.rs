@@ -34,6 +34,30 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// A beat: lets a program do something at a bounded rate.
+#[derive(Debug)]
+pub struct Pace {
+    period: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    /// A beat every `period`, the first one a period from now.
+    #[must_use]
+    pub fn new(period: Duration) -> Self {
+        Self { period, next: now() + period }
+    }
+
+    /// Returns at the next beat. Beats that were missed are not made up for.
+    pub fn wait(&mut self) {
+        let time = now();
+        if self.next > time {
+            pause(self.next - time);
+        }
+        self.next = (self.next + self.period).max(time);
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the only place that waits between two looks")]
 fn pause(time: Duration) {
     std::thread::sleep(time);

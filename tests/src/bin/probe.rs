@@ -1,0 +1,178 @@
+//! The lab's own server and client: tells who answered, from which address, and what got lost.
+//!
+//! `skein-lab-probe serve [ADDR:]PORT`: TCP and UDP. A TCP client is told `<host> <client> <own>`
+//! on one line and then hears its own words; a datagram is answered by that line, padded to the
+//! datagram's length.
+//! `skein-lab-probe ask tcp|udp HOST:PORT [TIMES [FROM_PORT [BYTES]]]`: prints one answer a line.
+//! `skein-lab-probe count HOST:PORT`: one TCP connection, a number every 5 ms, until standard input
+//! ends; then prints `sent=… received=… gap_ms=…`, the gap being the longest time without an echo.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+use tests::demo::{end_on_sigterm, hostname};
+use tests::lab::wait::{Pace, now};
+
+const ANSWER_SECONDS: i64 = 2;
+const ANSWER_MAX: Duration = Duration::from_secs(ANSWER_SECONDS as u64);
+const USAGE: &str = "serve [ADDR:]PORT | count HOST:PORT | \
+    ask tcp|udp HOST:PORT [TIMES [FROM_PORT [BYTES]]]";
+const COUNT_PERIOD: Duration = Duration::from_millis(5);
+/// How long the last echoes may take after counting was ended.
+const TAIL_MAX: Duration = Duration::from_secs(5);
+const DATAGRAM_BYTES_MAX: usize = 65_507;
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["serve", port] => serve(port),
+        ["ask", protocol, to, rest @ ..] => ask(protocol, to, rest),
+        ["count", to] => count(to),
+        _ => bail!("usage: {USAGE}"),
+    }
+}
+
+fn serve(port: &str) -> Result<()> {
+    end_on_sigterm()?;
+    let address = if port.contains(':') { port.to_owned() } else { format!("0.0.0.0:{port}") };
+    let datagrams = UdpSocket::bind(&address).with_context(|| format!("binding {address}"))?;
+    std::thread::spawn(move || answer_datagrams(&datagrams));
+    let listener = TcpListener::bind(&address).with_context(|| format!("binding {address}"))?;
+    for stream in listener.incoming().flatten() {
+        std::thread::spawn(move || echo(stream));
+    }
+    Ok(())
+}
+
+fn answer_datagrams(socket: &UdpSocket) -> Result<()> {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        let mut line = format!("{} {from} udp\n", hostname()).into_bytes();
+        line.resize(line.len().max(length), b'.');
+        socket.send_to(&line, from)?;
+    }
+}
+
+fn echo(mut stream: TcpStream) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let (client, own) = (stream.peer_addr()?, stream.local_addr()?);
+    stream.write_all(format!("{} {client} {own}\n", hostname()).as_bytes())?;
+    let mut reader = stream.try_clone()?;
+    std::io::copy(&mut reader, &mut stream)?;
+    Ok(())
+}
+
+fn ask(protocol: &str, to: &str, rest: &[&str]) -> Result<()> {
+    let number = |at: usize, otherwise: usize| match rest.get(at) {
+        Some(word) => word.parse::<usize>().with_context(|| format!("reading {word:?}")),
+        None => Ok(otherwise),
+    };
+    let (times, from_port, bytes) = (number(0, 1)?, number(1, 0)?, number(2, 1)?);
+    let from_port = u16::try_from(from_port).context("reading FROM_PORT")?;
+    for _ in 0..times {
+        // Each time anew, as a program that reconnects would.
+        let mut addresses = to.to_socket_addrs().with_context(|| format!("resolving {to}"))?;
+        let address = addresses.next().with_context(|| format!("{to} has no address"))?;
+        let line = match protocol {
+            "tcp" => ask_tcp(address, from_port),
+            "udp" => ask_udp(address, from_port, bytes),
+            other => bail!("{other:?} is neither tcp nor udp"),
+        };
+        let line = line.with_context(|| format!("asking {address} by {protocol}"))?;
+        writeln!(std::io::stdout(), "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn ask_tcp(to: SocketAddr, from_port: u16) -> Result<String> {
+    let stream = open_tcp(to, from_port)?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    ensure!(!line.is_empty(), "the connection was closed without an answer");
+    Ok(line)
+}
+
+/// Connects within the limit, from a port of the caller's choice where that is not 0.
+fn open_tcp(to: SocketAddr, from_port: u16) -> Result<TcpStream> {
+    let SocketAddr::V4(to4) = to else { bail!("{to} is not an IPv4 address") };
+    if from_port == 0 {
+        return Ok(TcpStream::connect_timeout(&to, ANSWER_MAX)?);
+    }
+    let made = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&made, sockopt::ReuseAddr, &true)?;
+    // The send limit bounds a blocking connect on Linux (socket(7), SO_SNDTIMEO).
+    let limit = TimeVal::seconds(ANSWER_SECONDS);
+    setsockopt(&made, sockopt::SendTimeout, &limit)?;
+    bind(made.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, from_port))?;
+    connect(made.as_raw_fd(), &SockaddrIn::from(to4))?;
+    let owned: OwnedFd = made;
+    Ok(TcpStream::from(owned))
+}
+
+fn ask_udp(to: SocketAddr, from_port: u16, bytes: usize) -> Result<String> {
+    let socket = UdpSocket::bind(("0.0.0.0", from_port))?;
+    socket.set_read_timeout(Some(ANSWER_MAX))?;
+    // Connected: an answer from another address than the one asked is not taken.
+    socket.connect(to)?;
+    socket.send(&vec![b'x'; bytes.min(DATAGRAM_BYTES_MAX)])?;
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    let length = socket.recv(&mut buffer)?;
+    ensure!(length >= bytes, "{length} bytes came back for {bytes}");
+    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+fn count(to: &str) -> Result<()> {
+    let mut addresses = to.to_socket_addrs().with_context(|| format!("resolving {to}"))?;
+    let address = addresses.next().with_context(|| format!("{to} has no address"))?;
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX).context("connecting")?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TAIL_MAX))?;
+    let echoes = stream.try_clone()?;
+    let reader = std::thread::spawn(move || read_echoes(echoes));
+    let ended = std::sync::Arc::new(AtomicBool::new(false));
+    let seen = std::sync::Arc::clone(&ended);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        seen.store(true, Ordering::Relaxed);
+    });
+    let mut pace = Pace::new(COUNT_PERIOD);
+    let mut sent = 0_u64;
+    while !ended.load(Ordering::Relaxed) {
+        writeln!(stream, "{sent}").context("sending a number")?;
+        sent += 1;
+        pace.wait();
+    }
+    stream.shutdown(std::net::Shutdown::Write).context("ending the connection")?;
+    let (received, gap) = reader.join().map_err(|panic| anyhow!("the reader: {panic:?}"))??;
+    let gap = gap.as_millis();
+    writeln!(std::io::stdout(), "sent={sent} received={received} gap_ms={gap}")?;
+    Ok(())
+}
+
+/// Reads numbers in order until the server ends; gives how many, and the longest silence.
+fn read_echoes(echoes: TcpStream) -> Result<(u64, Duration)> {
+    let mut lines = BufReader::new(echoes).lines();
+    lines.next().context("no greeting came")??;
+    let (mut received, mut longest, mut last) = (0_u64, Duration::ZERO, now());
+    for line in lines {
+        let line = line.context("awaiting an echo")?;
+        ensure!(line == received.to_string(), "{line:?} came instead of {received}");
+        received += 1;
+        let time = now();
+        longest = longest.max(time - last);
+        last = time;
+    }
+    Ok((received, longest))
+}
