@@ -1,0 +1,224 @@
+//! A machine that records what it applied, and managers joined by function calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use crate::{Class, Machine, Peer, RaftConfig, RaftNode, Status, Transport, TransportError};
+
+/// No condition waited for here takes longer on a machine that works at all.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// What a machine applied: index and payload, the log's own entries left out.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Journal {
+    entries: Arc<Mutex<Vec<(u64, Vec<u8>)>>>,
+}
+
+impl Journal {
+    pub(super) fn payloads(&self) -> Vec<Vec<u8>> {
+        self.entries.lock().unwrap().iter().map(|(_, payload)| payload.clone()).collect()
+    }
+
+    pub(super) fn texts(&self) -> Vec<String> {
+        self.payloads().into_iter().map(|p| String::from_utf8(p).unwrap()).collect()
+    }
+}
+
+impl Machine for Journal {
+    fn apply(&mut self, index: u64, payload: &[u8]) -> Vec<u8> {
+        let mut entries = self.entries.lock().unwrap();
+        assert!(entries.last().is_none_or(|(last, _)| *last < index), "index moves on");
+        if !payload.is_empty() {
+            entries.push((index, payload.to_vec()));
+        }
+        entries.len().to_string().into_bytes()
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        crate::codec::encode(&*self.entries.lock().unwrap()).unwrap()
+    }
+
+    fn restore(&mut self, index: u64, snapshot: &[u8]) -> Result<(), String> {
+        let entries: Vec<(u64, Vec<u8>)> =
+            crate::codec::decode(snapshot).map_err(|e| e.to_string())?;
+        assert!(entries.last().is_none_or(|(last, _)| *last <= index));
+        *self.entries.lock().unwrap() = entries;
+        Ok(())
+    }
+}
+
+/// The network between managers: addresses, and who is cut off.
+#[derive(Default)]
+pub(super) struct Mesh {
+    nodes: Mutex<BTreeMap<String, RaftNode>>,
+    cut: Mutex<BTreeSet<u64>>,
+    classes: Mutex<BTreeSet<Class>>,
+}
+
+impl Mesh {
+    pub(super) fn isolate(&self, raft_id: u64) {
+        self.cut.lock().unwrap().insert(raft_id);
+    }
+
+    pub(super) fn heal(&self, raft_id: u64) {
+        self.cut.lock().unwrap().remove(&raft_id);
+    }
+
+    pub(super) fn attach(&self, address: &str, node: &RaftNode) {
+        self.nodes.lock().unwrap().insert(address.to_owned(), node.clone());
+    }
+
+    pub(super) fn detach(&self, address: &str) {
+        self.nodes.lock().unwrap().remove(address);
+    }
+
+    /// Classes of messages that have been carried so far.
+    pub(super) fn classes(&self) -> BTreeSet<Class> {
+        self.classes.lock().unwrap().clone()
+    }
+}
+
+struct Port {
+    own: u64,
+    mesh: Arc<Mesh>,
+}
+
+#[async_trait::async_trait]
+impl Transport for Port {
+    async fn call(&self, peer: &Peer, class: Class, body: Bytes) -> Result<Bytes, TransportError> {
+        let unreachable = |reason: &str| TransportError::Unreachable {
+            address: peer.address.clone(),
+            reason: reason.to_owned(),
+        };
+        let is_cut = |mesh: &Mesh, id: &u64| mesh.cut.lock().unwrap().contains(id);
+        let node = self.mesh.nodes.lock().unwrap().get(&peer.address).cloned();
+        let node = node.ok_or_else(|| unreachable("nobody is there"))?;
+        if is_cut(&self.mesh, &self.own) || is_cut(&self.mesh, &node.raft_id()) {
+            return Err(unreachable("cut off"));
+        }
+        self.mesh.classes.lock().unwrap().insert(class);
+        node.serve(class, body).await.map_err(|e| TransportError::Failed {
+            address: peer.address.clone(),
+            reason: e.to_string(),
+        })
+    }
+}
+
+/// Managers of one test; node N has its data in folder `nN` and the address `nN:2377`.
+pub(super) struct Cluster {
+    pub(super) mesh: Arc<Mesh>,
+    pub(super) nodes: BTreeMap<u64, RaftNode>,
+    pub(super) journals: BTreeMap<u64, Journal>,
+    pub(super) config: RaftConfig,
+    dir: TempDir,
+}
+
+pub(super) fn peer(raft_id: u64) -> Peer {
+    Peer { raft_id, address: format!("n{raft_id}:2377") }
+}
+
+impl Cluster {
+    pub(super) fn empty(config: RaftConfig) -> Self {
+        Self {
+            mesh: Arc::default(),
+            nodes: BTreeMap::new(),
+            journals: BTreeMap::new(),
+            config,
+            dir: TempDir::new().unwrap(),
+        }
+    }
+
+    /// Nodes 1 to `count` as voters, node 1 leading.
+    pub(super) async fn of(count: u64, config: RaftConfig) -> Self {
+        let mut cluster = Self::empty(config);
+        cluster.open(1).await;
+        cluster.nodes[&1].initialize(peer(1)).await.unwrap();
+        until(&cluster.nodes[&1], |status| status.leader_ready).await;
+        for raft_id in 2..=count {
+            cluster.open(raft_id).await;
+            cluster.nodes[&1].add_member(peer(raft_id)).await.unwrap();
+        }
+        cluster
+    }
+
+    pub(super) fn folder(&self, raft_id: u64) -> PathBuf {
+        self.dir.path().join(format!("n{raft_id}"))
+    }
+
+    pub(super) fn transport(&self, own: u64) -> Arc<dyn Transport> {
+        Arc::new(Port { own, mesh: self.mesh.clone() })
+    }
+
+    pub(super) async fn open(&mut self, raft_id: u64) -> RaftNode {
+        let journal = Journal::default();
+        let node = RaftNode::open(
+            &self.folder(raft_id),
+            raft_id,
+            journal.clone(),
+            self.transport(raft_id),
+            self.config.clone(),
+        )
+        .await
+        .unwrap();
+        self.mesh.attach(&peer(raft_id).address, &node);
+        self.nodes.insert(raft_id, node.clone());
+        self.journals.insert(raft_id, journal);
+        node
+    }
+
+    pub(super) async fn stop(&mut self, raft_id: u64) {
+        self.mesh.detach(&peer(raft_id).address);
+        let node = self.nodes.remove(&raft_id).unwrap();
+        node.shutdown().await.unwrap();
+    }
+
+    /// The one leader that is ready, among the nodes that are open and not cut off.
+    pub(super) async fn leader(&self) -> RaftNode {
+        let cut = self.mesh.cut.lock().unwrap().clone();
+        let open: Vec<&RaftNode> =
+            self.nodes.iter().filter(|(id, _)| !cut.contains(id)).map(|(_, node)| node).collect();
+        tokio::time::timeout(WAIT, async {
+            loop {
+                let mut watches: Vec<_> = open.iter().map(|node| node.watch()).collect();
+                let ready = |node: &&&RaftNode| {
+                    let status = node.status();
+                    status.leader_ready && status.has_quorum
+                };
+                if let Some(leader) = open.iter().find(ready) {
+                    return (*leader).clone();
+                }
+                let changes = watches.iter_mut().map(|watch| Box::pin(watch.changed()));
+                futures_util::future::select_all(changes).await.0.unwrap();
+            }
+        })
+        .await
+        .expect("a leader")
+    }
+
+    /// Waits until every open node has applied what the leader has.
+    pub(super) async fn level(&self) {
+        let index = self.leader().await.status().last_applied;
+        for node in self.nodes.values() {
+            until(node, |status| status.last_applied >= index).await;
+        }
+    }
+}
+
+/// Waits for a condition of one node's status.
+pub(super) async fn until(node: &RaftNode, condition: impl Fn(&Status) -> bool) -> Status {
+    let mut watch = node.watch();
+    match tokio::time::timeout(WAIT, watch.wait_for(|status| condition(status))).await {
+        Ok(Ok(status)) => status.clone(),
+        Ok(Err(_closed)) => panic!("the node stopped: {:?}", node.status()),
+        Err(_elapsed) => panic!("the condition was not met: {:?}", node.status()),
+    }
+}
+
+pub(super) async fn put(node: &RaftNode, text: &str) -> u64 {
+    node.propose(text.as_bytes().to_vec()).await.unwrap().index
+}
