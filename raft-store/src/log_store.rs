@@ -166,10 +166,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let state = hold(&self.shared.state);
-        Ok(LogState {
-            last_purged_log_id: state.purged,
-            last_log_id: state.last.or(state.purged),
-        })
+        Ok(LogState { last_purged_log_id: state.purged, last_log_id: state.last.or(state.purged) })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -225,7 +222,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         {
             let mut state = hold(&self.shared.state);
             state.tail.truncate(from);
-            state.last = last;
+            state.last = state.last.filter(|newest| newest.index < from).or(last);
         }
         slot.send(Op::Truncate { from })
     }

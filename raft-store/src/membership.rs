@@ -96,7 +96,8 @@ impl RaftNode {
         let own = self.raft_id();
         let metrics = self
             .wait(self.config().change_ms_max, |m| {
-                let settled = m.membership_config.log_id() == m.committed_membership_config.log_id();
+                let settled =
+                    m.membership_config.log_id() == m.committed_membership_config.log_id();
                 let ready = m.last_applied.is_some_and(|id| id.leader_id.term == m.current_term);
                 m.current_leader != Some(own) || (ready && settled)
             })

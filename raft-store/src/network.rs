@@ -24,7 +24,9 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
-pub(crate) use self::message::{ChunkReply, Envelope, ReadIndex, Refusal, Reply, Request, SnapshotChunk};
+pub(crate) use self::message::{
+    ChunkReply, Envelope, ReadIndex, Refusal, Reply, Request, SnapshotChunk,
+};
 pub(crate) use self::peers::PeerBook;
 pub(crate) use self::receiver::{Received, SnapshotReceiver};
 use crate::codec;

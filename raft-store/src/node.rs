@@ -24,9 +24,7 @@ use crate::network::{
 use crate::snapshot::SnapshotFolder;
 use crate::state_machine::StateMachine;
 use crate::status::{Heard, Status, Watcher};
-use crate::types::{
-    Class, Machine, Member, Peer, RaftConfig, Transport, TypeConfig,
-};
+use crate::types::{Class, Machine, Member, Peer, RaftConfig, Transport, TypeConfig};
 
 /// Below the data directory.
 const LOG_FOLDER: &str = "raft";
@@ -95,15 +93,18 @@ impl RaftNode {
             append_ttl: Duration::from_millis(config.election_ms_max),
             transfers: Arc::default(),
         };
-        let raft =
-            match Raft::new(raft_id, settings, network.clone(), log.clone(), machine).await {
-                Ok(raft) => raft,
-                Err(fatal) => {
-                    log.close().await;
-                    let reason = fatal.to_string();
-                    return Err(Error::Restore { path: dir.to_path_buf(), reason });
-                }
-            };
+        let raft = match Raft::new(raft_id, settings, network.clone(), log.clone(), machine).await {
+            Ok(raft) => raft,
+            Err(fatal) => {
+                log.close().await;
+                let reason = fatal.to_string();
+                return Err(Error::Restore { path: dir.to_path_buf(), reason });
+            }
+        };
+        // openraft publishes its first metrics before it answers anything.
+        raft.with_raft_state(|_| ())
+            .await
+            .map_err(|fatal| Error::Stopped { reason: fatal.to_string() })?;
         let heard = Heard::default();
         let watcher = Watcher {
             metrics: raft.metrics(),
@@ -148,20 +149,16 @@ impl RaftNode {
     /// The answer goes back as the result of the sender's [`Transport::call`]. An error means that
     /// the message is not one of this version's.
     pub async fn serve(&self, class: Class, body: Bytes) -> Result<Bytes, Error> {
-        let Envelope { from, to, request } = codec::decode(&body).map_err(|e| Error::Message {
-            bytes: body.len(),
-            reason: e.to_string(),
-        })?;
+        let Envelope { from, to, request } = codec::decode(&body)
+            .map_err(|e| Error::Message { bytes: body.len(), reason: e.to_string() })?;
         let reply = if to == self.inner.raft_id {
             self.answer(from, request).await
         } else {
             tracing::debug!(from, to, class = class.name(), "a message for another Raft node");
             Reply::Refused(Refusal::WrongNode { raft_id: self.inner.raft_id })
         };
-        let reply = codec::encode(&reply).map_err(|e| Error::Message {
-            bytes: body.len(),
-            reason: e.to_string(),
-        })?;
+        let reply = codec::encode(&reply)
+            .map_err(|e| Error::Message { bytes: body.len(), reason: e.to_string() })?;
         Ok(Bytes::from(reply))
     }
 
@@ -182,9 +179,7 @@ impl RaftNode {
                 .map_err(RaftError::Fatal),
             Request::ReadIndex => return Reply::ReadIndex(self.read_index().await),
         };
-        reply.unwrap_or_else(|error| {
-            Reply::Refused(Refusal::Stopped { reason: error.to_string() })
-        })
+        reply.unwrap_or_else(|error| Reply::Refused(Refusal::Stopped { reason: error.to_string() }))
     }
 
     /// Only the leader of the newest term is answered otherwise than with a higher vote.
@@ -216,9 +211,7 @@ impl RaftNode {
             Ok(Received::Whole(snapshot)) => {
                 match raft.install_full_snapshot(vote, snapshot).await {
                     Ok(response) => Reply::Snapshot(ChunkReply::Done(response)),
-                    Err(fatal) => {
-                        Reply::Refused(Refusal::Stopped { reason: fatal.to_string() })
-                    }
+                    Err(fatal) => Reply::Refused(Refusal::Stopped { reason: fatal.to_string() }),
                 }
             }
             Err(reason) => Reply::Refused(Refusal::Chunk { reason }),

@@ -48,7 +48,11 @@ impl SnapshotFolder {
     }
 
     /// Writes a snapshot and returns its path when it is on disk under its name.
-    pub(crate) async fn save(self: &Arc<Self>, meta: SnapshotMeta, body: Bytes) -> io::Result<PathBuf> {
+    pub(crate) async fn save(
+        self: &Arc<Self>,
+        meta: SnapshotMeta,
+        body: Bytes,
+    ) -> io::Result<PathBuf> {
         let folder = self.clone();
         tokio::task::spawn_blocking(move || folder.write(&meta, &body))
             .await
@@ -187,5 +191,7 @@ fn crc32(sum: u32, bytes: &[u8]) -> u32 {
         }
         table
     };
-    !bytes.iter().fold(!sum, |sum, byte| TABLE[((sum ^ u32::from(*byte)) & 0xFF) as usize] ^ sum >> 8)
+    !bytes
+        .iter()
+        .fold(!sum, |sum, byte| TABLE[((sum ^ u32::from(*byte)) & 0xFF) as usize] ^ sum >> 8)
 }

@@ -116,9 +116,7 @@ pub(super) fn start(database: Arc<Database>) -> io::Result<WriteQueue> {
     let (sender, receiver) = channel();
     let flushed = Arc::new(AtomicU64::new(0));
     let writer = Writer { database: Some(database), flushed: flushed.clone(), failed: None };
-    std::thread::Builder::new()
-        .name("raft-log".to_owned())
-        .spawn(move || writer.run(&receiver))?;
+    std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer.run(&receiver))?;
     Ok(WriteQueue {
         room: Arc::new(Semaphore::new(QUEUE_MAX)),
         sender: Arc::new(Mutex::new(sender)),

@@ -71,10 +71,16 @@ pub(crate) enum ReadIndex {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Refusal {
     /// Another node answers at this address now.
-    WrongNode { raft_id: u64 },
-    Stopped { reason: String },
+    WrongNode {
+        raft_id: u64,
+    },
+    Stopped {
+        reason: String,
+    },
     /// A piece of a snapshot that does not follow the last one.
-    Chunk { reason: String },
+    Chunk {
+        reason: String,
+    },
 }
 
 impl Refusal {

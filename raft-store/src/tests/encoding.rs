@@ -43,12 +43,18 @@ fn request(request: Request) -> Envelope {
 
 #[test]
 fn rows_of_the_log() {
-    check(&log_id(), "?");
-    check(&Vote::new(3, 7), "?");
-    check(&Vote::new_committed(3, 7), "?");
-    check(&Entry { log_id: log_id(), payload: EntryPayload::Blank }, "?");
-    check(&Entry { log_id: log_id(), payload: EntryPayload::Normal(payload()) }, "?");
-    check(&Entry { log_id: log_id(), payload: EntryPayload::Membership(membership()) }, "?");
+    check(&log_id(), "0103fb2c01");
+    check(&Vote::new(3, 7), "0103010700");
+    check(&Vote::new_committed(3, 7), "0103010701");
+    check(&Entry { log_id: log_id(), payload: EntryPayload::Blank }, "0103fb2c0100");
+    check(
+        &Entry { log_id: log_id(), payload: EntryPayload::Normal(payload()) },
+        "0103fb2c0101026162",
+    );
+    check(
+        &Entry { log_id: log_id(), payload: EntryPayload::Membership(membership()) },
+        "0103fb2c0102010107010703683a31",
+    );
 }
 
 #[test]
@@ -66,10 +72,13 @@ fn requests() {
             entries,
             leader_commit: Some(log_id()),
         })),
-        "?",
+        "0101020003010701000103fb2c01010261620103fb2c01",
     );
-    check(&request(Request::Vote(VoteRequest::new(vote, Some(log_id())))), "?");
-    check(&request(Request::PreVote(VoteRequest::new(vote, None))), "?");
+    check(
+        &request(Request::Vote(VoteRequest::new(vote, Some(log_id())))),
+        "01010201030107010103fb2c0100",
+    );
+    check(&request(Request::PreVote(VoteRequest::new(vote, None))), "01010202030107010000");
     check(
         &request(Request::Snapshot(Box::new(SnapshotChunk {
             vote,
@@ -79,28 +88,34 @@ fn requests() {
             total: 6,
             data: payload(),
         }))),
-        "?",
+        "01010203030107010103fb2c010103fb2c01010107010703683a3100040506026162",
     );
-    check(&request(Request::TransferLeader(TransferLeaderRequest::new(vote, 2, None))), "?");
-    check(&request(Request::ReadIndex), "?");
+    check(
+        &request(Request::TransferLeader(TransferLeaderRequest::new(vote, 2, None))),
+        "01010204030107010200",
+    );
+    check(&request(Request::ReadIndex), "01010205");
 }
 
 #[test]
 fn replies() {
     let vote = Vote::new(3, 7);
-    check(&Reply::Append(AppendEntriesResponse::Success), "?");
-    check(&Reply::Append(AppendEntriesResponse::PartialSuccess(Some(log_id()))), "?");
-    check(&Reply::Append(AppendEntriesResponse::Conflict), "?");
-    check(&Reply::Append(AppendEntriesResponse::HigherVote(vote)), "?");
-    check(&Reply::Vote(VoteResponse::new(vote, None, true)), "?");
-    check(&Reply::Snapshot(ChunkReply::More { offset: 9 }), "?");
-    check(&Reply::Snapshot(ChunkReply::Done(SnapshotResponse::new(vote))), "?");
-    check(&Reply::TransferLeader(Ok(())), "?");
-    check(&Reply::ReadIndex(ReadIndex::At(300)), "?");
+    check(&Reply::Append(AppendEntriesResponse::Success), "010000");
+    check(
+        &Reply::Append(AppendEntriesResponse::PartialSuccess(Some(log_id()))),
+        "0100010103fb2c01",
+    );
+    check(&Reply::Append(AppendEntriesResponse::Conflict), "010002");
+    check(&Reply::Append(AppendEntriesResponse::HigherVote(vote)), "01000303010700");
+    check(&Reply::Vote(VoteResponse::new(vote, None, true)), "0101030107000100");
+    check(&Reply::Snapshot(ChunkReply::More { offset: 9 }), "01020009");
+    check(&Reply::Snapshot(ChunkReply::Done(SnapshotResponse::new(vote))), "01020103010700");
+    check(&Reply::TransferLeader(Ok(())), "010300");
+    check(&Reply::ReadIndex(ReadIndex::At(300)), "010400fb2c01");
     let leader = Some(Peer { raft_id: 7, address: "h:1".to_owned() });
-    check(&Reply::ReadIndex(ReadIndex::NotLeader { leader }), "?");
-    check(&Reply::ReadIndex(ReadIndex::NoQuorum), "?");
-    check(&Reply::Refused(Refusal::WrongNode { raft_id: 7 }), "?");
+    check(&Reply::ReadIndex(ReadIndex::NotLeader { leader }), "010401010703683a31");
+    check(&Reply::ReadIndex(ReadIndex::NoQuorum), "010402");
+    check(&Reply::Refused(Refusal::WrongNode { raft_id: 7 }), "01050007");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,12 +16,18 @@ const WAIT: Duration = Duration::from_secs(60);
 /// What a machine applied: index and payload, the log's own entries left out.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Journal {
-    entries: Arc<Mutex<Vec<(u64, Vec<u8>)>>>,
+    entries: Arc<Mutex<Entries>>,
 }
 
+type Entries = Vec<(u64, Vec<u8>)>;
+
 impl Journal {
+    fn hold(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap()
+    }
+
     pub(super) fn payloads(&self) -> Vec<Vec<u8>> {
-        self.entries.lock().unwrap().iter().map(|(_, payload)| payload.clone()).collect()
+        self.hold().iter().map(|(_, payload)| payload.clone()).collect()
     }
 
     pub(super) fn texts(&self) -> Vec<String> {
@@ -31,7 +37,7 @@ impl Journal {
 
 impl Machine for Journal {
     fn apply(&mut self, index: u64, payload: &[u8]) -> Vec<u8> {
-        let mut entries = self.entries.lock().unwrap();
+        let mut entries = self.hold();
         assert!(entries.last().is_none_or(|(last, _)| *last < index), "index moves on");
         if !payload.is_empty() {
             entries.push((index, payload.to_vec()));
@@ -40,14 +46,13 @@ impl Machine for Journal {
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        crate::codec::encode(&*self.entries.lock().unwrap()).unwrap()
+        crate::codec::encode(&*self.hold()).unwrap()
     }
 
     fn restore(&mut self, index: u64, snapshot: &[u8]) -> Result<(), String> {
-        let entries: Vec<(u64, Vec<u8>)> =
-            crate::codec::decode(snapshot).map_err(|e| e.to_string())?;
+        let entries: Entries = crate::codec::decode(snapshot).map_err(|e| e.to_string())?;
         assert!(entries.last().is_none_or(|(last, _)| *last <= index));
-        *self.entries.lock().unwrap() = entries;
+        *self.hold() = entries;
         Ok(())
     }
 }
@@ -200,11 +205,11 @@ impl Cluster {
         .expect("a leader")
     }
 
-    /// Waits until every open node has applied what the leader has.
+    /// Waits until every open node has applied everything that was acknowledged.
     pub(super) async fn level(&self) {
-        let index = self.leader().await.status().last_applied;
+        self.leader().await;
         for node in self.nodes.values() {
-            until(node, |status| status.last_applied >= index).await;
+            node.read_barrier().await.unwrap();
         }
     }
 }

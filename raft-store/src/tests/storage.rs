@@ -68,7 +68,9 @@ async fn reopen(cluster: &mut Cluster) -> RaftNode {
                 log.close().await;
                 return cluster.open(1).await;
             }
-            Err(Error::InUse { .. }) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            Err(Error::InUse { .. }) => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await
+            }
             Err(other) => panic!("{other}"),
         }
     }
