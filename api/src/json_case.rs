@@ -80,6 +80,45 @@ fn is_absent(value: &Value, shape: Option<&Shape>) -> bool {
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    /// JSON whose keys are often, in some case, those of a service's spec.
+    fn json() -> impl Strategy<Value = Value> {
+        let key = prop_oneof![
+            "[Nn]ame|[Ll]abels|[Mm]ode|[Rr]eplicated|[Pp]orts|[Ee]ndpoint[Ss]pec|[Nn]etworks",
+            "[Tt]ask[Tt]emplate|[Cc]ontainer[Ss]pec|TTY|tty|[Mm]ounts|[a-z]{1,3}",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u32>().prop_map(Value::from),
+            "[a-z]{0,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 64, 6, move |inner| {
+            let map = prop::collection::btree_map(key.clone(), inner.clone(), 0..6);
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(Value::from),
+                map.prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn mending_twice_changes_nothing(mut value in json()) {
+            mend(&mut value, &SERVICE_SPEC);
+            let once = value.clone();
+            mend(&mut value, &SERVICE_SPEC);
+            prop_assert_eq!(value, once);
+        }
+
+        #[test]
+        fn labels_are_never_changed(labels in json()) {
+            let mut value = serde_json::json!({ "labels": labels.clone() });
+            mend(&mut value, &SERVICE_SPEC);
+            prop_assert_eq!(value.get("Labels").cloned().unwrap_or(Value::Null), labels);
+        }
+    }
 
     fn check(text: &str, shape: &Shape, expected: &Expect) {
         let mut value: Value = serde_json::from_str(text).unwrap();

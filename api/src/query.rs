@@ -77,14 +77,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 }
 
 /// Reads a JSON body, mends key case and `null` by `shape`, and makes a `T` of it.
-pub(crate) async fn read_json<T: DeserializeOwned>(
-    body: Body,
-    shape: &Shape,
-) -> Result<T, ApiError> {
-    decode(&read_bytes(body).await?, shape)
+pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8], shape: &Shape) -> Result<T, ApiError> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
+    }
+    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| invalid(&error))?;
+    mend(&mut value, shape);
+    from_value(value)
 }
 
-async fn read_bytes(body: Body) -> Result<Bytes, ApiError> {
+/// Reads a whole body within the limit.
+pub(crate) async fn read_bytes(body: Body) -> Result<Bytes, ApiError> {
     axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| {
         let error = error.into_inner();
         if error.is::<http_body_util::LengthLimitError>() {
@@ -102,15 +105,6 @@ pub(crate) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, ApiErro
 
 fn invalid(error: &serde_json::Error) -> ApiError {
     ApiError::bad_request(format!("invalid JSON: {error}"))
-}
-
-fn decode<T: DeserializeOwned>(bytes: &[u8], shape: &Shape) -> Result<T, ApiError> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
-    }
-    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| invalid(&error))?;
-    mend(&mut value, shape);
-    from_value(value)
 }
 
 #[cfg(test)]
@@ -145,7 +139,7 @@ mod tests {
     #[test]
     fn malformed_json_is_400_with_the_parsers_words() {
         let shape = Shape::Leaf;
-        let message = |bytes: &[u8]| decode::<Value>(bytes, &shape).unwrap_err().message;
+        let message = |bytes: &[u8]| read_json::<Value>(bytes, &shape).unwrap_err().message;
         assert_eq!(message(b" "), "invalid JSON: got EOF while reading request body");
         assert_eq!(
             message(b"{\"a\":"),

@@ -4,7 +4,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +16,7 @@ use crate::control_plane::{ControlPlane, Local, LocalNodeState};
 use crate::docker::{events, logs, networks, nodes, secrets, services, swarm, system, tasks};
 use crate::error::ApiError;
 use crate::native;
+use crate::query::read_bytes;
 
 /// The API version that is spoken.
 pub const API_VERSION: &str = "1.44";
@@ -35,6 +37,8 @@ pub fn router(plane: Arc<dyn ControlPlane>) -> Router {
         .merge(native_routes())
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
+        // The limit is kept where the body is read.
+        .layer(DefaultBodyLimit::disable())
         .with_state(Arc::clone(&plane));
     Router::new().fallback(enter).with_state(Entrance { plane, inner })
 }
@@ -95,22 +99,28 @@ struct Entrance {
 }
 
 /// Takes the version off the path, then routes: axum's layers run after routing, so this cannot
-/// be one of them.
-async fn enter(State(entrance): State<Entrance>, mut request: Request) -> Response {
+/// be one of them. The body is read first whatever becomes of the request, because a connection
+/// is closed after an answer to a body that was not read, and the client that still writes it
+/// would see a broken pipe and not the answer.
+async fn enter(State(entrance): State<Entrance>, request: Request) -> Response {
     let local = entrance.plane.local();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let answered = match without_version(request.uri()) {
-        Ok(uri) => {
-            *request.uri_mut() = uri;
-            match entrance.inner.oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            }
-        }
+    let answered = match prepared(request).await {
+        Ok(request) => match entrance.inner.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
         Err(error) => error.into_response(),
     };
     tracing::debug!(%method, path, status = answered.status().as_u16(), "answered a request");
     with_headers(answered, &local)
+}
+
+async fn prepared(request: Request) -> Result<Request, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let bytes = read_bytes(body).await?;
+    parts.uri = without_version(&parts.uri)?;
+    Ok(Request::from_parts(parts, Body::from(bytes)))
 }
 
 fn without_version(uri: &Uri) -> Result<Uri, ApiError> {

@@ -1,7 +1,7 @@
 //! `/networks`. A worker, and a node outside a cluster, show the networks present on them.
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -85,8 +85,8 @@ pub(crate) async fn inspect(
 }
 
 /// `POST /networks/create`.
-pub(crate) async fn create(State(plane): Plane, body: Body) -> Result<Response, ApiError> {
-    let value: Value = read_json(body, &NETWORK_CREATE).await?;
+pub(crate) async fn create(State(plane): Plane, body: Bytes) -> Result<Response, ApiError> {
+    let value: Value = read_json(&body, &NETWORK_CREATE)?;
     let spec: NetworkSpec = from_value(checked(value)?)?;
     check_manager(plane.as_ref())?;
     let answer = plane.request(Request::CreateNetwork { spec: Box::new(spec) }).await?;

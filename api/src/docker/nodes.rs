@@ -1,7 +1,7 @@
 //! `/nodes`.
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use cluster::object::Node;
@@ -49,11 +49,11 @@ pub(crate) async fn update(
     State(plane): Plane,
     id: Id,
     params: Params,
-    body: Body,
+    body: Bytes,
 ) -> Result<(), ApiError> {
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let version = Revision(params.version("node")?);
-    let spec: NodeSpec = read_json(body, &NODE_SPEC).await?;
+    let spec: NodeSpec = read_json(&body, &NODE_SPEC)?;
     let found = snapshot.state.find_node(&id)?;
     let request = Request::UpdateNode { id: found.id, version, spec: Box::new(spec) };
     plane.request(request).await.map(drop)

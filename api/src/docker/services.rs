@@ -1,7 +1,7 @@
 //! `/services`.
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +11,7 @@ use cluster::spec::{ServiceMode, ServiceSpec};
 use cluster::time::Revision;
 use serde_json::{Value, json};
 
-use super::wire::service::{ServiceView, counts, service};
+use super::wire::service::{ServiceView, counts, service, strip_defaults};
 use super::{check_manager, cluster_state};
 use crate::error::ApiError;
 use crate::filters::Filters;
@@ -53,9 +53,9 @@ pub(crate) async fn inspect(
 }
 
 /// `POST /services/create`.
-pub(crate) async fn create(State(plane): Plane, body: Body) -> Result<Response, ApiError> {
+pub(crate) async fn create(State(plane): Plane, body: Bytes) -> Result<Response, ApiError> {
     check_manager(plane.as_ref())?;
-    let spec = read_spec(body).await?;
+    let spec: ServiceSpec = from_value(checked(read_json(&body, &SERVICE_SPEC)?)?)?;
     let answer = plane.request(Request::CreateService { spec: Box::new(spec) }).await?;
     let Answer::Service { id, warnings } = answer else { return Err(strange(&answer)) };
     let body = json!({ "ID": id.to_string(), "Warnings": listed(warnings) });
@@ -67,16 +67,19 @@ pub(crate) async fn update(
     State(plane): Plane,
     id: Id,
     params: Params,
-    body: Body,
+    body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let version = Revision(params.version("service")?);
-    let id = snapshot.state.find_service(&id)?.id;
+    let found = snapshot.state.find_service(&id)?;
+    let id = found.id;
     let request = match params.text("rollback") {
         // A client may send the old spec along; it is not read.
         "previous" => Request::RollbackService { id, version },
         "" | "none" => {
-            let spec = Box::new(read_spec(body).await?);
+            let mut value = checked(read_json(&body, &SERVICE_SPEC)?)?;
+            strip_defaults(&mut value, &found.spec);
+            let spec = Box::new(from_value(value)?);
             Request::UpdateService { id, version, spec }
         }
         other => {
@@ -118,11 +121,6 @@ fn matches(filters: &Filters, service: &Service) -> bool {
         && filters.exact("mode", mode)
         && filters.exact("runtime", "container")
         && filters.labels("label", &service.spec.labels)
-}
-
-async fn read_spec(body: Body) -> Result<ServiceSpec, ApiError> {
-    let value: Value = read_json(body, &SERVICE_SPEC).await?;
-    from_value(checked(value)?)
 }
 
 /// Refuses what Docker has and Skein has not, by name, before the types see it.

@@ -1,7 +1,7 @@
 //! `/swarm`: the cluster itself, and this node's membership.
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use cluster::net::Subnet;
@@ -64,8 +64,8 @@ pub(crate) async fn inspect(State(plane): Plane, params: Params) -> Result<Respo
 }
 
 /// `POST /swarm/init`: answers the node's id as a bare JSON string.
-pub(crate) async fn init(State(plane): Plane, body: Body) -> Result<Json<String>, ApiError> {
-    let body: InitBody = read_json(body, &INIT).await?;
+pub(crate) async fn init(State(plane): Plane, body: Bytes) -> Result<Json<String>, ApiError> {
+    let body: InitBody = read_json(&body, &INIT)?;
     let request = init_request(body)?;
     if plane.local().state != LocalNodeState::Inactive && !request.force_new_cluster {
         return Err(ApiError::already_member());
@@ -75,8 +75,8 @@ pub(crate) async fn init(State(plane): Plane, body: Body) -> Result<Json<String>
 }
 
 /// `POST /swarm/join`.
-pub(crate) async fn join(State(plane): Plane, body: Body) -> Result<(), ApiError> {
-    let body: JoinBody = read_json(body, &JOIN).await?;
+pub(crate) async fn join(State(plane): Plane, body: Bytes) -> Result<(), ApiError> {
+    let body: JoinBody = read_json(&body, &JOIN)?;
     if plane.local().state != LocalNodeState::Inactive {
         return Err(ApiError::already_member());
     }
@@ -95,11 +95,11 @@ pub(crate) async fn leave(State(plane): Plane, params: Params) -> Result<(), Api
 pub(crate) async fn update(
     State(plane): Plane,
     params: Params,
-    body: Body,
+    body: Bytes,
 ) -> Result<(), ApiError> {
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let version = Revision(params.version("swarm")?);
-    let spec: ClusterSpec = read_json(body, &CLUSTER_SPEC).await?;
+    let spec: ClusterSpec = read_json(&body, &CLUSTER_SPEC)?;
     refuse_autolock(&spec)?;
     refuse_ca_rotation(&spec, &cluster_of(&snapshot)?.spec)?;
     let request = UpdateClusterRequest {
@@ -118,8 +118,8 @@ pub(crate) async fn unlock_key(State(plane): Plane) -> Result<Json<Value>, ApiEr
 }
 
 /// `POST /swarm/unlock`: managers are never locked.
-pub(crate) async fn unlock(State(plane): Plane, body: Body) -> Result<(), ApiError> {
-    let body: UnlockBody = read_json(body, &UNLOCK).await?;
+pub(crate) async fn unlock(State(plane): Plane, body: Bytes) -> Result<(), ApiError> {
+    let body: UnlockBody = read_json(&body, &UNLOCK)?;
     if body.unlock_key.is_empty() {
         return Err(ApiError::bad_request("unlock key is empty: give the key of `unlock-key`"));
     }

@@ -37,6 +37,7 @@ pub(crate) struct Fake {
 
 struct Inner {
     state: State,
+    has_quorum: bool,
     seed: u128,
     local: Local,
 }
@@ -44,7 +45,7 @@ struct Inner {
 impl Fake {
     /// A node of no cluster.
     pub(crate) fn outside() -> Arc<Self> {
-        let inner = Inner { state: State::default(), seed: 1, local: local() };
+        let inner = Inner { state: State::default(), has_quorum: true, seed: 1, local: local() };
         Arc::new(Self { inner: Mutex::new(inner), changes: watch::Sender::new(Arc::default()) })
     }
 
@@ -70,6 +71,11 @@ impl Fake {
     /// Changes what the node says of itself.
     pub(crate) fn with_local(&self, change: impl FnOnce(&mut Local)) {
         change(&mut self.locked().local);
+    }
+
+    /// From now on reads that must be linearizable fail.
+    pub(crate) fn lose_quorum(&self) {
+        self.locked().has_quorum = false;
     }
 
     fn locked(&self) -> MutexGuard<'_, Inner> {
@@ -179,8 +185,12 @@ fn first_node() -> JoinNode {
 
 #[async_trait]
 impl ControlPlane for Fake {
-    async fn state(&self, _consistency: Consistency) -> Result<Snapshot, ApiError> {
-        let state = Arc::new(self.locked().state.clone());
+    async fn state(&self, consistency: Consistency) -> Result<Snapshot, ApiError> {
+        let inner = self.locked();
+        if consistency == Consistency::Linearizable && !inner.has_quorum {
+            return Err(ApiError::unavailable("no quorum: 1 of 3 managers is reachable"));
+        }
+        let state = Arc::new(inner.state.clone());
         Ok(Snapshot { state, leader: Some(NODE), unreachable: Vec::new() })
     }
 

@@ -6,8 +6,10 @@
 use cluster::id::ID_CHARS;
 
 mod cli;
+mod client;
 mod fake;
 mod routes;
+mod workload;
 
 /// Puts `<id 1>`, `<id 2>` … for ids, so that goldens do not depend on how ids are drawn. The CLI
 /// also prints their first twelve characters.

@@ -1,90 +1,16 @@
-//! Requests and answers, byte for byte where clients depend on them.
+//! The node, the cluster, its nodes and networks: requests and answers, byte for byte where
+//! clients depend on them.
 
-use std::sync::Arc;
-
-use api::{ControlPlane, LocalNodeState};
-use axum::Router;
+use api::LocalNodeState;
 use axum::body::Body;
-use axum::http::{Request, Response, header};
-use expect_test::{Expect, ExpectFile, expect, expect_file};
+use axum::http::header;
+use expect_test::{expect, expect_file};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
+use crate::client::{
+    call, check, check_file, encode, get, manager, message, router, send, with_web,
+};
 use crate::fake::Fake;
-use crate::without_ids;
-
-async fn send(router: &Router, method: &str, uri: &str, body: Body) -> Response<Body> {
-    let request = Request::builder().method(method).uri(uri).body(body).unwrap();
-    router.clone().oneshot(request).await.unwrap()
-}
-
-/// Status and body, JSON made pretty.
-async fn call(router: &Router, method: &str, uri: &str, body: Value) -> (u16, String) {
-    let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-    let response = send(router, method, uri, body).await;
-    let status = response.status().as_u16();
-    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
-    let text = match serde_json::from_slice::<Value>(&bytes) {
-        Ok(value) => serde_json::to_string_pretty(&value).unwrap(),
-        Err(_not_json) => String::from_utf8_lossy(&bytes).into_owned(),
-    };
-    (status, text)
-}
-
-async fn check(router: &Router, request: (&str, &str, Value), expected: Expect) {
-    let (method, uri, body) = request;
-    let (status, text) = call(router, method, uri, body).await;
-    expected.assert_eq(&without_ids(&format!("{status}\n{text}\n")));
-}
-
-async fn check_file(router: &Router, uri: &str, expected: ExpectFile) {
-    let (status, text) = call(router, "GET", uri, Value::Null).await;
-    assert_eq!(status, 200, "{uri}: {text}");
-    expected.assert_eq(&without_ids(&format!("{text}\n")));
-}
-
-async fn get(router: &Router, uri: &str) -> Value {
-    let (status, text) = call(router, "GET", uri, Value::Null).await;
-    assert_eq!(status, 200, "{uri}: {text}");
-    serde_json::from_str(&text).unwrap()
-}
-
-async fn message(router: &Router, method: &str, uri: &str, body: Value) -> (u16, String) {
-    let (status, text) = call(router, method, uri, body).await;
-    let value: Value = serde_json::from_str(&text).unwrap();
-    (status, value["message"].as_str().unwrap().to_owned())
-}
-
-fn router(fake: &Arc<Fake>) -> Router {
-    api::router(Arc::clone(fake) as Arc<dyn ControlPlane>)
-}
-
-async fn manager() -> (Arc<Fake>, Router) {
-    let fake = Fake::manager().await;
-    let router = router(&fake);
-    (fake, router)
-}
-
-/// A network `front` and a service `web` on it with two replicas and a published port.
-async fn with_web() -> Router {
-    let (_fake, router) = manager().await;
-    let network = json!({ "Name": "front", "Driver": "overlay" });
-    let (status, text) = call(&router, "POST", "/networks/create", network).await;
-    assert_eq!(status, 201, "{text}");
-    let service = json!({
-        "Name": "web",
-        "Labels": { "tier": "front" },
-        "TaskTemplate": {
-            "ContainerSpec": { "Image": "host:latest", "Command": ["/bin/server"] },
-            "Networks": [{ "Target": "front", "Aliases": ["www"] }],
-        },
-        "Mode": { "Replicated": { "Replicas": 2 } },
-        "EndpointSpec": { "Ports": [{ "TargetPort": 80, "PublishedPort": 3000 }] },
-    });
-    let (status, text) = call(&router, "POST", "/services/create", service).await;
-    assert_eq!(status, 201, "{text}");
-    router
-}
 
 #[tokio::test]
 async fn ping_tells_version_and_membership() {
@@ -297,151 +223,45 @@ async fn networks_are_filtered() {
 }
 
 #[tokio::test]
-async fn service_has_dockers_shape() {
-    let router = with_web().await;
-    check_file(&router, "/services/web", expect_file!["golden/service.json"]).await;
-    let full = get(&router, "/services/web?insertDefaults=true").await;
-    assert_eq!(full["Spec"]["UpdateConfig"]["Monitor"], json!(5_000_000_000_u64));
-    assert_eq!(full["Spec"]["TaskTemplate"]["RestartPolicy"]["Condition"], "any");
-    assert_eq!(full["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"], "host:latest");
-    let list = get(&router, "/services?status=true").await;
-    assert_eq!(
-        list[0]["ServiceStatus"],
-        json!({ "RunningTasks": 2, "DesiredTasks": 2, "CompletedTasks": 0 })
-    );
+async fn without_quorum_reads_say_so_and_stale_reads_work() {
+    let (fake, router) = manager().await;
+    fake.lose_quorum();
+    let expected = (503, "no quorum: 1 of 3 managers is reachable".to_owned());
+    assert_eq!(message(&router, "GET", "/nodes", Value::Null).await, expected);
+    let stale = get(&router, "/nodes?consistency=stale").await;
+    assert_eq!(stale.as_array().unwrap().len(), 1);
+    let info = get(&router, "/info").await;
+    assert_eq!(info["Swarm"]["Error"], expected.1);
+    assert_eq!(info["Swarm"]["Nodes"], 1);
+    let ready = call(&router, "GET", "/readyz", Value::Null).await;
+    assert_eq!(ready, (503, format!("{}\n", expected.1)));
 }
 
 #[tokio::test]
-async fn services_are_filtered() {
-    let router = with_web().await;
-    for (filters, count) in [
-        (r#"{"name":{"w":true}}"#, 1),
-        (r#"{"name":["api"]}"#, 0),
-        (r#"{"mode":["global"]}"#, 0),
-        (r#"{"mode":["replicated"]}"#, 1),
-        (r#"{"label":{"tier=front":true}}"#, 1),
-        (r#"{"label":{"tier=back":true}}"#, 0),
-        (r#"{"runtime":["container"]}"#, 1),
-    ] {
-        let list = get(&router, &format!("/services?filters={}", encode(filters))).await;
-        assert_eq!(list.as_array().unwrap().len(), count, "{filters}");
-    }
-}
-
-#[tokio::test]
-async fn service_updates_need_the_version_that_was_read() {
-    let router = with_web().await;
-    let web = get(&router, "/services/web").await;
-    let version = web["Version"]["Index"].as_u64().unwrap();
-    let uri = |version: u64| format!("/services/web/update?version={version}");
-    let mut spec = web["Spec"].clone();
-    spec["Mode"] = json!({ "replicated": { "replicas": 3 } });
-    check(
-        &router,
-        ("POST", &uri(version), spec.clone()),
-        expect![[r#"
-            200
-            {
-              "Warnings": null
-            }
-        "#]],
-    )
-    .await;
-    let after = get(&router, "/services/web").await;
-    assert_eq!(after["Spec"]["Mode"]["Replicated"]["Replicas"], 3);
-    let (status, text) = message(&router, "POST", &uri(version), spec).await;
-    assert_eq!(status, 409);
-    assert!(text.starts_with("update out of sequence"), "{text}");
-    let version = after["Version"]["Index"].as_u64().unwrap();
-    let rollback = format!("/services/web/update?rollback=previous&version={version}");
-    assert_eq!(call(&router, "POST", &rollback, Value::Null).await.0, 200);
-    let back = get(&router, "/services/web").await;
-    assert_eq!(back["Spec"]["Mode"]["Replicated"]["Replicas"], 2);
-}
-
-#[tokio::test]
-async fn what_a_client_wrote_comes_back() {
-    let (_fake, router) = manager().await;
-    let template = json!({
-        "ContainerSpec": {
-            "Image": "host",
-            "Labels": { "Image": "not a field" },
-            "Privileges": { "NoNewPrivileges": true },
-            "Sysctls": { "net.core.somaxconn": "1024" },
-            "Isolation": "default",
-        },
-        "Placement": { "Preferences": [{ "Spread": { "SpreadDescriptor": "node.labels.rack" } }] },
-        "LogDriver": { "Name": "json-file", "Options": { "max-file": "3" } },
-        "ForceUpdate": 0,
+async fn a_worker_shows_the_networks_on_it() {
+    let fake = Fake::outside();
+    let router = router(&fake);
+    fake.with_local(|local| {
+        local.state = LocalNodeState::Active;
+        local.networks = vec![api::LocalNetwork {
+            id: cluster::id::NetworkId(u128::MAX / 7),
+            name: "front".to_owned(),
+            vni: cluster::net::Vni::FIRST,
+            subnet: "10.0.1.0/24".parse().unwrap(),
+            gateway: [10, 0, 1, 1].into(),
+            internal: false,
+            ingress: false,
+        }];
     });
-    let spec = json!({ "Name": "kept", "TaskTemplate": template });
-    let (status, text) = call(&router, "POST", "/services/create", spec).await;
-    assert_eq!(status, 201, "{text}");
-    let back = get(&router, "/services/kept").await;
-    for (path, expected) in [
-        ("/ContainerSpec/Labels/Image", json!("not a field")),
-        ("/ContainerSpec/Privileges", template["ContainerSpec"]["Privileges"].clone()),
-        ("/ContainerSpec/Sysctls", template["ContainerSpec"]["Sysctls"].clone()),
-        ("/Placement/Preferences", template["Placement"]["Preferences"].clone()),
-        ("/LogDriver", template["LogDriver"].clone()),
-    ] {
-        assert_eq!(back["Spec"]["TaskTemplate"].pointer(path), Some(&expected), "{path}");
-    }
-}
-
-#[tokio::test]
-async fn task_has_dockers_shape() {
-    let router = with_web().await;
-    let list = get(&router, "/tasks?filters=%7B%22service%22:%5B%22web%22%5D%7D").await;
-    let first = list
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|task| task["Slot"] == 1)
-        .map(|task| task["ID"].as_str().unwrap().to_owned())
-        .unwrap();
-    check_file(&router, &format!("/tasks/{first}"), expect_file!["golden/task.json"]).await;
-}
-
-#[tokio::test]
-async fn tasks_are_filtered() {
-    let router = with_web().await;
-    for (filters, count) in [
-        (r#"{"service":{"web":true}}"#, 2),
-        (r#"{"service":{"web":true},"_up-to-date":{"true":true}}"#, 2),
-        (r#"{"_up-to-date":{"false":true}}"#, 0),
-        (r#"{"desired-state":["running"]}"#, 2),
-        (r#"{"desired-state":["shutdown"]}"#, 0),
-        (r#"{"node":["alpha"]}"#, 2),
-        (r#"{"name":["web.1."]}"#, 1),
-        (r#"{"label":["tier=front"]}"#, 2),
-        (r#"{"label":["tier=back"]}"#, 0),
-    ] {
-        let list = get(&router, &format!("/tasks?filters={}", encode(filters))).await;
-        assert_eq!(list.as_array().unwrap().len(), count, "{filters}");
-    }
-    for (filters, status, text) in [
-        (r#"{"node":["self"]}"#, 404, "node self not found"),
-        (r#"{"service":["x"]}"#, 404, "service x not found"),
-        (r#"{"desired-state":["up"]}"#, 400, "Invalid desired-state filter: 'up'"),
-        (r#"{"colour":["red"]}"#, 400, "Invalid filter 'colour'"),
-    ] {
-        let uri = format!("/tasks?filters={}", encode(filters));
-        assert_eq!(message(&router, "GET", &uri, Value::Null).await, (status, text.to_owned()));
-    }
-}
-
-#[tokio::test]
-async fn bad_bodies_are_refused() {
-    let (_fake, router) = manager().await;
-    let response = send(&router, "POST", "/services/create", Body::from("{\"Name\":")).await;
-    assert_eq!(response.status(), 400);
-    let large = Body::from(vec![b' '; api::BODY_BYTES_MAX + 1]);
-    let response = send(&router, "POST", "/services/create", large).await;
-    assert_eq!(response.status(), 413);
-    let wrong = json!({ "Name": 7 });
-    let expected = "invalid JSON: invalid type: integer `7`, expected a string".to_owned();
-    assert_eq!(message(&router, "POST", "/services/create", wrong).await, (400, expected));
+    let list = get(&router, "/networks").await;
+    assert_eq!(list[0]["Name"], "front");
+    assert_eq!(get(&router, "/networks/front").await, list[0]);
+    let id = list[0]["Id"].as_str().unwrap();
+    assert_eq!(get(&router, &format!("/networks/{}", &id[..8])).await, list[0]);
+    assert_eq!(list[0]["IPAM"]["Config"][0]["Subnet"], "10.0.1.0/24");
+    let none = format!("/networks?filters={}", encode(r#"{"name":["back"]}"#));
+    assert_eq!(get(&router, &none).await, json!([]));
+    assert_eq!(message(&router, "GET", "/networks/back", Value::Null).await.0, 404);
 }
 
 #[tokio::test]
@@ -464,71 +284,4 @@ async fn secrets_and_configs_do_not_exist() {
     let (status, text) = message(&router, "POST", "/secrets/create", json!({})).await;
     assert_eq!(status, 501);
     assert!(text.starts_with("POST /secrets/create: Skein does not manage secrets"), "{text}");
-}
-
-#[tokio::test]
-async fn events_tell_what_the_objects_tell() {
-    let router = with_web().await;
-    check(
-        &router,
-        ("GET", "/events?since=0&until=1", Value::Null),
-        expect![[r#"
-        200
-
-    "#]],
-    )
-    .await;
-    let filters = encode(r#"{"type":["service","network"],"event":["create"]}"#);
-    let uri = format!("/events?since=0&until=1763929349&filters={filters}");
-    check_file(&router, &uri, expect_file!["golden/events.txt"]).await;
-}
-
-#[tokio::test]
-async fn events_follow_the_state() {
-    use futures_util::StreamExt;
-    let (_fake, router) = manager().await;
-    let response = send(&router, "GET", "/events", Body::empty()).await;
-    let mut lines = response.into_body().into_data_stream();
-    let history = lines.next().await.unwrap().unwrap();
-    assert_eq!(history.len(), 0);
-    let network = json!({ "Name": "front", "Driver": "overlay" });
-    call(&router, "POST", "/networks/create", network).await;
-    let created: Value = serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap();
-    assert_eq!(
-        (&created["Type"], &created["Action"], &created["Actor"]["Attributes"]["name"]),
-        (&json!("network"), &json!("create"), &json!("front"))
-    );
-    call(&router, "DELETE", "/networks/front", Value::Null).await;
-    let removed: Value = serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap();
-    assert_eq!(removed["Action"], "remove");
-}
-
-#[tokio::test]
-async fn skeins_own_resources_are_passed_on() {
-    let (_fake, router) = manager().await;
-    assert_eq!(
-        get(&router, "/skein/v1/explain?from=a&to=b").await,
-        json!({ "topic": "Explain", "query": { "from": "a", "to": "b" } })
-    );
-    for (uri, status, text) in [
-        ("/skein/v1/debug/state", 200, "state\n"),
-        ("/metrics", 200, "skein_revision 7\n"),
-        ("/healthz", 200, "ok\n"),
-        ("/readyz", 200, "ready\n"),
-    ] {
-        let expected = (status, text.to_owned());
-        assert_eq!(call(&router, "GET", uri, Value::Null).await, expected, "{uri}");
-    }
-    assert_eq!(message(&router, "GET", "/skein/v1/nothing", Value::Null).await.0, 404);
-    assert_eq!(message(&router, "POST", "/skein/v1/plan", Value::Null).await.0, 404);
-    assert_eq!(get(&router, "/skein/v1/openapi.json").await["openapi"], "3.1.0");
-}
-
-/// Percent-encodes all but letters and digits.
-fn encode(text: &str) -> String {
-    let byte = |b: u8| match b {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(b).to_string(),
-        _ => format!("%{b:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }

@@ -101,6 +101,18 @@ fn base64_decode(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_parts_or_none(bytes: Vec<u8>) {
+            let body = base64_encode(&bytes);
+            let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+            let parts = parse_certificate(&pem);
+            prop_assert!(parts.is_none_or(|parts| parts.subject.len() < bytes.len()));
+            prop_assert_eq!(base64_decode(&body), Some(bytes));
+        }
+    }
 
     /// The example certificate of the Docker Engine API's description of `TLSInfo`.
     const EXAMPLE: &str = include_str!("../../../tests/docker/ca.pem");

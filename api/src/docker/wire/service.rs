@@ -93,7 +93,7 @@ pub(crate) fn service<'a>(
 ) -> ServiceView<'a> {
     let mut spec = serde_json::to_value(&service.spec).unwrap_or_default();
     if insert_defaults {
-        fill_defaults(&mut spec);
+        fill_absent(&mut spec, &defaults());
     }
     let virtual_ip = |(network, address): (&NetworkId, _)| VirtualIp {
         network_id: network.to_string(),
@@ -151,9 +151,30 @@ pub(crate) fn update_state(state: UpdateState) -> &'static str {
     }
 }
 
+/// Takes off a spec that a client writes the defaults that it was shown and that are not stored:
+/// docker-py reads with defaults, changes a field and writes all of it back, and a task must not
+/// be replaced because its spec now says what it meant before.
+pub(crate) fn strip_defaults(written: &mut Value, stored: &ServiceSpec) {
+    let stored = serde_json::to_value(stored).unwrap_or_default();
+    let mut shown = stored.clone();
+    fill_absent(&mut shown, &defaults());
+    strip(written, &stored, &shown);
+}
+
+fn strip(written: &mut Value, stored: &Value, shown: &Value) {
+    let (Value::Object(map), Value::Object(shown)) = (written, shown) else { return };
+    for (key, shown) in shown {
+        match (stored.get(key), map.get_mut(key)) {
+            (Some(stored), Some(written)) => strip(written, stored, shown),
+            (None, Some(written)) if written == shown => drop(map.remove(key)),
+            (_, _) => {}
+        }
+    }
+}
+
 /// Docker's defaults for what the client left out (swarmkit `defaults.Service`, as
 /// `docker service inspect` shows them).
-fn fill_defaults(spec: &mut Value) {
+fn defaults() -> Value {
     let update = json!({
         "Parallelism": 1,
         "FailureAction": "pause",
@@ -161,7 +182,7 @@ fn fill_defaults(spec: &mut Value) {
         "MaxFailureRatio": 0,
         "Order": "stop-first",
     });
-    let defaults = json!({
+    json!({
         "TaskTemplate": {
             "ContainerSpec": {
                 "StopGracePeriod": 10_000_000_000_u64,
@@ -177,8 +198,7 @@ fn fill_defaults(spec: &mut Value) {
         "UpdateConfig": update,
         "RollbackConfig": update,
         "EndpointSpec": { "Mode": "vip" },
-    });
-    fill_absent(spec, &defaults);
+    })
 }
 
 fn fill_absent(value: &mut Value, defaults: &Value) {
