@@ -6,6 +6,7 @@
 //! job for that thread.
 
 mod bulk;
+pub mod dns_server;
 pub mod drift;
 pub mod facts;
 pub mod kernel;

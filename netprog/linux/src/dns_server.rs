@@ -1,0 +1,257 @@
+//! The DNS server of one sandbox: hickory-server on sockets that the sandbox's supervisor opened.
+//!
+//! Names of the cluster come from a [`Resolver`], an immutable snapshot behind a swap; all others
+//! go to the host's resolvers through a shared [`Forwarder`]. The sockets stay open in the
+//! supervisor, so queries queue while the daemon is away and are answered when it is back.
+
+mod cache;
+mod forward;
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::id::TaskId;
+use hickory_server::Server;
+use hickory_server::net::runtime::Time;
+use hickory_server::proto::op::{Edns, Message, Metadata, OpCode, ResponseCode};
+use hickory_server::proto::rr::rdata::{A, AAAA, PTR, SRV};
+use hickory_server::proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
+use hickory_server::zone_handler::MessageResponseBuilder;
+
+pub use forward::{FORWARD_WAIT_MAX, Forwarder, MonotonicClock, Unanswered};
+
+/// Seconds for which a client may keep an answer about the cluster. Short: a task that moves is
+/// found anew soon, and a VIP does not move at all.
+pub const RECORD_TTL_SECONDS: u32 = 5;
+/// A client on TCP that asks nothing for so long is disconnected.
+const TCP_IDLE_MAX: Duration = Duration::from_secs(10);
+/// Answers that may wait to be read by one client on TCP.
+const TCP_ANSWERS_MAX: usize = 32;
+/// Largest UDP answer: what passes every link without fragments (DNS flag day 2020).
+const UDP_ANSWER_BYTES_MAX: u16 = 1232;
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// In lower case, without the dot at its end.
+    pub name: String,
+    /// Record type.
+    pub kind: Kind,
+}
+
+/// Record types that the cluster's names have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
+    /// The name of an address.
+    Ptr,
+    /// Ports.
+    Srv,
+    /// None of these: a known name has no such record.
+    Other,
+}
+
+/// What the cluster knows of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing: it is somebody else's name.
+    Unknown,
+    /// The records of the type asked for; if none, the name exists without one and is not
+    /// forwarded.
+    Known(Vec<Data>),
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// A or AAAA.
+    Address(IpAddr),
+    /// PTR.
+    Name(String),
+    /// SRV, with priority and weight 0.
+    Service {
+        /// Port.
+        port: u16,
+        /// Name of the host.
+        target: String,
+    },
+}
+
+/// Knows the cluster's names. Called for every query: it must neither block nor wait.
+pub trait Resolver: Send + Sync + 'static {
+    /// What `asker` may know of the name.
+    fn resolve(&self, asker: TaskId, question: &Question) -> Answer;
+}
+
+/// A running server; dropping it stops it and closes this process's copies of its sockets.
+pub struct DnsServer {
+    server: Server<Handler>,
+}
+
+impl DnsServer {
+    /// Serves queries of one sandbox from the calling runtime. `udp` and `tcp` are bound sockets,
+    /// the second one listening.
+    pub fn start(
+        asker: TaskId,
+        udp: OwnedFd,
+        tcp: OwnedFd,
+        resolver: Arc<dyn Resolver>,
+        forwarder: Arc<Forwarder>,
+    ) -> io::Result<Self> {
+        let udp = std::net::UdpSocket::from(udp);
+        udp.set_nonblocking(true)?;
+        let tcp = std::net::TcpListener::from(tcp);
+        tcp.set_nonblocking(true)?;
+        let mut server = Server::new(Handler { asker, resolver, forwarder });
+        server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
+        server.register_listener(
+            tokio::net::TcpListener::from_std(tcp)?,
+            TCP_IDLE_MAX,
+            TCP_ANSWERS_MAX,
+        );
+        Ok(Self { server })
+    }
+
+    /// Stops taking queries and waits for those under way.
+    pub async fn stop(mut self) {
+        if let Err(error) = self.server.shutdown_gracefully().await {
+            tracing::debug!(%error, "stop a DNS server");
+        }
+    }
+}
+
+struct Handler {
+    asker: TaskId,
+    resolver: Arc<dyn Resolver>,
+    forwarder: Arc<Forwarder>,
+}
+
+/// An answer before it is put on the wire.
+struct Reply {
+    code: ResponseCode,
+    authoritative: bool,
+    answers: Vec<Record>,
+    authorities: Vec<Record>,
+}
+
+impl Reply {
+    fn code(code: ResponseCode) -> Self {
+        Self { code, authoritative: false, answers: Vec::new(), authorities: Vec::new() }
+    }
+
+    fn known(answers: Vec<Record>) -> Self {
+        let code = ResponseCode::NoError;
+        Self { code, authoritative: true, answers, authorities: Vec::new() }
+    }
+}
+
+impl From<Message> for Reply {
+    fn from(message: Message) -> Self {
+        Self {
+            code: message.metadata.response_code,
+            authoritative: false,
+            answers: message.answers,
+            authorities: message.authorities,
+        }
+    }
+}
+
+impl Handler {
+    async fn reply(&self, request: &Request) -> Reply {
+        if request.metadata.op_code != OpCode::Query {
+            return Reply::code(ResponseCode::NotImp);
+        }
+        let [query] = request.queries.queries() else {
+            return Reply::code(ResponseCode::FormErr);
+        };
+        if query.query_class() != DNSClass::IN {
+            return Reply::code(ResponseCode::Refused);
+        }
+        let question = Question {
+            name: query.name().to_string().trim_end_matches('.').to_owned(),
+            kind: kind(query.query_type()),
+        };
+        match self.resolver.resolve(self.asker, &question) {
+            Answer::Known(found) => Reply::known(records(&query.original().name, found)),
+            Answer::Unknown => match self.forwarder.ask(query.original()).await {
+                Ok(message) => message.into(),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::debug!(task = %self.asker, name = question.name, error, "forward");
+                    Reply::code(ResponseCode::ServFail)
+                }
+            },
+        }
+    }
+}
+
+fn kind(kind: RecordType) -> Kind {
+    match kind {
+        RecordType::A => Kind::A,
+        RecordType::AAAA => Kind::Aaaa,
+        RecordType::PTR => Kind::Ptr,
+        RecordType::SRV => Kind::Srv,
+        _ => Kind::Other,
+    }
+}
+
+fn records(name: &Name, found: Vec<Data>) -> Vec<Record> {
+    let record = |data| {
+        let data = match data {
+            Data::Address(IpAddr::V4(address)) => RData::A(A(address)),
+            Data::Address(IpAddr::V6(address)) => RData::AAAA(AAAA(address)),
+            Data::Name(target) => RData::PTR(PTR(absolute(&target)?)),
+            Data::Service { port, target } => RData::SRV(SRV::new(0, 0, port, absolute(&target)?)),
+        };
+        Some(Record::from_rdata(name.clone(), RECORD_TTL_SECONDS, data))
+    };
+    found.into_iter().filter_map(record).collect()
+}
+
+/// A name that cannot be written as one (a label of more than 63 characters) is left out.
+fn absolute(name: &str) -> Option<Name> {
+    let mut name = Name::from_utf8(name).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}
+
+#[async_trait::async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        mut response_handle: R,
+    ) -> ResponseInfo {
+        let reply = self.reply(request).await;
+        let mut metadata = Metadata::response_from_request(&request.metadata);
+        metadata.response_code = reply.code;
+        metadata.authoritative = reply.authoritative;
+        metadata.recursion_available = true;
+        // Only who speaks EDNS gets more than 512 bytes by UDP (RFC 6891, section 7).
+        let edns = request.edns.as_ref().map(|_| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(request.max_payload().min(UDP_ANSWER_BYTES_MAX));
+            edns
+        });
+        let mut builder = MessageResponseBuilder::from_message_request(request);
+        if let Some(edns) = &edns {
+            builder.edns(edns);
+        }
+        let response = builder.build(metadata, &reply.answers, &reply.authorities, [], []);
+        match response_handle.send_response(response).await {
+            Ok(info) => info,
+            Err(error) => {
+                tracing::debug!(task = %self.asker, %error, "send a DNS answer");
+                let counts = Default::default();
+                ResponseInfo::from(hickory_server::proto::op::Header { metadata, counts })
+            }
+        }
+    }
+}
