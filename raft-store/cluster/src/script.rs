@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::draft::CHANGES_MAX;
 use crate::fixture::{NOW, description};
 use crate::id::{ClusterId, NodeId, TaskId};
 use crate::invariant;
@@ -72,13 +73,9 @@ impl World {
         if verb == "wait" {
             return self.wait(args[0].parse().unwrap());
         }
-        match self.request(verb, args) {
-            None => out.push_str(&format!("{line}: unknown command\n")),
-            Some(request) => {
-                if let Err(rejection) = self.ask(&request) {
-                    let _ = writeln!(out, "{:?}: {rejection}", rejection.code);
-                }
-            }
+        let answer = self.request(verb, args).and_then(|request| self.ask(&request));
+        if let Err(rejection) = answer {
+            let _ = writeln!(out, "{:?}: {rejection}", rejection.code);
         }
     }
 
@@ -86,8 +83,10 @@ impl World {
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Answer, Rejection> {
         self.seed += 1;
         let decision = decide(&self.state, request, self.seed, self.now)?;
+        let full = decision.transaction.changes.len() >= CHANGES_MAX;
         self.apply(&decision.transaction);
-        self.settle();
+        let rounds = self.settle();
+        assert!(full || rounds == 0, "one request, one commit: {request:?}");
         Ok(decision.answer)
     }
 
@@ -129,9 +128,9 @@ impl World {
         self.now = end;
     }
 
-    fn request(&self, verb: &str, args: &[&str]) -> Option<Request> {
-        let service = || self.state.find_service(args[0]).map(|s| (s.id, s.meta.version)).unwrap();
-        Some(match verb {
+    fn request(&self, verb: &str, args: &[&str]) -> Result<Request, Rejection> {
+        let service = || self.state.find_service(args[0]).map(|s| (s.id, s.meta.version));
+        Ok(match verb {
             "init" => Request::InitCluster(Box::new(InitCluster {
                 id: ClusterId(0xC1),
                 spec: ClusterSpec::default(),
@@ -151,7 +150,7 @@ impl World {
                 Request::JoinNode(Box::new(join(number, args[0], role, args)))
             }
             "history" => Request::UpdateCluster(Box::new(UpdateCluster {
-                version: self.state.cluster.as_ref()?.meta.version,
+                version: self.state.cluster.as_ref().map_or(Revision(0), |c| c.meta.version),
                 spec: {
                     let mut spec = ClusterSpec::default();
                     spec.orchestration.task_history_retention_limit = args[0].parse().ok();
@@ -162,7 +161,7 @@ impl World {
             })),
             "network" => Request::CreateNetwork { spec: Box::new(network_spec(args)) },
             "rm-network" => {
-                let id = self.state.find_network(args[0]).map(|network| network.id).unwrap();
+                let id = self.state.find_network(args[0])?.id;
                 Request::RemoveNetwork { id }
             }
             "service" => {
@@ -171,23 +170,23 @@ impl World {
                 Request::CreateService { spec: Box::new(spec) }
             }
             "update" => {
-                let (id, version) = service();
+                let (id, version) = service()?;
                 let mut spec = self.state.services[&id].spec.clone();
                 edit_service(&mut spec, &args[1..]);
                 Request::UpdateService { id, version, spec: Box::new(spec) }
             }
             "rollback" => {
-                let (id, version) = service();
+                let (id, version) = service()?;
                 Request::RollbackService { id, version }
             }
-            "rm-service" => Request::RemoveService { id: service().0 },
+            "rm-service" => Request::RemoveService { id: service()?.0 },
             "report" => self.report(args),
             _ => return self.node_request(verb, args),
         })
     }
 
-    fn node_request(&self, verb: &str, args: &[&str]) -> Option<Request> {
-        let node = self.state.find_node(args.first()?).unwrap();
+    fn node_request(&self, verb: &str, args: &[&str]) -> Result<Request, Rejection> {
+        let node = self.state.find_node(args[0])?;
         let id = node.id;
         let state = |state| Request::SetNodeState {
             id,
@@ -196,7 +195,7 @@ impl World {
             address: String::new(),
         };
         let mut spec = Box::new(node.spec.clone());
-        Some(match verb {
+        Ok(match verb {
             "ready" => state(NodeState::Ready),
             "down" => state(NodeState::Down),
             "leave" => Request::LeaveNode { id },
@@ -210,22 +209,24 @@ impl World {
                     "role" if args[1] == "worker" => spec.role = Role::Worker,
                     "role" => spec.role = Role::Manager,
                     _ => {
-                        let (key, value) = args[1].split_once('=')?;
+                        let (key, value) = args[1].split_once('=').unwrap_or((args[1], ""));
                         spec.labels.insert(key.to_owned(), value.to_owned());
                     }
                 }
                 Request::UpdateNode { id, version: node.meta.version, spec }
             }
-            _ => return None,
+            _ => return Err(Rejection::invalid(format!("unknown command {verb}"))),
         })
     }
 
     /// `report t3 failed`: its node says so.
     fn report(&self, args: &[&str]) -> Request {
         let named = |task: &&std::sync::Arc<Task>| format!("t{}", self.names[&task.id]) == args[0];
-        let task = self.state.tasks.values().find(named).unwrap();
-        let statuses = vec![(task.id, status(state_named(args[1])))];
-        Request::ReportTasks { node: task.node.unwrap(), statuses }
+        let task = self.state.tasks.values().find(named);
+        let statuses = task.map(|task| (task.id, status(state_named(args[1]))));
+        // A task that does not exist or has no node is a report from nowhere.
+        let node = task.and_then(|task| task.node).unwrap_or(NodeId(0));
+        Request::ReportTasks { node, statuses: statuses.into_iter().collect() }
     }
 
     /// All nodes that are up report what they were told: wanted tasks run, stopping ones stopped.

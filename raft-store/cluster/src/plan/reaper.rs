@@ -99,7 +99,8 @@ fn surplus(draft: &Draft<'_>, slot: Slot, tasks: &SlotTasks, limit: usize) -> Ve
     }
     let (removed, mut kept): (Vec<_>, Vec<_>) =
         tasks.over.iter().cloned().partition(|task| task.desired == TaskState::Remove);
-    kept.sort_by_key(|task| Reverse((task.meta.created_at, task.id)));
+    // Of those made in one millisecond the one that changed last is the newest.
+    kept.sort_by_key(|task| Reverse((task.meta.created_at, task.meta.version, task.id)));
     let room = limit.saturating_sub(tasks.occupants.len() + tasks.leaving.len());
     kept.into_iter().skip(room).chain(removed).collect()
 }

@@ -11,7 +11,6 @@ use crate::id::ServiceId;
 use crate::object::{Restarts, Service, Slot, Task, TaskState, UpdateState, UpdateStatus};
 use crate::plan::slots::{SlotTasks, create, retire, slots};
 use crate::spec::UpdateConfig;
-use crate::time::Timestamp;
 
 /// Docker's default of `Monitor`.
 const MONITOR_MS: u64 = 5_000;
@@ -51,10 +50,13 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
     let Some(status) = service.update_status.clone() else { return };
     let config = config(&service, &status);
     let slots = slots(draft.state(), id);
-    if let Some(failed) = failure(&service, &status, &config, &slots)
-        && stopped(draft, &service, &status, &config, failed)
-    {
-        return;
+    if let Some(failed) = failure(&service, &status, &config, &slots) {
+        match react(draft, &service, &status, &config, failed) {
+            Reaction::GoOn => {}
+            Reaction::Paused => return,
+            // A rollback begins with no failures of its own, so this happens once.
+            Reaction::GoneBack => return proceed(draft, id),
+        }
     }
     let start_first = config.order == "start-first";
     if start_first {
@@ -66,8 +68,8 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
         match settled_at(&service, tasks) {
             Settled::OutOfDate => {}
             Settled::Not => busy += 1,
-            Settled::Since(at) if draft.now().since_ms(at) < delay_ms => {
-                draft.wake_at(at.plus_ms(delay_ms));
+            Settled::Since(task) if draft.now().since_ms(task.status.at) < delay_ms => {
+                draft.wake_at(task.status.at.plus_ms(delay_ms));
                 busy += 1;
             }
             Settled::Since(_) | Settled::Done => {}
@@ -94,18 +96,18 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
 }
 
 /// How far a slot is.
-enum Settled {
+enum Settled<'a> {
     /// A task of another spec version stands for it alone.
     OutOfDate,
     /// On its way: its task is being stopped, made, moved or started.
     Not,
-    /// Its task of the present version has run since then.
-    Since(Timestamp),
+    /// This task of the present version has run since its status changed.
+    Since(&'a Task),
     /// Its task of the present version ended for good.
     Done,
 }
 
-fn settled_at(service: &Service, tasks: &SlotTasks) -> Settled {
+fn settled_at<'a>(service: &Service, tasks: &'a SlotTasks) -> Settled<'a> {
     let current = tasks.occupants.iter().find(|task| task.spec_version == service.spec_version);
     match current {
         None if tasks.occupants.is_empty() => {
@@ -117,7 +119,7 @@ fn settled_at(service: &Service, tasks: &SlotTasks) -> Settled {
         }
         None => Settled::OutOfDate,
         Some(task) if task.desired == TaskState::Complete => Settled::Done,
-        Some(task) if task.status.state == TaskState::Running => Settled::Since(task.status.at),
+        Some(task) if task.status.state == TaskState::Running => Settled::Since(task),
         Some(_) => Settled::Not,
     }
 }
@@ -154,9 +156,10 @@ fn complete(
         match settled_at(service, tasks) {
             Settled::OutOfDate | Settled::Not => return,
             Settled::Done => {}
-            // A task that ran before the update began is not watched.
-            Settled::Since(at) if at > status.started_at => {
-                watched_until = watched_until.max(at.plus_ms(monitor_ms(config)));
+            // A task that was there before the update began is not watched.
+            Settled::Since(task) if task.meta.created_at >= status.started_at => {
+                let until = task.status.at.plus_ms(monitor_ms(config));
+                watched_until = watched_until.max(until);
             }
             Settled::Since(_) => {}
         }
@@ -216,22 +219,28 @@ fn has_failed(
         && task.status.at.since_ms(started) <= monitor_ms(config)
 }
 
-/// Acts on a failure; whether the update is over by that.
-fn stopped(
+/// What follows from a failure.
+enum Reaction {
+    GoOn,
+    Paused,
+    GoneBack,
+}
+
+fn react(
     draft: &mut Draft<'_>,
     service: &Service,
     status: &UpdateStatus,
     config: &UpdateConfig,
     failed: &Task,
-) -> bool {
+) -> Reaction {
     let cause = format!("due to failure or early termination of task {}", failed.id);
     let back = status.state == UpdateState::RollbackStarted;
     match config.failure_action.as_str() {
-        "continue" => return false,
+        "continue" => return Reaction::GoOn,
         "rollback" if !back => {
             let message = format!("update rolled back {cause}");
             if go_back(draft, service.id, &message, false).is_ok() {
-                return true;
+                return Reaction::GoneBack;
             }
             // What the previous spec needs is gone: pausing is all that is left.
         }
@@ -248,7 +257,7 @@ fn stopped(
             status.message = format!("{what} paused {cause}");
         }
     });
-    true
+    Reaction::Paused
 }
 
 fn config(service: &Service, status: &UpdateStatus) -> UpdateConfig {
