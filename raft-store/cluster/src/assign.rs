@@ -182,3 +182,16 @@ fn assigned_network(network: &Network) -> AssignedNetwork {
         underlay_mtu: network.spec.options.get(MTU_OPTION).and_then(|mtu| mtu.parse().ok()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect_file;
+
+    use crate::script;
+
+    #[test]
+    fn assignment_story() {
+        let file = expect_file!["../testdata/assignment.script"];
+        file.assert_eq(&script::run(&file.data()));
+    }
+}

@@ -86,3 +86,82 @@ pub(crate) fn next_vni(state: &State) -> Option<Vni> {
     let mut all = Vni::FIRST.get()..=Vni::LAST.get();
     all.find_map(|number| Vni::try_from(number).ok().filter(|vni| !used.contains(vni)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fixture;
+    use crate::object::Attachment;
+    use crate::transaction::Object;
+
+    proptest! {
+        /// Goal: every address of a subnet but three is given out, each once.
+        /// Method: take addresses until there are none, from any starting place.
+        #[test]
+        fn all_addresses_once(length in 24..31_u8, start: u64, gateway in 1..3_u64) {
+            let mut network = fixture::network(3, "web", &format!("10.0.1.0/{length}"));
+            network.gateway = network.subnet.address(gateway).unwrap();
+            network.next_address = start;
+            let mut state = State::default();
+            state.put(Object::Network(Arc::new(network.clone()))).unwrap();
+            let mut given = BTreeSet::new();
+            while let Some((address, behind)) = next_address(&state, &network) {
+                prop_assert!(given.insert(address));
+                prop_assert!(network.subnet.contains(address) && address != network.gateway);
+                network.next_address = behind;
+                let held = Attachment { address, ..fixture::attachment(3, "10.0.1.1") };
+                let id = 100 + given.len() as u128;
+                state.put(Object::Task(Arc::new(fixture::task(id, 5, vec![held])))).unwrap();
+            }
+            prop_assert_eq!(given.len(), (1 << (32 - length)) - 3);
+        }
+
+        /// Goal: a chosen subnet lies in its pool and overlaps nothing; none is missed.
+        #[test]
+        fn free_subnets_are_found(used in proptest::collection::vec((0..16_u8, 24..29_u8), 0..12)) {
+            let pool: Subnet = "10.0.0.0/20".parse().unwrap();
+            let used: Vec<Subnet> = used
+                .iter()
+                .map(|(third, length)| {
+                    Subnet::holding(IpAddr::from([10, 0, *third, 0]), *length).unwrap()
+                })
+                .collect();
+            let thirds: BTreeSet<IpAddr> =
+                used.iter().map(|subnet| Subnet::holding(subnet.net().network(), 24).unwrap())
+                    .map(|subnet| subnet.net().network())
+                    .collect();
+            let found = free_within(pool, 24, &used);
+            prop_assert_eq!(found.is_some(), thirds.len() < 16);
+            if let Some(found) = found {
+                prop_assert!(pool.contains(found.net().network()));
+                prop_assert!(!used.iter().any(|other| other.overlaps(&found)));
+            }
+        }
+    }
+
+    #[test]
+    fn vnis_wrap_at_the_end_of_their_range() {
+        let mut state = State::default();
+        assert_eq!(next_vni(&state), Some(Vni::FIRST));
+        for (id, vni) in [(1, Vni::LAST.get()), (2, Vni::FIRST.get())] {
+            let mut network = fixture::network(id, "n", "10.0.1.0/24");
+            network.vni = vni.try_into().unwrap();
+            state.put(Object::Network(Arc::new(network))).unwrap();
+        }
+        assert_eq!(next_vni(&state).map(Vni::get), Some(4097));
+    }
+
+    #[test]
+    fn the_last_subnet_of_all_addresses_is_the_end() {
+        let pool: Subnet = "255.255.254.0/23".parse().unwrap();
+        let both: Vec<Subnet> =
+            ["255.255.254.0/24", "255.255.255.0/24"].map(|s| s.parse().unwrap()).into();
+        assert_eq!(free_within(pool, 24, &both[..1]), Some(both[1]));
+        assert_eq!(free_within(pool, 24, &both), None);
+    }
+}

@@ -33,4 +33,6 @@ pub use crate::state::State;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod laws;
+#[cfg(test)]
 mod script;

@@ -72,3 +72,69 @@ fn find<'a, T, I: Display>(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::fixture::{NOW, network, new, node, service, small_state, task};
+    use crate::time::Revision;
+    use crate::transaction::{Object, Transaction};
+
+    /// Two nodes of one host name, a service whose name is a prefix of an id.
+    fn state() -> crate::State {
+        let mut state = small_state();
+        let mut going = service(30, "going");
+        going.removed = true;
+        let mut gone = network(31, "gone", "10.0.7.0/24");
+        gone.removed = true;
+        let objects = [
+            Object::Node(Arc::new(node(20, "twin", None))),
+            Object::Node(Arc::new(node(21, "twin", None))),
+            Object::Service(Arc::new(service(22, "0"))),
+            Object::Service(Arc::new(going)),
+            Object::Network(Arc::new(gone)),
+            Object::Task(Arc::new(task(25, 5, Vec::new()))),
+        ];
+        let changes = objects.into_iter().map(new).collect();
+        state.apply(Revision(2), &Transaction { at: NOW, changes });
+        state
+    }
+
+    #[test]
+    fn full_id_then_name_then_prefix() {
+        let state = state();
+        let redis = "0000000000000000000000005";
+        assert_eq!(state.find_service(redis).unwrap().spec.name, "redis");
+        assert_eq!(state.find_service("redis").unwrap().id.to_string(), redis);
+        assert_eq!(state.find_service("0").unwrap().spec.name, "0", "a name beats a prefix");
+        assert_eq!(state.find_network("web").unwrap().id.0, 3);
+        assert_eq!(state.find_node("a").unwrap().id.0, 2);
+        let name = state.find_task("0000000000000000000000006").unwrap().name();
+        assert_eq!(state.find_task(&name).unwrap().id.0, 6);
+    }
+
+    #[test]
+    fn no_match_and_several_say_so() {
+        let state = state();
+        let error = |result: Result<String, crate::rejection::Rejection>| {
+            let rejection = result.unwrap_err();
+            format!("{} {}", rejection.code.http_status(), rejection.message)
+        };
+        let service = |text| error(state.find_service(text).map(|found| found.id.to_string()));
+        let node = |text| error(state.find_node(text).map(|found| found.id.to_string()));
+        let network = |text| error(state.find_network(text).map(|found| found.id.to_string()));
+        assert_eq!(service("nope"), "404 service nope not found");
+        assert_eq!(service(""), "404 service \"\" not found");
+        assert_eq!(service("going"), "404 service going not found");
+        assert_eq!(network("gone"), "404 network gone not found");
+        assert_eq!(
+            node("twin"),
+            "400 node twin is ambiguous (2 matches found on name): give its full ID"
+        );
+        assert_eq!(
+            node("000"),
+            "400 node 000 is ambiguous (3 matches found on ID prefix): give its full ID"
+        );
+    }
+}

@@ -7,20 +7,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::draft::CHANGES_MAX;
-use crate::fixture::{NOW, description};
+use crate::fixture::NOW;
 use crate::id::{ClusterId, NodeId, TaskId};
 use crate::invariant;
-use crate::object::{ManagerInfo, NodeState, Slot, Task, TaskState, TaskStatus};
+use crate::object::{NodeState, Task, TaskState, TaskStatus};
 use crate::rejection::Rejection;
-use crate::request::{Answer, InitCluster, JoinNode, Request, UpdateCluster};
-use crate::spec::{
-    Availability, ClusterSpec, GlobalMode, IpamPool, NetworkSpec, NetworkTarget, Placement,
-    PortConfig, Protocol, PublishMode, Replicated, ResolutionMode, RestartCondition, RestartPolicy,
-    Role, ServiceMode, ServiceSpec, UpdateConfig,
-};
+use crate::request::{Answer, InitCluster, Request, UpdateCluster};
+use crate::script::words::{edit_service, join, network_spec, new_service, word, words};
+use crate::spec::{Availability, ClusterSpec, Role};
 use crate::state::State;
 use crate::time::{Revision, Timestamp};
 use crate::{decide, next_due, plan};
+
+mod show;
+mod words;
 
 const SEPARATOR: &str = "----";
 /// Plans in a row that a story may need; more means that planners undo each other's work.
@@ -29,6 +29,10 @@ const PLANS_MAX: usize = 50;
 /// A cluster in a story.
 pub(crate) struct World {
     pub(crate) state: State,
+    /// Every transaction that was applied.
+    pub(crate) log: Vec<(Revision, crate::transaction::Transaction)>,
+    /// Every request that was decided.
+    pub(crate) requests: Vec<Request>,
     now: Timestamp,
     seed: u128,
     log_index: u64,
@@ -58,10 +62,18 @@ pub(crate) fn run(script: &str) -> String {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self { state: State::default(), now: NOW, seed: 1, log_index: 10, names: BTreeMap::new() }
+        Self {
+            state: State::default(),
+            log: Vec::new(),
+            requests: Vec::new(),
+            now: NOW,
+            seed: 1,
+            log_index: 10,
+            names: BTreeMap::new(),
+        }
     }
 
-    fn command(&mut self, line: &str, out: &mut String) {
+    pub(crate) fn command(&mut self, line: &str, out: &mut String) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (verb, args) = (words[0], &words[1..]);
         if verb == "show" {
@@ -80,13 +92,15 @@ impl World {
     }
 
     /// Decides and applies a request, then checks what must hold after it.
-    pub(crate) fn ask(&mut self, request: &Request) -> Result<Answer, Rejection> {
+    fn ask(&mut self, request: &Request) -> Result<Answer, Rejection> {
         self.seed += 1;
+        self.requests.push(request.clone());
         let decision = decide(&self.state, request, self.seed, self.now)?;
         let full = decision.transaction.changes.len() >= CHANGES_MAX;
         self.apply(&decision.transaction);
-        let rounds = self.settle();
-        assert!(full || rounds == 0, "one request, one commit: {request:?}");
+        let rest = plan(&self.state, self.now);
+        assert!(full || rest.is_empty(), "one request, one commit: {request:?} left {rest:?}");
+        self.settle();
         Ok(decision.answer)
     }
 
@@ -94,6 +108,9 @@ impl World {
         self.log_index += 1;
         let outcome = self.state.apply(Revision(self.log_index), transaction);
         assert_eq!(outcome, crate::apply::Outcome::Applied, "decided on this very state");
+        if !transaction.is_empty() {
+            self.log.push((Revision(self.log_index), transaction.clone()));
+        }
         assert_eq!(invariant::check(&self.state), []);
         let mut met: Vec<&Task> = self.state.tasks.values().map(|task| &**task).collect();
         met.retain(|task| !self.names.contains_key(&task.id));
@@ -230,7 +247,7 @@ impl World {
     }
 
     /// All nodes that are up report what they were told: wanted tasks run, stopping ones stopped.
-    pub(crate) fn obey(&mut self) {
+    fn obey(&mut self) {
         let mut reports: BTreeMap<NodeId, Vec<(TaskId, TaskStatus)>> = BTreeMap::new();
         for task in self.state.tasks.values() {
             let Some(node) = task.node else { continue };
@@ -266,255 +283,4 @@ fn status(state: TaskState) -> TaskStatus {
 
 fn state_named(name: &str) -> TaskState {
     serde_json::from_value(serde_json::Value::String(name.to_owned())).unwrap()
-}
-
-/// The values of `key=…` words.
-fn words<'a>(args: &'a [&str], key: &'a str) -> impl Iterator<Item = &'a str> {
-    args.iter().filter_map(move |arg| arg.strip_prefix(key)?.strip_prefix('='))
-}
-
-fn word<'a>(args: &'a [&str], key: &'a str) -> Option<&'a str> {
-    words(args, key).next()
-}
-
-fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> JoinNode {
-    let mut description = description(hostname);
-    description.routes = words(args, "route").map(|route| route.parse().unwrap()).collect();
-    let address = std::net::SocketAddr::from(([192, 0, 2, 1], 2377));
-    JoinNode {
-        id: NodeId(u128::from(number)),
-        role,
-        description,
-        manager: (role == Role::Manager).then_some(ManagerInfo { raft_id: number, address }),
-    }
-}
-
-fn network_spec(args: &[&str]) -> NetworkSpec {
-    let mut spec = NetworkSpec { name: args[0].to_owned(), ..NetworkSpec::default() };
-    spec.driver = word(args, "driver").unwrap_or("overlay").to_owned();
-    spec.ingress = args.contains(&"ingress");
-    spec.enable_ipv6 = args.contains(&"ipv6");
-    for option in words(args, "opt") {
-        let (key, value) = option.split_once('=').unwrap_or((option, ""));
-        spec.options.insert(key.to_owned(), value.to_owned());
-    }
-    let text = |key| word(args, key).unwrap_or("").to_owned();
-    if ["subnet", "range", "gateway"].iter().any(|key| word(args, key).is_some()) {
-        spec.ipam.config.push(IpamPool {
-            subnet: text("subnet"),
-            ip_range: text("range"),
-            gateway: text("gateway"),
-            ..IpamPool::default()
-        });
-    }
-    spec
-}
-
-fn new_service(name: &str) -> ServiceSpec {
-    let mut spec = ServiceSpec { name: name.to_owned(), ..ServiceSpec::default() };
-    spec.task_template.container_spec.image = "host".to_owned();
-    spec
-}
-
-fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
-    for arg in args {
-        let (key, value) = arg.split_once('=').unwrap_or((arg, ""));
-        let restart = || spec.task_template.restart_policy.clone().unwrap_or_default();
-        let update = || spec.update_config.clone().unwrap_or_default();
-        let ms = || Some(value.parse::<u64>().unwrap() * 1_000_000);
-        match key {
-            "name" => spec.name = value.to_owned(),
-            "image" => spec.task_template.container_spec.image = value.to_owned(),
-            "global" => spec.mode = ServiceMode::Global(GlobalMode {}),
-            "replicas" => {
-                let replicas = value.parse().ok();
-                spec.mode = ServiceMode::Replicated(Replicated { replicas });
-            }
-            "network" => spec
-                .task_template
-                .networks
-                .push(NetworkTarget { target: value.to_owned(), ..NetworkTarget::default() }),
-            "publish" => spec.endpoint_spec.ports.push(port(value)),
-            "dnsrr" => spec.endpoint_spec.mode = ResolutionMode::Dnsrr,
-            "constraint" => spec
-                .task_template
-                .placement
-                .get_or_insert_with(Placement::default)
-                .constraints
-                .push(value.to_owned()),
-            "max" => {
-                let placement = spec.task_template.placement.get_or_insert_default();
-                placement.max_replicas = value.parse().unwrap();
-            }
-            "restart" => {
-                let condition: RestartCondition =
-                    serde_json::from_value(serde_json::Value::String(value.to_owned())).unwrap();
-                let policy = RestartPolicy { condition: Some(condition), ..restart() };
-                spec.task_template.restart_policy = Some(policy);
-            }
-            "delay" => {
-                spec.task_template.restart_policy =
-                    Some(RestartPolicy { delay: ms(), ..restart() });
-            }
-            "attempts" => {
-                let policy = RestartPolicy { max_attempts: value.parse().ok(), ..restart() };
-                spec.task_template.restart_policy = Some(policy);
-            }
-            "parallelism" => {
-                let parallelism = value.parse().unwrap();
-                spec.update_config = Some(UpdateConfig { parallelism, ..update() });
-            }
-            "update-delay" => {
-                let delay = ms().unwrap();
-                spec.update_config = Some(UpdateConfig { delay, ..update() });
-            }
-            "order" => {
-                spec.update_config = Some(UpdateConfig { order: value.to_owned(), ..update() });
-            }
-            "on-failure" => {
-                let failure_action = value.to_owned();
-                spec.update_config = Some(UpdateConfig { failure_action, ..update() });
-            }
-            _ => panic!("unknown word {arg}"),
-        }
-    }
-}
-
-/// `80`, `3000:80`, `host:3000:80`, `3000:80/udp`.
-fn port(text: &str) -> PortConfig {
-    let (text, publish_mode) = match text.strip_prefix("host:") {
-        Some(rest) => (rest, PublishMode::Host),
-        None => (text, PublishMode::Ingress),
-    };
-    let (text, protocol) = match text.split_once('/') {
-        Some((rest, "udp")) => (rest, Protocol::Udp),
-        Some((rest, "sctp")) => (rest, Protocol::Sctp),
-        _ => (text, Protocol::Tcp),
-    };
-    let (published, target) = text.split_once(':').unwrap_or(("0", text));
-    PortConfig {
-        name: String::new(),
-        protocol,
-        target_port: target.parse().unwrap(),
-        published_port: published.parse().unwrap(),
-        publish_mode,
-    }
-}
-
-impl World {
-    fn show(&mut self, args: &[&str], out: &mut String) {
-        match args[0] {
-            "tasks" => self.show_tasks(args.get(1).copied(), out),
-            "networks" => self.show_networks(out),
-            "services" => self.show_services(out),
-            "nodes" => self.show_nodes(out),
-            other => panic!("show {other}"),
-        }
-    }
-
-    fn node_name(&self, id: NodeId) -> String {
-        let node = self.state.nodes.get(&id);
-        node.map_or_else(|| "gone".to_owned(), |node| node.name().to_owned())
-    }
-
-    fn show_tasks(&self, service: Option<&str>, out: &mut String) {
-        let mut tasks: Vec<&Task> = self.state.tasks.values().map(|task| &**task).collect();
-        tasks.retain(|task| service.is_none_or(|name| task.service_name == name));
-        tasks.sort_by_key(|task| (&task.service_name, task.slot, self.names[&task.id]));
-        for task in tasks {
-            let slot = match task.slot {
-                Slot::Replica(number) => number.to_string(),
-                Slot::Node(node) => self.node_name(node),
-            };
-            let node = task.node.map_or("-".to_owned(), |node| self.node_name(node));
-            let held: Vec<String> =
-                task.attachments.iter().map(|held| held.address.to_string()).collect();
-            let _ = write!(
-                out,
-                "t{} {}.{slot} on {node} {}/{} [{}]",
-                self.names[&task.id],
-                task.service_name,
-                task.status.state,
-                task.desired,
-                held.join(" ")
-            );
-            let image = &task.spec.container_spec.image;
-            if image != "host" {
-                let _ = write!(out, " {image}");
-            }
-            if let Some(at) = task.start_after {
-                let _ = write!(out, " start+{}ms", at.since_ms(task.meta.created_at));
-            }
-            if !task.status.error.is_empty() && !task.is_over() {
-                let _ = write!(out, " ({})", task.status.error);
-            }
-            out.push_str(if task.released { " released\n" } else { "\n" });
-        }
-    }
-
-    fn show_networks(&self, out: &mut String) {
-        let mut networks: Vec<_> = self.state.networks.values().collect();
-        networks.sort_by_key(|network| network.vni);
-        for network in networks {
-            let removed = if network.removed { " removed" } else { "" };
-            let _ = writeln!(
-                out,
-                "{} {} vni {} gateway {}{removed}",
-                network.spec.name, network.subnet, network.vni, network.gateway
-            );
-        }
-    }
-
-    fn show_services(&self, out: &mut String) {
-        let mut services: Vec<_> = self.state.services.values().collect();
-        services.sort_by_key(|service| &service.spec.name);
-        for service in services {
-            let _ = write!(out, "{}", service.spec.name);
-            let mut vips: Vec<String> = service
-                .vips
-                .iter()
-                .map(|(id, vip)| format!("{}={vip}", self.state.networks[id].spec.name))
-                .collect();
-            vips.sort();
-            let _ = write!(out, " [{}]", vips.join(" "));
-            for port in &service.ports {
-                let via: Vec<String> = port
-                    .ingress_ports
-                    .iter()
-                    .map(|(node, number)| format!("{}={number}", self.node_name(*node)))
-                    .collect();
-                let protocol = port.protocol.name();
-                let _ = write!(
-                    out,
-                    " {}:{}/{protocol}({})",
-                    port.published,
-                    port.target,
-                    via.join(" ")
-                );
-            }
-            if let Some(status) = &service.update_status {
-                let mut message = status.message.clone();
-                for (id, number) in &self.names {
-                    message = message.replace(&id.to_string(), &format!("t{number}"));
-                }
-                let _ = write!(out, " {message}");
-            }
-            out.push_str(if service.removed { " removed\n" } else { "\n" });
-        }
-    }
-
-    fn show_nodes(&self, out: &mut String) {
-        for node in self.state.nodes.values() {
-            let ingress = node.ingress.as_ref().map(|held| held.address.to_string());
-            let _ = writeln!(
-                out,
-                "{} {} {:?} {:?} ingress {}",
-                node.name(),
-                node.role().name(),
-                node.status.state,
-                node.spec.availability,
-                ingress.as_deref().unwrap_or("-")
-            );
-        }
-    }
 }

@@ -9,7 +9,7 @@ use crate::decide::service::go_back;
 use crate::draft::Draft;
 use crate::id::ServiceId;
 use crate::object::{Restarts, Service, Slot, Task, TaskState, UpdateState, UpdateStatus};
-use crate::plan::slots::{SlotTasks, create, retire, slots};
+use crate::plan::slots::{self, SlotTasks, create, retire};
 use crate::spec::UpdateConfig;
 
 /// Docker's default of `Monitor`.
@@ -17,7 +17,7 @@ const MONITOR_MS: u64 = 5_000;
 
 pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
     let Some(service) = draft.state().services.get(&id).cloned() else { return };
-    let slots = slots(draft.state(), id);
+    let slots = slots::slots(draft.state(), id);
     let dirty = slots.values().any(|tasks| is_dirty(&service, tasks));
     let Some(status) = &service.update_status else {
         if dirty {
@@ -49,7 +49,7 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
     let Some(service) = draft.state().services.get(&id).cloned() else { return };
     let Some(status) = service.update_status.clone() else { return };
     let config = config(&service, &status);
-    let slots = slots(draft.state(), id);
+    let mut slots = slots::slots(draft.state(), id);
     if let Some(failed) = failure(&service, &status, &config, &slots) {
         match react(draft, &service, &status, &config, failed) {
             Reaction::GoOn => {}
@@ -61,6 +61,7 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
     let start_first = config.order == "start-first";
     if start_first {
         retire_relieved(draft, &service, &slots);
+        slots = slots::slots(draft.state(), id);
     }
     let delay_ms = config.delay / 1_000_000;
     let mut busy = 0_u64;

@@ -1,0 +1,248 @@
+//! The laws of the cluster plane, on random requests and random transactions.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::apply::Outcome;
+use crate::codec::{decode_request, decode_transaction, encode_request, encode_transaction};
+use crate::fixture;
+use crate::id::{NetworkId, NodeId};
+use crate::invariant;
+use crate::object::{PublishedPort, TaskState};
+use crate::script::World;
+use crate::spec::{Protocol, PublishMode};
+use crate::state::State;
+use crate::time::Revision;
+use crate::transaction::{Change, Key, Object, Transaction};
+
+/// One line of a story. Names come from a small pool, so that requests meet each other.
+fn command() -> impl Strategy<Value = String> {
+    let service = prop_oneof![Just("one"), Just("two"), Just("three")];
+    let network = prop_oneof![Just("tiny"), Just("wide")];
+    let node = prop_oneof![Just("a"), Just("b"), Just("c")];
+    let word = prop_oneof![
+        (0..6_u8).prop_map(|n| format!("replicas={n}")),
+        Just("global".to_owned()),
+        Just("network=tiny".to_owned()),
+        Just("network=wide".to_owned()),
+        Just("dnsrr".to_owned()),
+        (0..4_u8).prop_map(|n| format!("image=dir:/{n}")),
+        (80..83_u16).prop_map(|port| format!("publish={port}:80")),
+        Just("publish=80".to_owned()),
+        Just("publish=host:81:81".to_owned()),
+        Just("order=start-first".to_owned()),
+        Just("on-failure=rollback".to_owned()),
+        Just("on-failure=continue".to_owned()),
+        (0..3_u8).prop_map(|n| format!("parallelism={n}")),
+        Just("delay=0".to_owned()),
+        Just("restart=none".to_owned()),
+        Just("restart=on-failure".to_owned()),
+        Just("attempts=2".to_owned()),
+        Just("max=1".to_owned()),
+        Just("constraint=node.role==worker".to_owned()),
+        Just("constraint=node.labels.x==1".to_owned()),
+    ];
+    let words = proptest::collection::vec(word, 0..4).prop_map(|words| words.join(" "));
+    let state = prop_oneof![
+        1 => Just("accepted"),
+        1 => Just("preparing"),
+        3 => Just("running"),
+        2 => Just("failed"),
+        1 => Just("complete"),
+        1 => Just("rejected"),
+        1 => Just("shutdown"),
+    ];
+    let node_verb = prop_oneof![
+        3 => Just("ready"),
+        1 => Just("down"),
+        1 => Just("drain"),
+        1 => Just("pause"),
+        2 => Just("active"),
+        1 => Just("leave"),
+        1 => Just("rm-node"),
+        1 => Just("demoted"),
+    ];
+    prop_oneof![
+        3 => (service.clone(), words.clone()).prop_map(|(s, w)| format!("service {s} {w}")),
+        3 => (service.clone(), words).prop_map(|(s, w)| format!("update {s} {w}")),
+        1 => service.clone().prop_map(|s| format!("rollback {s}")),
+        1 => service.prop_map(|s| format!("rm-service {s}")),
+        1 => Just("network tiny subnet=10.0.1.0/29".to_owned()),
+        1 => Just("network wide".to_owned()),
+        1 => network.prop_map(|n| format!("rm-network {n}")),
+        3 => (node_verb, node.clone()).prop_map(|(verb, node)| format!("{verb} {node}")),
+        1 => (node.clone(), 0..2_u8).prop_map(|(node, x)| format!("label {node} x={x}")),
+        1 => node.prop_map(|node| format!("join {node}")),
+        6 => (1..20_u8, state).prop_map(|(task, state)| format!("report t{task} {state}")),
+        4 => Just("obey".to_owned()),
+        3 => (0..20_000_u32).prop_map(|ms| format!("wait {ms}")),
+        1 => (0..4_u8).prop_map(|limit| format!("history {limit}")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Goal: what is decided on a state is applied to it, keeps the invariants and leaves the
+    /// planners nothing to do; the log gives the same state again; bytes give objects again.
+    /// Method: random stories; the first three are asserted by the world after each command.
+    #[test]
+    fn stories_keep_the_laws(commands in proptest::collection::vec(command(), 1..60)) {
+        let mut world = World::new();
+        let mut told = String::new();
+        for line in ["init a", "ready a", "join b", "ready b", "network tiny subnet=10.0.1.0/29"] {
+            world.command(line, &mut told);
+        }
+        for line in &commands {
+            world.command(line, &mut told);
+        }
+        prop_assert_eq!(replay(&world.log), world.state.clone());
+        let bytes = world.state.to_snapshot().unwrap();
+        let restored = State::from_snapshot(&bytes).unwrap();
+        prop_assert_eq!(restored.to_snapshot().unwrap(), bytes);
+        prop_assert_eq!(restored, world.state.clone());
+        for (_, transaction) in &world.log {
+            let bytes = encode_transaction(transaction).unwrap();
+            prop_assert_eq!(&decode_transaction(&bytes).unwrap(), transaction);
+        }
+        for request in &world.requests {
+            let bytes = encode_request(request).unwrap();
+            prop_assert_eq!(&decode_request(&bytes).unwrap(), request);
+        }
+        check_assignments(&world.state);
+    }
+
+    /// Goal: `apply` is total and deterministic, changes nothing when it rejects, and gives nothing
+    /// out twice, whatever is in the log.
+    /// Method: transactions of random objects from a small pool of ids, names and addresses.
+    #[test]
+    fn apply_is_total(log in proptest::collection::vec(garbage(), 1..40)) {
+        let mut states = [State::default(), State::default()];
+        for (revision, (transaction, honest)) in (1..).map(Revision).zip(&log) {
+            let before = states[0].clone();
+            let transaction = &if *honest { rebased(&before, transaction) } else { transaction.clone() };
+            let outcomes = states.each_mut().map(|state| state.apply(revision, transaction));
+            prop_assert_eq!(&outcomes[0], &outcomes[1]);
+            prop_assert_eq!(invariant::check_allocations(&states[0]), []);
+            if outcomes[0] != Outcome::Applied {
+                prop_assert_eq!(&before, &states[0]);
+            }
+        }
+        let [first, second] = states;
+        prop_assert_eq!(first, second);
+    }
+}
+
+fn replay(log: &[(Revision, Transaction)]) -> State {
+    let mut state = State::default();
+    for (revision, transaction) in log {
+        assert_eq!(state.apply(*revision, transaction), Outcome::Applied);
+    }
+    state
+}
+
+/// No node is told of two tasks with one address, and of every open task of its own.
+fn check_assignments(state: &State) {
+    for node in state.nodes.keys() {
+        let assignment = crate::assignment_for(state, *node).unwrap();
+        let mut held = BTreeMap::new();
+        for (id, task) in &assignment.tasks {
+            for at in &task.attachments {
+                let other = held.insert((at.network, at.address), *id);
+                assert_eq!(other, None, "two tasks hold {}", at.address);
+                assert!(assignment.networks.contains_key(&at.network));
+            }
+            assert!(assignment.services.contains_key(&task.service));
+        }
+        for task in state.tasks.values() {
+            let open = task.node == Some(*node) && !task.status.state.is_terminal();
+            assert_eq!(assignment.own.contains_key(&task.id), open);
+            let wanted = open && task.desired <= TaskState::Running;
+            assert!(!wanted || assignment.tasks.contains_key(&task.id));
+        }
+        let names = assignment.services.values().map(|service| &service.name);
+        let mut names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+        names.sort();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count, "a name stands for one service");
+    }
+}
+
+/// The transaction with the versions that are really there.
+fn rebased(state: &State, transaction: &Transaction) -> Transaction {
+    let version = |key| state.get(key).map(|object| object.meta().version);
+    let changes = transaction.changes.iter().map(|change| match change {
+        Change::Put { object, .. } => {
+            Change::Put { expected: version(object.key()), object: object.clone() }
+        }
+        Change::Remove { key, expected } => {
+            Change::Remove { key: *key, expected: version(*key).unwrap_or(*expected) }
+        }
+    });
+    Transaction { at: transaction.at, changes: changes.collect() }
+}
+
+/// A transaction, and whether it is to be decided on the versions that are there.
+fn garbage() -> impl Strategy<Value = (Transaction, bool)> {
+    let address = (2..6_u8).prop_map(|n| IpAddr::V4(Ipv4Addr::new(10, 0, 1, n)));
+    let id = 1..4_u128;
+    let node = (id.clone(), proptest::option::of(1..3_u64))
+        .prop_map(|(id, raft_id)| Object::Node(Arc::new(fixture::node(id, "n", raft_id))));
+    let network = (id.clone(), 1..4_u8, 0..3_u32, any::<bool>(), 22..26_u8).prop_map(
+        |(id, third, vni, removed, length)| {
+            let subnet = format!("10.0.{}.0/{length}", third << 2);
+            let mut network = fixture::network(id, &format!("n{third}"), &subnet);
+            network.vni = (4096 + vni).try_into().unwrap();
+            network.removed = removed;
+            Object::Network(Arc::new(network))
+        },
+    );
+    let port =
+        (1..3_u16, 1..4_u16, any::<bool>()).prop_map(|(published, ingress, host)| PublishedPort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            target: 80,
+            published,
+            mode: if host { PublishMode::Host } else { PublishMode::Ingress },
+            ingress_ports: BTreeMap::from([(NodeId(1), ingress)]),
+        });
+    let service = (
+        id.clone(),
+        id.clone(),
+        address.clone(),
+        proptest::collection::vec(port, 0..3),
+        any::<bool>(),
+    )
+        .prop_map(|(id, name, vip, ports, removed)| {
+            let mut service = fixture::service(id, &format!("s{name}"));
+            service.vips.insert(NetworkId(1), vip);
+            service.ports = ports;
+            service.removed = removed;
+            Object::Service(Arc::new(service))
+        });
+    let task = (id.clone(), proptest::collection::vec(address, 0..3), any::<bool>()).prop_map(
+        |(id, addresses, over)| {
+            let held = addresses.iter().map(|at| fixture::attachment(1, &at.to_string()));
+            let mut task = fixture::task(id, 1, held.collect());
+            if over {
+                task.status.state = TaskState::Failed;
+            }
+            Object::Task(Arc::new(task))
+        },
+    );
+    let cluster = Just(Object::Cluster(Arc::new(fixture::cluster())));
+    let object = prop_oneof![1 => cluster, 2 => node, 3 => network, 3 => service, 3 => task];
+    let expected = proptest::option::of((1..12_u64).prop_map(Revision));
+    let change = (object, expected, 0..20_u8).prop_map(|(object, expected, kind)| match kind {
+        0..3 => Change::Remove { key: object.key(), expected: expected.unwrap_or(Revision(1)) },
+        3 => Change::Remove { key: Key::Cluster, expected: Revision(1) },
+        _ => Change::Put { expected, object },
+    });
+    let at = (0..u64::MAX).prop_map(crate::time::Timestamp);
+    (at, proptest::collection::vec(change, 0..4), proptest::bool::weighted(0.8))
+        .prop_map(|(at, changes, honest)| (Transaction { at, changes }, honest))
+}

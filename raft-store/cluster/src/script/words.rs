@@ -1,0 +1,144 @@
+//! What the words of a command mean.
+
+use crate::fixture::description;
+use crate::id::NodeId;
+use crate::object::ManagerInfo;
+use crate::request::JoinNode;
+use crate::spec::{
+    GlobalMode, IpamPool, NetworkSpec, NetworkTarget, Placement, PortConfig, Protocol, PublishMode,
+    Replicated, ResolutionMode, RestartCondition, RestartPolicy, Role, ServiceMode, ServiceSpec,
+    UpdateConfig,
+};
+
+/// The values of `key=…` words.
+pub(super) fn words<'a>(args: &'a [&str], key: &'a str) -> impl Iterator<Item = &'a str> {
+    args.iter().filter_map(move |arg| arg.strip_prefix(key)?.strip_prefix('='))
+}
+
+pub(super) fn word<'a>(args: &'a [&str], key: &'a str) -> Option<&'a str> {
+    words(args, key).next()
+}
+
+pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> JoinNode {
+    let mut description = description(hostname);
+    description.routes = words(args, "route").map(|route| route.parse().unwrap()).collect();
+    let address = std::net::SocketAddr::from(([192, 0, 2, 1], 2377));
+    JoinNode {
+        id: NodeId(u128::from(number)),
+        role,
+        description,
+        manager: (role == Role::Manager).then_some(ManagerInfo { raft_id: number, address }),
+    }
+}
+
+pub(super) fn network_spec(args: &[&str]) -> NetworkSpec {
+    let mut spec = NetworkSpec { name: args[0].to_owned(), ..NetworkSpec::default() };
+    spec.driver = word(args, "driver").unwrap_or("overlay").to_owned();
+    spec.ingress = args.contains(&"ingress");
+    spec.enable_ipv6 = args.contains(&"ipv6");
+    for option in words(args, "opt") {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        spec.options.insert(key.to_owned(), value.to_owned());
+    }
+    let text = |key| word(args, key).unwrap_or("").to_owned();
+    if ["subnet", "range", "gateway"].iter().any(|key| word(args, key).is_some()) {
+        spec.ipam.config.push(IpamPool {
+            subnet: text("subnet"),
+            ip_range: text("range"),
+            gateway: text("gateway"),
+            ..IpamPool::default()
+        });
+    }
+    spec
+}
+
+pub(super) fn new_service(name: &str) -> ServiceSpec {
+    let mut spec = ServiceSpec { name: name.to_owned(), ..ServiceSpec::default() };
+    spec.task_template.container_spec.image = "host".to_owned();
+    spec
+}
+
+pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
+    for arg in args {
+        let (key, value) = arg.split_once('=').unwrap_or((arg, ""));
+        let restart = || spec.task_template.restart_policy.clone().unwrap_or_default();
+        let update = || spec.update_config.clone().unwrap_or_default();
+        let ms = || Some(value.parse::<u64>().unwrap() * 1_000_000);
+        match key {
+            "name" => spec.name = value.to_owned(),
+            "image" => spec.task_template.container_spec.image = value.to_owned(),
+            "global" => spec.mode = ServiceMode::Global(GlobalMode {}),
+            "replicas" => {
+                let replicas = value.parse().ok();
+                spec.mode = ServiceMode::Replicated(Replicated { replicas });
+            }
+            "network" => spec
+                .task_template
+                .networks
+                .push(NetworkTarget { target: value.to_owned(), ..NetworkTarget::default() }),
+            "publish" => spec.endpoint_spec.ports.push(port(value)),
+            "dnsrr" => spec.endpoint_spec.mode = ResolutionMode::Dnsrr,
+            "constraint" => spec
+                .task_template
+                .placement
+                .get_or_insert_with(Placement::default)
+                .constraints
+                .push(value.to_owned()),
+            "max" => {
+                let placement = spec.task_template.placement.get_or_insert_default();
+                placement.max_replicas = value.parse().unwrap();
+            }
+            "restart" => {
+                let condition: RestartCondition =
+                    serde_json::from_value(serde_json::Value::String(value.to_owned())).unwrap();
+                let policy = RestartPolicy { condition: Some(condition), ..restart() };
+                spec.task_template.restart_policy = Some(policy);
+            }
+            "delay" => {
+                spec.task_template.restart_policy =
+                    Some(RestartPolicy { delay: ms(), ..restart() });
+            }
+            "attempts" => {
+                let policy = RestartPolicy { max_attempts: value.parse().ok(), ..restart() };
+                spec.task_template.restart_policy = Some(policy);
+            }
+            "parallelism" => {
+                let parallelism = value.parse().unwrap();
+                spec.update_config = Some(UpdateConfig { parallelism, ..update() });
+            }
+            "update-delay" => {
+                let delay = ms().unwrap();
+                spec.update_config = Some(UpdateConfig { delay, ..update() });
+            }
+            "order" => {
+                spec.update_config = Some(UpdateConfig { order: value.to_owned(), ..update() });
+            }
+            "on-failure" => {
+                let failure_action = value.to_owned();
+                spec.update_config = Some(UpdateConfig { failure_action, ..update() });
+            }
+            _ => panic!("unknown word {arg}"),
+        }
+    }
+}
+
+/// `80`, `3000:80`, `host:3000:80`, `3000:80/udp`.
+fn port(text: &str) -> PortConfig {
+    let (text, publish_mode) = match text.strip_prefix("host:") {
+        Some(rest) => (rest, PublishMode::Host),
+        None => (text, PublishMode::Ingress),
+    };
+    let (text, protocol) = match text.split_once('/') {
+        Some((rest, "udp")) => (rest, Protocol::Udp),
+        Some((rest, "sctp")) => (rest, Protocol::Sctp),
+        _ => (text, Protocol::Tcp),
+    };
+    let (published, target) = text.split_once(':').unwrap_or(("0", text));
+    PortConfig {
+        name: String::new(),
+        protocol,
+        target_port: target.parse().unwrap(),
+        published_port: published.parse().unwrap(),
+        publish_mode,
+    }
+}
