@@ -1,0 +1,283 @@
+//! Bytes on the wire: one version byte, then bincode; the only file that names bincode.
+//!
+//! Everything in here that is serialised only grows: append variants, never fields. The golden
+//! tests hold the bytes.
+
+use bincode::config::{Configuration, Limit, standard};
+use bytes::{Buf, BufMut};
+use cluster::id::NodeId;
+use foca::{Header, Incarnation, Member, Message, ProbeNumber, State};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::anti_entropy::{Bundle, Digest, RestartNotice};
+use crate::identity::Identity;
+use crate::keyring::SEAL_BYTES;
+use crate::row::Row;
+
+/// Version of the wire format.
+pub const WIRE_VERSION: u8 = 1;
+/// UDP payload that every path of 1,400 bytes MTU carries unfragmented, with room for tunnels.
+pub const DATAGRAM_BYTES_MAX: usize = 1300;
+/// What is left in a datagram for rows or for foca: sealing, version, sender, and the digest take
+/// the rest, each at its longest encoding.
+pub const PAYLOAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - SEAL_BYTES - ENVELOPE_BYTES_MAX;
+const ENVELOPE_BYTES_MAX: usize = 1 + 17 + 1 + (17 + 9 + 18 + 5 + 9) + 3;
+/// Bytes of a message of an exchange: a decoder refuses to allocate more.
+pub const SYNC_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+type Limited<const N: usize> =
+    Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<N>>;
+const DATAGRAM: Limited<DATAGRAM_BYTES_MAX> = standard().with_limit::<DATAGRAM_BYTES_MAX>();
+const SYNC: Limited<SYNC_BYTES_MAX> = standard().with_limit::<SYNC_BYTES_MAX>();
+
+/// Bytes that are no message of this version.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CodecError {
+    #[error("the message is empty")]
+    Empty,
+    #[error("the message is of wire version {0}, this node speaks {WIRE_VERSION}")]
+    Version(u8),
+    #[error("{0} bytes follow the message")]
+    Trailing(usize),
+    #[error("encoding a message")]
+    Encode(#[source] bincode::error::EncodeError),
+    #[error("decoding a message")]
+    Decode(#[source] bincode::error::DecodeError),
+    #[error("a message of {needed} bytes does not fit in {room}")]
+    Room { needed: usize, room: usize },
+}
+
+/// A datagram, before sealing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Datagram {
+    pub(crate) sender: NodeId,
+    pub(crate) body: Body,
+}
+
+/// The kinds of datagrams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Body {
+    /// foca's, with the digest of the sender's own rows.
+    Membership(Digest, Vec<u8>),
+    /// News: rows that were written or learned a moment ago.
+    Rows(Vec<Bundle>),
+    /// To a node that the sender holds suspect, so that it can refute at once; memberlist's
+    /// "buddy system" (Lifeguard, section IV-C).
+    Suspected(Identity, Incarnation),
+    /// A node restarts and will be back.
+    Restarting(RestartNotice),
+}
+
+pub(crate) fn encode_datagram(datagram: &Datagram) -> Result<Vec<u8>, CodecError> {
+    encode(datagram, DATAGRAM)
+}
+
+pub(crate) fn decode_datagram(bytes: &[u8]) -> Result<Datagram, CodecError> {
+    decode(bytes, DATAGRAM)
+}
+
+pub(crate) fn encode_sync<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
+    encode(message, SYNC)
+}
+
+pub(crate) fn decode_sync<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    decode(bytes, SYNC)
+}
+
+fn encode<T: Serialize, C: bincode::config::Config>(
+    message: &T,
+    config: C,
+) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = vec![WIRE_VERSION];
+    bincode::serde::encode_into_std_write(message, &mut bytes, config)
+        .map_err(CodecError::Encode)?;
+    Ok(bytes)
+}
+
+fn decode<T: DeserializeOwned, C: bincode::config::Config>(
+    bytes: &[u8],
+    config: C,
+) -> Result<T, CodecError> {
+    let (version, rest) = bytes.split_first().ok_or(CodecError::Empty)?;
+    if *version != WIRE_VERSION {
+        return Err(CodecError::Version(*version));
+    }
+    let (message, read) =
+        bincode::serde::decode_from_slice(rest, config).map_err(CodecError::Decode)?;
+    if read == rest.len() { Ok(message) } else { Err(CodecError::Trailing(rest.len() - read)) }
+}
+
+/// Encoded length of a row, 0 if it cannot be encoded, which no row of ours does.
+pub(crate) fn row_bytes(row: &Row) -> usize {
+    bincode::serde::encode_to_vec(row, standard()).map_or(0, |bytes| bytes.len())
+}
+
+/// A hash of a row that is the same on every node and in every version of the program: FNV-1a
+/// over its encoding, finished by SplitMix64 so that exclusive or of hashes mixes well.
+pub(crate) fn row_hash(row: &Row) -> u64 {
+    let bytes = bincode::serde::encode_to_vec(row, standard()).unwrap_or_default();
+    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let z = (fnv ^ (fnv >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// foca's messages over bincode: foca 2.0 ships no such codec.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FocaCodec;
+
+#[derive(Serialize, Deserialize)]
+struct WireHeader {
+    source: Identity,
+    incarnation: Incarnation,
+    destination: Identity,
+    message: WireMessage,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WireMessage {
+    Ping(ProbeNumber),
+    Ack(ProbeNumber),
+    PingReq(Identity, ProbeNumber),
+    IndirectPing(Identity, ProbeNumber),
+    IndirectAck(Identity, ProbeNumber),
+    ForwardedAck(Identity, ProbeNumber),
+    Announce,
+    Feed,
+    Gossip,
+    Broadcast,
+    TurnUndead,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireMember(Identity, Incarnation, WireState);
+
+#[derive(Serialize, Deserialize)]
+enum WireState {
+    Alive,
+    Suspect,
+    Down,
+}
+
+impl From<&Message<Identity>> for WireMessage {
+    fn from(message: &Message<Identity>) -> Self {
+        match message {
+            Message::Ping(n) => Self::Ping(*n),
+            Message::Ack(n) => Self::Ack(*n),
+            Message::PingReq { target, probe_number } => Self::PingReq(*target, *probe_number),
+            Message::IndirectPing { origin, probe_number } => {
+                Self::IndirectPing(*origin, *probe_number)
+            }
+            Message::IndirectAck { target, probe_number } => {
+                Self::IndirectAck(*target, *probe_number)
+            }
+            Message::ForwardedAck { origin, probe_number } => {
+                Self::ForwardedAck(*origin, *probe_number)
+            }
+            Message::Announce => Self::Announce,
+            Message::Feed => Self::Feed,
+            Message::Gossip => Self::Gossip,
+            Message::Broadcast => Self::Broadcast,
+            Message::TurnUndead => Self::TurnUndead,
+        }
+    }
+}
+
+impl From<WireMessage> for Message<Identity> {
+    fn from(message: WireMessage) -> Self {
+        match message {
+            WireMessage::Ping(n) => Self::Ping(n),
+            WireMessage::Ack(n) => Self::Ack(n),
+            WireMessage::PingReq(target, probe_number) => Self::PingReq { target, probe_number },
+            WireMessage::IndirectPing(origin, probe_number) => {
+                Self::IndirectPing { origin, probe_number }
+            }
+            WireMessage::IndirectAck(target, probe_number) => {
+                Self::IndirectAck { target, probe_number }
+            }
+            WireMessage::ForwardedAck(origin, probe_number) => {
+                Self::ForwardedAck { origin, probe_number }
+            }
+            WireMessage::Announce => Self::Announce,
+            WireMessage::Feed => Self::Feed,
+            WireMessage::Gossip => Self::Gossip,
+            WireMessage::Broadcast => Self::Broadcast,
+            WireMessage::TurnUndead => Self::TurnUndead,
+        }
+    }
+}
+
+fn put<T: Serialize>(value: &T, mut buffer: impl BufMut) -> Result<(), CodecError> {
+    let bytes = bincode::serde::encode_to_vec(value, DATAGRAM).map_err(CodecError::Encode)?;
+    if bytes.len() > buffer.remaining_mut() {
+        return Err(CodecError::Room { needed: bytes.len(), room: buffer.remaining_mut() });
+    }
+    buffer.put_slice(&bytes);
+    Ok(())
+}
+
+fn take<T: DeserializeOwned>(mut buffer: impl Buf) -> Result<T, CodecError> {
+    // foca promises that its buffer is contiguous.
+    let (value, read) =
+        bincode::serde::decode_from_slice(buffer.chunk(), DATAGRAM).map_err(CodecError::Decode)?;
+    buffer.advance(read);
+    Ok(value)
+}
+
+impl foca::Codec<Identity> for FocaCodec {
+    type Error = CodecError;
+
+    fn encode_header(
+        &mut self,
+        header: &Header<Identity>,
+        buffer: impl BufMut,
+    ) -> Result<(), CodecError> {
+        let wire = WireHeader {
+            source: header.src,
+            incarnation: header.src_incarnation,
+            destination: header.dst,
+            message: WireMessage::from(&header.message),
+        };
+        put(&wire, buffer)
+    }
+
+    fn decode_header(&mut self, buffer: impl Buf) -> Result<Header<Identity>, CodecError> {
+        let wire: WireHeader = take(buffer)?;
+        Ok(Header {
+            src: wire.source,
+            src_incarnation: wire.incarnation,
+            dst: wire.destination,
+            message: wire.message.into(),
+        })
+    }
+
+    fn encode_member(
+        &mut self,
+        member: &Member<Identity>,
+        buffer: impl BufMut,
+    ) -> Result<(), CodecError> {
+        let state = match member.state() {
+            State::Alive => WireState::Alive,
+            State::Suspect => WireState::Suspect,
+            State::Down => WireState::Down,
+        };
+        put(&WireMember(*member.id(), member.incarnation(), state), buffer)
+    }
+
+    fn decode_member(&mut self, buffer: impl Buf) -> Result<Member<Identity>, CodecError> {
+        let WireMember(identity, incarnation, state) = take(buffer)?;
+        let state = match state {
+            WireState::Alive => State::Alive,
+            WireState::Suspect => State::Suspect,
+            WireState::Down => State::Down,
+        };
+        Ok(Member::new(identity, incarnation, state))
+    }
+}
+
+#[cfg(test)]
+#[path = "codec/tests.rs"]
+mod tests;

@@ -1,0 +1,249 @@
+//! Golden bytes: a change here is a change of the protocol and needs a new wire version.
+
+use super::*;
+use crate::anti_entropy::{Delta, SyncReply, SyncRequest};
+use crate::row::{EndpointValue, Record, Version};
+use cluster::id::{NetworkId, TaskId};
+use cluster::net::MacAddr;
+use cluster::time::Revision;
+use cluster::view::{EndpointKey, EndpointOwner, VtepRow};
+use expect_test::{Expect, expect};
+use foca::Codec as _;
+use proptest::prelude::*;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn identity(n: u8) -> Identity {
+    let address = (Ipv4Addr::new(10, 1, 2, n), 7946).into();
+    Identity { node: NodeId(n.into()), generation: 300, renewals: 2, address }
+}
+
+fn rows() -> Vec<Row> {
+    let version = Version { generation: 3, counter: 70_000 };
+    let value = EndpointValue {
+        address: IpAddr::V4(Ipv4Addr::new(10, 0, 9, 5)),
+        mac: MacAddr([2, 0x42, 10, 0, 9, 5]),
+        healthy: true,
+        revision: Revision(12),
+    };
+    let of = |owner| EndpointKey { network: NetworkId(1 << 100), owner };
+    let six = EndpointValue { address: IpAddr::V6(Ipv6Addr::LOCALHOST), ..value.clone() };
+    let records = [
+        Record::Endpoint(of(EndpointOwner::Task(TaskId(7))), Some(value)),
+        Record::Endpoint(of(EndpointOwner::Node(NodeId(8))), Some(six)),
+        Record::Endpoint(of(EndpointOwner::Task(TaskId(7))), None),
+        Record::Vtep(Some(VtepRow { address: IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)) })),
+        Record::Vtep(None),
+    ];
+    records.into_iter().map(|record| Row { version, record }).collect()
+}
+
+fn digest() -> Digest {
+    let last = Version { generation: 3, counter: 70_000 };
+    Digest { owner: NodeId(5), floor: 3, last, live: 40, hash: u64::MAX }
+}
+
+fn bundle() -> Bundle {
+    Bundle { owner: NodeId(5), floor: 3, rows: rows() }
+}
+
+#[test]
+fn golden_datagrams() {
+    let notice = RestartNotice { node: NodeId(6), generation: 9, grace_ms: 30_000 };
+    let bodies = [
+        Body::Membership(digest(), vec![1, 2, 3]),
+        Body::Rows(vec![bundle()]),
+        Body::Suspected(identity(3), 4),
+        Body::Restarting(notice),
+    ];
+    let text: Vec<String> = (bodies.into_iter())
+        .map(|body| {
+            let datagram = Datagram { sender: NodeId(5), body };
+            let bytes = encode_datagram(&datagram).unwrap();
+            assert_eq!(decode_datagram(&bytes).unwrap(), datagram);
+            hex(&bytes)
+        })
+        .collect();
+    golden(
+        &text,
+        expect![[r#"
+            010500050303fc7011010028fdffffffffffffffff03010203
+            0105010105030503fc7011010000fe00000000000000000000000010000000000701000a00090502
+                420a000905010c03fc7011010000fe00000000000000000000000010000000010801010000000000
+                000000000000000000000102420a000905010c03fc7011010000fe00000000000000000000000010
+                00000000070003fc701101000101000a01020303fc701101000100
+            01050203fb2c0102000a010203fb0a1f04
+            0105030609fb3075
+        "#]],
+    );
+}
+
+#[test]
+fn golden_exchanges() {
+    let ask = SyncRequest::Ask(vec![digest()], Some(NodeId(2)));
+    let give = SyncRequest::Give(vec![bundle()]);
+    let delta = SyncReply::Delta(Delta {
+        bundles: vec![Bundle { rows: Vec::new(), ..bundle() }],
+        digests: vec![digest()],
+        restarting: vec![RestartNotice { node: NodeId(6), generation: 9, grace_ms: 1 }],
+        complete: true,
+        more: None,
+    });
+    let text = [
+        hex(&encode_sync(&ask).unwrap()),
+        hex(&encode_sync(&give).unwrap()),
+        hex(&encode_sync(&delta).unwrap()),
+        hex(&encode_sync(&SyncReply::Taken).unwrap()),
+    ];
+    assert_eq!(decode_sync::<SyncRequest>(&encode_sync(&ask).unwrap()).unwrap(), ask);
+    assert_eq!(decode_sync::<SyncReply>(&encode_sync(&delta).unwrap()).unwrap(), delta);
+    golden(
+        &text,
+        expect![[r#"
+            010001050303fc7011010028fdffffffffffffffff0102
+            01010105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
+                0a000905010c03fc7011010000fe0000000000000000000000001000000001080101000000000000
+                0000000000000000000102420a000905010c03fc7011010000fe0000000000000000000000001000
+                000000070003fc701101000101000a01020303fc701101000100
+            01000105030001050303fc7011010028fdffffffffffffffff010609010100
+            0101
+        "#]],
+    );
+}
+
+#[test]
+fn golden_membership() {
+    let (one, two) = (identity(1), identity(2));
+    let messages = [
+        Message::Ping(1),
+        Message::Ack(2),
+        Message::PingReq { target: two, probe_number: 3 },
+        Message::IndirectPing { origin: two, probe_number: 4 },
+        Message::IndirectAck { target: two, probe_number: 5 },
+        Message::ForwardedAck { origin: two, probe_number: 6 },
+        Message::Announce,
+        Message::Feed,
+        Message::Gossip,
+        Message::Broadcast,
+        Message::TurnUndead,
+    ];
+    let mut text = Vec::new();
+    for message in messages {
+        let header = Header { src: one, src_incarnation: 7, dst: two, message };
+        let mut bytes = Vec::new();
+        FocaCodec.encode_header(&header, &mut bytes).unwrap();
+        assert_eq!(FocaCodec.decode_header(bytes.as_slice()).unwrap(), header);
+        text.push(hex(&bytes));
+    }
+    for state in [State::Alive, State::Suspect, State::Down] {
+        let member = Member::new(one, 300, state);
+        let mut bytes = Vec::new();
+        FocaCodec.encode_member(&member, &mut bytes).unwrap();
+        assert_eq!(FocaCodec.decode_member(bytes.as_slice()).unwrap(), member);
+        text.push(hex(&bytes));
+    }
+    golden(
+        &text,
+        expect![[r#"
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0001
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0102
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0202fb2c0102000a010202fb0a
+                1f03
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0302fb2c0102000a010202fb0a
+                1f04
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0402fb2c0102000a010202fb0a
+                1f05
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0502fb2c0102000a010202fb0a
+                1f06
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f06
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f07
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f08
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f09
+            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0a
+            01fb2c0102000a010201fb0a1ffb2c0100
+            01fb2c0102000a010201fb0a1ffb2c0101
+            01fb2c0102000a010201fb0a1ffb2c0102
+        "#]],
+    );
+}
+
+#[test]
+fn golden_hashes() {
+    let text: Vec<String> = rows().iter().map(|row| format!("{:016x}", row_hash(row))).collect();
+    golden(
+        &text,
+        expect![[r#"
+        db718e9951de0f13
+        f0b5452151429b17
+        36580879e77523a2
+        6d234d2a95784791
+        b2222b40bff20e98
+    "#]],
+    );
+}
+
+/// Compares one message a line; long ones go on after a deeper indent.
+fn golden(lines: &[String], expected: Expect) {
+    let fold = |line: &String| {
+        let parts: Vec<_> = line.as_bytes().chunks(80).map(String::from_utf8_lossy).collect();
+        parts.join("\n    ") + "\n"
+    };
+    expected.assert_eq(&lines.iter().map(fold).collect::<String>());
+}
+
+#[test]
+fn the_longest_envelope_leaves_room_for_the_payload() {
+    let last = Version { generation: u64::MAX, counter: u64::MAX };
+    let head =
+        Digest { owner: NodeId(u128::MAX), floor: u64::MAX, last, live: u32::MAX, hash: u64::MAX };
+    let body = Body::Membership(head, vec![0; PAYLOAD_BYTES_MAX]);
+    let bytes = encode_datagram(&Datagram { sender: NodeId(u128::MAX), body }).unwrap();
+    assert_eq!(bytes.len() + SEAL_BYTES, DATAGRAM_BYTES_MAX);
+}
+
+#[test]
+fn other_versions_and_cut_or_padded_messages_are_refused() {
+    let body = Body::Rows(vec![bundle()]);
+    let bytes = encode_datagram(&Datagram { sender: NodeId(5), body }).unwrap();
+    for len in 0..bytes.len() {
+        assert!(decode_datagram(&bytes[..len]).is_err(), "{len}");
+    }
+    let mut padded = bytes.clone();
+    padded.push(0);
+    assert!(matches!(decode_datagram(&padded), Err(CodecError::Trailing(1))));
+    let mut newer = bytes;
+    newer[0] = 2;
+    assert_eq!(
+        decode_datagram(&newer).unwrap_err().to_string(),
+        "the message is of wire version 2, this node speaks 1"
+    );
+}
+
+#[test]
+fn a_claimed_length_is_not_allocated() {
+    // A `Give` of 2^60 bundles in twelve bytes.
+    let bytes = [1, 1, 253, 0, 0, 0, 0, 0, 0, 0, 16, 0];
+    assert!(matches!(decode_sync::<SyncRequest>(&bytes), Err(CodecError::Decode(_))));
+}
+
+#[test]
+fn a_member_that_does_not_fit_leaves_the_buffer_clean() {
+    let mut bytes = Vec::new();
+    let mut buffer = (&mut bytes).limit(5);
+    let member = Member::alive(identity(1));
+    assert!(FocaCodec.encode_member(&member, &mut buffer).is_err());
+    assert!(bytes.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn noise_is_refused_and_never_panics(bytes: Vec<u8>) {
+        let _refused = decode_datagram(&bytes);
+        let _refused = decode_sync::<SyncRequest>(&bytes);
+        let _refused = decode_sync::<SyncReply>(&bytes);
+        let _refused = FocaCodec.decode_header(bytes.as_slice());
+    }
+}

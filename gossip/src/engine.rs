@@ -1,0 +1,328 @@
+//! The core: inputs and the time go in, datagrams, requests and news of the view come out.
+
+pub mod config;
+pub mod exchange;
+mod membership;
+pub mod outbox;
+mod own;
+mod projection;
+mod receive;
+pub mod roster;
+mod settle;
+pub mod stats;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::id::NodeId;
+use cluster::view::{EndpointKey, EndpointRow, Liveness, View, VtepRow};
+use foca::State;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::Now;
+use crate::engine::config::Config;
+use crate::engine::exchange::Exchanges;
+use crate::engine::membership::Membership;
+use crate::engine::outbox::Outbox;
+use crate::engine::own::Own;
+use crate::engine::projection::Projection;
+use crate::engine::roster::Roster;
+use crate::engine::stats::{MemberRow, Stats};
+use crate::identity::Identity;
+use crate::keyring::Keyring;
+use crate::row::{Row, RowKey};
+use crate::table::Table;
+
+/// Tombstones and strangers are looked over this often.
+pub const SWEEP_PERIOD: Duration = Duration::from_secs(10);
+/// Rows that exceeded the pushes of one step go out after this.
+pub const PUSH_GAP: Duration = Duration::from_millis(1);
+/// Copies of the announcement of a clean restart that each member is sent.
+pub const RESTART_COPIES: usize = 3;
+
+const STREAM_MEMBERSHIP: u64 = 0;
+const STREAM_CHOICES: u64 = 1;
+const STREAM_NONCES: u64 = 2;
+
+/// Why an exchange with a peer failed; for the log and a counter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("exchanging rows with a peer: {0}")]
+pub struct SyncFailed(pub String);
+
+/// What happens to an engine.
+#[derive(Debug)]
+pub enum Input {
+    /// A datagram arrived. Who sent it is sealed inside.
+    Datagram(Bytes),
+    /// The deadline of [`Engine::next_deadline`] has passed. Calling late is safe, and noticed.
+    Timer,
+    /// The whole set of endpoints that run on this node, and its VTEP; the engine finds out what
+    /// changed. The first set of a run supersedes the rows of earlier runs on every node, so it
+    /// must not be given before running tasks have been adopted.
+    Own {
+        /// Endpoints; rows that name another node are ignored.
+        endpoints: BTreeMap<EndpointKey, EndpointRow>,
+        /// Where this node receives VXLAN.
+        vtep: VtepRow,
+    },
+    /// The whole set of nodes of the cluster with their gossip addresses, from the assignment;
+    /// whether this node is in it does not matter. A node that drops out is forgotten.
+    Peers(BTreeMap<NodeId, SocketAddr>),
+    /// The cluster's keys were rotated.
+    Keys(Keyring),
+    /// A peer posted this; answered by [`Output::SyncReply`] in the same step.
+    SyncRequest {
+        /// Names the request in the reply.
+        token: u64,
+        /// Its body.
+        bytes: Bytes,
+    },
+    /// The outcome of an [`Output::Sync`].
+    SyncAnswer {
+        /// Whom it was posted to.
+        peer: NodeId,
+        /// The body of the answer.
+        result: Result<Bytes, SyncFailed>,
+    },
+    /// The daemon is about to restart: peers are told to keep this node alive for a grace. The
+    /// engine does nothing after it.
+    Restarting,
+    /// This node leaves the cluster. The engine does nothing after it.
+    Leave,
+}
+
+/// What an engine wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send a datagram; it may be lost.
+    Send {
+        /// The peer's gossip address.
+        to: SocketAddr,
+        /// At most [`crate::codec::DATAGRAM_BYTES_MAX`] bytes.
+        bytes: Bytes,
+    },
+    /// Post this to a peer over a mutually authenticated stream and give the outcome back as
+    /// [`Input::SyncAnswer`].
+    Sync {
+        /// The peer.
+        peer: NodeId,
+        /// Its gossip address.
+        to: SocketAddr,
+        /// The body.
+        bytes: Bytes,
+    },
+    /// Answer a peer's request; an empty body means that the request was not understood.
+    SyncReply {
+        /// Of the request.
+        token: u64,
+        /// The body.
+        bytes: Bytes,
+    },
+    /// [`Engine::view`] returns something new; at most once in a step.
+    ViewChanged,
+}
+
+/// Gossip of one node.
+pub struct Engine {
+    config: Config,
+    keyring: Keyring,
+    membership: Membership,
+    roster: Roster,
+    table: Table,
+    own: Own,
+    outbox: Outbox,
+    exchanges: Exchanges,
+    projection: Projection,
+    choices: StdRng,
+    nonces: StdRng,
+    restarting: BTreeMap<NodeId, (u64, Now)>, // generation that ended, end of the grace
+    alone: bool,
+    quiet: bool,
+    join_at: Now,
+    nag_at: Option<Now>,
+    sweep_at: Now,
+    push_at: Option<Now>,
+    stats: Stats,
+    out: Vec<Output>,
+}
+
+impl Engine {
+    /// An engine that knows only itself. It is silent until it is told its peers or hears one.
+    #[must_use]
+    pub fn new(config: Config, keyring: Keyring, now: Now) -> Self {
+        let mut engine = Self {
+            membership: Membership::new(&config, STREAM_MEMBERSHIP),
+            roster: Roster::new(config.node),
+            table: Table::default(),
+            own: Own::new(config.node, config.generation),
+            outbox: Outbox::default(),
+            exchanges: Exchanges::default(),
+            projection: Projection::default(),
+            choices: StdRng::from_seed(config.stream(STREAM_CHOICES)),
+            nonces: StdRng::from_seed(config.stream(STREAM_NONCES)),
+            restarting: BTreeMap::new(),
+            alone: true,
+            quiet: false,
+            join_at: now,
+            nag_at: None,
+            sweep_at: now + SWEEP_PERIOD,
+            push_at: None,
+            stats: Stats::default(),
+            out: Vec::new(),
+            config,
+            keyring,
+        };
+        engine.exchanges.next = now;
+        let opinions = engine.opinions(now);
+        engine.projection.liveness(&opinions);
+        engine
+    }
+
+    /// Takes one input. `now` never goes back.
+    pub fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
+        if self.quiet {
+            return Vec::new();
+        }
+        let last = matches!(input, Input::Restarting | Input::Leave);
+        match input {
+            Input::Datagram(bytes) => self.receive(&bytes, now),
+            Input::Timer => self.run_timers(now),
+            Input::Own { endpoints, vtep } => {
+                let changed = self.own.assert(&mut self.table, &endpoints, vtep, now);
+                self.publish(&changed);
+            }
+            Input::Peers(peers) => {
+                for node in self.roster.set(peers) {
+                    self.forget(node);
+                }
+                self.join(now);
+            }
+            Input::Keys(keyring) => self.keyring = keyring,
+            Input::SyncRequest { token, bytes } => self.answer(token, &bytes, now),
+            Input::SyncAnswer { peer, result } => self.answered(peer, result, now),
+            Input::Restarting => self.announce_restart(),
+            Input::Leave => self.membership.leave(),
+        }
+        self.settle(now);
+        self.quiet = last;
+        std::mem::take(&mut self.out)
+    }
+
+    /// When to call with [`Input::Timer`]; `None` after [`Input::Restarting`] and
+    /// [`Input::Leave`].
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Now> {
+        if self.quiet {
+            return None;
+        }
+        let graces = self.restarting.values().map(|(_, until)| *until).min();
+        [self.membership.next_deadline(), self.nag_at, self.push_at, graces]
+            .into_iter()
+            .flatten()
+            .chain([self.join_at, self.sweep_at, self.exchanges.next_deadline()])
+            .min()
+    }
+
+    /// What the data plane may use; shared, never changed once handed out.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.projection.view()
+    }
+
+    /// Every member that is known, this node included, by node.
+    #[must_use]
+    pub fn members(&self) -> Vec<MemberRow> {
+        let own = self.membership.identity();
+        let view = self.projection.view();
+        let row = |identity: &Identity, incarnation| MemberRow {
+            node: identity.node,
+            address: identity.address,
+            generation: identity.generation,
+            renewals: identity.renewals,
+            incarnation,
+            liveness: view.liveness.get(&identity.node).copied().unwrap_or(Liveness::Down),
+            restarting: self.restarting.contains_key(&identity.node),
+        };
+        let others = (self.membership.members())
+            .filter(|m| m.id().node != own.node && !self.roster.is_gone(m.id().node))
+            .map(|m| row(m.id(), m.incarnation()));
+        let mut rows: Vec<MemberRow> = std::iter::once(row(&own, 0)).chain(others).collect();
+        rows.sort_by_key(|row| row.node);
+        rows
+    }
+
+    /// The table: rows and tombstones of all owners, by owner and key.
+    pub fn rows(&self) -> impl Iterator<Item = (NodeId, &Row)> {
+        self.table.owners().flat_map(|owner| self.table.rows_of(owner).map(move |row| (owner, row)))
+    }
+
+    /// Counters and sizes.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let (rows, tombstones) = self.table.sizes();
+        Stats {
+            pushes_overflowed: self.outbox.overflowed,
+            membership_errors: self.membership.errors,
+            starvation: self.membership.health(),
+            rows,
+            tombstones,
+            push_queue: self.outbox.len(),
+            ..self.stats
+        }
+    }
+
+    /// Whether and how SWIM knows a node: opinions of probes, and of announced restarts over them.
+    fn opinions(&mut self, now: Now) -> BTreeMap<NodeId, Liveness> {
+        let own = self.config.node;
+        let mut opinions = BTreeMap::new();
+        for member in self.membership.members() {
+            let Identity { node, generation, .. } = *member.id();
+            if self.roster.is_gone(node) {
+                continue;
+            }
+            let liveness = match member.state() {
+                State::Alive => Liveness::Alive,
+                State::Suspect => Liveness::Suspect,
+                State::Down => Liveness::Down,
+            };
+            opinions.insert(node, liveness);
+            if self.restarting.get(&node).is_some_and(|(ended, _)| generation > *ended) {
+                self.restarting.remove(&node);
+            }
+        }
+        self.restarting.retain(|_, (_, until)| now < *until);
+        opinions.extend(self.restarting.keys().map(|node| (*node, Liveness::Alive)));
+        // Our own former selves are members, too, to foca.
+        opinions.insert(own, Liveness::Alive);
+        opinions
+    }
+
+    fn active(&self) -> BTreeMap<NodeId, Identity> {
+        let mut active: BTreeMap<NodeId, Identity> =
+            self.membership.active().map(|identity| (identity.node, *identity)).collect();
+        active.retain(|node, _| *node != self.config.node && !self.roster.is_gone(*node));
+        active
+    }
+
+    /// Queues rows of our own.
+    fn publish(&mut self, keys: &[RowKey]) {
+        let own = self.config.node;
+        for key in keys {
+            self.outbox.push(own, *key, None);
+            self.projection.row(&self.table, own, *key);
+        }
+    }
+
+    fn forget(&mut self, node: NodeId) {
+        for key in self.table.forget(node) {
+            self.projection.row(&self.table, node, key);
+        }
+        self.membership.forget(node);
+        self.exchanges.forget(node);
+        self.restarting.remove(&node);
+    }
+}

@@ -1,0 +1,284 @@
+//! foca, its timers, and what foca lacks: local health.
+//!
+//! The idea of Lifeguard (arXiv 1707.00788): a node that is starved of CPU finds its probes
+//! unanswered because it is late itself. Here lateness is measured, not inferred: a timer that is
+//! served long after its deadline stops foca's clock for that time, so that the answers that wait
+//! in the socket are read first, and stretches suspicions by a factor that falls again with each
+//! probe served in time.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::id::NodeId;
+use foca::{
+    AccumulatingRuntime, Foca, Incarnation, Member, NoCustomBroadcast, OwnedNotification,
+    PeriodicParams, State, Timer,
+};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::Now;
+use crate::codec::{FocaCodec, PAYLOAD_BYTES_MAX};
+use crate::engine::config::Config;
+use crate::identity::Identity;
+
+/// Members asked to probe where a direct probe fails (SWIM's k).
+const INDIRECT_PROBES: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+/// Times that foca repeats an update: 10 to 20 reached every member in simulation at 5 % loss.
+const TRANSMISSIONS: NonZeroU8 = NonZeroU8::new(15).unwrap();
+/// Members to which foca gossips pending updates in each probe period.
+const GOSSIP_MEMBERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+/// foca asks a member for others this often, beside our own join loop.
+const FEED_PERIOD: Duration = Duration::from_secs(30);
+/// A timer served later than this shows that this node is starved.
+pub(super) const LATE: Duration = Duration::from_millis(50);
+/// After a pause, datagrams that wait in the socket are read this long before timers run.
+const CATCH_UP: Duration = Duration::from_millis(50);
+/// The greatest stretch of suspicions beyond the normal one (memberlist's awareness limit is 8).
+pub(super) const HEALTH_MAX: u32 = 7;
+
+/// What foca decided in a step.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    /// Datagrams to members.
+    pub(super) sends: Vec<(Identity, Bytes)>,
+    /// Members that became active, or are active under a newer identity.
+    pub(super) arrived: Vec<Identity>,
+    /// foca took a new identity, because the cluster had declared us down.
+    pub(super) rejoined: bool,
+}
+
+pub(super) struct Membership {
+    foca: Foca<Identity, FocaCodec, StdRng, NoCustomBroadcast>,
+    settings: foca::Config,
+    suspicion: Duration,
+    probe_period: Duration,
+    runtime: AccumulatingRuntime<Identity>,
+    timers: BTreeMap<(Now, u64), Timer<Identity>>,
+    submitted: u64,
+    caught_up: bool, // the pause before this moment has been made up for
+    health: u32,     // 0 is good
+    /// Errors that foca returned, for the statistics.
+    pub(super) errors: u64,
+}
+
+impl Membership {
+    pub(super) fn new(config: &Config, stream: u64) -> Self {
+        let identity = Identity {
+            node: config.node,
+            generation: config.generation,
+            renewals: 0,
+            address: config.address,
+        };
+        let settings = settings(config);
+        let rng = StdRng::from_seed(config.stream(stream));
+        Self {
+            foca: Foca::new(identity, settings.clone(), rng, FocaCodec),
+            settings,
+            suspicion: config.suspicion,
+            probe_period: config.probe_period,
+            runtime: AccumulatingRuntime::new(),
+            timers: BTreeMap::new(),
+            submitted: 0,
+            caught_up: false,
+            health: 0,
+            errors: 0,
+        }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        *self.foca.identity()
+    }
+
+    pub(super) fn health(&self) -> u32 {
+        self.health
+    }
+
+    /// Every known member, down ones and our own former selves included.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member<Identity>> {
+        self.foca.iter_membership_state()
+    }
+
+    pub(super) fn active(&self) -> impl Iterator<Item = &Identity> {
+        self.foca.iter_members().map(Member::id)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Now> {
+        self.timers.keys().next().map(|(at, _)| *at)
+    }
+
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        let result = self.foca.handle_data(bytes, &mut self.runtime);
+        self.count(result);
+    }
+
+    pub(super) fn announce(&mut self, to: Identity) {
+        let result = self.foca.announce(to, &mut self.runtime);
+        self.count(result);
+    }
+
+    /// Sends pending updates now instead of at the next tick.
+    pub(super) fn gossip(&mut self) {
+        let result = self.foca.gossip(&mut self.runtime);
+        self.count(result);
+    }
+
+    /// Takes what another member thinks of us; foca refutes it.
+    pub(super) fn suspected(&mut self, incarnation: Incarnation) {
+        let update = Member::new(self.identity(), incarnation, State::Suspect);
+        let result = self.foca.apply_many(std::iter::once(update), false, &mut self.runtime);
+        self.count(result);
+    }
+
+    /// Declares ourselves down.
+    pub(super) fn leave(&mut self) {
+        let result = self.foca.leave_cluster(&mut self.runtime);
+        self.count(result);
+    }
+
+    /// Takes a greater generation, after finding that an earlier run of this node had one.
+    pub(super) fn regenerate(&mut self, generation: u64) {
+        let identity = Identity { generation, renewals: 0, ..self.identity() };
+        let result = self.foca.change_identity(identity, &mut self.runtime);
+        self.count(result);
+    }
+
+    /// Drops a node that is no longer in the cluster.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        let Some(member) = self.members().find(|m| m.id().node == node).cloned() else { return };
+        let down = Member::new(*member.id(), member.incarnation(), State::Down);
+        let result = self.foca.apply_many(std::iter::once(down), false, &mut self.runtime);
+        self.count(result);
+        let result = self.foca.handle_timer(Timer::RemoveDown(*member.id()), &mut self.runtime);
+        self.count(result);
+        self.timers.retain(|_, timer| match timer {
+            Timer::ChangeSuspectToDown { member_id, .. } => member_id.node != node,
+            Timer::RemoveDown(id) => id.node != node,
+            Timer::ProbeRandomMember(_)
+            | Timer::SendIndirectProbe { .. }
+            | Timer::PeriodicAnnounce(_)
+            | Timer::PeriodicAnnounceDown(_)
+            | Timer::PeriodicGossip(_) => true,
+        });
+    }
+
+    /// Serves the timers that are due, or, after a pause, makes up for it first.
+    pub(super) fn run_timers(&mut self, now: Now) {
+        let Some(first) = self.next_deadline().filter(|first| *first <= now) else { return };
+        let late = now - first;
+        if late > LATE {
+            // A shell that is late each time would otherwise put its timers off for ever.
+            let pause = if self.caught_up { Duration::ZERO } else { CATCH_UP };
+            self.postpone(late + pause, now, late);
+            self.caught_up = !self.caught_up;
+            if pause > Duration::ZERO {
+                return;
+            }
+        } else {
+            self.caught_up = false;
+        }
+        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
+            let timer = entry.remove();
+            if late <= LATE && matches!(timer, Timer::ProbeRandomMember(_)) {
+                self.set_health(self.health.saturating_sub(1));
+            }
+            let result = self.foca.handle_timer(timer, &mut self.runtime);
+            self.count(result);
+            // What a timer schedules may be due before the next one.
+            self.schedule(now);
+        }
+    }
+
+    /// Collects what foca wants done since the last call.
+    pub(super) fn decide(&mut self, now: Now) -> Decided {
+        self.schedule(now);
+        let mut decided = Decided::default();
+        while let Some(send) = self.runtime.to_send() {
+            decided.sends.push(send);
+        }
+        while let Some(notification) = self.runtime.to_notify() {
+            match notification {
+                OwnedNotification::MemberUp(identity) => decided.arrived.push(identity),
+                OwnedNotification::Rename(_, identity) => decided.arrived.push(identity),
+                OwnedNotification::Rejoin(_) => decided.rejoined = true,
+                // Who is down is read from foca's members, with the suspects.
+                OwnedNotification::MemberDown(_)
+                | OwnedNotification::Active
+                | OwnedNotification::Idle
+                | OwnedNotification::Defunct => {}
+            }
+        }
+        decided.arrived.retain(|identity| self.foca.iter_members().any(|m| m.id() == identity));
+        decided.arrived.dedup();
+        decided
+    }
+
+    fn schedule(&mut self, now: Now) {
+        while let Some((after, timer)) = self.runtime.to_schedule() {
+            self.submitted += 1;
+            self.timers.insert((now + after, self.submitted), timer);
+        }
+    }
+
+    /// Moves all timers, keeping their order; suspicions get a fresh, stretched term, because a
+    /// refutation may be among what was not read.
+    fn postpone(&mut self, by: Duration, now: Now, late: Duration) {
+        let periods = late.as_millis() / self.probe_period.as_millis().max(1);
+        let worse = u32::try_from(periods).unwrap_or(HEALTH_MAX).saturating_add(1);
+        self.set_health(self.health.saturating_add(worse).min(HEALTH_MAX));
+        let term = now + self.settings.suspect_to_down_after;
+        let timers = std::mem::take(&mut self.timers);
+        self.timers = (timers.into_iter())
+            .map(|((at, number), timer)| match timer {
+                Timer::ChangeSuspectToDown { .. } => (((at + by).max(term), number), timer),
+                Timer::ProbeRandomMember(_)
+                | Timer::SendIndirectProbe { .. }
+                | Timer::PeriodicAnnounce(_)
+                | Timer::PeriodicAnnounceDown(_)
+                | Timer::PeriodicGossip(_)
+                | Timer::RemoveDown(_) => ((at + by, number), timer),
+            })
+            .collect();
+    }
+
+    fn set_health(&mut self, health: u32) {
+        if health == self.health {
+            return;
+        }
+        self.health = health;
+        self.settings.suspect_to_down_after = self.suspicion * (1 + health);
+        let result = self.foca.set_config(self.settings.clone());
+        self.count(result);
+    }
+
+    fn count(&mut self, result: Result<(), foca::Error>) {
+        // Refused packets and late timers are foca's ordinary life; a counter shows an epidemic.
+        self.errors += u64::from(result.is_err());
+    }
+}
+
+fn settings(config: &Config) -> foca::Config {
+    foca::Config {
+        probe_period: config.probe_period,
+        probe_rtt: config.probe_rtt,
+        num_indirect_probes: INDIRECT_PROBES,
+        max_transmissions: TRANSMISSIONS,
+        suspect_to_down_after: config.suspicion,
+        // Nodes that left the cluster are forgotten by name; a dead one may come back.
+        remove_down_after: None,
+        max_packet_size: NonZeroUsize::new(PAYLOAD_BYTES_MAX).unwrap_or(NonZeroUsize::MIN),
+        notify_down_members: true,
+        periodic_announce: Some(PeriodicParams {
+            frequency: FEED_PERIOD,
+            num_members: NonZeroUsize::MIN,
+        }),
+        // The join loop announces to members that are down.
+        periodic_announce_to_down_members: None,
+        periodic_gossip: Some(PeriodicParams {
+            frequency: config.probe_period,
+            num_members: GOSSIP_MEMBERS,
+        }),
+    }
+}

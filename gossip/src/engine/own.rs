@@ -1,0 +1,107 @@
+//! The rows of which this node is the single writer.
+
+use std::collections::BTreeMap;
+
+use cluster::id::NodeId;
+use cluster::view::{EndpointKey, EndpointRow, VtepRow};
+
+use crate::Now;
+use crate::row::{EndpointValue, Record, Row, RowKey, Version};
+use crate::table::{Merged, Table};
+
+/// What peers hold of ours that should not be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stale {
+    /// Ours, or one that our newer row or our floor will replace.
+    No,
+    /// A row of this run that we no longer have: it must be said again that it is dead.
+    Ghost,
+    /// From a run with a greater generation than ours, or of a later write of this one.
+    Ahead,
+}
+
+pub(super) struct Own {
+    node: NodeId,
+    version: Version,
+    asserted: bool, // the whole set has been given once
+}
+
+impl Own {
+    pub(super) fn new(node: NodeId, generation: u64) -> Self {
+        Self { node, version: Version { generation, counter: 0 }, asserted: false }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.version.generation
+    }
+
+    fn write(&mut self, table: &mut Table, record: Record, now: Now) -> Option<RowKey> {
+        self.version.counter += 1;
+        let key = record.key();
+        let row = Row { version: self.version, record };
+        (table.merge(self.node, row, now) == Merged::News).then_some(key)
+    }
+
+    /// Makes the table hold exactly this set for us; returns the keys that changed.
+    pub(super) fn assert(
+        &mut self,
+        table: &mut Table,
+        endpoints: &BTreeMap<EndpointKey, EndpointRow>,
+        vtep: VtepRow,
+        now: Now,
+    ) -> Vec<RowKey> {
+        let mut wanted: BTreeMap<RowKey, Record> = (endpoints.iter())
+            // A row that names another node is not ours to write.
+            .filter(|(_, row)| row.node == self.node)
+            .map(|(key, row)| {
+                (RowKey::Endpoint(*key), Record::Endpoint(*key, Some(EndpointValue::from(row))))
+            })
+            .collect();
+        wanted.insert(RowKey::Vtep, Record::Vtep(Some(vtep)));
+        let gone = (table.rows_of(self.node))
+            .filter(|row| row.record.is_live() && !wanted.contains_key(&row.record.key()))
+            .map(|row| Record::tombstone(row.record.key()));
+        let mut writes: Vec<Record> = gone.collect();
+        writes.extend(wanted.into_iter().filter_map(|(key, record)| {
+            let same = table.get(self.node, &key).is_some_and(|held| held.record == record);
+            (!same).then_some(record)
+        }));
+        let changed =
+            writes.into_iter().filter_map(|record| self.write(table, record, now)).collect();
+        if !self.asserted {
+            self.asserted = true;
+            table.raise(self.node, self.version.generation);
+        }
+        changed
+    }
+
+    /// Judges a row under our name that a peer holds.
+    pub(super) fn judge(&self, table: &Table, row: &Row) -> Stale {
+        if row.version > self.version {
+            return Stale::Ahead;
+        }
+        let ours = row.version.generation == self.version.generation;
+        let unknown = table.get(self.node, &row.record.key()).is_none();
+        if ours && unknown && row.record.is_live() { Stale::Ghost } else { Stale::No }
+    }
+
+    /// Says again that a row is dead.
+    pub(super) fn bury(&mut self, table: &mut Table, key: RowKey, now: Now) -> Option<RowKey> {
+        self.write(table, Record::tombstone(key), now)
+    }
+
+    /// Writes all our rows again in a generation above `seen`; returns their keys.
+    pub(super) fn outrun(&mut self, table: &mut Table, seen: u64, now: Now) -> Vec<RowKey> {
+        let generation = seen.max(self.version.generation).saturating_add(1);
+        self.version = Version { generation, counter: 0 };
+        let live: Vec<Record> = (table.rows_of(self.node))
+            .filter(|row| row.record.is_live())
+            .map(|row| row.record.clone())
+            .collect();
+        let keys = live.into_iter().filter_map(|record| self.write(table, record, now)).collect();
+        if self.asserted {
+            table.raise(self.node, generation);
+        }
+        keys
+    }
+}

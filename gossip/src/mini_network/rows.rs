@@ -1,0 +1,121 @@
+//! Rows reach every host, and only their owner writes them.
+
+use super::*;
+
+#[test]
+fn rows_reach_all_hosts_despite_loss() {
+    for seed in 0..10 {
+        for members in [3, 5, 7] {
+            let mut net = Net::started(seed, members, 0.05);
+            // One flips to unhealthy, one vanishes.
+            let mut endpoints: BTreeMap<_, _> =
+                (0..9).map(|t| (key(2, t), endpoint(2, t, true))).collect();
+            endpoints.insert(key(2, 3), endpoint(2, 3, false));
+            let vtep = VtepRow { address: address(2).ip() };
+            net.input(2, Input::Own { endpoints, vtep });
+            net.until("the change everywhere", ms(3_000), |net| {
+                net.hosts.values().all(|host| {
+                    let view = host.engine.view();
+                    !view.endpoints[&key(2, 3)].healthy && !view.endpoints.contains_key(&key(2, 9))
+                })
+            });
+        }
+    }
+}
+
+#[test]
+fn a_change_does_not_wait_for_a_tick() {
+    let mut net = Net::started(1, 7, 0.0);
+    net.run(ms(3_000));
+    net.input(1, own(1, 0..11));
+    let took = net.until("the new row everywhere", ms(100), |net| {
+        net.hosts.values().all(|host| host.engine.view().endpoints.contains_key(&key(1, 10)))
+    });
+    assert!(took < ms(2), "{took:?}");
+}
+
+#[test]
+fn a_joiner_loads_thousands_of_rows_by_stream() {
+    let mut net = Net::new(3, 3, 0.05);
+    for host in 1..=2 {
+        net.start(host);
+        net.input(host, own(host, 0..6_000));
+    }
+    net.run(ms(2_000));
+    net.start(3);
+    net.input(3, own(3, 0..1));
+    let took = net.until("12001 rows everywhere", ms(5_000), |net| {
+        (1..=3).all(|host| net.shows_all(host, 12_001))
+    });
+    assert!(took < ms(2_500), "{took:?}");
+}
+
+#[test]
+fn nobody_is_heard_with_another_key_or_from_another_cluster() {
+    let mut net = Net::new(4, 2, 1.0);
+    net.start(1);
+    net.start(2);
+    net.loss = 0.0;
+    let other = Keyring::new(1, &[(1, [8; 32])].into()).unwrap();
+    net.input(2, Input::Keys(other));
+    net.run(ms(3_000));
+    assert!(net.engine(1).stats().datagrams_unopened > 0);
+    assert_eq!(net.liveness(1, 2), None);
+    net.input(2, Input::Keys(keyring()));
+    net.until("they meet", ms(3_000), |net| net.liveness(1, 2) == Some(Liveness::Alive));
+}
+
+#[test]
+fn keys_rotate_without_loss_of_members() {
+    let mut net = Net::started(5, 3, 0.0);
+    let ring = |primary| Keyring::new(primary, &[(1, [7; 32]), (2, [9; 32])].into()).unwrap();
+    for primary in [1, 2] {
+        for host in 1..=3 {
+            net.input(host, Input::Keys(ring(primary)));
+            net.run(ms(500));
+        }
+    }
+    assert!(net.worst.values().all(|worst| *worst == Liveness::Alive), "{:?}", net.worst);
+    assert!((1..=3).all(|host| net.engine(host).stats().datagrams_unopened == 0));
+}
+
+#[test]
+fn a_node_that_leaves_the_cluster_is_forgotten_with_its_rows() {
+    for seed in 0..5 {
+        let mut net = Net::started(seed, 5, 0.05);
+        net.members.retain(|host| *host != 5);
+        for host in [1, 2, 3, 4] {
+            net.tell_peers(host);
+            // Others that have not heard of it yet, and the node itself, still talk of it.
+            net.run(ms(700));
+            assert_eq!(net.liveness(host, 5), None);
+        }
+        net.run(ms(5_000));
+        for host in [1, 2, 3, 4] {
+            assert_eq!(net.liveness(host, 5), None);
+            assert_eq!(net.engine(host).view().endpoints.len(), 40);
+            assert!(!net.engine(host).view().vteps.contains_key(&node(5)));
+        }
+    }
+}
+
+#[test]
+fn a_dead_stranger_is_forgotten_and_a_live_one_is_not() {
+    let mut net = Net::started(6, 3, 0.0);
+    // Host 3 is one that the assignments of 1 and 2 have never named.
+    net.crash(1);
+    net.crash(2);
+    net.members = vec![1, 2];
+    for host in [1, 2] {
+        net.start(host);
+        net.input(host, own(host, 0..10));
+    }
+    net.tell_peers(3);
+    net.until("they meet", ms(5_000), |net| [1, 2].iter().all(|h| net.shows_all(*h, 30)));
+    net.run(ms(90_000));
+    assert_eq!(net.engine(1).view().endpoints.len(), 30);
+    net.crash(3);
+    net.run(ms(90_000));
+    assert_eq!(net.engine(1).view().endpoints.len(), 20);
+    assert_eq!(net.liveness(2, 3), None);
+}
