@@ -160,7 +160,9 @@ impl<S: Spaces> LinuxKernel<S> {
             Op::DeleteSpace(place) => self.delete_space(*place),
             Op::CreateVeth(pair) => self.create_veth(pair),
             Op::CreateLink(place, name, link) => self.create_link(*place, name, link),
-            _ => Err(Refusal::other("this operation belongs to one namespace")),
+            single_op!() | entry_op!() | nft_op!() => {
+                Err(Refusal::other("this operation belongs to one namespace"))
+            }
         }
     }
 
@@ -309,9 +311,7 @@ enum Run {
 impl Run {
     fn of(op: &Op) -> Self {
         match op {
-            Op::CreateSpace(_) | Op::DeleteSpace(_) | Op::CreateVeth(_) | Op::CreateLink(..) => {
-                Self::Alone
-            }
+            shared_op!() => Self::Alone,
             Op::DeleteLink(place, ..)
             | Op::SetLink(place, ..)
             | Op::AddAddress(place, ..)
@@ -344,7 +344,7 @@ fn entry(op: &Op) -> Option<Entry> {
         Op::DeleteNeighbour(_, device, address) => {
             Some(Entry::DeleteNeighbour(device.clone(), *address))
         }
-        _ => None,
+        shared_op!() | single_op!() | nft_op!() => None,
     }
 }
 
@@ -359,6 +359,8 @@ async fn inside_op(inside: &Inside, op: &Op) -> Result<(), Refusal> {
         Op::AddRule(_, rule) => route::add_rule(inside, rule).await,
         Op::DeleteRule(_, rule) => route::delete_rule(inside, rule).await,
         Op::SetSysctl(_, name, value) => sysctl::write(name, value),
-        _ => Err(Refusal::other("this operation is not a single request")),
+        shared_op!() | entry_op!() | nft_op!() => {
+            Err(Refusal::other("this operation is not a single request"))
+        }
     }
 }

@@ -5,6 +5,9 @@
 //! a thread of its own, because `setns` is per thread; everything that must happen inside it is a
 //! job for that thread.
 
+#[macro_use]
+mod kinds;
+
 mod bulk;
 pub mod dns_server;
 pub mod drift;

@@ -21,6 +21,10 @@ pub(crate) use read::read;
 
 /// How long one transaction may take.
 const TRANSACTION_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How nft begins the kernel's own refusals.
+const KERNEL_REFUSES: &str = "Could not process rule";
+/// ENOENT in words, which are asked for in English.
+const NOTHING_THERE: &str = "No such file or directory";
 /// Operations in one transaction: the whole of it goes to the kernel in one message.
 pub(crate) const TRANSACTION_OPS_MAX: usize = 4096;
 
@@ -60,13 +64,17 @@ pub(crate) async fn apply(ops: &[Op]) -> Vec<(usize, Refusal)> {
 
 /// A single operation that was refused: what it should remove may be gone already.
 async fn alone(op: &Op, refusal: Refusal) -> Result<(), Refusal> {
-    if !refusal.is(nix::errno::Errno::ENOENT) {
-        return Err(refusal);
-    }
+    let nothing_there = refusal.is(nix::errno::Errno::ENOENT);
+    // The program itself refuses what names no table or set; the kernel, what names no element.
+    let no_element = nothing_there && refusal.text.starts_with(KERNEL_REFUSES);
     match op {
-        Op::DeleteTable(..) | Op::DeleteElement(..) => Ok(()),
-        Op::SetMapElement { old: Some(_), new: None, .. } => Ok(()),
-        Op::SetMapElement { place, table, map, key, old: Some(_), new: Some(new) } => {
+        Op::DeleteTable(..) if nothing_there => Ok(()),
+        Op::DeleteElement(..) | Op::SetMapElement { old: Some(_), new: None, .. } if no_element => {
+            Ok(())
+        }
+        Op::SetMapElement { place, table, map, key, old: Some(_), new: Some(new) }
+            if no_element =>
+        {
             let add = Op::SetMapElement {
                 place: *place,
                 table: table.clone(),
@@ -77,7 +85,7 @@ async fn alone(op: &Op, refusal: Refusal) -> Result<(), Refusal> {
             };
             run(&script::transaction(&[add])).await
         }
-        _ => Err(refusal),
+        nft_op!() | shared_op!() | single_op!() | entry_op!() => Err(refusal),
     }
 }
 
@@ -88,6 +96,7 @@ async fn run(script: &str) -> Result<(), Refusal> {
     }
     let mut child = Command::new("nft")
         .args(["-f", "-"])
+        .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -124,11 +133,7 @@ fn not_started(error: io::Error) -> Refusal {
 fn refusal(complaint: &str) -> Refusal {
     let first = complaint.lines().find(|line| !line.is_empty()).unwrap_or("nft failed silently");
     let text = first.split_once("Error: ").map_or(first, |(_, text)| text).to_owned();
-    let errno = if text.ends_with("No such file or directory") {
-        nix::errno::Errno::ENOENT as i32
-    } else {
-        0
-    };
+    let errno = if text.contains(NOTHING_THERE) { nix::errno::Errno::ENOENT as i32 } else { 0 };
     Refusal { errno, text }
 }
 

@@ -23,6 +23,9 @@ use crate::nft;
 /// What the desired plane names in a namespace and the kernel does not list by itself.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
+    /// Links of the host's namespace that are read even without our mark: a veth pair that was
+    /// made a moment before a crash does not carry it yet.
+    pub(crate) links: BTreeSet<String>,
     /// Sysctls.
     pub(crate) sysctls: Vec<String>,
     /// Static sets and maps whose elements are compared.
@@ -40,6 +43,7 @@ impl Wanted {
             (key.clone(), nft::Names { sets, maps })
         };
         Self {
+            links: space.links.keys().cloned().collect(),
             sysctls: space.sysctls.keys().cloned().collect(),
             elements: space.nft.iter().map(names).collect(),
             rule_priorities: space.rules.iter().map(|rule| rule.priority).collect(),
@@ -59,7 +63,7 @@ fn reading(what: &'static str) -> impl FnOnce(Refusal) -> Unread {
 
 /// Reads all that is ours in the namespace.
 pub(crate) async fn space(inside: &Inside, place: Place, wanted: &Wanted) -> Result<Space, Unread> {
-    let links = links::read(inside, place).await.map_err(reading("read links"))?;
+    let links = links::read(inside, place, &wanted.links).await.map_err(reading("read links"))?;
     inside.ours.replace(Some(links.indexes()));
     let mut space = Space {
         addresses: addresses(inside, &links).await.map_err(reading("read addresses"))?,

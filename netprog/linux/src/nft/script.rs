@@ -33,23 +33,7 @@ fn line(script: &mut String, op: &Op) -> std::fmt::Result {
                 None => Ok(()),
             }
         }
-        Op::CreateSpace(..)
-        | Op::DeleteSpace(..)
-        | Op::CreateVeth(..)
-        | Op::CreateLink(..)
-        | Op::DeleteLink(..)
-        | Op::SetLink(..)
-        | Op::AddAddress(..)
-        | Op::DeleteAddress(..)
-        | Op::AddRoute(..)
-        | Op::DeleteRoute(..)
-        | Op::AddRule(..)
-        | Op::DeleteRule(..)
-        | Op::SetFdb(..)
-        | Op::DeleteFdb(..)
-        | Op::SetNeighbour(..)
-        | Op::DeleteNeighbour(..)
-        | Op::SetSysctl(..) => Ok(()),
+        shared_op!() | single_op!() | entry_op!() => Ok(()),
     }
 }
 

@@ -55,7 +55,11 @@ impl Links {
 }
 
 /// Reads the links of a namespace.
-pub(crate) async fn read(inside: &Inside, place: Place) -> Result<Links, Refusal> {
+pub(crate) async fn read(
+    inside: &Inside,
+    place: Place,
+    wanted: &BTreeSet<String>,
+) -> Result<Links, Refusal> {
     let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let mut messages = BTreeMap::new();
     for message in dump(&inside.route, message).await? {
@@ -69,7 +73,8 @@ pub(crate) async fn read(inside: &Inside, place: Place) -> Result<Links, Refusal
         .iter()
         .filter_map(|(index, message)| {
             let name = names.get(index)?.clone();
-            let link = Some(link(message, &names)).filter(|link| is_ours(place, &name, link));
+            let link = Some(link(message, &names))
+                .filter(|link| wanted.contains(&name) || is_ours(place, &name, link));
             Some((*index, (name, link)))
         })
         .collect();

@@ -103,6 +103,16 @@ fn a_table_reads_back_as_it_was_written() {
     }
 }
 
+/// nft suggests another table by a similar name, and says so in other words.
+#[test]
+fn a_table_that_is_gone_can_be_deleted_beside_others() {
+    let mut world = World::furnished();
+    let other = TableKey { family: Family::Bridge, name: "skein-la".to_owned() };
+    world.done(&[Op::LoadTable(FABRIC, other, Table::default()), Op::DeleteTable(FABRIC, key())]);
+    let gone = Op::DeleteElement(FABRIC, key(), "live".to_owned(), "10.0.0.1".to_owned());
+    assert!(world.refused(gone).contains("No such file or directory"));
+}
+
 #[test]
 fn elements_change_one_by_one() {
     let mut world = World::furnished();
