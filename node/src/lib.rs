@@ -1,1 +1,7 @@
 //! Skeleton.
+pub mod clock;
+pub mod enter;
+pub mod executor;
+pub mod hold;
+pub mod logs;
+pub mod supervise;

@@ -1,0 +1,232 @@
+//! Runs tasks as supervised processes of this node.
+//!
+//! The executor holds nothing that cannot be found again: what is known of a task is its directory
+//! `<run-dir>/tasks/<task id>` and its supervisor, and [`ProcessExecutor::adopt_all`] returns
+//! both after a restart of the daemon.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{LaunchSpec, Root, limits_supported};
+use crate::clock;
+use crate::supervise::detach;
+use crate::supervise::remains;
+use crate::supervise::status::{self, LAUNCH, LOCK, LOG, Launch};
+
+mod handle;
+mod lost;
+
+pub use handle::{Fds, Handle};
+
+/// The directory of tasks below the run directory.
+pub const TASKS: &str = "tasks";
+/// How often a supervisor that is starting is looked for.
+const ADOPT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Why an executor could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This task cannot run on this node, ever; the text is for the user.
+    #[error("{reason}")]
+    Rejected {
+        /// What is wrong, with the value and the remedy.
+        reason: String,
+    },
+    /// A task of this id is here already.
+    #[error("task {task} has already been launched")]
+    AlreadyLaunched {
+        /// The task.
+        task: String,
+    },
+    /// The supervisor could not be started or did not become ready.
+    #[error("launch task {task}")]
+    Launch {
+        /// The task.
+        task: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The supervisor does not answer.
+    #[error("reach the supervisor of task {task}")]
+    Supervisor {
+        /// The task.
+        task: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The request does not fit the task's phase.
+    #[error("task {task}: {reason}")]
+    Refused {
+        /// The task.
+        task: String,
+        /// The supervisor's words.
+        reason: String,
+    },
+    /// What is left of a task could not be removed.
+    #[error("remove what is left of task {task}")]
+    Remove {
+        /// The task.
+        task: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// The executor of one node.
+#[derive(Debug, Clone)]
+pub struct ProcessExecutor {
+    exe: PathBuf,
+    run_dir: PathBuf,
+    data_dir: PathBuf,
+}
+
+impl ProcessExecutor {
+    /// An executor whose supervisors are the program `exe`, called as `exe supervise DIR`.
+    ///
+    /// # Errors
+    /// When the directories cannot be made.
+    pub fn new(exe: &Path, run_dir: &Path, data_dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(run_dir)?;
+        fs::create_dir_all(data_dir)?;
+        let (run_dir, data_dir) = (run_dir.canonicalize()?, data_dir.canonicalize()?);
+        fs::create_dir_all(run_dir.join(TASKS))?;
+        Ok(ProcessExecutor { exe: exe.to_owned(), run_dir, data_dir })
+    }
+
+    /// Makes the task's sandbox. The task runs when [`Handle::start`] is called.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] when this node can never run it; nothing is left behind on any error
+    /// but [`Error::AlreadyLaunched`].
+    pub async fn launch(&self, spec: LaunchSpec) -> Result<Handle, Error> {
+        let task = spec.task.clone();
+        let (executor, failed) = (self.clone(), task.clone());
+        let launched = tokio::task::spawn_blocking(move || executor.launch_blocking(spec)).await;
+        let (launch, task_dir) =
+            launched.map_err(|error| Error::Launch { task, source: io::Error::other(error) })??;
+        Handle::attach(launch, task_dir)
+            .await
+            .map_err(|source| Error::Launch { task: failed, source })
+    }
+
+    fn launch_blocking(&self, spec: LaunchSpec) -> Result<(Launch, PathBuf), Error> {
+        if let Some(reason) = refusal(&spec) {
+            return Err(Error::Rejected { reason });
+        }
+        let task = spec.task.clone();
+        let task_dir = self.run_dir.join(TASKS).join(&task);
+        let (run_dir, data_dir) = (self.run_dir.clone(), self.data_dir.clone());
+        let launch = Launch { spec, run_dir, data_dir };
+        match fs::DirBuilder::new().mode(0o700).create(&task_dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Error::AlreadyLaunched { task });
+            }
+            Err(source) => return Err(Error::Launch { task, source }),
+            Ok(()) => {}
+        }
+        match self.spawn(&launch, &task_dir) {
+            Ok(()) => Ok((launch, task_dir)),
+            Err(source) => {
+                // The first error is the one that explains; a next start removes the rest.
+                let _ = remains::remove(&launch, &task_dir);
+                Err(Error::Launch { task, source })
+            }
+        }
+    }
+
+    fn spawn(&self, launch: &Launch, task_dir: &Path) -> io::Result<()> {
+        let lock = detach::try_lock(&task_dir.join(LOCK))?
+            .ok_or_else(|| io::Error::other("another supervisor has the task's lock"))?;
+        status::write(task_dir, LAUNCH, launch)?;
+        let arguments = [Path::new("supervise"), task_dir];
+        detach::spawn(&self.exe, arguments, lock, &task_dir.join(LOG))
+    }
+
+    /// Finds every task that an executor of this run directory has launched and not released.
+    /// A task whose supervisor is gone is killed if need be, and its handle says how it ended.
+    ///
+    /// # Errors
+    /// When the directory of tasks cannot be read. A supervisor that lives but does not answer is
+    /// logged and left alone.
+    pub async fn adopt_all(&self) -> io::Result<Vec<Handle>> {
+        let mut handles = Vec::new();
+        for entry in fs::read_dir(self.run_dir.join(TASKS))? {
+            let task_dir = entry?.path();
+            match self.adopt(&task_dir).await {
+                Ok(handle) => handles.extend(handle),
+                Err(error) => {
+                    let directory = task_dir.display();
+                    tracing::error!(%directory, %error, "a task cannot be adopted");
+                }
+            }
+        }
+        handles.sort_by(|one, other| one.task().cmp(other.task()));
+        Ok(handles)
+    }
+
+    async fn adopt(&self, task_dir: &Path) -> io::Result<Option<Handle>> {
+        let deadline = clock::monotonic() + detach::START_LIMIT;
+        loop {
+            let lock = match detach::try_lock(&task_dir.join(LOCK)) {
+                // It has been released between two looks.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                lock => lock?,
+            };
+            if lock.is_some() {
+                return adopt_lost(task_dir).await;
+            }
+            let launch: io::Result<Launch> = status::read(task_dir, LAUNCH);
+            let attached = match launch {
+                Ok(launch) => Handle::attach(launch, task_dir.to_owned()).await,
+                Err(error) => Err(error),
+            };
+            match attached {
+                // It may be starting, or ending.
+                Err(_) if clock::monotonic() < deadline => {
+                    tokio::time::sleep(ADOPT_INTERVAL).await;
+                }
+                attached => return attached.map(Some),
+            }
+        }
+    }
+
+    /// Where the logs of a task are; see [`crate::logs::read`].
+    pub fn log_directory(&self, task: &str) -> PathBuf {
+        crate::logs::directory(&self.data_dir, task)
+    }
+
+    /// Removes the logs of a task that has been released. None is no error.
+    ///
+    /// # Errors
+    /// When they cannot be removed.
+    pub fn remove_logs(&self, task: &str) -> io::Result<()> {
+        match fs::remove_dir_all(self.log_directory(task)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// A directory without a launch spec is from a daemon that died before it started anything.
+async fn adopt_lost(task_dir: &Path) -> io::Result<Option<Handle>> {
+    let Ok(launch) = status::read::<Launch>(task_dir, LAUNCH) else {
+        fs::remove_dir_all(task_dir)?;
+        return Ok(None);
+    };
+    Handle::of_lost(launch, task_dir.to_owned()).await.map(Some)
+}
+
+fn refusal(spec: &LaunchSpec) -> Option<String> {
+    let root = match &spec.root {
+        Root::Host => None,
+        Root::Directory(path) if path.is_absolute() && path.is_dir() => None,
+        Root::Directory(path) => Some(format!(
+            "image dir:{0}: {0:?} is not a directory of this node: make it, or use another image",
+            path.display()
+        )),
+    };
+    spec.refusal().or(root).or_else(|| limits_supported(&spec.limits).err())
+}

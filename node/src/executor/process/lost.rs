@@ -1,0 +1,66 @@
+//! What becomes of a task whose supervisor has died.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::executor::{Exit, Phase, TaskReport};
+use crate::supervise::status::{self, Launch, STATUS, Status, process_ticks};
+use crate::supervise::sys;
+use crate::{clock, logs};
+
+/// How often it is asked whether the task's first process is gone.
+const GONE_INTERVAL: Duration = Duration::from_millis(10);
+/// How long that may take.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
+/// `SIGKILL`.
+const KILL: i32 = 9;
+
+/// Makes sure that no process of the task is left and returns how it ended, which is recorded if
+/// the supervisor has not done so itself.
+pub(super) async fn conclude(launch: &Launch, task_dir: &Path) -> io::Result<TaskReport> {
+    let known = status::read::<Status>(task_dir, STATUS).ok();
+    let (started_at, dns_port) = match known {
+        Some(Status { report, pid_ticks }) => match report.phase {
+            Phase::Exited(_) => return Ok(report),
+            Phase::Running { pid, started_at } => {
+                end_process(pid, pid_ticks).await?;
+                (Some(started_at), report.dns_port)
+            }
+            Phase::Prepared | Phase::Starting => (None, report.dns_port),
+        },
+        None => (None, 0),
+    };
+    let exit = Exit {
+        code: 128 + KILL,
+        signal: Some(KILL),
+        error: Some("supervisor lost: it was killed, and the task with it".to_owned()),
+        out_of_memory: false,
+        started_at,
+        finished_at: clock::wall(),
+    };
+    let report = TaskReport { phase: Phase::Exited(exit), health: None, dns_port };
+    let status = Status { report: report.clone(), pid_ticks: None };
+    status::write(task_dir, STATUS, &status)?;
+    let directory = logs::directory(&launch.data_dir, &launch.spec.task);
+    if directory.exists() {
+        logs::mark_ended(&directory)?;
+    }
+    Ok(report)
+}
+
+/// The kernel kills the task's first process with its supervisor, and all others with that; but a
+/// task may have undone the first.
+async fn end_process(pid: i32, ticks: Option<u64>) -> io::Result<()> {
+    let deadline = clock::monotonic() + GONE_LIMIT;
+    while ticks.is_some() && process_ticks(pid) == ticks {
+        // It may end between the look and the signal.
+        let _ = sys::kill(pid, KILL);
+        if clock::monotonic() > deadline {
+            let text = format!("process {pid} is still there after {GONE_LIMIT:?}");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        tokio::time::sleep(GONE_INTERVAL).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! The supervisor of one task: the process that owns a task across restarts of the daemon.
+//!
+//! The daemon starts its own program again as `skein supervise TASK_DIR`. That process has one
+//! thread and no runtime. It makes the sandbox, waits to be told that the network is wired, runs
+//! the command in its own namespaces and root, keeps its output, probes its health, stops it, and
+//! keeps the end on record until it is told to let go. When it dies, the task dies with it.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::sys::prctl::set_name;
+use nix::sys::stat::{Mode, umask};
+
+pub(crate) mod detach;
+mod etc;
+pub(crate) mod health;
+mod init;
+mod lifecycle;
+pub(crate) mod netns;
+pub(crate) mod privilege;
+mod probe;
+pub(crate) mod protocol;
+pub(crate) mod remains;
+mod root;
+mod server;
+mod shell;
+pub(crate) mod status;
+mod streams;
+#[allow(unsafe_code, reason = "fork, capabilities, mount attributes and passed descriptors")]
+pub(crate) mod sys;
+pub(crate) mod task;
+pub(crate) mod user;
+pub(crate) mod wire;
+
+pub use health::PROBE_OUTPUT_BYTES_MAX;
+pub use protocol::{Exit, HealthReport, HealthState, Phase, TaskReport};
+pub use root::WORK;
+
+use crate::enter;
+use status::{LAUNCH, Launch};
+
+/// Runs what needs a process of one thread, if that is what the program was called for:
+/// `supervise TASK_DIR`, `hold RUN_DIR` or `enter JSON`. To be called first thing in `main` with
+/// all arguments after the program's name; `None` means that the program was called by a user.
+pub fn dispatch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let (mode, argument) = (arguments.next()?, arguments.next()?);
+    match mode.to_str()? {
+        "supervise" => Some(run(Path::new(&argument))),
+        "hold" => Some(crate::hold::run(Path::new(&argument))),
+        enter::MODE => Some(run_inside(&argument.to_string_lossy())),
+        _ => None,
+    }
+}
+
+fn run_inside(json: &str) -> ExitCode {
+    let entered = match serde_json::from_str(json) {
+        Ok(enter) => enter::run(&enter).map_err(|error| (error.to_string(), error.code)),
+        Err(error) => Err((format!("{}: {error}", enter::MODE), 2)),
+    };
+    let code = entered.unwrap_or_else(|(text, code)| {
+        note(&text);
+        code
+    });
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// Supervises the task whose launch spec is in `task_dir`. Returns when the task has been
+/// released. To be called first thing in `main`: the process must have one thread.
+///
+/// Standard input must be the locked lock file of the task and standard output a pipe to the
+/// starter, as the process executor arranges.
+pub fn run(task_dir: &Path) -> ExitCode {
+    let detached = match detach::begin() {
+        Ok(detached) => detached,
+        Err(error) => return give_up(&format!("detach from the daemon: {error}")),
+    };
+    // The name is for people who look at the process list.
+    let _ = set_name(c"skein-task");
+    umask(Mode::from_bits_truncate(0o022));
+    let mut supervisor = match prepare(task_dir) {
+        Ok(supervisor) => supervisor,
+        Err(error) => {
+            detached.refuse(&error.to_string());
+            return give_up(&error.to_string());
+        }
+    };
+    let _lease = match detached.ready() {
+        Ok(lease) => lease,
+        Err(error) => return give_up(&format!("tell the daemon: {error}")),
+    };
+    match supervisor.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => give_up(&format!("supervise: {error}")),
+    }
+}
+
+fn prepare(task_dir: &Path) -> io::Result<shell::Supervisor> {
+    let launch: Launch = status::read(task_dir, LAUNCH)?;
+    std::fs::write(task_dir.join(status::PID), format!("{}\n", std::process::id()))?;
+    shell::Supervisor::prepare(launch, task_dir)
+}
+
+fn give_up(text: &str) -> ExitCode {
+    note(text);
+    ExitCode::FAILURE
+}
+
+/// Writes a line for people to standard error, which is a file in the task's directory.
+fn note(text: &str) {
+    // There is nobody else to tell.
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -1,0 +1,384 @@
+//! The file system of a task: its root, private and recursively read-only, with its own /proc,
+//! /sys, /dev, /tmp, /run and files in /etc, and the mounts of its spec.
+//!
+//! Everything runs in the task's first process, in its own mount namespace, before the root is
+//! entered. A path of the task is resolved by the kernel within the new root
+//! (`RESOLVE_IN_ROOT`), so no link in an image can lead a mount out of it.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{chdir, chown, pivot_root};
+
+use super::status::Launch;
+use super::sys;
+use super::task::Failure;
+use super::user::{self, Identity};
+use crate::executor::{Mount, MountSource, Root};
+
+mod device;
+mod table;
+
+/// Where the task's private writable directory is, which is its working directory by default.
+pub const WORK: &str = "/run/work";
+/// The directory of work directories below the data directory.
+pub(crate) const WORKS: &str = "work";
+/// The directory of volumes below the data directory.
+pub(crate) const VOLUMES: &str = "volumes";
+/// Where the new root is put together, below the task's directory.
+pub(crate) const STAGE: &str = "root";
+/// The files made for a task, below the task's directory.
+pub(crate) const FILES: &str = "etc";
+
+/// The size of a task's private /tmp.
+const TMP_OPTIONS: &str = "mode=1777,size=1g";
+/// The size of a task's private /run.
+const RUN_OPTIONS: &str = "mode=755,size=64m";
+/// Links followed when a missing file is made behind them, as the kernel's own limit.
+const LINKS_MAX: usize = 40;
+/// Directories that the task gets anew, so that what the node has mounted there goes.
+const RENEWED: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
+
+/// A mount without anything special.
+const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
+
+/// `/proc/self/fd/N`, a path to exactly what the descriptor has open.
+pub(crate) fn descriptor_path(descriptor: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+}
+
+/// The root while it is put together.
+pub(crate) struct Stage<'a> {
+    launch: &'a Launch,
+    task_dir: &'a Path,
+    root: OwnedFd,
+    path: PathBuf,
+}
+
+/// Builds the task's file system and makes it the root of this process.
+pub(crate) fn enter(launch: &Launch, task_dir: &Path) -> Result<(), Failure> {
+    let stage = Stage::open(launch, task_dir)?;
+    stage.mount_own()?;
+    device::mount_devices(&stage)?;
+    stage.mount_files()?;
+    stage.mask_state()?;
+    stage.mount_work()?;
+    let mut mounts: Vec<&Mount> = launch.spec.mounts.iter().collect();
+    mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
+    for mount in mounts {
+        stage.mount_spec(mount)?;
+    }
+    if launch.spec.read_only {
+        for path in ["/run", "/tmp"] {
+            sys::set_mount_attributes(&stage.within(path), sys::ATTRIBUTE_READ_ONLY, false)
+                .map_err(|error| Failure::setup(&format!("make {path} read-only"), error))?;
+        }
+    }
+    stage.pivot()
+}
+
+impl<'a> Stage<'a> {
+    fn open(launch: &'a Launch, task_dir: &'a Path) -> Result<Self, Failure> {
+        let (source, path) = (source(&launch.spec.root), task_dir.join(STAGE));
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+            .map_err(|error| Failure::setup("make the mounts private", error))?;
+        let bind = MsFlags::MS_REC | MsFlags::MS_BIND;
+        mount(Some(source), &path, None::<&str>, bind, None::<&str>).map_err(|error| {
+            Failure::path("use as root the directory", &source.to_string_lossy(), error)
+        })?;
+        let hidden: Vec<PathBuf> = RENEWED
+            .iter()
+            .map(|path| path.trim_start_matches('/').into())
+            .chain(inside(source, &launch.run_dir))
+            .chain(inside(source, &launch.data_dir))
+            .map(|below: PathBuf| path.join(below))
+            .collect();
+        table::detach_below(&path, &hidden)
+            .map_err(|error| Failure::setup("take the node's own mounts away", error))?;
+        if let Root::Directory(_) = launch.spec.root {
+            make_mount_points(&path, &launch.spec.mounts)?;
+        }
+        let attributes = sys::ATTRIBUTE_READ_ONLY | sys::ATTRIBUTE_NO_DEVICES;
+        sys::set_mount_attributes(&path, attributes, true)
+            .map_err(|error| Failure::setup("make the root read-only", error))?;
+        let root = open_directory(&path).map_err(|error| Failure::setup("open the root", error))?;
+        Ok(Stage { launch, task_dir, root, path })
+    }
+
+    /// The staged path of a path that no link of the image can have changed: a mount of ours.
+    fn within(&self, path: &str) -> PathBuf {
+        self.path.join(path.trim_start_matches('/'))
+    }
+
+    fn find(&self, path: &str) -> nix::Result<OwnedFd> {
+        resolve(self.root.as_fd(), path, OFlag::O_PATH)
+    }
+
+    fn mount_at(&self, path: &str, kind: (&str, MsFlags, Option<&str>)) -> Result<(), Failure> {
+        let (file_system, flags, options) = kind;
+        self.find(path)
+            .and_then(|target| {
+                let target = descriptor_path(target.as_fd());
+                mount(Some(file_system), &target, Some(file_system), flags, options)
+            })
+            .map_err(|error| Failure::path(&format!("mount {file_system} on"), path, error))
+    }
+
+    fn mount_own(&self) -> Result<(), Failure> {
+        let quiet = PLAIN | MsFlags::MS_NOEXEC;
+        self.mount_at("/proc", ("proc", quiet, None))?;
+        self.mount_at("/sys", ("sysfs", quiet | MsFlags::MS_RDONLY, None))?;
+        self.mount_at("/tmp", ("tmpfs", PLAIN, Some(TMP_OPTIONS)))?;
+        self.mount_at("/run", ("tmpfs", PLAIN, Some(RUN_OPTIONS)))?;
+        device::mask_kernel_files(self)
+    }
+
+    /// Binds `source` over `path`; both must exist.
+    fn bind(&self, source: &Path, path: &str, attributes: u64) -> Result<(), Failure> {
+        let failed = |error| Failure::path("mount on", path, error);
+        let target = self.find(path).map_err(failed)?;
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        let target = descriptor_path(target.as_fd());
+        mount(Some(source), &target, None::<&str>, bind, None::<&str>).map_err(failed)?;
+        // The path now leads to the mount; the descriptor still to what it covers.
+        let mounted = self.find(path).map_err(failed)?;
+        sys::set_mount_attributes(&descriptor_path(mounted.as_fd()), attributes, true)
+            .map_err(failed)
+    }
+
+    fn mount_files(&self) -> Result<(), Failure> {
+        let attributes =
+            sys::ATTRIBUTE_READ_ONLY | sys::ATTRIBUTE_NO_SUID | sys::ATTRIBUTE_NO_DEVICES;
+        for name in ["hosts", "hostname", "resolv.conf"] {
+            let path = format!("/etc/{name}");
+            make_file(self.root.as_fd(), &path).map_err(|error| missing(&path, error))?;
+            self.bind(&self.task_dir.join(FILES).join(name), &path, attributes)?;
+        }
+        Ok(())
+    }
+
+    /// Covers what the node keeps about the cluster, keys and all, where the root shows it.
+    fn mask_state(&self) -> Result<(), Failure> {
+        let source = source(&self.launch.spec.root);
+        for directory in [&self.launch.run_dir, &self.launch.data_dir] {
+            let Some(below) = inside(source, directory) else { continue };
+            let path = format!("/{}", below.display());
+            // A private /run or /tmp may cover it already.
+            if self.find(&path).is_ok() {
+                let flags = PLAIN | MsFlags::MS_RDONLY;
+                self.mount_at(&path, ("tmpfs", flags, Some("mode=755,size=4k")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mount_work(&self) -> Result<(), Failure> {
+        let identity = self.identity()?;
+        let work = self.launch.data_dir.join(WORKS).join(&self.launch.spec.task);
+        let failed = |error| Failure::path("make the working directory", WORK, error);
+        chown(&work, Some(identity.uid.into()), Some(identity.gid.into())).map_err(failed)?;
+        make_directories(self.root.as_fd(), WORK).map_err(failed)?;
+        let read_only = if self.launch.spec.read_only { sys::ATTRIBUTE_READ_ONLY } else { 0 };
+        self.bind(&work, WORK, read_only | sys::ATTRIBUTE_NO_SUID | sys::ATTRIBUTE_NO_DEVICES)
+    }
+
+    fn identity(&self) -> Result<Identity, Failure> {
+        let spec = &self.launch.spec;
+        let read = |path| read_within(self.root.as_fd(), path);
+        user::resolve(spec.user.as_deref(), &spec.groups, &read("/etc/passwd"), &read("/etc/group"))
+    }
+
+    fn mount_spec(&self, mount: &Mount) -> Result<(), Failure> {
+        let target = mount.target.as_str();
+        let read_only = if mount.read_only { sys::ATTRIBUTE_READ_ONLY } else { 0 };
+        let attributes = read_only | sys::ATTRIBUTE_NO_SUID | sys::ATTRIBUTE_NO_DEVICES;
+        let source = match &mount.source {
+            MountSource::Tmpfs { size_bytes, mode } => {
+                make_directories(self.root.as_fd(), target)
+                    .map_err(|error| missing(target, error))?;
+                let size = size_bytes.map(|size| format!(",size={size}")).unwrap_or_default();
+                let options = format!("mode={:o}{size}", mode.unwrap_or(0o1777));
+                let flags = if mount.read_only { PLAIN | MsFlags::MS_RDONLY } else { PLAIN };
+                return self.mount_at(target, ("tmpfs", flags, Some(&options)));
+            }
+            MountSource::Volume { name } => {
+                let path = self.launch.data_dir.join(VOLUMES).join(name);
+                fs::create_dir_all(&path).map_err(|error| {
+                    Failure::setup(&format!("make volume {name}"), Failure::number(&error))
+                })?;
+                path
+            }
+            MountSource::Bind { path, create } => {
+                if *create && !path.exists() {
+                    fs::create_dir_all(path).map_err(|error| {
+                        let path = path.to_string_lossy();
+                        Failure::path("make bind source", &path, Failure::number(&error))
+                    })?;
+                }
+                path.clone()
+            }
+        };
+        let is_file = match fs::metadata(&source) {
+            Ok(metadata) => !metadata.is_dir(),
+            Err(error) => {
+                let text = format!("bind source path does not exist: {}", source.display());
+                return Err(Failure::new(Failure::number(&error), text));
+            }
+        };
+        let made = if is_file {
+            make_file(self.root.as_fd(), target)
+        } else {
+            make_directories(self.root.as_fd(), target)
+        };
+        made.map_err(|error| missing(target, error))?;
+        self.bind(&source, target, attributes)
+    }
+
+    /// Makes the stage the root, and the node's tree unreachable (pivot_root(2), the example with
+    /// one directory for both).
+    fn pivot(self) -> Result<(), Failure> {
+        let entered = chdir(&self.path)
+            .and_then(|()| pivot_root(".", "."))
+            .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+            .and_then(|()| chdir("/"));
+        entered.map_err(|error| Failure::setup("enter the root", error))
+    }
+}
+
+fn source(root: &Root) -> &Path {
+    match root {
+        Root::Host => Path::new("/"),
+        Root::Directory(path) => path,
+    }
+}
+
+/// `directory` as a path below `root`, where it lies there.
+fn inside(root: &Path, directory: &Path) -> Option<PathBuf> {
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let below = real(directory).strip_prefix(real(root)).ok()?.to_owned();
+    Some(below).filter(|path| !path.as_os_str().is_empty())
+}
+
+fn missing(path: &str, error: Errno) -> Failure {
+    match error {
+        Errno::EROFS => Failure::new(
+            error,
+            format!(
+                "mount target {path} does not exist and the root is read-only: make it on the \
+                 node, or use a target below /run or /tmp"
+            ),
+        ),
+        error => Failure::path("make mount target", path, error),
+    }
+}
+
+/// In a `dir:` root the mount points are made in the directory itself, as container engines do in
+/// an image's root; the node's own root is never changed.
+fn make_mount_points(root: &Path, mounts: &[Mount]) -> Result<(), Failure> {
+    let root = open_directory(root).map_err(|error| Failure::setup("open the root", error))?;
+    let private = |path: &Path| RENEWED.iter().any(|renewed| path.starts_with(renewed));
+    for path in RENEWED {
+        make_directories(root.as_fd(), path).map_err(|error| missing(path, error))?;
+    }
+    for path in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
+        let link = readlinkat(root.as_fd(), path.trim_start_matches('/'));
+        // What is behind a link into /run is made when the private /run is there.
+        if !link.is_ok_and(|target| private(&lexical("/etc", Path::new(&target)))) {
+            make_file(root.as_fd(), path).map_err(|error| missing(path, error))?;
+        }
+    }
+    for mount in mounts.iter().filter(|mount| !private(Path::new(&mount.target))) {
+        let is_file = match &mount.source {
+            MountSource::Bind { path, .. } => fs::metadata(path).is_ok_and(|data| !data.is_dir()),
+            MountSource::Volume { .. } | MountSource::Tmpfs { .. } => false,
+        };
+        let made = if is_file {
+            make_file(root.as_fd(), &mount.target)
+        } else {
+            make_directories(root.as_fd(), &mount.target)
+        };
+        made.map_err(|error| missing(&mount.target, error))?;
+    }
+    Ok(())
+}
+
+/// Where a link in `directory` leads if no further link is on the way.
+fn lexical(directory: &str, target: &Path) -> PathBuf {
+    let mut path = PathBuf::from("/");
+    for component in Path::new(directory).join(target).components() {
+        match component {
+            Component::ParentDir => drop(path.pop()),
+            Component::Normal(name) => path.push(name),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    path
+}
+
+fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(path, flags, Mode::empty())
+}
+
+/// Opens `path` as a process whose root is `root` would.
+fn resolve(root: BorrowedFd<'_>, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(root, path, how)
+}
+
+/// The text of a file in `root`; empty where it cannot be read.
+fn read_within(root: BorrowedFd<'_>, path: &str) -> String {
+    let file = resolve(root, path, OFlag::O_RDONLY).map(fs::File::from);
+    file.ok().and_then(|file| std::io::read_to_string(file).ok()).unwrap_or_default()
+}
+
+/// Makes the missing directories of `path`.
+fn make_directories(root: BorrowedFd<'_>, path: &str) -> nix::Result<()> {
+    let mut done = PathBuf::from("/");
+    for component in Path::new(path).components().skip(1) {
+        let parent = resolve(root, &done.to_string_lossy(), OFlag::O_PATH)?;
+        done.push(component);
+        match resolve(root, &done.to_string_lossy(), OFlag::O_PATH | OFlag::O_DIRECTORY) {
+            Err(Errno::ENOENT) => {
+                mkdirat(parent, component.as_os_str(), Mode::from_bits_truncate(0o755))?;
+            }
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes the file `path` where it is missing, behind dangling links too.
+fn make_file(root: BorrowedFd<'_>, path: &str) -> nix::Result<()> {
+    let mut path = PathBuf::from(path);
+    for _ in 0..LINKS_MAX {
+        match resolve(root, &path.to_string_lossy(), OFlag::O_PATH) {
+            Err(Errno::ENOENT) => {}
+            found => return found.map(drop),
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::EINVAL);
+        };
+        make_directories(root, &parent.to_string_lossy())?;
+        let directory = resolve(root, &parent.to_string_lossy(), OFlag::O_PATH)?;
+        match readlinkat(&directory, name) {
+            Ok(target) => path = parent.join(target),
+            Err(Errno::ENOENT) => {
+                let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
+                openat(&directory, name, flags, Mode::from_bits_truncate(0o644))?;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::ELOOP)
+}

@@ -1,0 +1,70 @@
+//! What a task's directory says about it, for readers that come when no supervisor lives.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::protocol::TaskReport;
+
+/// The launch spec, written by the executor before it starts the supervisor.
+pub(crate) const LAUNCH: &str = "launch.json";
+/// The last report.
+pub(crate) const STATUS: &str = "status.json";
+/// Held by the supervisor while it lives.
+pub(crate) const LOCK: &str = "lock";
+/// The supervisor's pid, for people.
+pub(crate) const PID: &str = "pid";
+/// The supervisor's own words.
+pub(crate) const LOG: &str = "supervisor.log";
+
+/// The content of [`LAUNCH`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Launch {
+    pub(crate) spec: crate::executor::LaunchSpec,
+    pub(crate) run_dir: std::path::PathBuf,
+    pub(crate) data_dir: std::path::PathBuf,
+}
+
+/// The content of [`STATUS`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) report: TaskReport,
+    /// When pid 1 was forked, in the kernel's ticks: tells it from a later process of that pid.
+    pub(crate) pid_ticks: Option<u64>,
+}
+
+/// Replaces the file `name` in `directory` by `value`, whole or not at all, durably.
+pub(crate) fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> io::Result<()> {
+    let partial = directory.join(format!("{name}.new"));
+    let mut file = File::create(&partial)?;
+    file.write_all(&serde_json::to_vec_pretty(value)?)?;
+    file.sync_all()?;
+    fs::rename(&partial, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
+/// Reads the file `name` in `directory`.
+pub(crate) fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> io::Result<T> {
+    Ok(serde_json::from_slice(&fs::read(directory.join(name))?)?)
+}
+
+/// When a living process was forked, in ticks since boot; `None` when there is none.
+pub(crate) fn process_ticks(pid: i32) -> Option<u64> {
+    ticks_of_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Field 22 of /proc/PID/stat (proc_pid_stat(5)). The second field is in parentheses and may hold
+/// anything. A zombie has ended, so it counts as none.
+fn ticks_of_stat(stat: &str) -> Option<u64> {
+    let mut rest = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = rest.next()?;
+    // The state is field 3, so the start time is the nineteenth after it.
+    let ticks = rest.nth(18)?.parse().ok()?;
+    (state != "Z" && state != "X").then_some(ticks)
+}
+
+#[cfg(test)]
+mod tests;

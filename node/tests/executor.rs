@@ -1,0 +1,21 @@
+//! The process executor, its supervisors and the holder on the real kernel. Needs root.
+//!
+//! Every test has its own run and data directory and removes all that it has started.
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+
+#[path = "executor/adoption.rs"]
+mod adoption;
+#[path = "executor/ends.rs"]
+mod ends;
+#[path = "executor/entered.rs"]
+mod entered;
+#[path = "executor/health.rs"]
+mod health;
+#[path = "executor/holder.rs"]
+mod holder;
+#[path = "executor/node.rs"]
+mod node;
+#[path = "executor/output.rs"]
+mod output;
+#[path = "executor/surroundings.rs"]
+mod surroundings;

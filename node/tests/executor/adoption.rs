@@ -1,0 +1,136 @@
+//! Tasks outlive the daemon; here an executor that is dropped is a daemon that has died.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use skein::executor::{Phase, StartSpec};
+
+use super::node::{Node, eventually, exit, pid, shell, until};
+
+#[tokio::test]
+async fn a_restarted_daemon_finds_its_tasks_in_whatever_phase_they_are() {
+    let mut node = Node::new();
+    node.executor.launch(shell("a-prepared", "exit 4")).await.unwrap();
+    let running = node.start(shell("b-running", "exec sleep 1000")).await;
+    let first = pid(&running).await;
+    let ended = node.start(shell("c-ended", "exit 9")).await;
+    exit(&ended).await;
+    drop((running, ended));
+    node.executor = node.another_executor();
+
+    let handles = node.executor.adopt_all().await.unwrap();
+    let names: Vec<&str> = handles.iter().map(|handle| handle.task()).collect();
+    assert_eq!(names, ["a-prepared", "b-running", "c-ended"]);
+    assert_eq!(handles[0].report().phase, Phase::Prepared);
+    handles[0].start(StartSpec::default()).await.unwrap();
+    assert_eq!(exit(&handles[0]).await.code, 4);
+    assert_eq!(pid(&handles[1]).await, first);
+    handles[1].kill().await.unwrap();
+    assert_eq!(exit(&handles[1]).await.signal, Some(9));
+    assert_eq!(exit(&handles[2]).await.code, 9);
+    for handle in &handles {
+        handle.release().await.unwrap();
+    }
+    assert!(node.executor.adopt_all().await.unwrap().is_empty());
+}
+
+/// Goal: a query that is asked while no daemon runs is answered by the next one. Method: a socket
+/// inside the sandbox sends to the DNS port between two executors.
+#[tokio::test]
+async fn questions_wait_in_the_sandbox_across_a_restart() {
+    let mut node = Node::new();
+    let handle = node.start(shell("asking", "exec sleep 1000")).await;
+    let port = handle.report().dns_port;
+    let fds = handle.fds().await.unwrap();
+    assert_eq!(fds.dns_udp.local_addr().unwrap(), SocketAddr::from(([127, 0, 0, 11], port)));
+    assert_eq!(fds.dns_tcp.local_addr().unwrap(), SocketAddr::from(([127, 0, 0, 11], port)));
+    let client = inside(fds.netns, || std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    drop((fds.dns_udp, fds.dns_tcp, handle));
+    client.send_to(b"who?", ("127.0.0.11", port)).unwrap();
+
+    node.executor = node.another_executor();
+    let handle = node.executor.adopt_all().await.unwrap().remove(0);
+    let fds = handle.fds().await.unwrap();
+    let mut question = [0; 16];
+    let (length, from) = fds.dns_udp.recv_from(&mut question).unwrap();
+    assert_eq!(&question[..length], b"who?");
+    fds.dns_udp.send_to(b"me", from).unwrap();
+    let mut answer = [0; 16];
+    assert_eq!(client.recv(&mut answer).unwrap(), 2);
+    handle.kill().await.unwrap();
+    exit(&handle).await;
+    handle.release().await.unwrap();
+}
+
+/// Runs `make` in a namespace, on a thread of its own.
+fn inside<T: Send>(namespace: std::os::fd::OwnedFd, make: impl FnOnce() -> T + Send) -> T {
+    let make = || {
+        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+        make()
+    };
+    std::thread::scope(|scope| scope.spawn(make).join().unwrap())
+}
+
+#[tokio::test]
+async fn a_task_dies_with_its_supervisor_and_its_handle_says_so() {
+    let node = Node::new();
+    for init in [false, true] {
+        let mut spec = shell("orphan", "sleep 1000 & exec sleep 1000");
+        spec.init = init;
+        spec.user = Some("12:34".to_owned());
+        let handle = node.start(spec).await;
+        let first = pid(&handle).await;
+        kill(node.supervisor("orphan"), Signal::SIGKILL).unwrap();
+        let exit = exit(&handle).await;
+        assert_eq!((exit.code, exit.signal), (137, Some(9)));
+        assert!(exit.error.unwrap().starts_with("supervisor lost"));
+        eventually("the process is gone", async || !Path::new(&format!("/proc/{first}")).exists())
+            .await;
+        handle.kill().await.unwrap();
+        handle.release().await.unwrap();
+        assert!(!node.task_dir("orphan").exists());
+        assert!(!node.run_dir().join("netns/sandbox-orphan").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_supervisor_that_died_with_the_daemon_is_found_dead() {
+    let mut node = Node::new();
+    let handle = node.start(shell("both", "exec sleep 1000")).await;
+    pid(&handle).await;
+    let ended = node.start(shell("ended", "exit 6")).await;
+    exit(&ended).await;
+    drop((handle, ended));
+    for task in ["both", "ended"] {
+        let supervisor = node.supervisor(task);
+        kill(supervisor, Signal::SIGKILL).unwrap();
+        let process = format!("/proc/{supervisor}");
+        eventually("it is gone", async || !Path::new(&process).exists()).await;
+    }
+    std::fs::create_dir(node.task_dir("unlaunched")).unwrap();
+
+    node.executor = node.another_executor();
+    let handles = node.executor.adopt_all().await.unwrap();
+    assert_eq!(handles.len(), 2);
+    assert!(exit(&handles[0]).await.error.unwrap().starts_with("supervisor lost"));
+    let known = exit(&handles[1]).await;
+    assert_eq!((known.code, known.error), (6, None));
+    for handle in handles {
+        handle.release().await.unwrap();
+    }
+    assert_eq!(std::fs::read_dir(node.run_dir().join("tasks")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_supervisor_that_is_asked_to_end_stops_its_task_first() {
+    let node = Node::new();
+    let line = "trap 'exit 8' TERM; echo ready; while :; do sleep 0.05; done";
+    let handle = node.start(shell("shutdown", line)).await;
+    eventually("the task is ready", async || node.log("shutdown").await == ["ready"]).await;
+    kill(node.supervisor("shutdown"), Signal::SIGTERM).unwrap();
+    until(&handle, |report| matches!(&report.phase, Phase::Exited(exit) if exit.code == 8)).await;
+    handle.release().await.unwrap();
+}

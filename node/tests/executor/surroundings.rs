@@ -1,0 +1,267 @@
+//! What a task sees and may do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::sys::resource::{Resource, getrlimit};
+use skein::executor::{DnsConfig, HostEntry, LaunchSpec, Mount, MountSource, Root};
+
+use super::node::{Node, shell, words};
+
+/// Runs `line` and returns its output, which must end well.
+async fn output(node: &Node, line: &str, change: impl FnOnce(&mut LaunchSpec)) -> String {
+    let mut spec = shell("0123456789abcdefghijklmno", line);
+    change(&mut spec);
+    let (exit, output) = node.run(spec).await;
+    assert_eq!((exit.code, &exit.error), (0, &None), "{output}");
+    node.executor.remove_logs("0123456789abcdefghijklmno").unwrap();
+    output
+}
+
+#[tokio::test]
+async fn a_task_is_pid_1_in_namespaces_of_its_own() {
+    let node = Node::new();
+    assert_eq!(output(&node, "echo $$; hostname", |_| ()).await, "1\n0123456789ab");
+    let line = "echo $$; cat /proc/1/comm; hostname; cat /etc/hostname; echo $HOSTNAME";
+    let text = output(&node, line, |spec| {
+        spec.init = true;
+        spec.hostname = Some("web".to_owned());
+    })
+    .await;
+    assert_eq!(text, "2\nskein-init\nweb\nweb\nweb");
+    let spaces = ["net", "mnt", "pid", "uts", "ipc", "cgroup"];
+    let line = spaces.map(|space| format!("readlink /proc/self/ns/{space};")).concat();
+    let own = output(&node, &line, |_| ()).await;
+    for (space, inside) in spaces.iter().zip(own.lines()) {
+        let ours = fs::read_link(format!("/proc/self/ns/{space}")).unwrap();
+        assert!(inside.starts_with(space) && Path::new(inside) != ours, "{inside}");
+    }
+    assert_eq!(output(&node, "ls /sys/class/net", |_| ()).await, "lo");
+}
+
+#[tokio::test]
+async fn the_root_is_read_only_and_what_is_writable_is_private() {
+    let node = Node::new();
+    let mark = "/tmp/skein-test-private";
+    let line = format!(
+        "for d in / /etc /usr /var/tmp /proc/sys/kernel /sys; do \
+           touch $d/x 2>/dev/null && echo writable $d; done; \
+         ls /run; ls -A /tmp; touch {mark} /run/x /dev/shm/x ./y && pwd && ls"
+    );
+    assert_eq!(output(&node, &line, |_| ()).await, "work\n/run/work\ny");
+    assert!(!Path::new(mark).exists());
+    assert!(!node.data_dir().join("work/0123456789abcdefghijklmno").exists());
+    let line = "for d in /tmp /run /run/work; do touch $d/x 2>/dev/null && echo writable $d; done; \
+                echo end";
+    assert_eq!(output(&node, line, |spec| spec.read_only = true).await, "end");
+}
+
+#[tokio::test]
+async fn the_files_of_the_node_about_the_cluster_are_not_visible() {
+    let node = Node::new();
+    fs::write(node.data_dir().join("key"), "secret").unwrap();
+    let line = format!("ls -A {} {}", node.data_dir().display(), node.run_dir().display());
+    let expected = format!("{}:\n\n{}:", node.data_dir().display(), node.run_dir().display());
+    assert_eq!(output(&node, &line, |_| ()).await, expected);
+    // No mount of another sandbox is kept either.
+    assert_eq!(output(&node, "grep -c nsfs /proc/mounts; true", |_| ()).await, "0");
+}
+
+#[tokio::test]
+async fn capabilities_limits_and_privileges_are_dockers() {
+    let node = Node::new();
+    let line =
+        "grep -E '^(Cap|NoNewPrivs)' /proc/self/status | tr -d '\\t'; ulimit -Sn; ulimit -Hn";
+    let open_files = open_files();
+    let expected = |effective: &str| {
+        format!(
+            "CapInh:0000000000000000\nCapPrm:{effective}\nCapEff:{effective}\n\
+             CapBnd:00000000a80425fb\nCapAmb:0000000000000000\nNoNewPrivs:1\n\
+             {open_files}\n{open_files}"
+        )
+    };
+    for init in [false, true] {
+        let text = output(&node, line, |spec| spec.init = init).await;
+        assert_eq!(text, expected("00000000a80425fb"));
+    }
+    let text = output(&node, line, |spec| spec.user = Some("12:34".to_owned())).await;
+    assert_eq!(text, expected("0000000000000000"));
+}
+
+/// Swarm's limit, where this process may raise its own so far.
+fn open_files() -> u64 {
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+    if u64::from_str_radix(effective, 16).unwrap() & SYS_RESOURCE == 0 {
+        return getrlimit(Resource::RLIMIT_NOFILE).unwrap().1;
+    }
+    let ceiling = fs::read_to_string("/proc/sys/fs/nr_open").unwrap();
+    ceiling.trim().parse::<u64>().unwrap().min(1_048_576)
+}
+
+#[tokio::test]
+async fn no_device_node_of_the_tasks_making_can_be_opened() {
+    let node = Node::new();
+    let line = "for d in /dev /tmp /run /run/work /dev/shm; do \
+                  mknod $d/disk c 1 3 2>/dev/null && cat $d/disk 2>/dev/null && echo open $d; \
+                done; head -c 4 /dev/zero | wc -c; echo x >/dev/null && test -e /dev/pts/ptmx";
+    assert_eq!(output(&node, line, |_| ()).await, "4");
+}
+
+#[tokio::test]
+async fn a_user_is_looked_up_and_its_working_directory_is_its_own() {
+    let node = Node::new();
+    let line = "id -u; id -g; id -G; echo $HOME; touch x && stat -c %u x";
+    let text = output(&node, line, |spec| {
+        spec.user = Some("daemon".to_owned());
+        spec.groups = words(&["4242"]);
+    })
+    .await;
+    assert_eq!(text, "1\n1\n1 4242\n/usr/sbin\n1");
+    let text = output(&node, line, |spec| spec.user = Some("777:888".to_owned())).await;
+    assert_eq!(text, "777\n888\n888\n/\n777");
+}
+
+#[tokio::test]
+async fn environment_and_directory_are_the_specs_over_dockers_defaults() {
+    let node = Node::new();
+    let text = output(&node, "env | sort; pwd", |spec| {
+        spec.env = words(&["B=2", "A=1", "B=3", "HOME=/h"]);
+        spec.dir = Some("/usr/bin".to_owned());
+    })
+    .await;
+    assert_eq!(
+        text,
+        "A=1\nB=3\nHOME=/h\nHOSTNAME=0123456789ab\n\
+         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPWD=/usr/bin\n/usr/bin"
+    );
+}
+
+#[tokio::test]
+async fn names_are_resolved_by_the_sandbox() {
+    let node = Node::new();
+    let text = output(&node, "cat /etc/resolv.conf; grep -v : /etc/hosts", |spec| {
+        spec.dns = DnsConfig { search: words(&["example.com"]), options: Vec::new() };
+        spec.hosts =
+            vec![HostEntry { address: "10.9.9.9".parse().unwrap(), names: words(&["db"]) }];
+    })
+    .await;
+    assert_eq!(
+        text,
+        "nameserver 127.0.0.11\nsearch example.com\noptions ndots:0\n\
+         127.0.0.1\tlocalhost\n10.9.9.9\tdb\n10.0.0.3\t0123456789ab"
+    );
+}
+
+#[tokio::test]
+async fn mounts_are_made_in_order_of_depth() {
+    let node = Node::new();
+    let source = node.directory.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "content\n").unwrap();
+    let mount = |target: &str, source: MountSource, read_only| Mount {
+        target: target.to_owned(),
+        source,
+        read_only,
+    };
+    let bind = |path: &Path| MountSource::Bind { path: path.to_owned(), create: false };
+    let volume = MountSource::Volume { name: "v1".to_owned() };
+    let small = MountSource::Tmpfs { size_bytes: Some(65536), mode: Some(0o700) };
+    let text = output(
+        &node,
+        "cat /run/m/ro/file /run/m/file; touch /run/m/ro/x 2>/dev/null && echo writable; \
+         echo kept > /run/m/v/mark; echo out > /run/m/rw/new; stat -c %a /run/m/t; \
+         head -c 100000 /dev/zero > /run/m/t/big 2>/dev/null || echo full",
+        |spec| {
+            spec.mounts = vec![
+                mount("/run/m/ro", bind(&source), true),
+                mount("/run/m/t", small, false),
+                mount("/run/m/rw", bind(&source), false),
+                mount("/run/m/v", volume.clone(), false),
+                mount("/run/m/file", bind(&source.join("file")), false),
+                mount("/run/m", MountSource::Tmpfs { size_bytes: None, mode: None }, false),
+            ];
+        },
+    )
+    .await;
+    assert_eq!(text, "content\ncontent\n700\nfull");
+    assert_eq!(fs::read_to_string(source.join("new")).unwrap(), "out\n");
+    let text = output(&node, "cat /run/m/v/mark", |spec| {
+        spec.mounts = vec![mount("/run/m/v", volume, true)];
+    })
+    .await;
+    assert_eq!(text, "kept");
+}
+
+#[tokio::test]
+async fn a_mount_that_cannot_be_made_says_which() {
+    let node = Node::new();
+    let run = async |target: &str, path: &str| {
+        let mut spec = shell("mounts", "true");
+        let source = MountSource::Bind { path: path.into(), create: false };
+        spec.mounts = vec![Mount { target: target.to_owned(), source, read_only: false }];
+        node.run(spec).await.0.error.unwrap_or_default()
+    };
+    assert_eq!(run("/run/x", "/no/where").await, "bind source path does not exist: /no/where");
+    let error = run("/no/target", "/etc").await;
+    assert!(error.starts_with("mount target /no/target does not exist"), "{error}");
+    assert!(!Path::new("/no").exists());
+}
+
+#[tokio::test]
+async fn the_sandbox_has_the_parameters_of_a_container_and_those_of_the_spec() {
+    let node = Node::new();
+    let line = "cd /proc/sys/net/ipv4; cat ip_unprivileged_port_start ip_forward";
+    let text = output(&node, line, |spec| {
+        spec.sysctls = BTreeMap::from([("net.ipv4.ip_forward".to_owned(), "1".to_owned())]);
+    })
+    .await;
+    assert_eq!(text, "0\n1");
+}
+
+/// Goal: an image of one's own works, and can lead nothing out of it. Method: a root with a shell,
+/// a resolv.conf that is a link into /run, and an /etc/hosts that is a link to a path that exists
+/// on the node.
+#[tokio::test]
+async fn a_directory_is_a_root() {
+    let node = Node::new();
+    let root = node.directory.path().join("image");
+    for program in ["sh", "cat", "ls"] {
+        copy_program(&root, program);
+    }
+    fs::create_dir_all(root.join("etc")).unwrap();
+    std::os::unix::fs::symlink("../run/dns/resolv.conf", root.join("etc/resolv.conf")).unwrap();
+    let victim = node.directory.path().join("victim");
+    std::os::unix::fs::symlink(&victim, root.join("etc/hosts")).unwrap();
+    fs::write(root.join("etc/passwd"), "app:x:55:56::/home:/bin/sh\n").unwrap();
+    let mut spec = LaunchSpec::new(
+        "image",
+        Root::Directory(root.clone()),
+        words(&["sh", "-c", "ls /; cat /etc/resolv.conf /etc/hostname; echo $HOME; echo $$ > /x"]),
+    );
+    spec.user = Some("app".to_owned());
+    let (exit, text) = node.run(spec).await;
+    assert_eq!(exit.error, None);
+    let (listing, rest) = text.split_once("nameserver").unwrap();
+    assert!(listing.contains("proc") && !listing.contains("boot"), "{listing}");
+    assert!(rest.contains("ndots:0\nimage\n/home\n") && rest.contains("Read-only"), "{rest}");
+    assert_eq!(exit.code, 2);
+    assert!(!victim.exists() && !root.join("x").exists());
+}
+
+/// Copies a program with the libraries that it names.
+fn copy_program(root: &Path, program: &str) {
+    let path = Path::new("/bin").join(program);
+    let listing = std::process::Command::new("ldd").arg(&path).output().unwrap();
+    let listing = String::from_utf8(listing.stdout).unwrap();
+    let libraries = listing.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.map(Path::new).chain([path.as_path()]) {
+        let target = root.join(file.strip_prefix("/").unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(file, &target).unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
