@@ -132,7 +132,10 @@ impl<S: Spaces> LinuxKernel<S> {
             }
             Run::Nft(place) => {
                 let ops = ops.to_vec();
-                self.run_inside(place, ops.len(), move |_| async move { nft::apply(&ops).await })
+                self.run_inside(place, ops.len(), move |inside| async move {
+                    nft::forget(&mut inside.nft.borrow_mut(), &ops);
+                    nft::apply(&ops).await
+                })
             }
             Run::Inside(place) => {
                 let ops = ops.to_vec();

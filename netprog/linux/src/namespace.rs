@@ -26,6 +26,7 @@ use rtnetlink::sys::{AsyncSocket, Socket};
 use tokio::sync::mpsc;
 
 use crate::drift::{Doorbell, Ear, Quiet};
+use crate::nft;
 
 /// Jobs that may wait for one namespace's thread; more are refused.
 pub const JOBS_MAX: usize = 64;
@@ -61,8 +62,8 @@ pub(crate) struct Inside {
     pub(crate) route: Handle,
     /// Route netlink, for batches.
     pub(crate) bulk: Socket,
-    /// Netfilter netlink, for reading tables and sets.
-    pub(crate) netfilter: Socket,
+    /// Reads tables and sets.
+    pub(crate) nft: RefCell<nft::Reader>,
     /// Links that a job has found to be ours, for whoever listens here.
     pub(crate) ours: RefCell<Option<BTreeSet<u32>>>,
 }
@@ -294,7 +295,7 @@ impl Inside {
         Ok(Self {
             route,
             bulk: crate::netlink::open(NETLINK_ROUTE)?,
-            netfilter: crate::netlink::open(NETLINK_NETFILTER)?,
+            nft: RefCell::new(nft::Reader::new(crate::netlink::open(NETLINK_NETFILTER)?)),
             ours: RefCell::new(None),
         })
     }

@@ -132,7 +132,10 @@ async fn dump_once(
         match answer.payload {
             NetlinkPayload::InnerMessage(inner) => found.push(inner),
             NetlinkPayload::Error(error) => refused(&error)?,
-            // Done, Noop and Overrun carry nothing for us.
+            NetlinkPayload::Done(done) if done.code < 0 => {
+                return Err(Refusal::new(-done.code, None));
+            }
+            // A good end, Noop and Overrun carry nothing for us.
             _ => {}
         }
     }

@@ -5,6 +5,7 @@
 mod element;
 mod read;
 mod script;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,7 +18,7 @@ use tokio::process::Command;
 
 use crate::netlink::Refusal;
 
-pub(crate) use read::read;
+pub(crate) use read::Reader;
 
 /// How long one transaction may take.
 const TRANSACTION_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -33,6 +34,15 @@ pub(crate) const TRANSACTION_OPS_MAX: usize = 4096;
 pub(crate) struct Names {
     pub(crate) sets: BTreeSet<String>,
     pub(crate) maps: BTreeSet<String>,
+}
+
+/// Prepares a reader for tables that these operations make or remove.
+pub(crate) fn forget(reader: &mut Reader, ops: &[Op]) {
+    for op in ops {
+        if let Op::LoadTable(_, key, _) | Op::DeleteTable(_, key) = op {
+            reader.forget(key);
+        }
+    }
 }
 
 /// Applies nft operations of the calling thread's namespace in order, as one transaction. If the

@@ -73,7 +73,7 @@ pub(crate) async fn space(inside: &Inside, place: Place, wanted: &Wanted) -> Res
         neighbours: entries::neighbours(inside, &links)
             .await
             .map_err(reading("read neighbour entries"))?,
-        nft: nft::read(&inside.netfilter, &wanted.elements).map_err(reading("read nftables"))?,
+        nft: inside.nft.borrow_mut().read(&wanted.elements).map_err(reading("read nftables"))?,
         ..Space::default()
     };
     space.links = links.into_links();

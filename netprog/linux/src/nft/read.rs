@@ -1,29 +1,17 @@
-//! Tables, their comments, and the elements of named sets and maps, by netfilter netlink
-//! (include/uapi/linux/netfilter/nf_tables.h).
+//! Tables, their comments, and the elements of named sets and maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netlink_packet_core::{
-    ErrorBuffer, ErrorMessage, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator, Parseable,
-};
-use netprog::plane::{Family, TABLE_PREFIX, Table, TableKey};
-use nix::errno::Errno;
+use netprog::plane::{TABLE_PREFIX, Table, TableKey};
 use rtnetlink::sys::Socket;
 
 use super::Names;
 use super::element::Type;
-use crate::netlink::{
-    DUMP_INTERRUPTED, NETLINK_HEADER_BYTES, Refusal, encode, next_sequence, refused,
+use super::wire::{
+    GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, GET_TABLE, be32, dump, generation, nested, number,
+    text,
 };
-
-const SUBSYSTEM: u16 = 10 << 8;
-const GET_TABLE: u16 = SUBSYSTEM | 1;
-const GET_SET: u16 = SUBSYSTEM | 10;
-const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
-/// `struct nfgenmsg`: family, version, resource.
-const GENERIC_HEADER_BYTES: usize = 4;
-const MESSAGE_ERROR: u16 = 2;
-const MESSAGE_DONE: u16 = 3;
+use crate::netlink::Refusal;
 
 const TABLE_NAME: u16 = 1;
 const TABLE_USERDATA: u16 = 6;
@@ -39,28 +27,110 @@ const LIST_ELEMENTS: u16 = 3;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
 const DATA_VALUE: u16 = 1;
+/// Chains and rules both begin with their table; what follows tells one from another, and a rule
+/// that is replaced gets a new handle.
+const OF_TABLE: u16 = 1;
+const CHAIN_IDENTITY: [u16; 4] = [2, 3, 4, 5];
+const RULE_IDENTITY: [u16; 2] = [2, 3];
 
-/// Room for one datagram of a dump; the kernel fills at most 32 KiB (`netlink_dump`).
-const RECEIVE_BYTES: usize = 64 * 1024;
-/// A dump that changed under way is read again, at most so often.
-const DUMP_ATTEMPTS_MAX: u32 = 8;
+/// Reads the nftables of one namespace, and remembers what it read as long as the kernel says
+/// that nothing has changed.
+pub(crate) struct Reader {
+    socket: Socket,
+    last: Option<Last>,
+    /// Chains and rules of a table by its digest, as they were when it was first seen. Only to
+    /// notice that somebody has changed them since: the digest alone would not tell.
+    structures: BTreeMap<TableKey, (String, Structure)>,
+}
 
-/// Reads our tables, and of each the elements of the sets and maps named for it. A table that
-/// lacks one of them has been tampered with and is reported with an empty digest, so that it is
-/// loaded anew. Other sets are never listed: they may be large and change by every packet.
-pub(crate) fn read(
-    socket: &Socket,
-    named: &BTreeMap<TableKey, Names>,
-) -> Result<BTreeMap<TableKey, Table>, Refusal> {
-    let mut found = BTreeMap::new();
-    for (key, digest) in tables(socket)? {
-        let mut table = Table { digest, ..Table::default() };
-        if let Some(names) = named.get(&key)
-            && !elements(socket, &key, names, &mut table)?
+struct Last {
+    generation: u32,
+    named: BTreeMap<TableKey, Names>,
+    tables: BTreeMap<TableKey, Table>,
+}
+
+/// Identities of chains and rules in order, without what packets change.
+type Structure = Vec<Vec<u8>>;
+
+impl Reader {
+    pub(crate) fn new(socket: Socket) -> Self {
+        Self { socket, last: None, structures: BTreeMap::new() }
+    }
+
+    /// A table is about to be loaded or deleted by us.
+    pub(crate) fn forget(&mut self, key: &TableKey) {
+        self.structures.remove(key);
+    }
+
+    /// Reads our tables, and of each the elements of the sets and maps named for it. A table that
+    /// lacks one of them, or whose chains or rules have changed, has been tampered with and is
+    /// reported with an empty digest, so that it is loaded anew. Other sets are never listed:
+    /// they may be large and change by every packet.
+    pub(crate) fn read(
+        &mut self,
+        named: &BTreeMap<TableKey, Names>,
+    ) -> Result<BTreeMap<TableKey, Table>, Refusal> {
+        let before = generation(&self.socket)?;
+        if let Some(last) = &self.last
+            && last.generation == before
+            && last.named == *named
         {
-            table.digest.clear();
+            return Ok(last.tables.clone());
         }
-        found.insert(key, table);
+        let tables = self.read_anew(named)?;
+        // What changed while it was read may be in it by half: the next call reads again.
+        self.last = (generation(&self.socket)? == before).then(|| Last {
+            generation: before,
+            named: named.clone(),
+            tables: tables.clone(),
+        });
+        Ok(tables)
+    }
+
+    fn read_anew(
+        &mut self,
+        named: &BTreeMap<TableKey, Names>,
+    ) -> Result<BTreeMap<TableKey, Table>, Refusal> {
+        let mut found = BTreeMap::new();
+        for (key, digest) in tables(&self.socket)? {
+            let mut table = Table { digest, ..Table::default() };
+            let whole = match named.get(&key) {
+                Some(names) => elements(&self.socket, &key, names, &mut table)?,
+                None => true,
+            };
+            if !whole || !self.is_as_first_seen(&key, &table.digest)? {
+                table.digest.clear();
+            }
+            found.insert(key, table);
+        }
+        self.structures.retain(|key, _| found.contains_key(key));
+        Ok(found)
+    }
+
+    fn is_as_first_seen(&mut self, key: &TableKey, digest: &str) -> Result<bool, Refusal> {
+        let structure = structure(&self.socket, key)?;
+        match self.structures.get(key) {
+            Some((known, first)) if known == digest => Ok(*first == structure),
+            _ => {
+                self.structures.insert(key.clone(), (digest.to_owned(), structure));
+                Ok(true)
+            }
+        }
+    }
+}
+
+fn structure(socket: &Socket, key: &TableKey) -> Result<Structure, Refusal> {
+    let mut found = Structure::new();
+    let family = number(key.family);
+    for (kind, identity) in [(GET_CHAIN, &CHAIN_IDENTITY[..]), (GET_RULE, &RULE_IDENTITY[..])] {
+        for message in dump(socket, kind, family, &[(OF_TABLE, &key.name)])? {
+            // Not every kernel filters chains by table.
+            let ours = |(kind, value): (u16, &[u8])| kind == OF_TABLE && text(value) == key.name;
+            if message.attributes().any(ours) {
+                let parts = message.attributes().filter(|(kind, _)| identity.contains(kind));
+                found.push(parts.flat_map(|(_, value)| value.to_vec()).collect());
+            }
+        }
     }
     Ok(found)
 }
@@ -172,112 +242,4 @@ fn list(socket: &Socket, key: &TableKey, set: &str) -> Result<Vec<Raw>, Refusal>
         }
     }
     Ok(found)
-}
-
-/// Address family numbers of netfilter (include/uapi/linux/netfilter.h).
-fn number(family: Family) -> u8 {
-    match family {
-        Family::Inet => 1,
-        Family::Ip => 2,
-        Family::Bridge => 7,
-        Family::Ip6 => 10,
-    }
-}
-
-fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
-}
-
-fn be32(value: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(value.try_into().ok()?))
-}
-
-fn nested(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).filter_map(Result::ok).map(|nla| {
-        // The buffer's own accessor borrows from the copy that the iterator gives.
-        let length = nla.value_length();
-        let inner: &[u8] = nla.into_inner();
-        (kind(inner), inner.get(4..4 + length).unwrap_or_default())
-    })
-}
-
-fn kind(attribute: &[u8]) -> u16 {
-    match attribute {
-        [_, _, low, high, ..] => {
-            u16::from_ne_bytes([*low, *high]) & netlink_packet_core::NLA_TYPE_MASK
-        }
-        _ => 0,
-    }
-}
-
-/// One message of a dump, without its netlink header.
-struct Message(Vec<u8>);
-
-impl Message {
-    fn family(&self) -> Option<Family> {
-        let first = *self.0.first()?;
-        [Family::Ip, Family::Ip6, Family::Inet, Family::Bridge]
-            .into_iter()
-            .find(|family| number(*family) == first)
-    }
-
-    fn attributes(&self) -> impl Iterator<Item = (u16, &[u8])> {
-        nested(self.0.get(GENERIC_HEADER_BYTES..).unwrap_or_default())
-    }
-}
-
-fn dump(
-    socket: &Socket,
-    kind: u16,
-    family: u8,
-    names: &[(u16, &str)],
-) -> Result<Vec<Message>, Refusal> {
-    for _attempt in 0..DUMP_ATTEMPTS_MAX {
-        match dump_once(socket, next_sequence(1), (kind, family), names) {
-            // The set or table went away between two requests.
-            Err(refusal) if refusal.is(Errno::ENOENT) => return Ok(Vec::new()),
-            Err(refusal) if refusal.is(Errno::EINTR) => {}
-            other => return other,
-        }
-    }
-    Err(Refusal::other(format!("tables changed {DUMP_ATTEMPTS_MAX} times while they were read")))
-}
-
-fn dump_once(
-    socket: &Socket,
-    sequence: u32,
-    (kind, family): (u16, u8),
-    names: &[(u16, &str)],
-) -> Result<Vec<Message>, Refusal> {
-    let flags = NLM_F_REQUEST | NLM_F_DUMP;
-    socket.send(&encode(sequence, kind, flags, &[family, 0, 0, 0], names), 0)?;
-    let mut found = Vec::new();
-    let mut interrupted = false;
-    loop {
-        let mut answers = Vec::with_capacity(RECEIVE_BYTES);
-        socket.recv(&mut answers, 0)?;
-        let mut rest = answers.as_slice();
-        while !rest.is_empty() {
-            let unreadable =
-                |error| Refusal::other(format!("unreadable netfilter answer: {error}"));
-            let message = NetlinkBuffer::new_checked(&rest).map_err(unreadable)?;
-            let length = message.length() as usize;
-            let payload = rest.get(NETLINK_HEADER_BYTES..length).unwrap_or_default();
-            interrupted |= message.flags() & DUMP_INTERRUPTED != 0;
-            if message.sequence_number() == sequence {
-                match message.message_type() {
-                    MESSAGE_DONE if interrupted => return Err(Errno::EINTR.into()),
-                    MESSAGE_DONE => return Ok(found),
-                    MESSAGE_ERROR => {
-                        let error = ErrorBuffer::new_checked(&payload)
-                            .and_then(|buffer| ErrorMessage::parse(&buffer))
-                            .map_err(unreadable)?;
-                        refused(&error)?;
-                    }
-                    _ => found.push(Message(payload.to_vec())),
-                }
-            }
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
 }

@@ -1,13 +1,11 @@
 //! Others change what is ours: the bell rings. Our own operations do not ring it.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::Duration;
 
 use netprog::op::{LinkChange, Op};
 use netprog::plane::{FdbKey, FdbTable, Place, Table, TableKey, VethPair};
 use netprog_linux::drift::{Disturbance, Doorbell};
-use netprog_linux::namespace::Namespace;
 
 use super::world::{FABRIC, SANDBOX, World, bridge, cidr, up, vxlan};
 
@@ -34,15 +32,6 @@ fn settled() -> (World, Doorbell) {
     world.seen(FABRIC);
     let bell = world.kernel.doorbell();
     (world, bell)
-}
-
-/// Runs a command line as somebody else would.
-fn elsewhere(world: &mut World, place: Place, line: &str) {
-    let namespace = Namespace::enter("elsewhere", world.open(place)).unwrap();
-    let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-    let run = move || Command::new(&words[0]).args(&words[1..]).status();
-    let status = namespace.run(run).unwrap();
-    assert!(status.unwrap().success(), "{line}");
 }
 
 /// All that is heard until it is this namespace.
@@ -75,7 +64,7 @@ fn each_kind_of_change_rings_for_its_namespace() {
     ];
     for (place, line) in lines {
         let (mut world, bell) = settled();
-        elsewhere(&mut world, place, line);
+        world.elsewhere(place, line);
         let heard = heard_until(&bell, place, line);
         assert!(heard[&place].events > 0, "{line}: {heard:?}");
     }
@@ -85,9 +74,9 @@ fn each_kind_of_change_rings_for_its_namespace() {
 #[test]
 fn what_is_not_ours_and_what_we_do_ourselves_does_not_ring() {
     let (mut world, bell) = settled();
-    elsewhere(&mut world, Place::Host, "ip addr add 172.19.0.9/16 dev foreign0");
-    elsewhere(&mut world, Place::Host, "ip link set foreign0 mtu 1400");
-    elsewhere(&mut world, Place::Host, "nft add table inet filter");
+    world.elsewhere(Place::Host, "ip addr add 172.19.0.9/16 dev foreign0");
+    world.elsewhere(Place::Host, "ip link set foreign0 mtu 1400");
+    world.elsewhere(Place::Host, "nft add table inet filter");
     world.done(&[
         Op::AddAddress(FABRIC, "br0".to_owned(), cidr("10.0.0.1/24")),
         Op::SetNeighbour(
@@ -97,7 +86,7 @@ fn what_is_not_ours_and_what_we_do_ourselves_does_not_ring() {
             "02:42:0a:00:00:06".parse().unwrap(),
         ),
     ]);
-    elsewhere(&mut world, SANDBOX, "ip link set lo down");
+    world.elsewhere(SANDBOX, "ip link set lo down");
     let heard = heard_until(&bell, SANDBOX, "all");
     assert_eq!(heard.keys().collect::<Vec<_>>(), [&SANDBOX], "{heard:?}");
     world.done(&[up(SANDBOX, "lo")]);

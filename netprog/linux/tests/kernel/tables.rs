@@ -179,6 +179,41 @@ fn a_table_that_lost_a_set_is_reported_as_altered() {
     assert_eq!(seen.digest, "");
 }
 
+/// Method: the table is loaded and seen; somebody else changes it, but not its comment; it is
+/// loaded anew and seen again.
+#[test]
+fn a_table_whose_rules_were_changed_is_reported_as_altered() {
+    let lines = [
+        "nft flush chain bridge skein-lb pre",
+        "nft add rule bridge skein-lb pre accept",
+        "nft add chain bridge skein-lb more",
+    ];
+    for line in lines {
+        let mut world = World::furnished();
+        let table = table();
+        world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
+        holds(&mut world, &table);
+        world.elsewhere(FABRIC, line);
+        let seen = world.see(FABRIC, &desired(&table)).nft.remove(&key()).unwrap();
+        assert_eq!(seen.digest, "", "{line}");
+        world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
+        holds(&mut world, &table);
+    }
+}
+
+/// What others do to elements is seen although nothing of ours was applied in between.
+#[test]
+fn elements_changed_by_others_are_seen() {
+    let mut world = World::furnished();
+    let mut table = table();
+    world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
+    holds(&mut world, &table);
+    let element = "10.0.0.15 . 02:42:0a:00:00:05";
+    world.elsewhere(FABRIC, &format!("nft delete element bridge skein-lb live {{ {element} }}"));
+    table.sets.get_mut("live").unwrap().remove(element);
+    holds(&mut world, &table);
+}
+
 #[test]
 fn tables_of_others_are_not_seen() {
     let mut world = World::furnished();

@@ -1,10 +1,13 @@
 //! A kernel with a host namespace of its own, and shorthands.
 
+use std::process::Command;
+
 use cluster::id::{NetworkId, TaskId};
 use netprog::kernel::Kernel;
 use netprog::op::{LinkChange, Op};
 use netprog::plane::ipnet_text::Cidr;
 use netprog::plane::{Link, LinkKind, Place, Plane, Space};
+use netprog_linux::namespace::Namespace;
 use netprog_linux::spaces::new_namespace;
 use netprog_linux::{HeldSpaces, LinuxKernel, Spaces};
 
@@ -57,6 +60,15 @@ impl World {
     /// What the namespace holds that is listed without being named.
     pub(crate) fn seen(&mut self, place: Place) -> Space {
         self.see(place, &Plane::default())
+    }
+
+    /// Runs a command line as somebody else would.
+    pub(crate) fn elsewhere(&mut self, place: Place, line: &str) {
+        let namespace = Namespace::enter("elsewhere", self.open(place)).unwrap();
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let run = move || Command::new(&words[0]).args(&words[1..]).status();
+        let status = namespace.run(run).unwrap();
+        assert!(status.unwrap().success(), "{line}");
     }
 
     /// The namespace for a test's own sockets.
