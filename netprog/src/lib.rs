@@ -4,7 +4,16 @@
 //! it with the observed one, and a [`kernel::Kernel`] (the real one, or the fake of tests) applies
 //! the operations. All policy is in `render`; everything after it is a plain comparison.
 
+pub mod endpoint;
+pub mod fake;
+#[cfg(test)]
+mod fixture;
 pub mod kernel;
 pub mod local;
+pub mod maglev;
+mod model;
 pub mod op;
+pub mod plan;
 pub mod plane;
+pub mod render;
+mod text;

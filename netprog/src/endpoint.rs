@@ -1,0 +1,242 @@
+//! Everything known of endpoints: the assignment and gossip's rows joined into one list for each
+//! network, with one endpoint for each address and MAC address.
+//!
+//! A row repeats the address, so an endpoint that the assignment does not know yet is there as
+//! soon as its row is. A row that the assignment has overtaken is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use cluster::assignment::Assignment;
+use cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
+use cluster::net::MacAddr;
+use cluster::object::Attachment;
+use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, View};
+
+/// One attachment of an owner to a network, local or remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Task or node.
+    pub owner: EndpointOwner,
+    /// Where it runs.
+    pub node: NodeId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its service; unset for nodes and while only a row speaks of the task.
+    pub service: Option<ServiceId>,
+    /// What its node says: `None` before it is up, else whether it is healthy.
+    pub healthy: Option<bool>,
+    /// Whether its node is alive.
+    pub alive: bool,
+    /// Whether it is to stop.
+    pub draining: bool,
+}
+
+impl Endpoint {
+    /// Its task, if a task owns it.
+    #[must_use]
+    pub fn task(&self) -> Option<TaskId> {
+        match self.owner {
+            EndpointOwner::Task(task) => Some(task),
+            EndpointOwner::Node(_) => None,
+        }
+    }
+
+    /// Whether open flows may go on: it is up, wherever and however.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.healthy.is_some()
+    }
+
+    /// Whether it would take new flows if its node is alive.
+    fn is_willing(&self) -> bool {
+        self.healthy == Some(true) && !self.draining
+    }
+}
+
+/// Those that take new flows: healthy, not draining, on live nodes. Where every willing one is
+/// hidden behind a node that is not alive, none is hidden: our own view is then the likelier
+/// fault, and a wrong answer is no worse than no answer.
+#[must_use]
+pub fn open<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<&'a Endpoint> {
+    let willing: Vec<_> = endpoints.into_iter().filter(|e| e.is_willing()).collect();
+    let alive: Vec<_> = willing.iter().copied().filter(|e| e.alive).collect();
+    if alive.is_empty() { willing } else { alive }
+}
+
+/// Endpoints of every network that the node takes part in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Directory {
+    networks: BTreeMap<NetworkId, Vec<Endpoint>>,
+}
+
+impl Directory {
+    /// Joins the two.
+    #[must_use]
+    pub fn new(assignment: &Assignment, view: &View) -> Self {
+        let mut found: BTreeMap<NetworkId, Vec<Candidate>> = BTreeMap::new();
+        for candidate in assigned(assignment, view).chain(announced(assignment, view)) {
+            found.entry(candidate.network).or_default().push(candidate);
+        }
+        let networks = assignment
+            .networks
+            .keys()
+            .map(|id| (*id, distinct(found.remove(id).unwrap_or_default())))
+            .collect();
+        Self { networks }
+    }
+
+    /// All endpoints of a network, ordered by address.
+    #[must_use]
+    pub fn of(&self, network: NetworkId) -> &[Endpoint] {
+        self.networks.get(&network).map_or(&[], Vec::as_slice)
+    }
+
+    /// A task's endpoint on a network.
+    #[must_use]
+    pub fn task(&self, network: NetworkId, task: TaskId) -> Option<&Endpoint> {
+        self.of(network).iter().find(|e| e.owner == EndpointOwner::Task(task))
+    }
+
+    /// Endpoints of the tasks of each service on a network.
+    #[must_use]
+    pub fn by_service(&self, network: NetworkId) -> BTreeMap<ServiceId, Vec<&Endpoint>> {
+        let mut services: BTreeMap<ServiceId, Vec<&Endpoint>> = BTreeMap::new();
+        for endpoint in self.of(network) {
+            if let Some(service) = endpoint.service {
+                services.entry(service).or_default().push(endpoint);
+            }
+        }
+        services
+    }
+}
+
+/// An endpoint that competes for its address.
+struct Candidate {
+    network: NetworkId,
+    endpoint: Endpoint,
+    /// Higher wins: our own first (its veth is there), then the newest.
+    rank: (bool, u64),
+}
+
+/// Whether the row still speaks of what the assignment knows, or of something newer.
+fn accepted(assignment: &Assignment, key: EndpointKey, row: &EndpointRow) -> bool {
+    if row.revision > assignment.revision {
+        return true;
+    }
+    match key.owner {
+        EndpointOwner::Task(task) => assignment.tasks.get(&task).is_some_and(|task| {
+            task.node == row.node && task.attachments.iter().any(|a| a.network == key.network)
+        }),
+        EndpointOwner::Node(node) => {
+            node == row.node && assignment.nodes.get(&node).is_some_and(|n| n.ingress.is_some())
+        }
+    }
+}
+
+fn is_alive(assignment: &Assignment, view: &View, node: NodeId) -> bool {
+    node == assignment.node || view.is_alive(node)
+}
+
+/// What the assignment lists, with what rows say of it.
+fn assigned<'a>(
+    assignment: &'a Assignment,
+    view: &'a View,
+) -> impl Iterator<Item = Candidate> + 'a {
+    let tasks = assignment.tasks.iter().flat_map(move |(id, task)| {
+        task.attachments.iter().map(move |attachment| {
+            let owner = EndpointOwner::Task(*id);
+            let mut candidate = known(assignment, view, owner, task.node, attachment);
+            candidate.endpoint.service = Some(task.service);
+            candidate.endpoint.draining = task.draining;
+            candidate
+        })
+    });
+    let nodes = assignment.nodes.iter().filter_map(move |(id, node)| {
+        let attachment = node.ingress.as_ref()?;
+        Some(known(assignment, view, EndpointOwner::Node(*id), *id, attachment))
+    });
+    tasks.chain(nodes)
+}
+
+fn known(
+    assignment: &Assignment,
+    view: &View,
+    owner: EndpointOwner,
+    node: NodeId,
+    attachment: &Attachment,
+) -> Candidate {
+    let key = EndpointKey { network: attachment.network, owner };
+    let row = view.endpoints.get(&key).filter(|row| accepted(assignment, key, row));
+    let revision = row.map_or(assignment.revision, |row| row.revision.max(assignment.revision));
+    Candidate {
+        network: attachment.network,
+        endpoint: Endpoint {
+            owner,
+            node: row.map_or(node, |row| row.node),
+            address: row.map_or(attachment.address, |row| row.address),
+            mac: row.map_or(attachment.mac, |row| row.mac),
+            service: None,
+            healthy: row.map(|row| row.healthy),
+            alive: is_alive(assignment, view, node),
+            draining: false,
+        },
+        rank: (node == assignment.node, revision.0),
+    }
+}
+
+/// Rows of owners that the assignment does not know on that network yet.
+fn announced<'a>(
+    assignment: &'a Assignment,
+    view: &'a View,
+) -> impl Iterator<Item = Candidate> + 'a {
+    let is_known = |key: &EndpointKey| match key.owner {
+        EndpointOwner::Task(id) => assignment
+            .tasks
+            .get(&id)
+            .is_some_and(|task| task.attachments.iter().any(|a| a.network == key.network)),
+        EndpointOwner::Node(id) => {
+            assignment.nodes.get(&id).is_some_and(|node| node.ingress.is_some())
+        }
+    };
+    view.endpoints
+        .iter()
+        .filter(move |(key, row)| !is_known(key) && accepted(assignment, **key, row))
+        .map(|(key, row)| Candidate {
+            network: key.network,
+            endpoint: Endpoint {
+                owner: key.owner,
+                node: row.node,
+                address: row.address,
+                mac: row.mac,
+                service: None,
+                healthy: Some(row.healthy),
+                alive: is_alive(assignment, view, row.node),
+                draining: false,
+            },
+            rank: (false, row.revision.0),
+        })
+}
+
+/// One endpoint for each address and MAC address: the kernel's tables have room for one.
+fn distinct(mut candidates: Vec<Candidate>) -> Vec<Endpoint> {
+    candidates.sort_by_key(|c| (std::cmp::Reverse(c.rank), c.endpoint.owner));
+    let mut addresses = BTreeSet::new();
+    let mut macs = BTreeSet::new();
+    let mut endpoints: Vec<Endpoint> = candidates
+        .into_iter()
+        .map(|candidate| candidate.endpoint)
+        .filter(|e| {
+            let free = !addresses.contains(&e.address) && !macs.contains(&e.mac);
+            if free {
+                addresses.insert(e.address);
+                macs.insert(e.mac);
+            }
+            free
+        })
+        .collect();
+    endpoints.sort_by_key(|e| e.address);
+    endpoints
+}

@@ -1,0 +1,72 @@
+//! Addresses, routes and forwarding entries.
+
+use std::net::IpAddr;
+
+use super::{Model, Refused, links::existing};
+use crate::plane::ipnet_text::Cidr;
+use crate::plane::{FdbKey, FdbTable, LinkKind, Place, Route, Space};
+
+impl Model {
+    pub(super) fn add_address(&mut self, place: Place, link: &str, cidr: Cidr) -> Refused {
+        let space = self.space(place)?;
+        existing(space, link)?;
+        space.addresses.insert((link.to_owned(), cidr));
+        Ok(())
+    }
+
+    /// Replaces the route to the same destination in the same table.
+    pub(super) fn add_route(&mut self, place: Place, route: &Route) -> Refused {
+        let space = self.space(place)?;
+        existing(space, &route.device)?;
+        if space.links.get(&route.device).is_some_and(|link| !link.up) {
+            return Err(format!("{} is down", route.device));
+        }
+        if let Some(via) = route.via
+            && !is_on_link(space, &route.device, via)
+        {
+            return Err(format!("gateway {via} is not reached by {}", route.device));
+        }
+        space.routes.retain(|r| r.table != route.table || r.destination != route.destination);
+        space.routes.insert(route.clone());
+        Ok(())
+    }
+
+    /// Replaces the entry of that MAC address; a bridge's table has one whatever the port.
+    pub(super) fn set_fdb(&mut self, place: Place, key: &FdbKey, vtep: Option<IpAddr>) -> Refused {
+        let space = self.space(place)?;
+        existing(space, &key.device)?;
+        let link = space.links.get(&key.device);
+        match key.table {
+            FdbTable::Device => {
+                if !link.is_some_and(|link| matches!(link.kind, LinkKind::Vxlan { .. })) {
+                    return Err(format!("{} has no table of its own", key.device));
+                }
+                if vtep.is_none() {
+                    return Err("an entry of a VXLAN device needs a VTEP".to_owned());
+                }
+            }
+            FdbTable::Bridge => {
+                let master = link.and_then(|link| link.master.clone());
+                let Some(master) = master else {
+                    return Err(format!("{} is not a port of a bridge", key.device));
+                };
+                let links = &space.links;
+                space.fdb.retain(|other, _| {
+                    let port = links.get(&other.device).and_then(|link| link.master.as_ref());
+                    other.table != key.table || other.mac != key.mac || port != Some(&master)
+                });
+            }
+        }
+        space.fdb.insert(key.clone(), vtep);
+        Ok(())
+    }
+}
+
+fn is_on_link(space: &Space, device: &str, address: IpAddr) -> bool {
+    space.addresses.iter().any(|(link, cidr)| link == device && prefix_holds(*cidr, address))
+}
+
+fn prefix_holds(cidr: Cidr, address: IpAddr) -> bool {
+    cluster::net::Subnet::holding(cidr.address, cidr.prefix_len)
+        .is_ok_and(|subnet| subnet.contains(address))
+}

@@ -1,0 +1,98 @@
+//! Addresses, sysctls, routes, rules, FDB and neighbour entries.
+
+use super::links::after_moves;
+use super::{is_optional_sysctl, is_our_device};
+use crate::op::Op;
+use crate::plane::{FdbTable, Place, Space};
+
+pub(super) fn addresses(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
+    for (link, cidr) in wanted.addresses.difference(&there.addresses) {
+        ops.push(Op::AddAddress(place, link.clone(), *cidr));
+    }
+}
+
+/// Sysctls that differ. In a namespace that has been read, an optional one that was not found does
+/// not exist.
+pub(super) fn sysctls(place: Place, wanted: &Space, there: &Space, known: bool, ops: &mut Vec<Op>) {
+    for (name, value) in &wanted.sysctls {
+        let now = there.sysctls.get(name);
+        let absent = known && now.is_none() && is_optional_sysctl(name);
+        if now != Some(value) && !absent {
+            ops.push(Op::SetSysctl(place, name.clone(), value.clone()));
+        }
+    }
+}
+
+pub(super) fn routes(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
+    for route in wanted.routes.difference(&there.routes) {
+        ops.push(Op::AddRoute(place, route.clone()));
+    }
+    for rule in wanted.rules.difference(&there.rules) {
+        ops.push(Op::AddRule(place, rule.clone()));
+    }
+}
+
+pub(super) fn forwarding(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
+    let there = &after_moves(wanted, there);
+    for (key, vtep) in &wanted.fdb {
+        if there.fdb.get(key) != Some(vtep) {
+            ops.push(Op::SetFdb(place, key.clone(), *vtep));
+        }
+    }
+    for ((device, address), mac) in &wanted.neighbours {
+        if there.neighbours.get(&(device.clone(), *address)) != Some(mac) {
+            ops.push(Op::SetNeighbour(place, device.clone(), *address, *mac));
+        }
+    }
+}
+
+/// Removes what is not wanted, on devices that stay: with the others it goes by itself.
+pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
+    let there = &after_moves(wanted, there);
+    let ours = |device: &str| {
+        let stays = !there.links.contains_key(device) || wanted.links.contains_key(device);
+        stays && is_our_device(place, wanted, there, device)
+    };
+    for (device, address) in there.neighbours.keys() {
+        let entry = (device.clone(), *address);
+        if !wanted.neighbours.contains_key(&entry) && ours(device) {
+            ops.push(Op::DeleteNeighbour(place, device.clone(), *address));
+        }
+    }
+    for key in there.fdb.keys().filter(|key| !wanted.fdb.contains_key(key)) {
+        // A bridge has one entry for a MAC address: writing the new one has moved it.
+        let moved = key.table == FdbTable::Bridge
+            && wanted.fdb.keys().any(|k| k.table == key.table && k.mac == key.mac);
+        if !moved && ours(&key.device) {
+            ops.push(Op::DeleteFdb(place, key.clone()));
+        }
+    }
+    remove_rules(place, wanted, there, ops);
+    for route in there.routes.difference(&wanted.routes) {
+        // One to the same destination in the same table has been replaced.
+        let replaced = wanted
+            .routes
+            .iter()
+            .any(|r| r.table == route.table && r.destination == route.destination);
+        if !replaced && ours(&route.device) {
+            ops.push(Op::DeleteRoute(place, route.clone()));
+        }
+    }
+    for (link, cidr) in there.addresses.difference(&wanted.addresses) {
+        if ours(link) {
+            ops.push(Op::DeleteAddress(place, link.clone(), *cidr));
+        }
+    }
+}
+
+/// Rules carry no mark of ours, so only those of namespaces that hold nothing else are removed.
+fn remove_rules(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
+    match place {
+        Place::Fabric(_) => {
+            for rule in there.rules.difference(&wanted.rules) {
+                ops.push(Op::DeleteRule(place, rule.clone()));
+            }
+        }
+        Place::Host | Place::Sandbox(_) => {}
+    }
+}

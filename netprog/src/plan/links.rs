@@ -1,0 +1,191 @@
+//! Links: made, made anew, changed, removed.
+
+use super::{Knowledge, is_ours};
+use crate::model::{release, strip};
+use crate::op::{LinkChange, Op};
+use crate::plane::{Link, LinkKind, Place, Plane, Space, VethPair};
+
+type End = (Place, String);
+
+/// Removes links of another kind than wanted and halves of veth pairs, and forgets what was on
+/// them; where nothing may be removed yet, gives up wanting what stands in their place.
+pub(super) fn replace(
+    desired: &mut Plane,
+    left: &mut Plane,
+    knowledge: Knowledge,
+    ops: &mut Vec<Op>,
+) {
+    for (place, name) in in_the_way(desired, left) {
+        let removable = left
+            .spaces
+            .get(&place)
+            .and_then(|space| space.links.get(&name))
+            .is_some_and(|link| is_ours(place, link));
+        if knowledge == Knowledge::Complete && removable {
+            ops.push(Op::DeleteLink(place, name.clone()));
+            forget(left, &desired.veths.iter().cloned().collect::<Vec<_>>(), &(place, name));
+        } else {
+            // Not ours to remove: the kernel's refusal says which link is in the way.
+            if knowledge == Knowledge::Complete {
+                ops.extend(creation(desired, &(place, name.clone())));
+            }
+            give_up(desired, &(place, name));
+        }
+    }
+}
+
+fn creation(desired: &Plane, end: &End) -> Option<Op> {
+    let pair = desired.veths.iter().find(|pair| pair.outer == *end || pair.inner == *end);
+    let link = desired.spaces.get(&end.0).and_then(|space| space.links.get(&end.1));
+    pair.cloned()
+        .map(Op::CreateVeth)
+        .or_else(|| Some(Op::CreateLink(end.0, end.1.clone(), link?.clone())))
+}
+
+fn in_the_way(desired: &Plane, left: &Plane) -> Vec<End> {
+    let there = |end: &End| left.spaces.get(&end.0).and_then(|space| space.links.get(&end.1));
+    let mut ends = Vec::new();
+    for (place, space) in &desired.spaces {
+        for (name, link) in &space.links {
+            let end = (*place, name.clone());
+            if there(&end).is_some_and(|there| there.kind != link.kind) {
+                ends.push(end);
+            }
+        }
+    }
+    for pair in &desired.veths {
+        let found = [&pair.outer, &pair.inner].map(|end| there(end).map(|link| &link.kind));
+        let half = match found {
+            [Some(LinkKind::Veth), None] => Some(&pair.outer),
+            [None, Some(LinkKind::Veth)] => Some(&pair.inner),
+            _ => None,
+        };
+        ends.extend(half.cloned());
+    }
+    ends
+}
+
+/// A link goes with everything on it; a veth with its peer.
+fn forget(left: &mut Plane, veths: &[VethPair], (place, name): &End) {
+    let mut ends = vec![(*place, name.clone())];
+    for pair in veths {
+        if pair.outer == ends[0] {
+            ends.push(pair.inner.clone());
+        } else if pair.inner == ends[0] {
+            ends.push(pair.outer.clone());
+        }
+    }
+    for (place, name) in ends {
+        if let Some(space) = left.spaces.get_mut(&place) {
+            strip(space, &name);
+        }
+    }
+}
+
+fn give_up(desired: &mut Plane, end: &End) {
+    let pairs: Vec<VethPair> = desired
+        .veths
+        .iter()
+        .filter(|pair| pair.outer == *end || pair.inner == *end)
+        .cloned()
+        .collect();
+    let mut ends = vec![end.clone()];
+    for pair in pairs {
+        desired.veths.remove(&pair);
+        ends.extend([pair.outer, pair.inner]);
+    }
+    for (place, name) in ends {
+        if let Some(space) = desired.spaces.get_mut(&place) {
+            strip(space, &name);
+        }
+    }
+}
+
+/// Bridges first, because the others become their ports; veths by pairs.
+pub(super) fn create(desired: &Plane, left: &Plane, ops: &mut Vec<Op>) {
+    let is_there = |place: &Place, name: &str| {
+        left.spaces.get(place).is_some_and(|space| space.links.contains_key(name))
+    };
+    let mut later = Vec::new();
+    for (place, space) in &desired.spaces {
+        for (name, link) in space.links.iter().filter(|(name, _)| !is_there(place, name)) {
+            let op = Op::CreateLink(*place, name.clone(), link.clone());
+            match link.kind {
+                LinkKind::Bridge => ops.push(op),
+                LinkKind::Vxlan { .. } => later.push(op),
+                LinkKind::Veth | LinkKind::Other(_) => {}
+            }
+        }
+    }
+    ops.append(&mut later);
+    let missing = desired.veths.iter().filter(|pair| {
+        !is_there(&pair.outer.0, &pair.outer.1) && !is_there(&pair.inner.0, &pair.inner.1)
+    });
+    ops.extend(missing.cloned().map(Op::CreateVeth));
+}
+
+/// Properties of links that are or will be there.
+pub(super) fn set(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
+    for (name, link) in &wanted.links {
+        let now = there.links.get(name);
+        for change in changes(link, now) {
+            ops.push(Op::SetLink(place, name.clone(), change));
+        }
+    }
+}
+
+/// Up comes last, so that a link works as it should from its first packet.
+fn changes(wanted: &Link, now: Option<&Link>) -> Vec<LinkChange> {
+    // A bridge or VXLAN device is made with these three; a veth is not.
+    let made = match wanted.kind {
+        LinkKind::Bridge | LinkKind::Vxlan { .. } => now.is_none(),
+        LinkKind::Veth | LinkKind::Other(_) => false,
+    };
+    let mut changes = Vec::new();
+    if !made && now.is_none_or(|now| now.alias != wanted.alias) {
+        changes.push(LinkChange::Alias(wanted.alias.clone()));
+    }
+    if !made && now.is_none_or(|now| now.mtu != wanted.mtu) {
+        changes.push(LinkChange::Mtu(wanted.mtu));
+    }
+    if let Some(mac) = wanted.mac
+        && !made
+        && now.is_none_or(|now| now.mac != Some(mac))
+    {
+        changes.push(LinkChange::Mac(mac));
+    }
+    let moves = now.map(|now| &now.master).unwrap_or(&None) != &wanted.master;
+    if moves {
+        changes.push(LinkChange::Master(wanted.master.clone()));
+    }
+    if let Some(port) = wanted.port
+        && (moves || now.is_none_or(|now| now.port != Some(port)))
+    {
+        changes.push(LinkChange::Port(port));
+    }
+    if now.is_some_and(|now| now.up) != wanted.up {
+        changes.push(LinkChange::Up(wanted.up));
+    }
+    changes
+}
+
+/// What remains on ports that change their bridge.
+pub(super) fn after_moves(wanted: &Space, there: &Space) -> Space {
+    let mut there = there.clone();
+    for (name, link) in &wanted.links {
+        let now = there.links.get(name).map(|now| now.master.clone());
+        if now.is_some_and(|master| master != link.master) {
+            release(&mut there, name);
+        }
+    }
+    there
+}
+
+/// Links that are not wanted.
+pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
+    for (name, link) in &there.links {
+        if !wanted.links.contains_key(name) && is_ours(place, link) {
+            ops.push(Op::DeleteLink(place, name.clone()));
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! nftables: structure whole, elements one by one.
+
+use super::Knowledge;
+use crate::op::Op;
+use crate::plane::{Place, Space, TABLE_PREFIX, Table, TableKey};
+
+pub(super) fn change(
+    place: Place,
+    wanted: &Space,
+    there: &Space,
+    knowledge: Knowledge,
+    ops: &mut Vec<Op>,
+) {
+    let complete = knowledge == Knowledge::Complete;
+    for (key, table) in &wanted.nft {
+        match there.nft.get(key) {
+            None => ops.push(Op::LoadTable(place, key.clone(), table.clone())),
+            Some(now) if now.digest == table.digest => {
+                elements(place, key, (table, now), complete, ops);
+            }
+            // Loading anew would take away elements that are not known to be wrong.
+            Some(_) if complete => {
+                ops.push(Op::LoadTable(place, key.clone(), table.clone()));
+            }
+            Some(_) => {}
+        }
+    }
+    if complete {
+        let extra = there.nft.keys().filter(|key| !wanted.nft.contains_key(key));
+        for key in extra.filter(|key| key.name.starts_with(TABLE_PREFIX)) {
+            ops.push(Op::DeleteTable(place, key.clone()));
+        }
+    }
+}
+
+/// Sets grow first and shrink last. A map's element takes another value only with complete
+/// knowledge: until then the slots of a service's remote backends cannot be told from stale ones.
+fn elements(
+    place: Place,
+    key: &TableKey,
+    (wanted, now): (&Table, &Table),
+    complete: bool,
+    ops: &mut Vec<Op>,
+) {
+    let none = Default::default();
+    for (name, elements) in &wanted.sets {
+        let there = now.sets.get(name).unwrap_or(&none);
+        for element in elements.difference(there) {
+            ops.push(Op::AddElement(place, key.clone(), name.clone(), element.clone()));
+        }
+    }
+    let none = Default::default();
+    for (name, elements) in &wanted.maps {
+        let there = now.maps.get(name).unwrap_or(&none);
+        for (element, value) in elements {
+            let old = there.get(element);
+            if old != Some(value) && (complete || old.is_none()) {
+                ops.push(set(place, key, name, (element, old, Some(value))));
+            }
+        }
+    }
+    if !complete {
+        return;
+    }
+    for (name, elements) in &wanted.maps {
+        let there = now.maps.get(name).unwrap_or(&none);
+        for (element, old) in there.iter().filter(|(e, _)| !elements.contains_key(*e)) {
+            ops.push(set(place, key, name, (element, Some(old), None)));
+        }
+    }
+    let none = Default::default();
+    for (name, elements) in &wanted.sets {
+        let there = now.sets.get(name).unwrap_or(&none);
+        for element in there.difference(elements) {
+            ops.push(Op::DeleteElement(place, key.clone(), name.clone(), element.clone()));
+        }
+    }
+}
+
+fn set(
+    place: Place,
+    table: &TableKey,
+    map: &str,
+    (key, old, new): (&str, Option<&String>, Option<&String>),
+) -> Op {
+    Op::SetMapElement {
+        place,
+        table: table.clone(),
+        map: map.to_owned(),
+        key: key.to_owned(),
+        old: old.cloned(),
+        new: new.cloned(),
+    }
+}

@@ -1,0 +1,75 @@
+//! The way out of a sandbox: its leg on `skein_gwbridge`.
+
+use cluster::assignment::AssignedTask;
+use cluster::net::MacAddr;
+use cluster::spec::PublishMode;
+
+use super::sandbox::TABLE_MAIN;
+use super::{GWBRIDGE, LocalTask, Scene, everywhere, within};
+use crate::local::LocalSandbox;
+use crate::plane::{ALIAS_PREFIX, Link, LinkKind, Place, Plane, PortFlags, Route, Space, VethPair};
+
+/// Tasks do not reach each other by the egress bridge, only what is outside.
+const PORT: PortFlags = PortFlags { learning: true, flood: true, hairpin: false, isolated: true };
+
+/// MTU of the egress bridge and its ports. It is that of the overlay links, so that a task's
+/// sockets reckon with the same MTU whichever way an answer leaves: a call through the ingress
+/// network comes in there, but its socket looks at the default route.
+pub(super) fn mtu(scene: &Scene<'_>) -> u32 {
+    let own = scene.overlay_mtu(scene.local.underlay_mtu);
+    scene.ingress().map_or(own, |(_, network)| own.min(scene.mtu(network)))
+}
+
+/// Whether a task has a way out: it is on no network at all, on one that is not internal, or it
+/// publishes a port, which leads to this leg.
+pub(super) fn has_leg(scene: &Scene<'_>, task: &AssignedTask) -> bool {
+    let networks = &scene.assignment.networks;
+    let mut attached = task.attachments.iter().filter_map(|a| networks.get(&a.network)).peekable();
+    let publishes = scene
+        .assignment
+        .services
+        .get(&task.service)
+        .is_some_and(|service| service.ports.iter().any(|port| port.mode == PublishMode::Host));
+    attached.peek().is_none() || attached.any(|network| !network.internal) || publishes
+}
+
+/// Attaches a sandbox as `ethN`.
+pub(super) fn attach(
+    scene: &Scene<'_>,
+    task: &LocalTask<'_>,
+    (name, sandbox): (&str, &LocalSandbox),
+    plane: &mut Plane,
+    space: &mut Space,
+) {
+    let subnet = scene.local.gwbridge;
+    let mtu = mtu(scene);
+    let alias = format!("{ALIAS_PREFIX}{}", task.id);
+    let outer = task.outer();
+    let end = Link {
+        kind: LinkKind::Veth,
+        up: true,
+        mtu,
+        mac: None,
+        master: Some(GWBRIDGE.to_owned()),
+        alias,
+        port: Some(PORT),
+    };
+    let mac = Some(MacAddr::for_address(sandbox.egress));
+    let inner = Link { mac, master: None, port: None, ..end.clone() };
+    plane.spaces.entry(Place::Host).or_default().links.insert(outer.clone(), end);
+    space.links.insert(name.to_owned(), inner);
+    space.addresses.insert((name.to_owned(), within(sandbox.egress, subnet)));
+    if let Some(gateway) = subnet.address(1) {
+        space.routes.insert(Route {
+            table: TABLE_MAIN,
+            destination: everywhere(gateway),
+            local: false,
+            via: Some(gateway),
+            device: name.to_owned(),
+        });
+    }
+    plane.veths.insert(VethPair {
+        outer: (Place::Host, outer),
+        inner: (Place::Sandbox(task.id), name.to_owned()),
+    });
+}

@@ -1,0 +1,94 @@
+//! The ingress network: the host's own endpoint on it, published ports, and the way back.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cluster::assignment::AssignedNetwork;
+use cluster::id::NetworkId;
+use cluster::net::MacAddr;
+use cluster::spec::PublishMode;
+
+use super::sandbox::TABLE_MAIN;
+use super::{INGRESS_LINK, Scene, bridge_name, everywhere, fabric, overlay, within};
+use crate::plane::{ALIAS_PREFIX, Link, LinkKind, Place, Plane, Route, VethPair};
+
+/// The other end of `ing0`, in the ingress fabric.
+const OUTER: &str = "ve-ing0";
+
+/// Makes the host an endpoint of the ingress network.
+pub(super) fn attach_host(
+    scene: &Scene<'_>,
+    id: NetworkId,
+    network: &AssignedNetwork,
+    plane: &mut Plane,
+) {
+    let own = scene.assignment.nodes.get(&scene.assignment.node);
+    let Some(attachment) = own.and_then(|node| node.ingress.as_ref()) else { return };
+    let (mtu, bridge) = (scene.mtu(network), bridge_name(id, network));
+    let alias = format!("{ALIAS_PREFIX}{id}");
+    let space = plane.spaces.entry(fabric(id)).or_default();
+    overlay::port(space, OUTER, (&bridge, mtu), attachment.mac, &alias);
+    // So that the fabric itself can refuse a call that no backend takes: the caller is outside.
+    space.routes.insert(Route {
+        table: TABLE_MAIN,
+        destination: everywhere(attachment.address),
+        local: false,
+        via: Some(attachment.address),
+        device: bridge,
+    });
+    let host = plane.spaces.entry(Place::Host).or_default();
+    host.links.insert(
+        INGRESS_LINK.to_owned(),
+        Link {
+            kind: LinkKind::Veth,
+            up: true,
+            mtu,
+            mac: Some(attachment.mac),
+            master: None,
+            alias,
+            port: None,
+        },
+    );
+    let address = within(attachment.address, network.subnet);
+    host.addresses.insert((INGRESS_LINK.to_owned(), address));
+    // A caller at 127.0.0.1 leaves by this link, with its source rewritten.
+    let sysctl = format!("net/ipv4/conf/{INGRESS_LINK}/route_localnet");
+    host.sysctls.insert(sysctl, "1".to_owned());
+    plane.veths.insert(VethPair {
+        outer: (fabric(id), OUTER.to_owned()),
+        inner: (Place::Host, INGRESS_LINK.to_owned()),
+    });
+}
+
+/// VIP and port towards it → `ing0` of the node that the port stands for: where an answer from
+/// that port goes.
+pub(super) fn returns(scene: &Scene<'_>) -> BTreeMap<(IpAddr, u16), MacAddr> {
+    let Some((ingress, _)) = scene.ingress() else { return BTreeMap::new() };
+    let mut returns = BTreeMap::new();
+    for service in scene.assignment.services.values() {
+        let Some(vip) = service.vips.get(&ingress).filter(|vip| vip.is_ipv4()) else { continue };
+        for (node, port) in service.ports.iter().flat_map(|port| &port.ingress_ports) {
+            let attachment = scene.assignment.nodes.get(node).and_then(|n| n.ingress.as_ref());
+            if let Some(attachment) = attachment {
+                returns.insert((*vip, *port), attachment.mac);
+            }
+        }
+    }
+    returns
+}
+
+/// Elements of the host's map: `<protocol> . <published port>` → `<VIP> . <this node's port>`.
+pub(super) fn published(scene: &Scene<'_>) -> BTreeMap<String, String> {
+    let Some((ingress, _)) = scene.ingress() else { return BTreeMap::new() };
+    let mut published = BTreeMap::new();
+    for service in scene.assignment.services.values() {
+        let Some(vip) = service.vips.get(&ingress).filter(|vip| vip.is_ipv4()) else { continue };
+        for port in service.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
+            if let Some(own) = port.ingress_ports.get(&scene.assignment.node) {
+                let key = format!("{} . {}", port.protocol.name(), port.published);
+                published.insert(key, format!("{vip} . {own}"));
+            }
+        }
+    }
+    published
+}

@@ -1,0 +1,132 @@
+//! A network's fabric: bridge, VXLAN device, ports of local endpoints, entries for remote ones.
+
+use std::net::IpAddr;
+
+use cluster::assignment::AssignedNetwork;
+use cluster::id::{NetworkId, NodeId};
+use cluster::net::MacAddr;
+
+use super::{Scene, bridge_name, exactly, fabric, ingress, service, vxlan_name, within};
+use crate::endpoint::Endpoint;
+use crate::plane::{
+    ALIAS_PREFIX, FdbKey, FdbTable, Link, LinkKind, Plane, PortFlags, Route, Space,
+};
+
+/// A bridge port that neither learns nor gets unknown frames: every MAC address has an entry.
+pub(super) const STATIC_PORT: PortFlags =
+    PortFlags { learning: false, flood: false, hairpin: true, isolated: false };
+
+pub(super) fn render(
+    scene: &Scene<'_>,
+    id: NetworkId,
+    network: &AssignedNetwork,
+    plane: &mut Plane,
+) {
+    let mut space = Space::default();
+    devices(scene, id, network, &mut space);
+    // Bridged frames must not meet iptables where br_netfilter is loaded: a new namespace starts
+    // with it on. Nor may a fabric forward: what its balancer does not take ends here.
+    space.sysctls.insert("net/bridge/bridge-nf-call-iptables".to_owned(), "0".to_owned());
+    space.sysctls.insert("net/bridge/bridge-nf-call-ip6tables".to_owned(), "0".to_owned());
+    space.sysctls.insert("net/ipv4/ip_forward".to_owned(), "0".to_owned());
+    for endpoint in scene.directory.of(id).iter().filter(|e| e.node != scene.assignment.node) {
+        if let Some(vtep) = vtep(scene, endpoint.node) {
+            remote(&vxlan_name(id, network), endpoint, vtep, &mut space);
+        }
+    }
+    service::render(scene, id, network, &mut space);
+    plane.spaces.insert(fabric(id), space);
+    if network.ingress {
+        ingress::attach_host(scene, id, network, plane);
+    }
+}
+
+fn devices(scene: &Scene<'_>, id: NetworkId, network: &AssignedNetwork, space: &mut Space) {
+    let (bridge, vxlan) = (bridge_name(id, network), vxlan_name(id, network));
+    let alias = format!("{ALIAS_PREFIX}{id}");
+    let mtu = scene.mtu(network);
+    space.links.insert(
+        bridge.clone(),
+        Link {
+            kind: LinkKind::Bridge,
+            up: true,
+            mtu,
+            // Fixed, because a bridge otherwise takes the least of its ports' and clients would
+            // hold an outdated neighbour entry whenever a port comes or goes.
+            mac: Some(MacAddr::for_address(network.gateway)),
+            master: None,
+            alias: alias.clone(),
+            port: None,
+        },
+    );
+    space.links.insert(
+        vxlan,
+        Link {
+            kind: LinkKind::Vxlan {
+                vni: network.vni,
+                local: scene.local.vtep,
+                port: scene.assignment.data_path_port,
+            },
+            up: true,
+            mtu,
+            mac: None,
+            master: Some(bridge.clone()),
+            alias,
+            port: Some(PortFlags { hairpin: false, ..STATIC_PORT }),
+        },
+    );
+    space.addresses.insert((bridge, within(network.gateway, network.subnet)));
+}
+
+/// Where a node receives VXLAN: its own word, else what the managers know.
+pub(super) fn vtep(scene: &Scene<'_>, node: NodeId) -> Option<IpAddr> {
+    let row = scene.view.vteps.get(&node).map(|row| row.address);
+    row.or_else(|| scene.assignment.nodes.get(&node).map(|n| n.vtep))
+}
+
+/// Two FDB entries and one neighbour entry, from which the VXLAN device answers ARP (`proxy`).
+fn remote(vxlan: &str, endpoint: &Endpoint, vtep: IpAddr, space: &mut Space) {
+    let key = |table| FdbKey { device: vxlan.to_owned(), mac: endpoint.mac, table };
+    space.fdb.insert(key(FdbTable::Device), Some(vtep));
+    space.fdb.insert(key(FdbTable::Bridge), None);
+    space.neighbours.insert((vxlan.to_owned(), endpoint.address), endpoint.mac);
+}
+
+/// A local endpoint's port.
+pub(super) fn port(
+    space: &mut Space,
+    name: &str,
+    (bridge, mtu): (&str, u32),
+    mac: MacAddr,
+    alias: &str,
+) {
+    space.links.insert(
+        name.to_owned(),
+        Link {
+            kind: LinkKind::Veth,
+            up: true,
+            mtu,
+            mac: None,
+            master: Some(bridge.to_owned()),
+            alias: alias.to_owned(),
+            port: Some(STATIC_PORT),
+        },
+    );
+    let key = FdbKey { device: name.to_owned(), mac, table: FdbTable::Bridge };
+    space.fdb.insert(key, None);
+}
+
+/// Makes the bridge answer for a VIP: IPv4 by a local route, IPv6 only by an address.
+pub(super) fn answer_for(space: &mut Space, bridge: &str, vip: IpAddr) {
+    if vip.is_ipv4() {
+        space.routes.insert(Route {
+            table: super::sandbox::TABLE_LOCAL,
+            destination: exactly(vip),
+            local: true,
+            via: None,
+            device: "lo".to_owned(),
+        });
+    } else {
+        space.addresses.insert((bridge.to_owned(), exactly(vip)));
+    }
+}

@@ -1,0 +1,247 @@
+//! A task's sandbox: its links, and the rewriting that lets any server answer for a VIP.
+
+use std::net::IpAddr;
+
+use cluster::assignment::AssignedNetwork;
+use cluster::object::Attachment;
+use cluster::spec::PublishMode;
+
+use super::{
+    LocalTask, Scene, TABLE, bridge_name, egress, everywhere, fabric, overlay, table, within,
+};
+use crate::local::LocalSandbox;
+use crate::plane::{
+    ALIAS_PREFIX, Family, Link, LinkKind, Place, Plane, Route, Rule, Space, Table, TableKey,
+    VethPair,
+};
+
+/// The kernel's main routing table.
+pub(super) const TABLE_MAIN: u32 = 254;
+/// The kernel's table of own addresses.
+pub(super) const TABLE_LOCAL: u32 = 255;
+/// Routes of answers that leave by the ingress network.
+const TABLE_INGRESS: u32 = 101;
+/// Mark of such answers, and of the connections that they belong to.
+const INGRESS_MARK: u32 = 1;
+/// Preference of the rule for that mark: before the main table's (32766).
+const INGRESS_PRIORITY: u32 = 20;
+
+/// An attachment of the task, its link and its network.
+struct Leg<'a> {
+    link: String,
+    attachment: &'a Attachment,
+    network: &'a AssignedNetwork,
+}
+
+pub(super) fn render(
+    scene: &Scene<'_>,
+    task: &LocalTask<'_>,
+    sandbox: &LocalSandbox,
+    plane: &mut Plane,
+) {
+    let mut space = Space::default();
+    let legs: Vec<Leg<'_>> = task
+        .assigned
+        .attachments
+        .iter()
+        .enumerate()
+        .filter_map(|(index, attachment)| {
+            let network = scene.assignment.networks.get(&attachment.network)?;
+            Some(Leg { link: LocalTask::link(index), attachment, network })
+        })
+        .collect();
+    for leg in &legs {
+        attach(scene, task, leg, plane, &mut space);
+    }
+    space.sysctls.insert("net/ipv4/conf/all/rp_filter".to_owned(), "0".to_owned());
+    let egress = LocalTask::link(task.assigned.attachments.len());
+    if egress::has_leg(scene, task.assigned) {
+        egress::attach(scene, task, (&egress, sandbox), plane, &mut space);
+    }
+    let key = |family| TableKey { family, name: TABLE.to_owned() };
+    space.nft.insert(key(Family::Ip), ipv4(scene, task, sandbox, &legs));
+    if legs.iter().any(|leg| leg.attachment.address.is_ipv6()) {
+        let mut table = table(vip_structure(false), &["vips"], &["own"]);
+        fill_vips(scene, task, &legs, false, &mut table);
+        space.nft.insert(key(Family::Ip6), table);
+    }
+    plane.spaces.insert(Place::Sandbox(task.id), space);
+}
+
+fn attach(
+    scene: &Scene<'_>,
+    task: &LocalTask<'_>,
+    leg: &Leg<'_>,
+    plane: &mut Plane,
+    space: &mut Space,
+) {
+    let Leg { link, attachment, network } = leg;
+    let (id, mtu) = (attachment.network, scene.mtu(network));
+    let alias = format!("{ALIAS_PREFIX}{}", task.id);
+    let outer = task.outer();
+    let bridge = bridge_name(id, network);
+    let fabric_space = plane.spaces.entry(fabric(id)).or_default();
+    overlay::port(fabric_space, &outer, (&bridge, mtu), attachment.mac, &alias);
+    space.links.insert(
+        link.clone(),
+        Link {
+            kind: LinkKind::Veth,
+            up: true,
+            mtu,
+            mac: Some(attachment.mac),
+            master: None,
+            alias,
+            port: None,
+        },
+    );
+    space.addresses.insert((link.clone(), within(attachment.address, network.subnet)));
+    // A backend that calls its own VIP meets its own address as a source from outside.
+    for (name, value) in [("accept_local", "1"), ("rp_filter", "0")] {
+        space.sysctls.insert(format!("net/ipv4/conf/{link}/{name}"), value.to_owned());
+    }
+    if network.ingress {
+        answer_by_ingress(link, network.gateway, space);
+    }
+    plane.veths.insert(VethPair {
+        outer: (fabric(id), outer),
+        inner: (Place::Sandbox(task.id), link.clone()),
+    });
+}
+
+/// Answers to calls that came by the ingress network leave by it, though the default route is
+/// the egress leg's. The gateway takes no part: the fabric readdresses the frame.
+fn answer_by_ingress(link: &str, gateway: IpAddr, space: &mut Space) {
+    space.routes.insert(Route {
+        table: TABLE_INGRESS,
+        destination: everywhere(gateway),
+        local: false,
+        via: Some(gateway),
+        device: link.to_owned(),
+    });
+    space.rules.insert(Rule {
+        priority: INGRESS_PRIORITY,
+        fwmark: INGRESS_MARK,
+        table: TABLE_INGRESS,
+        ipv6: gateway.is_ipv6(),
+    });
+}
+
+fn ipv4(
+    scene: &Scene<'_>,
+    task: &LocalTask<'_>,
+    sandbox: &LocalSandbox,
+    legs: &[Leg<'_>],
+) -> Table {
+    let mut structure = vip_structure(true);
+    structure.push_str(&dns_structure(sandbox));
+    let ingress = legs.iter().find(|leg| leg.network.ingress);
+    let Some(ingress) = ingress.filter(|leg| leg.attachment.address.is_ipv4()) else {
+        let mut table = table(structure, &["vips"], &["own"]);
+        fill_vips(scene, task, legs, true, &mut table);
+        return table;
+    };
+    structure.push_str(&ingress_structure(&ingress.link));
+    let mut table = table(structure, &["vips", "ingress_vips"], &["own", "targets"]);
+    fill_vips(scene, task, legs, true, &mut table);
+    fill_targets(scene, task, (ingress, sandbox), &mut table);
+    table
+}
+
+/// What arrives for the VIP of this task's service goes to its own address; conntrack makes the
+/// answer leave as the VIP. Own calls are not tracked on the way out, or they would come back as
+/// a known flow and not be rewritten. The empty input chain gives a clashing flow another source
+/// port.
+fn vip_structure(ipv4: bool) -> String {
+    let (ip, address) = if ipv4 { ("ip", "ipv4_addr") } else { ("ip6", "ipv6_addr") };
+    format!(
+        "set vips {{ type {address}; }}
+map own {{ type {address} : {address}; }}
+chain own-calls {{
+  type filter hook output priority raw; policy accept;
+  {ip} daddr @vips notrack
+}}
+chain vip {{
+  type nat hook prerouting priority dstnat; policy accept;
+  dnat to {ip} daddr map @own
+}}
+chain clash {{
+  type nat hook input priority 100; policy accept;
+}}
+"
+    )
+}
+
+/// Queries to 127.0.0.11 port 53 go to the sockets that wait on other ports, so that a task may
+/// itself serve port 53; conntrack makes the answer come from where it was expected.
+fn dns_structure(sandbox: &LocalSandbox) -> String {
+    let LocalSandbox { dns_udp_port, dns_tcp_port, .. } = sandbox;
+    format!(
+        "chain dns {{
+  type nat hook output priority -100; policy accept;
+  ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:{dns_udp_port}
+  ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:{dns_tcp_port}
+}}
+"
+    )
+}
+
+/// Calls by published ports: rewritten to the egress leg's address, from which an unbound UDP
+/// server answers an outside client, and remembered, so that the answer goes back where the call
+/// came from.
+fn ingress_structure(link: &str) -> String {
+    format!(
+        "set ingress_vips {{ type ipv4_addr; }}
+map targets {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+chain came {{
+  type filter hook prerouting priority mangle; policy accept;
+  iifname \"{link}\" ip daddr @ingress_vips ct mark set {INGRESS_MARK}
+}}
+chain published {{
+  type nat hook prerouting priority dstnat; policy accept;
+  iifname \"{link}\" dnat ip to ip daddr . meta l4proto . th dport map @targets
+}}
+chain back {{
+  type route hook output priority mangle; policy accept;
+  ct mark {INGRESS_MARK} ct direction reply meta mark set {INGRESS_MARK}
+}}
+"
+    )
+}
+
+/// VIPs of the task's own service on its networks; that of the ingress network is only reached by
+/// published ports.
+fn fill_vips(
+    scene: &Scene<'_>,
+    task: &LocalTask<'_>,
+    legs: &[Leg<'_>],
+    ipv4: bool,
+    table: &mut Table,
+) {
+    let Some(service) = scene.assignment.services.get(&task.assigned.service) else { return };
+    for leg in legs.iter().filter(|leg| !leg.network.ingress) {
+        let vip = service.vips.get(&leg.attachment.network).filter(|vip| vip.is_ipv4() == ipv4);
+        if let Some(vip) = vip {
+            table.sets.entry("vips".to_owned()).or_default().insert(vip.to_string());
+            let own = table.maps.entry("own".to_owned()).or_default();
+            own.insert(vip.to_string(), leg.attachment.address.to_string());
+        }
+    }
+}
+
+fn fill_targets(
+    scene: &Scene<'_>,
+    task: &LocalTask<'_>,
+    (ingress, sandbox): (&Leg<'_>, &LocalSandbox),
+    table: &mut Table,
+) {
+    let Some(service) = scene.assignment.services.get(&task.assigned.service) else { return };
+    let Some(vip) = service.vips.get(&ingress.attachment.network) else { return };
+    table.sets.entry("ingress_vips".to_owned()).or_default().insert(vip.to_string());
+    let targets = table.maps.entry("targets".to_owned()).or_default();
+    for port in service.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
+        for number in port.ingress_ports.values() {
+            let key = format!("{vip} . {} . {number}", port.protocol.name());
+            targets.insert(key, format!("{} . {}", sandbox.egress, port.target));
+        }
+    }
+}

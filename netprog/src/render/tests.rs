@@ -1,0 +1,183 @@
+use cluster::view::Liveness;
+use expect_test::{Expect, expect, expect_file};
+
+use super::*;
+use crate::fixture::{INGRESS, REDIS, VOTE, WEB, World, node, task};
+use crate::plane::{Family, TableKey};
+
+fn small() -> World {
+    let mut world = World::new();
+    world.add(1, REDIS, 1).add(2, REDIS, 2).add(3, VOTE, 1);
+    world.up(1, true).up(2, true).up(3, true);
+    world
+}
+
+fn rendered(world: &World) -> Plane {
+    render(&world.assignment, &world.view, &world.local).unwrap()
+}
+
+fn check(place: Place, world: &World, expected: Expect) {
+    let plane = rendered(world);
+    let space = plane.spaces.get(&place).map(ToString::to_string).unwrap_or_default();
+    expected.assert_eq(&space);
+}
+
+#[test]
+fn a_small_cluster_renders() {
+    let plane = rendered(&small());
+    expect_file!["../../testdata/render/small.txt"].assert_eq(&plane.to_string());
+}
+
+#[test]
+fn structures_are_as_proven() {
+    // Each was loaded into a kernel and used by packets; the text is kept so that a change of it
+    // is a decision.
+    let plane = rendered(&small());
+    let ip = TableKey { family: Family::Ip, name: TABLE.to_owned() };
+    let bridge = TableKey { family: Family::Bridge, name: TABLE.to_owned() };
+    let structure = |place, key| plane.spaces[&place].nft[key].structure.clone();
+    expect_file!["../../testdata/render/host.nft"].assert_eq(&structure(Place::Host, &ip));
+    let ingress = structure(Place::Fabric(INGRESS), &bridge);
+    expect_file!["../../testdata/render/ingress.nft"].assert_eq(&ingress);
+    let web = structure(Place::Fabric(WEB), &bridge);
+    expect_file!["../../testdata/render/overlay.nft"].assert_eq(&web);
+    let sandbox = structure(Place::Sandbox(task(3)), &ip);
+    expect_file!["../../testdata/render/sandbox.nft"].assert_eq(&sandbox);
+}
+
+fn balanced(world: &World) -> (Vec<String>, std::collections::BTreeSet<String>) {
+    let key = TableKey { family: Family::Bridge, name: TABLE.to_owned() };
+    let plane = rendered(world);
+    let table = &plane.spaces[&Place::Fabric(WEB)].nft[&key];
+    let of_redis = |element: &&String| element.starts_with("10.0.1.2 . ");
+    let live = table.sets["live"].iter().filter(of_redis).cloned().collect();
+    let slots = table.maps["slots"].iter().filter(|(key, _)| of_redis(key));
+    (live, slots.map(|(_, mac)| mac[12..].to_owned()).collect())
+}
+
+#[test]
+fn who_is_live_and_who_has_slots() {
+    type Change = fn(&mut World);
+    let table: &[(&str, Change, usize, &[&str])] = &[
+        ("both up", |_| {}, 2, &["01:0b", "01:0c"]),
+        (
+            "one unhealthy",
+            |w| {
+                w.up(2, false);
+            },
+            2,
+            &["01:0b"],
+        ),
+        ("one not up", |w| w.view.endpoints.retain(|k, _| k.owner != owner(2)), 1, &["01:0b"]),
+        (
+            "one draining",
+            |w| w.assignment.tasks.get_mut(&task(2)).unwrap().draining = true,
+            2,
+            &["01:0b"],
+        ),
+        ("one suspect", |w| suspect(w, 2), 2, &["01:0b"]),
+        (
+            "the other unhealthy and this one suspect: hidden is better than none",
+            |w| {
+                w.up(1, false);
+                suspect(w, 2);
+            },
+            2,
+            &["01:0c"],
+        ),
+        ("all gone", |w| w.view.endpoints.clear(), 0, &[]),
+    ];
+    for (name, change, live, slots) in table {
+        let mut world = small();
+        change(&mut world);
+        let (is_live, has_slots) = balanced(&world);
+        assert_eq!(is_live.len(), *live, "{name}: {is_live:?}");
+        let has_slots: Vec<&str> = has_slots.iter().map(String::as_str).collect();
+        assert_eq!(has_slots, *slots, "{name}");
+    }
+}
+
+fn owner(n: u8) -> cluster::view::EndpointOwner {
+    cluster::view::EndpointOwner::Task(task(n))
+}
+
+fn suspect(world: &mut World, n: u8) {
+    world.view.liveness.insert(node(n), Liveness::Suspect);
+}
+
+#[test]
+fn a_hidden_nodes_entries_stay() {
+    let mut world = small();
+    let before = rendered(&world).spaces[&Place::Fabric(WEB)].clone();
+    world.view.liveness.insert(node(2), Liveness::Down);
+    let after = rendered(&world).spaces[&Place::Fabric(WEB)].clone();
+    assert_eq!((before.fdb, before.neighbours), (after.fdb, after.neighbours));
+}
+
+#[test]
+fn an_internal_network_has_no_way_out() {
+    let mut world = small();
+    world.assignment.networks.get_mut(&WEB).unwrap().internal = true;
+    let plane = rendered(&world);
+    let space = &plane.spaces[&Place::Sandbox(task(1))];
+    assert_eq!(space.links.keys().collect::<Vec<_>>(), ["eth0"]);
+    assert!(space.routes.is_empty());
+    // One that publishes a port is reached through the leg, so it keeps it.
+    assert_eq!(plane.spaces[&Place::Sandbox(task(3))].links.len(), 3);
+}
+
+#[test]
+fn ipvs_is_refused_by_name() {
+    let mut world = small();
+    world.local.balancer = crate::local::Balancer::Ipvs;
+    let refused = render(&world.assignment, &world.view, &world.local).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the ipvs balancer is not available in this version: use --load-balancer nft"
+    );
+}
+
+#[test]
+fn mtu_follows_the_underlay_and_its_family() {
+    let mut world = small();
+    world.local.underlay_mtu = 9000;
+    world.assignment.networks.get_mut(&WEB).unwrap().underlay_mtu = Some(1400);
+    let plane = rendered(&world);
+    let mtu = |place, link: &str| plane.spaces[&place].links[link].mtu;
+    assert_eq!(mtu(Place::Sandbox(task(3)), "eth0"), 1350);
+    assert_eq!(mtu(Place::Sandbox(task(3)), "eth1"), 8950);
+    assert_eq!(mtu(Place::Sandbox(task(3)), "eth2"), 8950);
+    world.local.vtep = crate::fixture::ip("fd00::1");
+    let plane = rendered(&world);
+    assert_eq!(plane.spaces[&Place::Sandbox(task(3))].links["eth1"].mtu, 8930);
+}
+
+#[test]
+fn names_fit_the_kernel() {
+    let plane = rendered(&small());
+    for space in plane.spaces.values() {
+        for name in space.links.keys() {
+            assert!(name.len() <= 15, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_task_without_a_network_has_only_the_way_out() {
+    let mut world = World::new();
+    world.add(1, REDIS, 1);
+    world.assignment.tasks.get_mut(&task(1)).unwrap().attachments.clear();
+    check(
+        Place::Sandbox(task(1)),
+        &world,
+        expect![[r#"
+          link eth0: veth up mtu 1450 address 02:42:ac:12:00:0b alias skein:024q5bylddqo566k7npiubn5t
+          addr 172.18.0.11/16 dev eth0
+          route 0.0.0.0/0 via 172.18.0.1 dev eth0 table 254
+          net/ipv4/conf/all/rp_filter = 0
+          table ip skein 9cc7d7b495ecabc7
+            set vips {  }
+            map own {  }
+    "#]],
+    );
+}
