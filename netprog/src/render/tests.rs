@@ -171,13 +171,13 @@ fn a_task_without_a_network_has_only_the_way_out() {
         Place::Sandbox(task(1)),
         &world,
         expect![[r#"
-          link eth0: veth up mtu 1450 address 02:42:ac:12:00:0b alias skein:024q5bylddqo566k7npiubn5t
-          addr 172.18.0.11/16 dev eth0
-          route 0.0.0.0/0 via 172.18.0.1 dev eth0 table 254
-          net/ipv4/conf/all/rp_filter = 0
-          table ip skein 9cc7d7b495ecabc7
-            set vips {  }
-            map own {  }
-    "#]],
+              link eth0: veth up mtu 1450 address 02:42:ac:12:00:0b alias skein:024q5bylddqo566k7npiubn5t
+              addr 172.18.0.11/16 dev eth0
+              route 0.0.0.0/0 via 172.18.0.1 dev eth0 table 254
+              net/ipv4/conf/all/rp_filter = 0
+              table ip skein 9cc7d7b495ecabc7
+                set vips {  }
+                map own {  }
+        "#]],
     );
 }
