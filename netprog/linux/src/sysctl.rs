@@ -4,6 +4,8 @@
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
+use netprog::plan::is_optional_sysctl;
+
 use crate::netlink::Refusal;
 
 const ROOT: &str = "/proc/sys";
@@ -28,8 +30,12 @@ pub(crate) fn read(name: &str) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// Sets it. The file is never created: a missing one means a kernel without that feature.
+/// Sets it. The file is never created: a missing one means a kernel or namespace without that
+/// feature, which is a success for what netprog calls optional.
 pub(crate) fn write(name: &str, value: &str) -> Result<(), Refusal> {
-    let mut file = std::fs::OpenOptions::new().write(true).open(path(name)?)?;
-    Ok(file.write_all(value.as_bytes())?)
+    match std::fs::OpenOptions::new().write(true).open(path(name)?) {
+        Ok(mut file) => Ok(file.write_all(value.as_bytes())?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_optional_sysctl(name) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
