@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{LaunchSpec, Root, limits_supported};
+use super::{LaunchSpec, Root, TASK_ID_BYTES_MAX, is_file_name, limits_supported};
 use crate::clock;
 use crate::supervise::detach;
 use crate::supervise::remains;
@@ -155,7 +155,7 @@ impl ProcessExecutor {
         let mut handles = Vec::new();
         for entry in fs::read_dir(self.run_dir.join(TASKS))? {
             let task_dir = entry?.path();
-            match self.adopt(&task_dir).await {
+            match self.adopt_directory(&task_dir).await {
                 Ok(handle) => handles.extend(handle),
                 Err(error) => {
                     let directory = task_dir.display();
@@ -167,7 +167,19 @@ impl ProcessExecutor {
         Ok(handles)
     }
 
-    async fn adopt(&self, task_dir: &Path) -> io::Result<Option<Handle>> {
+    /// Finds one task, for a caller whose [`launch`](Self::launch) was cut off. `None` when no such
+    /// task has been launched, or it has been released.
+    ///
+    /// # Errors
+    /// When its supervisor lives but does not answer.
+    pub async fn adopt(&self, task: &str) -> io::Result<Option<Handle>> {
+        if !is_file_name(task, TASK_ID_BYTES_MAX) {
+            return Ok(None);
+        }
+        self.adopt_directory(&self.run_dir.join(TASKS).join(task)).await
+    }
+
+    async fn adopt_directory(&self, task_dir: &Path) -> io::Result<Option<Handle>> {
         let deadline = clock::monotonic() + detach::START_LIMIT;
         loop {
             let lock = match detach::try_lock(&task_dir.join(LOCK)) {

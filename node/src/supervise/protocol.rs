@@ -1,5 +1,9 @@
 //! What is said on a supervisor's socket: one request a line, one answer a line; a subscriber
 //! gets every further change of the report as well.
+//!
+//! A daemon speaks to supervisors that an older one has started, and reads their files: what is
+//! here and in [`crate::executor::LaunchSpec`] only grows, by fields with a default and by new
+//! requests that an old supervisor answers by closing the connection.
 
 use std::time::{Duration, SystemTime};
 
@@ -111,3 +115,6 @@ pub enum HealthState {
     /// Too many probes in a row have failed.
     Unhealthy,
 }
+
+#[cfg(test)]
+mod tests;

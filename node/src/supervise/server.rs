@@ -98,7 +98,7 @@ impl Server {
     ) {
         self.clients.retain(|client| {
             let send = || -> io::Result<()> {
-                // The descriptors belong to the first byte of the line, so nothing may be before it.
+                // The descriptors belong to the line's first byte, so nothing may be before it.
                 if !client.output.is_empty() {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }

@@ -64,6 +64,10 @@ fn now() -> Now {
     Now { monotonic: clock::monotonic(), wall: clock::wall() }
 }
 
+fn doing(activity: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{activity}: {error}"))
+}
+
 impl Supervisor {
     /// Makes the sandbox and the socket, and records that the task is prepared.
     pub(crate) fn prepare(launch: Launch, task_dir: &Path) -> io::Result<Self> {
@@ -74,14 +78,16 @@ impl Supervisor {
         watched.thread_block()?;
         let signals =
             SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let sandbox = netns::create_sandbox(&launch.spec.sysctls)?;
-        netns::publish(&sandbox.namespace, &remains::namespace_file(&launch))?;
+        let sandbox =
+            netns::create_sandbox(&launch.spec.sysctls).map_err(doing("make a sandbox"))?;
+        netns::publish(&sandbox.namespace, &remains::namespace_file(&launch))
+            .map_err(doing("name the sandbox"))?;
         let logs = logs::directory(&launch.data_dir, &launch.spec.task);
-        let streams = Streams::open(&logs, launch.spec.log)?;
+        let streams = Streams::open(&logs, launch.spec.log).map_err(doing("open the log"))?;
         let (stop, health) = (launch.spec.stop, launch.spec.health.clone());
         let mut supervisor = Supervisor {
             lifecycle: Lifecycle::new(stop, health, sandbox.dns_port),
-            server: Server::open(&task_dir.join(SOCKET))?,
+            server: Server::open(&task_dir.join(SOCKET)).map_err(doing("open the socket"))?,
             task_dir: task_dir.to_owned(),
             launch,
             sandbox,
@@ -95,7 +101,7 @@ impl Supervisor {
             pid_ticks: None,
             released: false,
         };
-        supervisor.report()?;
+        supervisor.report().map_err(doing("record the task's state"))?;
         Ok(supervisor)
     }
 

@@ -96,6 +96,38 @@ async fn a_task_dies_with_its_supervisor_and_its_handle_says_so() {
     }
 }
 
+/// Goal: a task cannot outlive its supervisor by undoing the kernel's arrangement. Method: its
+/// first process clears the death signal.
+#[tokio::test]
+async fn a_task_that_survives_its_supervisor_is_killed() {
+    let node = Node::new();
+    let handle = node.start(shell("undone", "exec setpriv --pdeathsig clear sleep 1000")).await;
+    let first = pid(&handle).await;
+    let name = format!("/proc/{first}/comm");
+    eventually("it sleeps", async || std::fs::read_to_string(&name).unwrap() == "sleep\n").await;
+    kill(node.supervisor("undone"), Signal::SIGKILL).unwrap();
+    assert!(exit(&handle).await.error.unwrap().starts_with("supervisor lost"));
+    let state = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap_or_default();
+    assert!(state.is_empty() || state.contains("State:\tZ"), "{state}");
+    handle.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_task_can_be_found_by_its_name() {
+    let node = Node::new();
+    let handle = node.executor.launch(shell("cut-off", "true")).await.unwrap();
+    drop(handle);
+    for absent in ["absent", "../tasks/cut-off", ""] {
+        assert!(node.executor.adopt(absent).await.unwrap().is_none());
+    }
+    let handle = node.executor.adopt("cut-off").await.unwrap().unwrap();
+    assert_eq!(handle.report().phase, Phase::Prepared);
+    handle.release().await.unwrap();
+    assert!(node.executor.adopt("cut-off").await.unwrap().is_none());
+    // Looking for a task leaves nothing behind.
+    assert_eq!(std::fs::read_dir(node.run_dir().join("tasks")).unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn a_supervisor_that_died_with_the_daemon_is_found_dead() {
     let mut node = Node::new();

@@ -208,6 +208,17 @@ impl Shared {
     }
 }
 
+/// Lets go of a task that was launched but never got its handle.
+pub(super) async fn abandon(task_dir: PathBuf) {
+    let socket = task_dir.join(SOCKET);
+    let call = move || Connection::open(&socket)?.call::<_, Message>(&Request::Release);
+    let answer = tokio::task::spawn_blocking(call).await.map_err(io::Error::other).flatten();
+    if !matches!(answer, Ok((Message::Done, _))) {
+        let directory = task_dir.display();
+        tracing::error!(%directory, ?answer, "a task that failed to launch is left behind");
+    }
+}
+
 struct Subscription {
     stream: UnixStream,
     buffer: Vec<u8>,
