@@ -12,7 +12,7 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use crate::error::MemberError;
 use crate::node::RaftNode;
 use crate::propose::leader_of;
-use crate::status::Metrics;
+use crate::status::{self, Metrics};
 use crate::types::{Member, Peer, TypeConfig};
 
 type Change = ChangeMembers<u64, Member>;
@@ -98,7 +98,7 @@ impl RaftNode {
             .wait(self.config().change_ms_max, |m| {
                 let settled =
                     m.membership_config.log_id() == m.committed_membership_config.log_id();
-                let ready = m.last_applied.is_some_and(|id| id.leader_id.term == m.current_term);
+                let ready = status::is_ready(m);
                 m.current_leader != Some(own) || (ready && settled)
             })
             .await?;

@@ -225,10 +225,11 @@ impl RaftNetworkV2<TypeConfig> for Link {
             };
             let limit = Duration::from_millis(CHUNK_MS_MAX);
             let request = Request::Snapshot(Box::new(chunk));
+            let call = self.call(RPCTypes::InstallSnapshot, Class::Snapshot, request, limit);
             let reply = tokio::select! {
                 biased;
                 closed = &mut cancel => return Err(closed.into()),
-                reply = self.call(RPCTypes::InstallSnapshot, Class::Snapshot, request, limit) => reply?,
+                reply = call => reply?,
             };
             let Reply::Snapshot(reply) = reply else { return Err(self.unexpected().into()) };
             match reply {

@@ -45,6 +45,7 @@ struct Inner {
     raft_id: u64,
     raft: OpenRaft,
     log: LogStore,
+    snapshots: Arc<SnapshotFolder>,
     network: Network,
     config: RaftConfig,
     heard: Heard,
@@ -85,7 +86,7 @@ impl RaftNode {
         let settings = settings(&config)?;
         let snapshots = SnapshotFolder::open(&dir.join(SNAPSHOT_FOLDER))?;
         let log = LogStore::open(&dir.join(LOG_FOLDER), raft_id)?;
-        let machine = StateMachine::new(Box::new(machine), snapshots);
+        let machine = StateMachine::new(Box::new(machine), snapshots.clone());
         let network = Network {
             own: raft_id,
             transport,
@@ -111,6 +112,8 @@ impl RaftNode {
             heard: heard.clone(),
             peers: network.peers.clone(),
             config: config.clone(),
+            raft: raft.clone(),
+            snapshots: snapshots.clone(),
         };
         let (sender, status) = watch::channel(watcher.first());
         let watcher = tokio::spawn(watcher.run(sender)).abort_handle();
@@ -119,6 +122,7 @@ impl RaftNode {
                 raft_id,
                 raft,
                 log,
+                snapshots,
                 network,
                 config,
                 heard,
@@ -235,6 +239,7 @@ impl RaftNode {
     pub async fn shutdown(&self) -> Result<(), Error> {
         let joined = self.inner.raft.shutdown().await;
         self.inner.log.close().await;
+        self.inner.snapshots.close().await;
         joined.map_err(|e| Error::Stopped { reason: e.to_string() })
     }
 
@@ -273,8 +278,8 @@ fn settings(config: &RaftConfig) -> Result<Arc<Config>, Error> {
         heartbeat_interval: config.heartbeat_ms,
         max_payload_entries: ENTRIES_PER_MESSAGE,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
-        // So that the log also follows the older of the two snapshots that are kept.
-        max_in_snapshot_log_to_keep: config.snapshot_every.saturating_mul(2),
+        // The watcher purges, up to the older of the two snapshots that are kept.
+        max_in_snapshot_log_to_keep: u64::MAX,
         // Without it a manager that comes back from a partition deposes a healthy leader.
         enable_pre_vote: Some(true),
         ..Config::default()

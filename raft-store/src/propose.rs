@@ -9,7 +9,7 @@ use openraft::raft::ClientWriteResult;
 
 use crate::error::ProposeError;
 use crate::node::RaftNode;
-use crate::types::{Payload, Peer, TypeConfig};
+use crate::types::{LeaderId, Payload, Peer, TypeConfig};
 
 /// A payload of more bytes is refused; it has to fit into one message with room to spare.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
@@ -60,7 +60,7 @@ impl RaftNode {
         let (responder, outcome) = ProgressResponder::complete_only();
         let mut write = self.raft().write(Payload(Bytes::from(payload))).responder(responder);
         if let Some(term) = term {
-            write = write.with_leader(term);
+            write = write.with_leader(LeaderId { term, node_id: self.raft_id() });
         }
         write.await.map_err(|fatal| ProposeError::Stopped { reason: fatal.to_string() })?;
         Ok(Proposal { outcome, node: self.clone() })

@@ -79,11 +79,17 @@ impl RaftNode {
         } else {
             let leader = status.leader.as_ref().ok_or(Obstacle::NoLeader)?;
             let limit = Duration::from_millis(self.config().read_ms_max);
+            let mut watch = self.watch();
             let request = Request::ReadIndex;
-            match self.network().call(leader.raft_id, Class::Control, request, limit).await {
-                Ok(Reply::ReadIndex(answer)) => answer,
-                Ok(_) | Err(_) => return Err(Obstacle::NoQuorum),
-            }
+            let call = self.network().call(leader.raft_id, Class::Control, request, limit);
+            // A dead leader does not answer, and the next one is elected before the limit.
+            let replaced = watch.wait_for(|now| now.leader != status.leader);
+            let reply = tokio::select! {
+                reply = call => reply,
+                _ = replaced => return Err(Obstacle::NoLeader),
+            };
+            let Ok(Reply::ReadIndex(answer)) = reply else { return Err(Obstacle::NoQuorum) };
+            answer
         };
         match answer {
             ReadIndex::At(index) => Ok(index),

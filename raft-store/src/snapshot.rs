@@ -3,12 +3,16 @@
 //!
 //! A file is a header (magic, lengths, checksum), the metadata of openraft, and the machine's
 //! bytes. Names are the index and the term, zero-padded, so that they sort as the log does.
+//!
+//! The newest two are kept, and the log is purged only up to the older one, so that a damaged
+//! newest snapshot costs nothing but time.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -18,7 +22,7 @@ use crate::types::{Snapshot, SnapshotMeta};
 
 /// A state of more bytes cannot be snapshot.
 pub(crate) const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
-/// Older files are removed. One in reserve: the log keeps what follows it.
+/// Older files are removed.
 const KEEP: usize = 2;
 const MAGIC: &[u8; 8] = b"skeinsn1";
 const HEADER_BYTES: usize = 8 + 8 + 8 + 4;
@@ -28,12 +32,26 @@ const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 const SUFFIX: &str = ".snap";
 const UNFINISHED: &str = ".tmp";
+/// Put aside as evidence until the next start.
+const DAMAGED: &str = ".damaged";
+/// Digits of the index at the beginning of a name.
+const INDEX_DIGITS: usize = 20;
 
 /// The folder that holds the snapshots of one node.
 pub(crate) struct SnapshotFolder {
     path: PathBuf,
-    /// A snapshot that is made and one that is installed must not remove each other's files.
-    one_writer: Mutex<()>,
+    /// Held while files change: a snapshot that is made and one that is installed must not remove
+    /// each other's files.
+    state: Mutex<State>,
+    /// Index of the older one of the kept snapshots; 0 while there is only one.
+    floor: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Another process may own the folder now.
+    Closed,
 }
 
 impl SnapshotFolder {
@@ -41,10 +59,36 @@ impl SnapshotFolder {
     pub(crate) fn open(path: &Path) -> Result<Arc<Self>, Error> {
         let failed = |source| Error::OpenSnapshots { path: path.to_path_buf(), source };
         DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path).map_err(failed)?;
-        for name in names(path, UNFINISHED).map_err(failed)? {
-            fs::remove_file(path.join(name)).map_err(failed)?;
+        for ending in [UNFINISHED, DAMAGED] {
+            for name in names(path, ending).map_err(failed)? {
+                fs::remove_file(path.join(name)).map_err(failed)?;
+            }
         }
-        Ok(Arc::new(Self { path: path.to_path_buf(), one_writer: Mutex::new(()) }))
+        let folder = Self {
+            path: path.to_path_buf(),
+            state: Mutex::new(State::Open),
+            floor: AtomicU64::new(0),
+        };
+        folder.prune().map_err(failed)?;
+        Ok(Arc::new(folder))
+    }
+
+    /// The index up to which the log is not needed even if the newest snapshot is damaged.
+    pub(crate) fn floor(&self) -> Option<u64> {
+        Some(self.floor.load(Ordering::Acquire)).filter(|index| *index > 0)
+    }
+
+    /// Waits for a snapshot that is being written and refuses further ones.
+    pub(crate) async fn close(self: &Arc<Self>) {
+        let folder = self.clone();
+        let closed = tokio::task::spawn_blocking(move || *folder.hold() = State::Closed).await;
+        if let Err(e) = closed {
+            tracing::warn!(error = %e, "closing the snapshot folder");
+        }
+    }
+
+    fn hold(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a snapshot and returns its path when it is on disk under its name.
@@ -59,14 +103,17 @@ impl SnapshotFolder {
             .map_err(io::Error::other)?
     }
 
-    /// The newest snapshot whose checksum holds; damaged ones are passed over with a warning.
+    /// The newest snapshot whose checksum holds; damaged ones are put aside.
     pub(crate) async fn newest_good(self: &Arc<Self>) -> io::Result<Option<Snapshot>> {
         let folder = self.clone();
         tokio::task::spawn_blocking(move || folder.read_newest()).await.map_err(io::Error::other)?
     }
 
     fn write(&self, meta: &SnapshotMeta, body: &[u8]) -> io::Result<PathBuf> {
-        let _alone = self.one_writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.hold();
+        if *state == State::Closed {
+            return Err(io::Error::other("the snapshot folder is closed"));
+        }
         if body.len() > SNAPSHOT_BYTES_MAX {
             return Err(io::Error::other(format!(
                 "a snapshot of {} bytes is over the limit of {SNAPSHOT_BYTES_MAX}",
@@ -98,18 +145,24 @@ impl SnapshotFolder {
         for name in names.iter().rev().skip(KEEP) {
             fs::remove_file(self.path.join(name))?;
         }
+        let oldest = names.iter().rev().nth(KEEP - 1);
+        let floor = oldest.and_then(|name| name.get(..INDEX_DIGITS)?.parse().ok()).unwrap_or(0);
+        self.floor.store(floor, Ordering::Release);
         Ok(())
     }
 
     fn read_newest(&self) -> io::Result<Option<Snapshot>> {
-        let _alone = self.one_writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.hold();
         for name in names(&self.path, SUFFIX)?.iter().rev() {
             let path = self.path.join(name);
             match read(&path) {
                 Ok(snapshot) => return Ok(Some(snapshot)),
-                Err(e) => {
-                    tracing::warn!(path = %path.display(), error = %e, "passing over a snapshot");
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    tracing::error!(path = %path.display(), error = %e, "a snapshot is damaged");
+                    fs::rename(&path, self.path.join(format!("{name}{DAMAGED}")))?;
+                    self.prune()?;
                 }
+                Err(e) => return Err(e),
             }
         }
         Ok(None)
@@ -118,7 +171,7 @@ impl SnapshotFolder {
 
 fn file_name(meta: &SnapshotMeta) -> String {
     let (index, term) = meta.last_log_id.map_or((0, 0), |id| (id.index, id.leader_id.term));
-    format!("{index:020}-{term:020}{SUFFIX}")
+    format!("{index:0INDEX_DIGITS$}-{term:0INDEX_DIGITS$}{SUFFIX}")
 }
 
 /// File names with this ending, sorted, so oldest first.
@@ -149,6 +202,10 @@ fn header(head: &[u8], body: &[u8]) -> [u8; HEADER_BYTES] {
 fn read(path: &Path) -> io::Result<Snapshot> {
     let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    if bytes < HEADER_BYTES as u64 {
+        return Err(damaged("it is cut short"));
+    }
     let mut header = [0; HEADER_BYTES];
     file.read_exact(&mut header)?;
     let word = |at: usize| {
@@ -161,7 +218,7 @@ fn read(path: &Path) -> io::Result<Snapshot> {
     if head_bytes > META_BYTES_MAX || body_bytes > SNAPSHOT_BYTES_MAX as u64 {
         return Err(damaged("its lengths are over the limits"));
     }
-    if file.metadata()?.len() != HEADER_BYTES as u64 + head_bytes + body_bytes {
+    if bytes != HEADER_BYTES as u64 + head_bytes + body_bytes {
         return Err(damaged("it is cut short or has bytes too many"));
     }
     let mut head = vec![0; head_bytes as usize];

@@ -14,7 +14,9 @@ use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 
 use crate::network::PeerBook;
-use crate::types::{Peer, RaftConfig, TypeConfig};
+use crate::node::OpenRaft;
+use crate::snapshot::SnapshotFolder;
+use crate::types::{LeaderId, Peer, RaftConfig, TypeConfig};
 
 pub(crate) type Metrics = RaftMetrics<TypeConfig>;
 pub(crate) type MetricsReceiver = openraft::alias::WatchReceiverOf<TypeConfig, Metrics>;
@@ -91,12 +93,25 @@ pub(crate) struct Watcher {
     pub(crate) heard: Heard,
     pub(crate) peers: Arc<PeerBook>,
     pub(crate) config: RaftConfig,
+    pub(crate) raft: OpenRaft,
+    pub(crate) snapshots: Arc<SnapshotFolder>,
 }
 
 impl Watcher {
     /// The status now, before the task runs.
     pub(crate) fn first(&self) -> Status {
         view(&self.metrics.borrow_watched(), true, &self.config)
+    }
+
+    /// Lets the log go that even the older of the kept snapshots makes superfluous. openraft's own
+    /// rule counts entries, and snapshots that take long to write come further apart.
+    async fn purge(&self) {
+        let purged = self.metrics.borrow_watched().purged.map_or(0, |id| id.index);
+        if let Some(floor) = self.snapshots.floor().filter(|floor| *floor > purged)
+            && let Err(fatal) = self.raft.trigger().purge_log(floor).await
+        {
+            tracing::debug!(error = %fatal, "purging the log");
+        }
     }
 
     /// Keeps `status` current until the node stops.
@@ -120,6 +135,9 @@ impl Watcher {
             if closed && next.stopped.is_none() {
                 next.stopped = Some("it was shut down".to_owned());
             }
+            if is_beat {
+                self.purge().await;
+            }
             let stopped = next.stopped.is_some();
             status.send_if_modified(|old| {
                 let changed = *old != next;
@@ -131,6 +149,13 @@ impl Watcher {
             }
         }
     }
+}
+
+/// This node leads and has applied an entry of its own leadership.
+pub(crate) fn is_ready(metrics: &Metrics) -> bool {
+    let own = LeaderId { term: metrics.current_term, node_id: metrics.id };
+    metrics.current_leader == Some(metrics.id)
+        && metrics.last_applied.is_some_and(|id| id.leader_id == own)
 }
 
 fn view(metrics: &Metrics, silent: bool, config: &RaftConfig) -> Status {
@@ -156,8 +181,7 @@ fn view(metrics: &Metrics, silent: bool, config: &RaftConfig) -> Status {
         term: metrics.current_term,
         leader: leader.and_then(|id| peers.get(&id).cloned()),
         is_leader,
-        leader_ready: is_leader
-            && metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term),
+        leader_ready: is_ready(metrics),
         last_applied: metrics.last_applied.map_or(0, |id| id.index),
         last_log: metrics.last_log_index.unwrap_or(0),
         voters,
@@ -177,7 +201,7 @@ mod tests {
         assert!(silence.is_long(), "nobody was heard of at the start");
         silence.observe(1, false);
         assert!(!silence.is_long());
-        for _ in 0..7 {
+        for _ in 0..5 {
             silence.observe(1, true);
         }
         assert!(!silence.is_long());

@@ -1,6 +1,6 @@
 //! The tables of `log.redb` and how they are opened and read.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -61,7 +61,15 @@ pub(super) fn open(folder: &Path, raft_id: u64) -> Result<(Database, Meta), Erro
         return Err(Error::Foreign { path, stored, given: raft_id });
     }
     let meta = read_meta(&database).map_err(|e| failed(Box::new(e)))?;
+    sync_names(folder).map_err(|e| failed(Box::new(e)))?;
     Ok((database, meta))
+}
+
+/// Puts the names of a new file and folder on disk: a vote in a file that is gone after a power
+/// failure would be given again.
+fn sync_names(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()?;
+    folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 /// Makes the tables, writes the id into a new file, and returns the id that the file has.

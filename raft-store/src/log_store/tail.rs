@@ -81,11 +81,11 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::types::{LogId, Payload};
+    use crate::types::{LeaderId, LogId, Payload};
 
     fn entry(index: u64, size: usize) -> Entry {
         Entry {
-            log_id: LogId::new_term_index(1, index),
+            log_id: LogId::new(LeaderId { term: 1, node_id: 1 }, index),
             payload: EntryPayload::Normal(Payload(Bytes::from(vec![0; size]))),
         }
     }

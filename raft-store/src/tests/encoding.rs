@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::{CodecError, decode, encode};
 use crate::network::{ChunkReply, Envelope, ReadIndex, Refusal, Reply, Request, SnapshotChunk};
-use crate::types::{Entry, LogId, Member, Payload, Peer, SnapshotMeta, StoredMembership, Vote};
+use crate::types::{
+    Entry, LeaderId, LogId, Member, Payload, Peer, SnapshotMeta, StoredMembership, Vote,
+};
 
 fn check<T: Serialize + DeserializeOwned + Debug>(value: &T, golden: &str) {
     let bytes = encode(value).unwrap();
@@ -25,7 +27,7 @@ fn check<T: Serialize + DeserializeOwned + Debug>(value: &T, golden: &str) {
 }
 
 fn log_id() -> LogId {
-    LogId::new_term_index(3, 300)
+    LogId::new(LeaderId { term: 3, node_id: 7 }, 300)
 }
 
 fn payload() -> Payload {
@@ -43,17 +45,17 @@ fn request(request: Request) -> Envelope {
 
 #[test]
 fn rows_of_the_log() {
-    check(&log_id(), "0103fb2c01");
-    check(&Vote::new(3, 7), "0103010700");
-    check(&Vote::new_committed(3, 7), "0103010701");
-    check(&Entry { log_id: log_id(), payload: EntryPayload::Blank }, "0103fb2c0100");
+    check(&log_id(), "010307fb2c01");
+    check(&Vote::new(3, 7), "01030700");
+    check(&Vote::new_committed(3, 7), "01030701");
+    check(&Entry { log_id: log_id(), payload: EntryPayload::Blank }, "010307fb2c0100");
     check(
         &Entry { log_id: log_id(), payload: EntryPayload::Normal(payload()) },
-        "0103fb2c0101026162",
+        "010307fb2c0101026162",
     );
     check(
         &Entry { log_id: log_id(), payload: EntryPayload::Membership(membership()) },
-        "0103fb2c0102010107010703683a31",
+        "010307fb2c0102010107010703683a31",
     );
 }
 
@@ -72,13 +74,13 @@ fn requests() {
             entries,
             leader_commit: Some(log_id()),
         })),
-        "0101020003010701000103fb2c01010261620103fb2c01",
+        "0101020003070100010307fb2c0101026162010307fb2c01",
     );
     check(
         &request(Request::Vote(VoteRequest::new(vote, Some(log_id())))),
-        "01010201030107010103fb2c0100",
+        "01010201030701010307fb2c0100",
     );
-    check(&request(Request::PreVote(VoteRequest::new(vote, None))), "01010202030107010000");
+    check(&request(Request::PreVote(VoteRequest::new(vote, None))), "010102020307010000");
     check(
         &request(Request::Snapshot(Box::new(SnapshotChunk {
             vote,
@@ -88,11 +90,11 @@ fn requests() {
             total: 6,
             data: payload(),
         }))),
-        "01010203030107010103fb2c010103fb2c01010107010703683a3100040506026162",
+        "01010203030701010307fb2c01010307fb2c01010107010703683a3100040506026162",
     );
     check(
         &request(Request::TransferLeader(TransferLeaderRequest::new(vote, 2, None))),
-        "01010204030107010200",
+        "010102040307010200",
     );
     check(&request(Request::ReadIndex), "01010205");
 }
@@ -103,13 +105,13 @@ fn replies() {
     check(&Reply::Append(AppendEntriesResponse::Success), "010000");
     check(
         &Reply::Append(AppendEntriesResponse::PartialSuccess(Some(log_id()))),
-        "0100010103fb2c01",
+        "010001010307fb2c01",
     );
     check(&Reply::Append(AppendEntriesResponse::Conflict), "010002");
-    check(&Reply::Append(AppendEntriesResponse::HigherVote(vote)), "01000303010700");
-    check(&Reply::Vote(VoteResponse::new(vote, None, true)), "0101030107000100");
+    check(&Reply::Append(AppendEntriesResponse::HigherVote(vote)), "010003030700");
+    check(&Reply::Vote(VoteResponse::new(vote, None, true)), "01010307000100");
     check(&Reply::Snapshot(ChunkReply::More { offset: 9 }), "01020009");
-    check(&Reply::Snapshot(ChunkReply::Done(SnapshotResponse::new(vote))), "01020103010700");
+    check(&Reply::Snapshot(ChunkReply::Done(SnapshotResponse::new(vote))), "010201030700");
     check(&Reply::TransferLeader(Ok(())), "010300");
     check(&Reply::ReadIndex(ReadIndex::At(300)), "010400fb2c01");
     let leader = Some(Peer { raft_id: 7, address: "h:1".to_owned() });

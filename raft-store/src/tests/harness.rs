@@ -62,12 +62,28 @@ impl Machine for Journal {
 pub(super) struct Mesh {
     nodes: Mutex<BTreeMap<String, RaftNode>>,
     cut: Mutex<BTreeSet<u64>>,
+    /// Messages that a node could not send because it is cut off.
+    refused: Mutex<BTreeMap<(u64, Class), usize>>,
     classes: Mutex<BTreeSet<Class>>,
 }
 
 impl Mesh {
     pub(super) fn isolate(&self, raft_id: u64) {
         self.cut.lock().unwrap().insert(raft_id);
+    }
+
+    /// Waits until a node has failed to send this many messages of a class since the call.
+    pub(super) async fn until_refused(&self, raft_id: u64, class: Class, count: usize) {
+        let key = (raft_id, class);
+        self.refused.lock().unwrap().remove(&key);
+        let reached = || self.refused.lock().unwrap().get(&key).is_some_and(|n| *n >= count);
+        tokio::time::timeout(WAIT, async {
+            while !reached() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("messages to refuse");
     }
 
     pub(super) fn heal(&self, raft_id: u64) {
@@ -104,6 +120,7 @@ impl Transport for Port {
         let node = self.mesh.nodes.lock().unwrap().get(&peer.address).cloned();
         let node = node.ok_or_else(|| unreachable("nobody is there"))?;
         if is_cut(&self.mesh, &self.own) || is_cut(&self.mesh, &node.raft_id()) {
+            *self.mesh.refused.lock().unwrap().entry((self.own, class)).or_default() += 1;
             return Err(unreachable("cut off"));
         }
         self.mesh.classes.lock().unwrap().insert(class);

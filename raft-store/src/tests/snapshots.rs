@@ -64,16 +64,19 @@ async fn two_snapshots_are_kept_and_a_damaged_one_is_passed_over() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&newest, &bytes).unwrap();
-    fs::write(newest.with_extension("snap.tmp"), b"half").unwrap();
+    let unfinished = cluster.folder(1).join("snapshots/00000000000000000001.snap.tmp");
+    fs::write(&unfinished, b"half").unwrap();
     let node = cluster.open(1).await;
     assert_eq!(cluster.journals[&1].texts(), before);
-    assert!(names(&cluster, 1).iter().all(|name| !name.ends_with(".tmp")));
+    assert!(!unfinished.exists());
+    assert!(newest.with_extension("snap.damaged").exists());
     until(&node, |status| status.leader_ready).await;
     put(&node, "after").await;
 
-    // Cut short instead: the same.
+    // Cut short instead, even below its header: the same.
     cluster.stop(1).await;
-    fs::write(&newest, &bytes[..middle]).unwrap();
+    let newest = cluster.folder(1).join("snapshots").join(names(&cluster, 1).last().unwrap());
+    fs::write(&newest, &bytes[..5]).unwrap();
     cluster.open(1).await;
     assert_eq!(cluster.journals[&1].texts().len(), before.len() + 1);
 }

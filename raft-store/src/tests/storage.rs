@@ -77,6 +77,18 @@ async fn reopen(cluster: &mut Cluster) -> RaftNode {
     panic!("the log stays locked");
 }
 
+/// Goal: a node that is merely dropped stops by itself and gives its log free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_node_lets_go_of_its_log() {
+    let mut cluster = Cluster::of(1, RaftConfig::lan()).await;
+    put(&cluster.nodes[&1], "kept").await;
+    cluster.mesh.detach(&peer(1).address);
+    cluster.nodes.clear();
+    reopen(&mut cluster).await;
+    until(&cluster.nodes[&1], |status| status.leader_ready).await;
+    assert_eq!(cluster.journals[&1].texts(), ["kept"]);
+}
+
 /// Goal: a single manager has its state back before it serves, without electing itself first.
 /// Method: after a clean stop, look at the machine when `open` returns.
 #[tokio::test]
