@@ -1,0 +1,93 @@
+//! Every daemon dies, then every machine: what was agreed on is still there.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use tests::lab::Lab;
+use tests::lab::cluster::{CONVERGE_MAX, list};
+
+use crate::stage::{
+    CALLS, NETWORK, Stage, ask, ensure_all_answer, make_network, serve_client, serve_echo,
+};
+
+/// Goal: state is on disk and tasks outlive daemons. Method: kill -9 of all daemons at once, then
+/// of all processes of all nodes.
+#[test]
+fn a_cluster_survives_the_death_of_all_its_daemons() {
+    let mut stage = Stage::cluster("cold", 3, 3);
+    stage.check(&[
+        ("a network is made", make_network),
+        ("services start", start),
+        ("all daemons killed: traffic goes on, then all is there", daemons),
+        ("all processes killed: tasks start again", machines),
+        ("it can be done twice", machines),
+    ]);
+}
+
+fn start(lab: &mut Lab) -> Result<()> {
+    serve_client(lab)?;
+    serve_echo(lab, 3)?;
+    Ok(())
+}
+
+/// What the cluster has agreed on, without what follows from its processes.
+fn agreed(lab: &Lab) -> Result<Vec<Value>> {
+    let node = &lab.nodes[0];
+    let mut found = Vec::new();
+    for (path, fields) in [
+        ("/networks", ["Id", "Name", "IPAM"].as_slice()),
+        ("/services", ["ID", "Spec", "Endpoint"].as_slice()),
+        ("/nodes", ["ID", "Spec"].as_slice()),
+    ] {
+        let answer = node.get(path)?;
+        for object in list(&answer) {
+            found.push(fields.iter().map(|field| object[field].clone()).collect::<Value>());
+        }
+    }
+    found.sort_by_key(Value::to_string);
+    ensure!(found.len() > 6, "{found:?}");
+    Ok(found)
+}
+
+fn back_again(lab: &mut Lab) -> Result<()> {
+    lab.start_all()?;
+    lab.wait_for(CONVERGE_MAX, "a leader", || lab.nodes[0].get("/services"))?;
+    lab.wait_nodes_ready(3)
+}
+
+fn all_answer(lab: &Lab) -> Result<()> {
+    for client in lab.wait_running(0, "client", 3)? {
+        lab.wait_for(CONVERGE_MAX, "all backends to answer", || {
+            let backends = lab.running(0, "echo")?;
+            ensure!(backends.len() == 3, "{} tasks run", backends.len());
+            ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS)?, &backends)
+        })?;
+    }
+    Ok(())
+}
+
+fn daemons(lab: &mut Lab) -> Result<()> {
+    let before = agreed(lab)?;
+    let (clients, backends) = (lab.running(0, "client")?, lab.running(0, "echo")?);
+    lab.nodes.iter_mut().try_for_each(tests::lab::Node::kill_daemon)?;
+    for client in &clients {
+        // By address: nobody serves names while no daemon runs, connections go on all the same.
+        let vip_calls = ask(client, "tcp", &format!("{}:7000", backends[0].address(NETWORK)?), 5)?;
+        ensure!(vip_calls.len() == 5, "{vip_calls:?}");
+    }
+    back_again(lab)?;
+    ensure!(agreed(lab)? == before, "before {before:?}, after {:?}", agreed(lab)?);
+    all_answer(lab)?;
+    let ids = |tasks: &[tests::lab::cluster::Task]| {
+        tasks.iter().map(|task| (task.id.clone(), task.pid)).collect::<Vec<_>>()
+    };
+    ensure!(ids(&lab.running(0, "echo")?) == ids(&backends), "tasks were not adopted");
+    Ok(())
+}
+
+fn machines(lab: &mut Lab) -> Result<()> {
+    let before = agreed(lab)?;
+    lab.nodes.iter_mut().try_for_each(tests::lab::Node::kill_processes)?;
+    back_again(lab)?;
+    ensure!(agreed(lab)? == before, "before {before:?}, after {:?}", agreed(lab)?);
+    all_answer(lab)
+}

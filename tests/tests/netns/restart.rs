@@ -1,0 +1,179 @@
+//! A daemon is killed and comes back: its tasks and their traffic do not notice.
+
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use tests::lab::Lab;
+use tests::lab::cluster::{CONVERGE_MAX, Task};
+
+use crate::stage::{
+    CALLS, Counter, NETWORK, Stage, ask, ensure_all_answer, in_task, make_network, serve_client,
+    serve_echo,
+};
+
+/// A retransmission of TCP takes 200 ms: a longer silence means that packets got lost.
+const SILENCE_MS_MAX: u64 = 190;
+
+/// Goal: restarting the agent drops no packet. Method: a counter over TCP and a ping, both across
+/// kill -9 and restart, on the client's node and on the backend's.
+#[test]
+fn a_restart_loses_no_packet() {
+    let mut stage = Stage::cluster("restart", 3, 1);
+    stage.check(&[
+        ("a network is made", make_network),
+        ("services start", start),
+        ("kill -9 of the client's daemon", |lab| kill_and_restart(lab, 1)),
+        ("kill -9 of the backend's daemon", |lab| kill_and_restart(lab, 2)),
+        ("kill -9 of the only manager", |lab| kill_and_restart(lab, 0)),
+        ("SIGTERM and a new start", stop_and_start),
+        ("the planner has nothing to do afterwards", plan_is_empty),
+        ("new tasks can be made afterwards", scale_up),
+    ]);
+}
+
+fn start(lab: &mut Lab) -> Result<()> {
+    serve_client(lab)?;
+    serve_echo(lab, 3)?;
+    Ok(())
+}
+
+/// A ping every 10 ms from one task to another's address.
+fn start_ping(from: &Task, to: &Task) -> Result<Child> {
+    Command::new("nsenter")
+        .args(["-t", &from.pid.to_string(), "-n", "--", "ping", "-q", "-i", "0.01"])
+        .arg(to.address(NETWORK)?.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting ping")
+}
+
+/// Ends a ping and gives what it lost.
+fn end_ping(child: Child) -> Result<()> {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find(|line| line.contains("packets transmitted"));
+    let line = line.context("ping tells nothing")?;
+    let mut numbers = line.split(' ').filter_map(|word| word.parse::<u64>().ok());
+    let (sent, received) = (numbers.next(), numbers.next());
+    // The last one may be under way when the ping is ended.
+    let lost = sent.unwrap_or_default().saturating_sub(received.unwrap_or_default());
+    ensure!(sent > Some(100) && lost <= 1, "{line}");
+    Ok(())
+}
+
+/// Traffic from the client on node 2 to the backend on node 3, and through the VIP.
+struct Traffic {
+    counters: Vec<Counter>,
+    ping: Child,
+}
+
+impl Traffic {
+    fn start(lab: &Lab) -> Result<Self> {
+        let clients = lab.running(0, "client")?;
+        let client = clients.iter().find(|task| task.node == 1).context("a client on node2")?;
+        let backends = lab.running(0, "echo")?;
+        let backend = backends.iter().find(|task| task.node == 2).context("one on node3")?;
+        let direct = format!("{}:7000", backend.address(NETWORK)?);
+        let mut counters = vec![Counter::start(client, &direct)?];
+        for _ in 0..4 {
+            counters.push(Counter::start(client, "echo:7000")?);
+        }
+        Ok(Self { counters, ping: start_ping(client, backend)? })
+    }
+
+    fn finish(self) -> Result<()> {
+        end_ping(self.ping)?;
+        for counter in self.counters {
+            let silence = counter.finish()?;
+            ensure!(silence <= SILENCE_MS_MAX, "a connection was silent for {silence} ms");
+        }
+        Ok(())
+    }
+}
+
+/// The tasks of both services as processes: what must stay the same.
+fn processes(lab: &Lab) -> Result<Vec<(String, i64)>> {
+    let mut found = Vec::new();
+    for service in ["client", "echo"] {
+        found.extend(lab.running(0, service)?.into_iter().map(|task| (task.id, task.pid)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn kill_and_restart(lab: &mut Lab, index: usize) -> Result<()> {
+    let before = processes(lab)?;
+    let traffic = Traffic::start(lab)?;
+    let clients = lab.running(0, "client")?;
+    let asked = clients.iter().find(|task| task.node != index).context("a client elsewhere")?;
+    lab.nodes[index].kill_daemon()?;
+    wait_suspected(lab, asked)?;
+    for (_, pid) in &before {
+        ensure!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "task {pid} ended");
+    }
+    lab.nodes[index].start()?;
+    adopted(lab, &before)?;
+    traffic.finish()
+}
+
+/// Waits until the other nodes hide what the silent node runs: the daemon is away for longer than
+/// gossip's suspicion, so a hitless restart is no matter of being quick.
+fn wait_suspected(lab: &Lab, asked: &Task) -> Result<()> {
+    lab.wait_for(CONVERGE_MAX, "the silent node's tasks to be hidden", || {
+        let names = in_task(asked, &["dig", "+short", "+tries=1", "tasks.echo"])?.ok()?;
+        ensure!(names.lines().count() == 2, "{names:?}");
+        Ok(())
+    })
+}
+
+/// Waits until the cluster is whole again, with the very same processes.
+fn adopted(lab: &Lab, before: &[(String, i64)]) -> Result<()> {
+    lab.wait_nodes_ready(3)?;
+    lab.wait_for(CONVERGE_MAX, "every task to be adopted", || {
+        let after = processes(lab)?;
+        ensure!(after == before, "before {before:?}, after {after:?}");
+        Ok(())
+    })?;
+    let backends = lab.running(0, "echo")?;
+    for client in lab.running(0, "client")? {
+        ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS)?, &backends)?;
+    }
+    Ok(())
+}
+
+fn stop_and_start(lab: &mut Lab) -> Result<()> {
+    let before = processes(lab)?;
+    let traffic = Traffic::start(lab)?;
+    for index in 0..3 {
+        lab.nodes[index].stop()?;
+        lab.nodes[index].start()?;
+        adopted(lab, &before)?;
+    }
+    traffic.finish()
+}
+
+fn plan_is_empty(lab: &mut Lab) -> Result<()> {
+    for node in &lab.nodes {
+        lab.wait_for(CONVERGE_MAX, "an empty plan", || {
+            let plan = node.get("/skein/v1/plan")?;
+            let listed = plan.as_array().or_else(|| plan["operations"].as_array());
+            let count = listed.with_context(|| format!("reading the plan {plan}"))?.len();
+            ensure!(count == 0, "{} would do {plan}", node.name);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn scale_up(lab: &mut Lab) -> Result<()> {
+    lab.nodes[0].docker(&["service", "scale", "-d", "echo=6"])?.ok()?;
+    let backends = lab.wait_running(0, "echo", 6)?;
+    for client in lab.running(0, "client")? {
+        lab.wait_for(CONVERGE_MAX, "all six backends to answer", || {
+            ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS * 4)?, &backends)
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! One node: from `swarm init` to an answer through a VIP, and back to nothing.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use tests::lab::Lab;
+use tests::lab::cluster::text;
+
+use crate::stage::{
+    CALLS, NETWORK, Stage, ask, ensure_all_answer, in_task, make_network, remove_services, serve,
+    serve_client, serve_echo,
+};
+
+const SOON: Duration = Duration::from_secs(15);
+
+/// Goal: the whole path works on one node. Method: real services, removed at the end.
+#[test]
+fn one_node_serves_and_cleans_up() {
+    let mut stage = Stage::cluster("single", 1, 1);
+    stage.check(&[
+        ("a network is made", make_network),
+        ("the VIP reaches every local backend", vip_reaches_backends),
+        ("skein exec runs in the sandbox", exec_enters_the_sandbox),
+        ("logs come back through the API", logs_are_readable),
+        ("a task that is killed is replaced", killed_task_is_replaced),
+        ("a crash loop leaves a short history", crash_loop_is_bounded),
+        ("health, readiness and metrics answer", telemetry_answers),
+        ("what is not built says so", unbuilt_parts_answer_501),
+        ("secrets and configs are empty lists", secrets_are_empty),
+        ("all is gone after removal", removal_leaves_nothing),
+    ]);
+}
+
+fn vip_reaches_backends(lab: &mut Lab) -> Result<()> {
+    let backends = serve_echo(lab, 3)?;
+    let client = &serve_client(lab)?[0];
+    for protocol in ["tcp", "udp"] {
+        let told = ask(client, protocol, "echo:7000", CALLS)?;
+        ensure_all_answer(&told, &backends)?;
+        let own = client.address(NETWORK)?.to_string();
+        ensure!(told.iter().all(|told| told.client == own), "{protocol}: {told:?}, not {own}");
+    }
+    Ok(())
+}
+
+fn exec_enters_the_sandbox(lab: &mut Lab) -> Result<()> {
+    let client = &lab.running(0, "client")?[0];
+    let own = client.address(NETWORK)?.to_string();
+    let shown = lab.nodes[0].exec(&client.id, &["ip", "-4", "addr", "show", "eth0"])?.ok()?;
+    ensure!(shown.contains(&own), "{shown}");
+    let resolvers = lab.nodes[0].exec(&client.id, &["cat", "/etc/resolv.conf"])?.ok()?;
+    ensure!(resolvers.contains("nameserver 127.0.0.11"), "{resolvers}");
+    let failed = lab.nodes[0].exec(&client.id, &["sh", "-c", "exit 7"])?;
+    ensure!(failed.status == 7, "the command's exit status is lost: {failed}");
+    Ok(())
+}
+
+fn logs_are_readable(lab: &mut Lab) -> Result<()> {
+    let script = "echo to-stdout; echo to-stderr >&2; exec tail -f /dev/null";
+    serve(lab, "talker", &["--stop-signal", "KILL"], &["sh", "-c", script], 1)?;
+    lab.wait_for(SOON, "both lines in the logs", || {
+        let output = lab.nodes[0].docker(&["service", "logs", "talker"])?;
+        let stdout = output.ok()?;
+        ensure!(stdout.contains("to-stdout"), "{output}");
+        ensure!(output.stderr.contains("to-stderr"), "{output}");
+        Ok(())
+    })?;
+    lab.nodes[0].skein(&["service", "logs", "talker"])?.ok()?;
+    Ok(())
+}
+
+fn killed_task_is_replaced(lab: &mut Lab) -> Result<()> {
+    let before = lab.running(0, "echo")?;
+    let victim = &before[0];
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(victim.pid)?),
+        nix::sys::signal::Signal::SIGKILL,
+    )?;
+    let after = lab.wait_for(SOON, "a new task in the slot", || {
+        let after = lab.running(0, "echo")?;
+        ensure!(after.len() == 3 && after.iter().all(|task| task.id != victim.id), "{after:?}");
+        Ok(after)
+    })?;
+    let slots: Vec<_> = after.iter().map(|task| task.slot).collect();
+    ensure!(slots == [1, 2, 3], "slots are {slots:?}");
+    let old = lab.all_tasks(0, "echo")?.into_iter().find(|task| task.id == victim.id);
+    let state = old.map(|task| task.state);
+    ensure!(state.as_deref() == Some("failed"), "the killed task is {state:?}");
+    let client = &lab.running(0, "client")?[0];
+    lab.wait_for(SOON, "the new backend to answer", || {
+        ensure_all_answer(&ask(client, "tcp", "echo:7000", CALLS)?, &after)
+    })
+}
+
+fn crash_loop_is_bounded(lab: &mut Lab) -> Result<()> {
+    let flags = ["--name", "crash", "--restart-delay", "50ms", "host", "sh", "-c", "exit 3"];
+    lab.create_service(0, &flags)?;
+    let mut seen = std::collections::BTreeSet::new();
+    let most = lab.wait_for(SOON, "eight attempts", || {
+        let tasks = lab.all_tasks(0, "crash")?;
+        let count = tasks.len();
+        seen.extend(tasks.into_iter().map(|task| task.id));
+        ensure!(seen.len() >= 8, "{} attempts", seen.len());
+        Ok(count)
+    })?;
+    // Docker keeps five ended tasks of a slot; the one that runs or waits comes on top.
+    ensure!(most <= 7, "{most} tasks are kept");
+    let failed = lab.all_tasks(0, "crash")?;
+    let told = failed.iter().any(|task| task.message.contains("non-zero exit (3)"));
+    ensure!(told, "no task tells its exit status: {failed:?}");
+    lab.nodes[0].docker(&["service", "rm", "crash"])?.ok()?;
+    Ok(())
+}
+
+fn telemetry_answers(lab: &mut Lab) -> Result<()> {
+    let node = &lab.nodes[0];
+    node.get("/healthz")?;
+    node.get("/readyz")?;
+    let metrics = text(&node.get("/metrics")?);
+    ensure!(metrics.lines().any(|line| line.starts_with("skein_")), "{metrics}");
+    node.get("/skein/v1/openapi.json")?;
+    Ok(())
+}
+
+fn unbuilt_parts_answer_501(lab: &mut Lab) -> Result<()> {
+    for (method, path) in [("GET", "/images/json"), ("POST", "/build"), ("GET", "/plugins")] {
+        let answer = lab.nodes[0].request(method, path, &Value::Null)?;
+        let message = answer.message();
+        ensure!(answer.status == 501 && !message.is_empty(), "{method} {path}: {answer:?}");
+    }
+    Ok(())
+}
+
+fn secrets_are_empty(lab: &mut Lab) -> Result<()> {
+    for path in ["/secrets", "/configs"] {
+        let answer = lab.nodes[0].get(path)?;
+        ensure!(answer == Value::Array(Vec::new()), "{path}: {answer}");
+    }
+    Ok(())
+}
+
+fn removal_leaves_nothing(lab: &mut Lab) -> Result<()> {
+    let client = lab.running(0, "client")?[0].clone();
+    ensure!(in_task(&client, &["true"])?.status == 0, "the client's namespaces are there");
+    remove_services(lab, &["echo", "client", "talker"])?;
+    lab.nodes[0].docker(&["network", "rm", NETWORK])?.ok()?;
+    lab.wait_for(SOON, "processes and devices to go", || {
+        let namespaces = lab.nodes[0].run_dir().join("netns");
+        let entries = namespaces.read_dir().into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        // The ingress network stays, it is part of the cluster.
+        let left: Vec<_> = names.filter(|name| name.starts_with("sandbox-")).collect();
+        ensure!(left.is_empty(), "namespaces {left:?} are left");
+        // The daemon and its holder.
+        let processes = lab.nodes[0].processes();
+        ensure!(processes <= 2, "{processes} processes are left");
+        Ok(())
+    })
+}
