@@ -62,30 +62,48 @@ impl Lab {
         if !Uid::effective().is_root() {
             bail!("the lab makes network namespaces, which needs root: run it as root");
         }
-        let binary = skein_binary()?;
+        skein_binary()?;
         if !net::namespaces_of(name).is_empty() || folder.exists() {
             bail!("a lab named {name} exists already: stop it first");
         }
-        let lab_folder = folder.to_owned();
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        let made = net::make(name, nodes, SUBNET).and_then(|wires| {
-            let hosts = wires.nodes.into_iter().enumerate();
-            let nodes = hosts.map(|(index, host)| {
-                let number = index + 1;
-                let folder = lab_folder.join(format!("n{number}"));
-                Node::new(format!("node{number}"), host, folder, binary.clone())
-            });
-            Ok((nodes.collect::<Result<Vec<_>>>()?, wires.client))
-        });
+        let made = net::make(name, nodes, SUBNET).and_then(|wires| Self::lay_out(wires, folder));
         match made {
             Ok((nodes, client)) => {
-                Ok(Self { name: name.to_owned(), nodes, client, folder: lab_folder, kept: false })
+                let folder = folder.to_owned();
+                Ok(Self { name: name.to_owned(), nodes, client, folder, kept: false })
             }
             Err(error) => {
                 let swept = sweep(name, folder);
                 Err(error.context(format!("making lab {name}, swept: {swept:?}")))
             }
         }
+    }
+
+    /// A lab that another process made and kept: its nodes can be asked and broken, but their
+    /// daemons are not this process's children. Dropping the value tears the lab down, too;
+    /// [`Lab::keep`] lets it be.
+    ///
+    /// # Errors
+    /// When no lab of this name runs.
+    pub fn attach(name: &str, folder: &Path, nodes: usize) -> Result<Self> {
+        if net::namespaces_of(name).is_empty() {
+            bail!("no lab named {name} runs");
+        }
+        let wires = net::describe(name, nodes, SUBNET)?;
+        let (nodes, client) = Self::lay_out(wires, folder)?;
+        Ok(Self { name: name.to_owned(), nodes, client, folder: folder.to_owned(), kept: false })
+    }
+
+    fn lay_out(wires: net::Wires, folder: &Path) -> Result<(Vec<Node>, Host)> {
+        let binary = skein_binary()?;
+        let hosts = wires.nodes.into_iter().enumerate();
+        let nodes = hosts.map(|(index, host)| {
+            let number = index + 1;
+            let folder = folder.join(format!("n{number}"));
+            Node::new(format!("node{number}"), host, folder, binary.clone())
+        });
+        Ok((nodes.collect::<Result<_>>()?, wires.client))
     }
 
     /// Starts every daemon that does not run and waits until all answer.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 
 use super::command::{Output, ip, run};
 
@@ -14,6 +14,8 @@ const NETNS_FOLDER: &str = "/run/netns";
 const CLIENT_LAST: u8 = 100;
 /// Last byte of the address of node 0; node i has the i-th after it.
 const NODE_LAST: u8 = 11;
+/// Most nodes of one lab: the client's address comes after theirs.
+const NODES_MAX: usize = (CLIENT_LAST - NODE_LAST) as usize;
 
 /// One host of the lab: a network namespace with one wire to the underlay.
 #[derive(Debug, Clone)]
@@ -60,23 +62,38 @@ pub(crate) struct Wires {
 /// # Errors
 /// When a namespace or wire cannot be made, as when one of the name exists.
 pub(crate) fn make(lab: &str, nodes: usize, subnet: [u8; 3]) -> Result<Wires> {
-    let underlay = format!("{lab}-ul");
-    add_namespace(&underlay)?;
+    let wires = describe(lab, nodes, subnet)?;
+    let underlay = &wires.client.underlay;
+    add_namespace(underlay)?;
     ip(&format!("-n {underlay} link add br0 type bridge"))?;
     ip(&format!("-n {underlay} link set br0 up"))?;
-    let [a, b, c] = subnet;
-    let client = Ipv4Addr::new(a, b, c, CLIENT_LAST);
-    let mut made = Vec::new();
-    for index in 0..nodes {
-        let last = NODE_LAST + u8::try_from(index).context("numbering the nodes")?;
-        let address = Ipv4Addr::new(a, b, c, last);
-        let host = add_host(&underlay, format!("{lab}-n{}", index + 1), address)?;
-        // A machine has a default route; the client stands for the rest of the world.
-        ip(&format!("-n {} route add default via {client}", host.namespace))?;
-        made.push(host);
+    for host in wires.nodes.iter().chain([&wires.client]) {
+        add_host(host)?;
     }
-    let client = add_host(&underlay, format!("{lab}-cl"), client)?;
-    Ok(Wires { nodes: made, client })
+    for host in &wires.nodes {
+        // A machine has a default route; the client stands for the rest of the world.
+        let client = wires.client.address;
+        ip(&format!("-n {} route add default via {client}", host.namespace))?;
+    }
+    Ok(wires)
+}
+
+/// The hosts that a lab of this name has, whether they exist or not.
+///
+/// # Errors
+/// When there are more nodes than addresses.
+pub(crate) fn describe(lab: &str, nodes: usize, subnet: [u8; 3]) -> Result<Wires> {
+    let [a, b, c] = subnet;
+    let host = |name: String, last: u8| Host {
+        namespace: format!("{lab}-{name}"),
+        address: Ipv4Addr::new(a, b, c, last),
+        underlay: format!("{lab}-ul"),
+        wire: format!("p{last}"),
+    };
+    ensure!(nodes <= NODES_MAX, "{nodes} nodes, the lab has addresses for {NODES_MAX}");
+    let nodes = (NODE_LAST..CLIENT_LAST).take(nodes).enumerate();
+    let nodes = nodes.map(|(index, last)| host(format!("n{}", index + 1), last)).collect();
+    Ok(Wires { nodes, client: host("cl".to_owned(), CLIENT_LAST) })
 }
 
 fn add_namespace(name: &str) -> Result<()> {
@@ -85,15 +102,15 @@ fn add_namespace(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn add_host(underlay: &str, namespace: String, address: Ipv4Addr) -> Result<Host> {
-    add_namespace(&namespace)?;
-    let wire = format!("p{}", address.octets()[3]);
+fn add_host(host: &Host) -> Result<()> {
+    let Host { namespace, address, underlay, wire } = host;
+    add_namespace(namespace)?;
     let peer = format!("peer name eth0 netns {namespace}");
     ip(&format!("-n {underlay} link add {wire} type veth {peer}"))?;
     ip(&format!("-n {underlay} link set {wire} master br0 up"))?;
     ip(&format!("-n {namespace} addr add {address}/24 dev eth0"))?;
     ip(&format!("-n {namespace} link set eth0 up"))?;
-    Ok(Host { namespace, address, underlay: underlay.to_owned(), wire })
+    Ok(())
 }
 
 /// The namespaces that exist and belong to labs whose name is `lab`.

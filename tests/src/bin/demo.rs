@@ -1,0 +1,218 @@
+//! The demo: three nodes on this machine, redis behind a VIP, and a web front on every node.
+//!
+//! `skein-demo up [--managers 1|3]` starts it and shows it, `status` shows it again, `down` removes
+//! all of it. Nodes are network namespaces `skein-demo-n1` … with a real daemon each; the outside
+//! world is `skein-demo-cl`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use tests::lab::cluster::{CONVERGE_MAX, Task};
+use tests::lab::wait::wait_for;
+use tests::lab::{Lab, program, sweep};
+
+const NAME: &str = "skein-demo";
+const FOLDER: &str = "/var/lib/skein-demo";
+const NETWORK: &str = "vote";
+const FRONT_PORT: u16 = 3000;
+/// Calls that the worker has to have made before the spread is shown.
+const CALLS_SHOWN: u64 = 100;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["up"] => up(1),
+        ["up", "--managers", "1"] => up(1),
+        ["up", "--managers", "3"] => up(3),
+        ["status"] => attach().and_then(|lab| show(&lab).map(|()| lab.keep())),
+        ["down"] => down(),
+        _ => {
+            say("usage: skein-demo up [--managers 1|3] | status | down");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "skein-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(text: &str) {
+    // Nobody to tell is no reason to stop.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn title(text: &str) {
+    say(&format!("\n== {text}"));
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(FOLDER)
+}
+
+fn up(managers: usize) -> Result<()> {
+    if folder().exists() {
+        bail!("the demo is up already: `skein-demo status` shows it, `make demo-down` stops it");
+    }
+    say("Three machines are made of network namespaces; a real daemon starts on each.");
+    let mut lab = Lab::new(NAME, &folder(), 3)?;
+    let result = start(&mut lab, managers).and_then(|()| show(&lab));
+    // A demo that failed half-way is left for a look too: `down` removes it.
+    lab.keep();
+    result.context("the demo did not come up; look around, then run `make demo-down`")?;
+    farewell();
+    Ok(())
+}
+
+fn attach() -> Result<Lab> {
+    ensure!(folder().exists(), "the demo is not up: run `make demo`");
+    Lab::attach(NAME, Path::new(FOLDER), 3)
+}
+
+fn down() -> Result<()> {
+    sweep(NAME, &folder())?;
+    say("The demo is gone: its processes, namespaces and files.");
+    Ok(())
+}
+
+fn start(lab: &mut Lab, managers: usize) -> Result<()> {
+    lab.make_cluster(managers)?;
+    lab.nodes[0].docker(&["network", "create", "-d", "overlay", NETWORK])?.ok()?;
+    let beside = |name: &str| Ok::<_, anyhow::Error>(program(name)?.to_string_lossy().into_owned());
+    let (worker, vote) = (beside("skein-demo-worker")?, beside("skein-demo-vote")?);
+    let redis = ["redis-server", "--port", "6379", "--protected-mode", "no", "--save", ""];
+    let common = ["--network", NETWORK, "--name"];
+    let create = |words: &[&[&str]]| lab.create_service(0, &words.concat());
+    create(&[&common, &["redis", "--replicas", "3", "host"], &redis])?;
+    lab.wait_running(0, "redis", 3)?;
+    create(&[&common, &["worker", "host", &worker, "redis:6379"]])?;
+    let publish = format!("{FRONT_PORT}:80");
+    create(&[&common, &["vote", "-p", &publish, "host", &vote]])?;
+    lab.wait_running(0, "worker", 1)?;
+    lab.wait_running(0, "vote", 1)?;
+    Ok(())
+}
+
+fn show(lab: &Lab) -> Result<()> {
+    title("The nodes (docker node ls)");
+    say(&lab.nodes[0].docker(&["node", "ls"])?.ok()?);
+    title("The tasks");
+    say(&tasks_table(lab)?);
+    let worker = lab.wait_running(0, "worker", 1)?.remove(0);
+    title("What the worker resolves in its sandbox");
+    say(&names(lab, &worker)?);
+    title("Which replica answered the worker's calls to the VIP");
+    say(&spread(lab)?);
+    title("The path of one packet (skein explain)");
+    let words = ["explain", &worker.id, "redis", "6379"];
+    say(&lab.nodes[worker.node].skein(&words)?.ok()?);
+    title(&format!("A vote through port {FRONT_PORT} of each node, from outside"));
+    say(&votes(lab)?);
+    Ok(())
+}
+
+fn tasks_table(lab: &Lab) -> Result<String> {
+    let mut table =
+        format!("{:<10} {:<7} {:<9} {:<13} {}", "TASK", "NODE", "STATE", "ADDRESS", "PID");
+    for service in ["redis", "worker", "vote"] {
+        for task in lab.running(0, service)? {
+            let (slot, node, address) = (task.slot, task.node + 1, task.address(NETWORK)?);
+            let name = format!("{service}.{slot}");
+            let place = format!("node{node}");
+            let state = &task.state;
+            write!(table, "\n{name:<10} {place:<7} {state:<9} {address:<13} {}", task.pid)?;
+        }
+    }
+    Ok(table)
+}
+
+fn names(lab: &Lab, worker: &Task) -> Result<String> {
+    let mut text = String::new();
+    for name in ["redis", "tasks.redis"] {
+        let words = ["getent", "ahostsv4", name];
+        let output = lab.nodes[worker.node].exec(&worker.id, &words)?.ok()?;
+        let mut addresses: Vec<_> =
+            output.lines().filter_map(|line| line.split(' ').next()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let kind = if name == "redis" { "the VIP" } else { "the tasks" };
+        writeln!(text, "{name:<12} {}  ({kind})", addresses.join(" "))?;
+    }
+    Ok(text.trim_end().to_owned())
+}
+
+/// Reads the worker's newest report: calls by replica address.
+fn read_report(line: &str) -> BTreeMap<String, u64> {
+    let words = line.split(' ').filter_map(|word| word.split_once('='));
+    let counted = words.filter_map(|(key, value)| Some((key.to_owned(), value.parse().ok()?)));
+    counted.collect()
+}
+
+fn spread(lab: &Lab) -> Result<String> {
+    let replicas = lab.running(0, "redis")?;
+    let report = wait_for(CONVERGE_MAX, "the worker's report", || {
+        let words = ["service", "logs", "--raw", "--tail", "1", "worker"];
+        let logs = lab.nodes[0].docker(&words)?.ok()?;
+        let report = read_report(logs.lines().last().unwrap_or_default());
+        let calls: u64 = report.values().sum();
+        ensure!(calls >= CALLS_SHOWN, "{calls} calls so far");
+        Ok(report)
+    })?;
+    let total: u64 = report.values().sum();
+    let mut text = String::new();
+    for task in &replicas {
+        let address = task.address(NETWORK)?.to_string();
+        let calls = report.get(&address).copied().unwrap_or_default();
+        let (slot, node, percent) = (task.slot, task.node + 1, calls * 100 / total);
+        let bar = "#".repeat(usize::try_from(percent / 2)?);
+        writeln!(
+            text,
+            "redis.{slot} on node{node} {address:<13} {calls:>5}  {percent:>2} % {bar}"
+        )?;
+    }
+    let errors = report.get("errors").copied().unwrap_or_default();
+    write!(text, "failed calls: {errors}")?;
+    Ok(text)
+}
+
+fn votes(lab: &Lab) -> Result<String> {
+    let mut text = format!("calling from {}\n", lab.client.address);
+    for (index, node) in lab.nodes.iter().enumerate() {
+        let choice = if index == 1 { "dogs" } else { "cats" };
+        let url = format!("http://{}:{FRONT_PORT}/vote?for={choice}", node.host.address);
+        let answer = wait_for(CONVERGE_MAX, "the front to answer", || {
+            lab.client.run(10, &["curl", "-sSf", "--max-time", "5", &url])?.ok()
+        })?;
+        let answer: Value = serde_json::from_str(&answer).context("reading the front's answer")?;
+        let (client, votes) = (&answer["client"], &answer["votes"]);
+        writeln!(text, "{url}: votes {votes}, the task saw client {client}")?;
+    }
+    Ok(text.trim_end().to_owned())
+}
+
+fn farewell() {
+    let socket = format!("unix://{FOLDER}/n1/skein.sock");
+    title("It all keeps running. Look around:");
+    say(&format!("  docker -H {socket} service ls"));
+    say(&format!("  docker -H {socket} service logs -f worker"));
+    say(&format!("  docker -H {socket} service scale redis=5"));
+    say(&format!("  ip netns exec {NAME}-cl curl -s 192.168.50.11:{FRONT_PORT}/vote?for=cats"));
+    say(&format!("  logs of the daemons: {FOLDER}/n*/daemon.log"));
+    say("  make demo-down     stops it; nothing stays behind");
+}
+
+#[test]
+fn a_report_of_the_worker_is_read() {
+    let report = read_report("vip=10.0.1.2 10.0.1.3=12 10.0.1.4=7 errors=0");
+    let expected = [("10.0.1.3", 12), ("10.0.1.4", 7), ("errors", 0)];
+    assert_eq!(report, expected.map(|(key, value)| (key.to_owned(), value)).into());
+}
