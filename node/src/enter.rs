@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::supervise::sys::{self, Ended, Forked};
 use crate::supervise::task::{self, Failure};
-use crate::supervise::{privilege, user};
+use crate::supervise::{WORK, privilege, user};
 
 /// What to run, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,9 @@ pub struct Enter {
     pub env: Vec<String>,
     /// As in a task's spec; `None` is root.
     pub user: Option<String>,
-    /// The working directory; `None` is `/`.
+    /// Supplementary groups, as in a task's spec.
+    pub groups: Vec<String>,
+    /// As in a task's spec; `None` is the task's private writable directory.
     pub dir: Option<String>,
 }
 
@@ -113,8 +115,8 @@ fn join(task: &OwnedFd) -> nix::Result<()> {
 fn execute(enter: &Enter) -> Result<Infallible, Failure> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
-    let identity = user::resolve(enter.user.as_deref(), &[], &passwd, &group)?;
-    let directory = enter.dir.as_deref().unwrap_or("/");
+    let identity = user::resolve(enter.user.as_deref(), &enter.groups, &passwd, &group)?;
+    let directory = enter.dir.as_deref().unwrap_or(WORK);
     chdir(directory).map_err(|error| Failure::path("working directory", directory, error))?;
     let hostname = gethostname().unwrap_or_default().to_string_lossy().into_owned();
     privilege::restrict(&identity)?;

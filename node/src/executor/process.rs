@@ -107,9 +107,13 @@ impl ProcessExecutor {
         let launched = tokio::task::spawn_blocking(move || executor.launch_blocking(spec)).await;
         let (launch, task_dir) =
             launched.map_err(|error| Error::Launch { task, source: io::Error::other(error) })??;
-        Handle::attach(launch, task_dir)
-            .await
-            .map_err(|source| Error::Launch { task: failed, source })
+        match Handle::attach(launch, task_dir.clone()).await {
+            Ok(handle) => Ok(handle),
+            Err(source) => {
+                handle::abandon(task_dir).await;
+                Err(Error::Launch { task: failed, source })
+            }
+        }
     }
 
     fn launch_blocking(&self, spec: LaunchSpec) -> Result<(Launch, PathBuf), Error> {

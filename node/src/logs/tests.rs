@@ -127,3 +127,22 @@ async fn a_follower_sees_every_line_across_rotation_and_ends_with_the_task() {
     assert_eq!(rest.len(), 16);
     assert_eq!(rest.last().unwrap(), "no newline");
 }
+
+#[tokio::test]
+async fn a_follower_ends_when_its_until_has_passed_or_the_log_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("task");
+    let writer = numbered(&path, 3, LogLimits::default());
+    let follow = Query { follow: true, ..Query::all() };
+    let past = Query { until: Some(at(1)), ..follow.clone() };
+    assert_eq!(texts(&path, past).await, ["0", "1"]);
+    let passed = Query { until: Some(at(9)), ..follow.clone() };
+    assert_eq!(texts(&path, passed).await, ["0", "1", "2"]);
+    let lines = read(path.clone(), Query { tail: Some(1), ..follow });
+    pin_mut!(lines);
+    assert_eq!(lines.next().await.unwrap().unwrap().text, b"2");
+    assert!(futures_util::poll!(lines.next()).is_pending());
+    drop(writer);
+    std::fs::remove_dir_all(&path).unwrap();
+    assert!(lines.next().await.is_none());
+}

@@ -323,7 +323,7 @@ impl Supervisor {
         }
     }
 
-    /// Records a new phase, durably, and tells the subscribers.
+    /// Records a new phase and tells the subscribers.
     fn report(&mut self) -> io::Result<()> {
         let report = self.lifecycle.report().clone();
         let recorded = if self.recorded.as_ref() == Some(&report.phase) {
@@ -331,7 +331,12 @@ impl Supervisor {
         } else {
             self.recorded = Some(report.phase.clone());
             let status = Status { report: report.clone(), pid_ticks: self.pid_ticks };
-            status::write(&self.task_dir, STATUS, &status)
+            match status.report.phase {
+                Phase::Exited(_) => status::write_durably(&self.task_dir, STATUS, &status),
+                Phase::Prepared | Phase::Starting | Phase::Running { .. } => {
+                    status::write(&self.task_dir, STATUS, &status)
+                }
+            }
         };
         self.server.publish(&Message::Report(report));
         recorded

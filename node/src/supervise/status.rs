@@ -36,14 +36,30 @@ pub(crate) struct Status {
     pub(crate) pid_ticks: Option<u64>,
 }
 
-/// Replaces the file `name` in `directory` by `value`, whole or not at all, durably.
+/// Replaces the file `name` in `directory` by `value`, whole or not at all for every reader. What
+/// a loss of power would end anyway need not survive it.
 pub(crate) fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> io::Result<()> {
+    replace(directory, name, value, false)
+}
+
+/// As [`write`], and it survives a loss of power.
+pub(crate) fn write_durably<T: Serialize>(
+    directory: &Path,
+    name: &str,
+    value: &T,
+) -> io::Result<()> {
+    replace(directory, name, value, true)?;
+    File::open(directory)?.sync_all()
+}
+
+fn replace<T: Serialize>(directory: &Path, name: &str, value: &T, sync: bool) -> io::Result<()> {
     let partial = directory.join(format!("{name}.new"));
     let mut file = File::create(&partial)?;
     file.write_all(&serde_json::to_vec_pretty(value)?)?;
-    file.sync_all()?;
-    fs::rename(&partial, directory.join(name))?;
-    File::open(directory)?.sync_all()
+    if sync {
+        file.sync_all()?;
+    }
+    fs::rename(&partial, directory.join(name))
 }
 
 /// Reads the file `name` in `directory`.

@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::{Error, lost};
+use crate::enter::Enter;
 use crate::executor::{LaunchSpec, Phase, StartSpec, TaskReport};
 use crate::supervise::detach;
 use crate::supervise::protocol::{Message, Request, SOCKET};
@@ -88,6 +89,19 @@ impl Handle {
     /// Changes with every new report. Its sender goes away when nothing can change any more.
     pub fn watch(&self) -> watch::Receiver<TaskReport> {
         self.shared.report.clone()
+    }
+
+    /// What runs `argv` inside the task as its spec would: user, groups, environment, directory.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the task is not running.
+    pub fn enter(&self, argv: Vec<String>) -> Result<Enter, Error> {
+        let Phase::Running { pid, .. } = self.report().phase else {
+            let (task, reason) = (self.task().to_owned(), "it is not running".to_owned());
+            return Err(Error::Refused { task, reason });
+        };
+        let LaunchSpec { env, user, groups, dir, .. } = self.spec().clone();
+        Ok(Enter { pid, argv, env, user, groups, dir })
     }
 
     /// Waits until the task has ended.

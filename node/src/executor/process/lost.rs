@@ -1,11 +1,12 @@
 //! What becomes of a task whose supervisor has died.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::executor::{Exit, Phase, TaskReport};
-use crate::supervise::status::{self, Launch, STATUS, Status, process_ticks};
+use crate::supervise::status::{self, LOG, Launch, STATUS, Status, process_ticks};
 use crate::supervise::sys;
 use crate::{clock, logs};
 
@@ -13,6 +14,8 @@ use crate::{clock, logs};
 const GONE_INTERVAL: Duration = Duration::from_millis(10);
 /// How long that may take.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
+/// How much of a supervisor's last line becomes part of the task's error.
+const LAST_WORDS_CHARACTERS_MAX: usize = 500;
 /// `SIGKILL`.
 const KILL: i32 = 9;
 
@@ -34,19 +37,29 @@ pub(super) async fn conclude(launch: &Launch, task_dir: &Path) -> io::Result<Tas
     let exit = Exit {
         code: 128 + KILL,
         signal: Some(KILL),
-        error: Some("supervisor lost: it was killed, and the task with it".to_owned()),
+        error: Some(format!("supervisor lost: {}", last_words(task_dir))),
         out_of_memory: false,
         started_at,
         finished_at: clock::wall(),
     };
     let report = TaskReport { phase: Phase::Exited(exit), health: None, dns_port };
     let status = Status { report: report.clone(), pid_ticks: None };
-    status::write(task_dir, STATUS, &status)?;
+    status::write_durably(task_dir, STATUS, &status)?;
     let directory = logs::directory(&launch.data_dir, &launch.spec.task);
     if directory.exists() {
         logs::mark_ended(&directory)?;
     }
     Ok(report)
+}
+
+/// What the supervisor wrote last, where it had something to say.
+fn last_words(task_dir: &Path) -> String {
+    let text = fs::read(task_dir.join(LOG)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    match text.lines().last() {
+        Some(line) => line.chars().take(LAST_WORDS_CHARACTERS_MAX).collect(),
+        None => "it was killed, and the task with it".to_owned(),
+    }
 }
 
 /// The kernel kills the task's first process with its supervisor, and all others with that; but a

@@ -20,7 +20,7 @@ fn this_process_has_a_start_time_and_a_free_pid_has_none() {
 fn a_file_is_replaced_whole_and_leaves_nothing_beside_it() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "x.json", &vec![1, 2]).unwrap();
-    write(directory.path(), "x.json", &vec![3]).unwrap();
+    write_durably(directory.path(), "x.json", &vec![3]).unwrap();
     assert_eq!(read::<Vec<i32>>(directory.path(), "x.json").unwrap(), vec![3]);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
