@@ -96,7 +96,7 @@ impl Wanted {
     fn matches(&self, task: &Task, state: &cluster::State) -> bool {
         let service = state.services.get(&task.service);
         // A task is out of date when its service has a newer spec, or is gone.
-        let current = service.is_some_and(|s| !s.removed && task.spec_version >= s.spec_version);
+        let current = service.is_some_and(|s| !s.removed && task.spec_version == s.spec_version);
         let labels = |labels: &Labels| self.filters.labels("label", labels);
         self.filters.prefix("id", &task.id.to_string())
             && self.filters.prefix("name", &task.name())
