@@ -123,7 +123,8 @@ proptest! {
         let mut states = [State::default(), State::default()];
         for (revision, (transaction, honest)) in (1..).map(Revision).zip(&log) {
             let before = states[0].clone();
-            let transaction = &if *honest { rebased(&before, transaction) } else { transaction.clone() };
+            let honest = honest.then(|| rebased(&before, transaction));
+            let transaction = honest.as_ref().unwrap_or(transaction);
             let outcomes = states.each_mut().map(|state| state.apply(revision, transaction));
             prop_assert_eq!(&outcomes[0], &outcomes[1]);
             prop_assert_eq!(invariant::check_allocations(&states[0]), []);

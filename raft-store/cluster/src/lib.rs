@@ -4,7 +4,7 @@
 //! the same log gives the same state in every process and version.
 
 pub mod apply;
-mod assign;
+pub mod assign;
 pub mod assignment;
 pub mod codec;
 mod constraint;
