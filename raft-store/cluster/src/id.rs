@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Characters of a printed id: 36^25 is the first power that exceeds 2^128.
 pub const ID_CHARS: usize = 25;
+const CHUNK_CHARS: usize = 12;
+const CHUNK: u128 = 36_u128.pow(12);
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// Text that is not an id.
@@ -18,9 +20,14 @@ pub struct ParseIdError(pub String);
 #[must_use]
 pub fn format_id(mut raw: u128) -> String {
     let mut text = [b'0'; ID_CHARS];
-    for place in text.iter_mut().rev() {
-        *place = DIGITS[(raw % 36) as usize];
-        raw /= 36;
+    // Twelve digits at a time fit 64 bits, where division is many times faster.
+    for chunk in text.rchunks_mut(CHUNK_CHARS) {
+        let mut part = (raw % CHUNK) as u64;
+        raw /= CHUNK;
+        for place in chunk.iter_mut().rev() {
+            *place = DIGITS[(part % 36) as usize];
+            part /= 36;
+        }
     }
     String::from_utf8_lossy(&text).into_owned()
 }

@@ -2,6 +2,11 @@
 //!
 //! Nothing here reads a clock, draws a random number, opens a socket or iterates in hash order:
 //! the same log gives the same state in every process and version.
+//!
+//! A [`request::Request`] is decided on a [`State`] by [`decide()`], which gives a
+//! [`transaction::Transaction`] (bytes by [`codec`]) and an answer; [`State::apply`] stores it;
+//! [`plan()`] adds what falls due by time alone; [`assignment_for`] tells one worker what it must
+//! realise. [`spec`] is what users want, [`object`] what the system makes of it.
 
 pub mod apply;
 pub mod assign;

@@ -52,7 +52,12 @@ fn seed(state: &State, now: Timestamp) -> u128 {
 /// All planners in order: each one sees what those before it decided.
 pub(crate) fn run(draft: &mut Draft<'_>) {
     drain::run(draft);
-    let services: Vec<_> = draft.state().live_services().map(|service| service.id).collect();
+    let services: Vec<_> = draft
+        .state()
+        .live_services()
+        .filter(|service| !slots::is_at_rest(draft.state(), service))
+        .map(|service| service.id)
+        .collect();
     for service in services {
         // First, so that an empty slot is an unneeded one for the updater; then again, because the
         // updater may have emptied some.

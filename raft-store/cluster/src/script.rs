@@ -95,7 +95,10 @@ impl World {
     fn ask(&mut self, request: &Request) -> Result<Answer, Rejection> {
         self.seed += 1;
         self.requests.push(request.clone());
-        let decision = decide(&self.state, request, self.seed, self.now)?;
+        let decided = decide(&self.state, request, self.seed, self.now);
+        let again = decide(&self.state, request, self.seed, self.now);
+        assert_eq!(decided, again, "deciding is pure");
+        let decision = decided?;
         let full = decision.transaction.changes.len() >= CHANGES_MAX;
         self.apply(&decision.transaction);
         let rest = plan(&self.state, self.now);

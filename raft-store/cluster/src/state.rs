@@ -112,12 +112,6 @@ impl State {
         self.index.holder(network, address)
     }
 
-    /// How many addresses of a network are held, its gateway's included.
-    #[must_use]
-    pub fn held_addresses(&self, network: NetworkId) -> usize {
-        self.index.held(network)
-    }
-
     /// Stores an object and takes what it holds. On `Err` the index keeps the first holder and the
     /// caller throws this state away.
     pub(crate) fn put(&mut self, object: Object) -> Result<(), Taken> {

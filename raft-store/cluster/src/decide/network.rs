@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde_json::Value;
 
 use crate::draft::Draft;
 use crate::id::NetworkId;
@@ -106,6 +107,9 @@ fn checked(spec: &NetworkSpec) -> Result<NetworkSpec, Rejection> {
     "default".clone_into(&mut spec.ipam.driver);
     if spec.enable_ipv6 {
         return Err(unimplemented(&spec.name, "IPv6", "leave EnableIPv6 out"));
+    }
+    if spec.extra.get("ConfigOnly").and_then(Value::as_bool).unwrap_or(false) {
+        return Err(unimplemented(&spec.name, "ConfigOnly", "leave it out"));
     }
     if spec.options.contains_key("encrypted") {
         return Err(unimplemented(&spec.name, "encryption", "leave the option encrypted out"));

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::draft::Draft;
 use crate::id::{ServiceId, TaskId};
 use crate::object::{Restarts, Service, Slot, Task, TaskState, TaskStatus};
+use crate::spec::{Replicated, ServiceMode};
 use crate::state::State;
 use crate::time::Timestamp;
 
@@ -39,6 +40,24 @@ pub(super) fn slots(state: &State, service: ServiceId) -> BTreeMap<Slot, SlotTas
         list.push(Arc::clone(task));
     }
     slots
+}
+
+/// Whether a replicated service plainly has what it should have, so that nobody needs to look at
+/// its slots: most services, most of the time. History does not matter.
+pub(super) fn is_at_rest(state: &State, service: &Service) -> bool {
+    let ServiceMode::Replicated(Replicated { replicas }) = &service.spec.mode else { return false };
+    if service.update_status.as_ref().is_some_and(|status| status.state.is_running()) {
+        return false;
+    }
+    let mut running = 0;
+    for task in state.tasks_of(service.id) {
+        if task.is_wanted() && task.spec_version == service.spec_version {
+            running += 1;
+        } else if !(task.is_over() && task.desired == TaskState::Shutdown) {
+            return false;
+        }
+    }
+    running == replicas.unwrap_or(1)
 }
 
 impl SlotTasks {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
@@ -40,12 +39,6 @@ pub(crate) struct Index {
 impl Index {
     pub(crate) fn holder(&self, network: NetworkId, address: IpAddr) -> Option<Holder> {
         self.addresses.get(&(network, address)).copied()
-    }
-
-    pub(crate) fn held(&self, network: NetworkId) -> usize {
-        let first: Claim = (network, IpAddr::from([0, 0, 0, 0]));
-        let last: Claim = (network, IpAddr::from([0xFF_u8; 16]));
-        self.addresses.range((Bound::Included(first), Bound::Included(last))).count()
     }
 
     pub(crate) fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = TaskId> {
