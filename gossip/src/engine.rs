@@ -140,6 +140,8 @@ pub struct Engine {
     choices: StdRng,
     nonces: StdRng,
     restarting: BTreeMap<NodeId, (u64, Now)>, // generation that ended, end of the grace
+    active: BTreeMap<NodeId, Identity>,       // members but us, as of the last step
+    stale: bool,                              // opinions changed beside membership
     alone: bool,
     quiet: bool,
     join_at: Now,
@@ -165,6 +167,8 @@ impl Engine {
             choices: StdRng::from_seed(config.stream(STREAM_CHOICES)),
             nonces: StdRng::from_seed(config.stream(STREAM_NONCES)),
             restarting: BTreeMap::new(),
+            active: BTreeMap::new(),
+            stale: false,
             alone: true,
             quiet: false,
             join_at: now,
@@ -199,6 +203,7 @@ impl Engine {
                 for node in self.roster.set(peers) {
                     self.forget(node);
                 }
+                self.stale = true;
                 self.join(now);
             }
             Input::Keys(keyring) => self.keyring = keyring,
@@ -301,13 +306,6 @@ impl Engine {
         opinions
     }
 
-    fn active(&self) -> BTreeMap<NodeId, Identity> {
-        let mut active: BTreeMap<NodeId, Identity> =
-            self.membership.active().map(|identity| (identity.node, *identity)).collect();
-        active.retain(|node, _| *node != self.config.node && !self.roster.is_gone(*node));
-        active
-    }
-
     /// Queues rows of our own.
     fn publish(&mut self, keys: &[RowKey]) {
         let own = self.config.node;
@@ -324,5 +322,6 @@ impl Engine {
         self.membership.forget(node);
         self.exchanges.forget(node);
         self.restarting.remove(&node);
+        self.stale = true;
     }
 }

@@ -32,6 +32,7 @@ enum Event {
 
 struct Host {
     engine: Engine,
+    deadline: Option<Now>, // of the engine, after its last step
     paused: bool,
 }
 
@@ -48,6 +49,7 @@ struct Net {
     number: u64,
     members: Vec<u8>,
     sent: u64,
+    trace: u64, // hash of all datagrams sent
     drop_next: u64,
     /// Worst opinion that any other host's view has held of a node.
     worst: BTreeMap<u8, Liveness>,
@@ -104,6 +106,7 @@ impl Net {
             number: 0,
             members: (1..=members).collect(),
             sent: 0,
+            trace: 0,
             drop_next: 0,
             worst: BTreeMap::new(),
         }
@@ -128,7 +131,7 @@ impl Net {
         *generation += 1;
         let config = Config::lan(node(host), CLUSTER, address(host), *generation, self.seed);
         let engine = Engine::new(config, keyring(), self.now);
-        self.hosts.insert(host, Host { engine, paused: false });
+        self.hosts.insert(host, Host { engine, deadline: None, paused: false });
         self.tell_peers(host);
     }
 
@@ -161,13 +164,22 @@ impl Net {
     }
 
     fn input(&mut self, host: u8, input: Input) {
-        let now = self.now;
-        let Some(at) = self.hosts.get_mut(&host) else { return };
-        let outputs = at.engine.step(input, now);
+        assert_eq!(self.step(host, input), None, "a reply to no request");
+    }
+
+    /// Steps an engine and routes what it wants done; returns the reply to a request.
+    fn step(&mut self, host: u8, input: Input) -> Option<Bytes> {
+        let at = self.hosts.get_mut(&host)?;
+        let outputs = at.engine.step(input, self.now);
+        at.deadline = at.engine.next_deadline();
+        let mut reply = None;
         for output in outputs {
             match output {
                 Output::Send { to, bytes } => {
                     self.sent += 1;
+                    for byte in &bytes {
+                        self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+                    }
                     assert!(bytes.len() <= crate::codec::DATAGRAM_BYTES_MAX);
                     let lost = self.rng.random_bool(self.loss) || self.drop_next > 0;
                     self.drop_next = self.drop_next.saturating_sub(1);
@@ -179,10 +191,12 @@ impl Net {
                     assert_eq!(peer, node(host_of(to)));
                     self.later(Event::Request { from: host, to: host_of(to), bytes });
                 }
+                Output::SyncReply { token: 1, bytes } if reply.is_none() => reply = Some(bytes),
                 Output::SyncReply { .. } => panic!("a reply to no request"),
                 Output::ViewChanged => self.note(host),
             }
         }
+        reply
     }
 
     fn note(&mut self, at: u8) {
@@ -214,45 +228,14 @@ impl Net {
             Event::Datagram { bytes, .. } if reachable => self.input(to, Input::Datagram(bytes)),
             Event::Datagram { .. } => {}
             Event::Request { bytes, .. } => {
-                let result = match self.hosts.get_mut(&to).filter(|_| reachable) {
-                    None => Err(SyncFailed("no route".to_owned())),
-                    Some(host) => {
-                        let input = Input::SyncRequest { token: 1, bytes };
-                        let mut outputs = host.engine.step(input, self.now);
-                        let reply =
-                            outputs.extract_if(.., |o| matches!(o, Output::SyncReply { .. }));
-                        let reply = reply.map(|output| match output {
-                            Output::SyncReply { token: 1, bytes } => bytes,
-                            other => panic!("{other:?}"),
-                        });
-                        let reply: Vec<Bytes> = reply.collect();
-                        self.absorb(to, outputs);
-                        // A host that is about to restart answers nobody.
-                        reply.into_iter().next().ok_or(SyncFailed("closed".to_owned()))
-                    }
-                };
+                let input = Input::SyncRequest { token: 1, bytes };
+                // A host that is about to restart answers nobody.
+                let reply = if reachable { self.step(to, input) } else { None };
+                let result = reply.ok_or(SyncFailed("no answer".to_owned()));
                 self.later(Event::Answer { from: to, to: from, result });
             }
             Event::Answer { result, .. } => {
                 self.input(to, Input::SyncAnswer { peer: node(from), result });
-            }
-        }
-    }
-
-    /// Routes outputs of a step that was made elsewhere.
-    fn absorb(&mut self, host: u8, outputs: Vec<Output>) {
-        for output in outputs {
-            match output {
-                Output::Send { to, bytes } => {
-                    if !self.rng.random_bool(self.loss) {
-                        self.later(Event::Datagram { from: host, to: host_of(to), bytes });
-                    }
-                }
-                Output::Sync { to, bytes, .. } => {
-                    self.later(Event::Request { from: host, to: host_of(to), bytes });
-                }
-                Output::SyncReply { .. } => panic!("two replies"),
-                Output::ViewChanged => self.note(host),
             }
         }
     }
@@ -278,7 +261,7 @@ impl Net {
     fn advance(&mut self, end: Now) -> bool {
         let timer = (self.hosts.iter())
             .filter(|(_, host)| !host.paused)
-            .filter_map(|(h, host)| Some((host.engine.next_deadline()?, *h)))
+            .filter_map(|(h, host)| Some((host.deadline?, *h)))
             .min();
         let event = self.events.first_key_value().map(|(key, _)| *key);
         match (event, timer) {

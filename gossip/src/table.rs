@@ -71,6 +71,10 @@ impl Table {
     /// Records that every row that the owner wrote in `generation` so far is in this table.
     /// Returns the live rows that vanish by it: those of older generations.
     pub fn raise(&mut self, owner: NodeId, generation: u64) -> Vec<RowKey> {
+        if generation == 0 || (self.owners.len() >= OWNERS_MAX && !self.owners.contains_key(&owner))
+        {
+            return Vec::new();
+        }
         self.owners.entry(owner).or_default().raise(generation)
     }
 

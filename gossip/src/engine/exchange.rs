@@ -10,6 +10,7 @@ use cluster::id::NodeId;
 
 use crate::Now;
 use crate::anti_entropy::Digest;
+use crate::identity::Identity;
 use crate::table::Table;
 
 /// Exchanges that this node has under way.
@@ -23,15 +24,26 @@ pub const RETRY: Duration = Duration::from_millis(500);
 /// After the first exchange, peers that cannot be reached are waited for this long before the
 /// view is called complete without them.
 pub const COMPLETE_WAIT: Duration = Duration::from_secs(5);
-/// Members that ask a newcomer, in a cluster of any size; the others learn its rows by pushes.
+/// Members that ask a newcomer for its table, in a cluster of any size; the others learn its rows
+/// by pushes.
 pub const WELCOMES: usize = 8;
+
+/// What an exchange compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scope {
+    /// The peer's own rows.
+    Own,
+    /// The whole table.
+    All,
+}
 
 /// The scheduler of exchanges.
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
-    wanted: BTreeSet<NodeId>,
-    running: BTreeMap<NodeId, Now>,
+    wanted: BTreeMap<NodeId, Scope>,
+    running: BTreeMap<NodeId, (Now, Scope)>,
     unexplained: BTreeMap<NodeId, (Now, Digest)>,
+    settle_at: Option<Now>, // not after the earliest of them
     finished: BTreeSet<NodeId>,
     first_finished: Option<Now>,
     pub(super) complete: bool,
@@ -40,8 +52,15 @@ pub(super) struct Exchanges {
 }
 
 impl Exchanges {
-    pub(super) fn want(&mut self, node: NodeId) {
-        self.wanted.insert(node);
+    pub(super) fn want(&mut self, node: NodeId, scope: Scope) {
+        let wanted = self.wanted.entry(node).or_insert(scope);
+        *wanted = scope.max(*wanted);
+    }
+
+    /// Exchanges of whole tables that are wanted or under way.
+    pub(super) fn whole(&self) -> usize {
+        let running = self.running.values().map(|(_, scope)| scope);
+        self.wanted.values().chain(running).filter(|scope| **scope == Scope::All).count()
     }
 
     /// Takes the digest that a member sent of its own rows.
@@ -50,48 +69,53 @@ impl Exchanges {
             self.unexplained.remove(&head.owner);
         } else {
             self.unexplained.entry(head.owner).or_insert((now + SETTLE, head));
+            self.settle_at.get_or_insert(now + SETTLE);
         }
     }
 
     /// Turns digests that no row has explained into wishes.
     pub(super) fn settle(&mut self, table: &Table, now: Now) {
+        if self.settle_at.is_none_or(|at| now < at) {
+            return;
+        }
         let due = self.unexplained.extract_if(.., |_, (at, _)| *at <= now);
         for (node, (_, head)) in due.collect::<Vec<_>>() {
             let mine = table.digest(node);
             // With later rows than the digest knew there is nothing to compare; the next one tells.
             if !mine.agrees(&head) && mine.last <= head.last {
-                self.wanted.insert(node);
+                self.want(node, Scope::Own);
             }
         }
+        self.settle_at = self.unexplained.values().map(|(at, _)| *at).min();
     }
 
     /// The members to ask now.
-    pub(super) fn start(&mut self, active: &BTreeSet<NodeId>, now: Now) -> Vec<NodeId> {
-        self.running.retain(|_, until| *until > now);
+    pub(super) fn start(
+        &mut self,
+        active: &BTreeMap<NodeId, Identity>,
+        now: Now,
+    ) -> Vec<(NodeId, Scope)> {
+        self.running.retain(|_, (until, _)| *until > now);
         // Who is gone is asked when it is back: it arrives again.
-        self.wanted.retain(|node| active.contains(node));
+        self.wanted.retain(|node, _| active.contains_key(node));
         let room = EXCHANGES_MAX.saturating_sub(self.running.len());
-        let ready: Vec<NodeId> = (self.wanted.iter())
-            .filter(|node| !self.running.contains_key(node))
+        let ready: Vec<(NodeId, Scope)> = (self.wanted.iter())
+            .filter(|(node, _)| !self.running.contains_key(node))
             .take(room)
-            .copied()
+            .map(|(node, scope)| (*node, *scope))
             .collect();
-        for node in &ready {
+        for (node, scope) in &ready {
             self.wanted.remove(node);
-            self.running.insert(*node, now + EXCHANGE_WAIT);
+            self.running.insert(*node, (now + EXCHANGE_WAIT, *scope));
         }
         ready
     }
 
-    /// Prolongs an exchange that goes on; false if it is not under way.
-    pub(super) fn goes_on(&mut self, node: NodeId, now: Now) -> bool {
-        match self.running.get_mut(&node) {
-            Some(until) => {
-                *until = now + EXCHANGE_WAIT;
-                true
-            }
-            None => false,
-        }
+    /// Prolongs an exchange that goes on; `None` if it is not under way.
+    pub(super) fn goes_on(&mut self, node: NodeId, now: Now) -> Option<Scope> {
+        let (until, scope) = self.running.get_mut(&node)?;
+        *until = now + EXCHANGE_WAIT;
+        Some(*scope)
     }
 
     /// An answer brought all that the peer knows.
@@ -99,6 +123,11 @@ impl Exchanges {
         self.finished.insert(node);
         self.first_finished.get_or_insert(now);
         self.complete |= peer_is_complete;
+    }
+
+    /// Whether a whole table has been heard.
+    pub(super) fn has_heard(&self) -> bool {
+        self.first_finished.is_some()
     }
 
     pub(super) fn ended(&mut self, node: NodeId) {
@@ -112,28 +141,29 @@ impl Exchanges {
         self.finished.remove(&node);
     }
 
-    /// Whether everything that can be known is: a peer that was complete has been heard, or every
-    /// peer has been (those out of reach excepted, after a wait), or there is none. Where a whole
-    /// cluster starts at once, no single peer knows the rows of the others.
-    pub(super) fn update_complete(
-        &mut self,
-        peers: Option<BTreeSet<NodeId>>,
-        active: &BTreeSet<NodeId>,
+    /// The peers that keep the view from being complete. What a peer runs is known if the whole set
+    /// of its present run is, by whatever way, or if its whole table was heard. Where all nodes
+    /// start at once, no single answer has everything; only an answer that was complete has.
+    pub(super) fn lacking(
+        &self,
+        peers: &BTreeSet<NodeId>,
+        active: &BTreeMap<NodeId, Identity>,
+        table: &Table,
         now: Now,
-    ) {
-        let Some(peers) = peers else { return };
+    ) -> Vec<NodeId> {
         let waited = self.first_finished.is_some_and(|first| now >= first + COMPLETE_WAIT);
-        self.complete = (peers.iter())
-            .all(|peer| self.finished.contains(peer) || (waited && !active.contains(peer)));
-    }
-
-    /// Whether an exchange with this node has brought all that it knew.
-    pub(super) fn has_heard(&self, node: NodeId) -> bool {
-        self.finished.contains(&node)
+        let known = |node: &NodeId| match active.get(node) {
+            Some(identity) => {
+                self.finished.contains(node) || table.digest(*node).floor >= identity.generation
+            }
+            // Out of reach: waited for, then done without.
+            None => waited,
+        };
+        peers.iter().filter(|peer| !known(peer)).copied().collect()
     }
 
     /// When [`Exchanges::settle`] or the next unprompted exchange has work to do.
     pub(super) fn next_deadline(&self) -> Now {
-        self.unexplained.values().map(|(at, _)| *at).fold(self.next, Now::min)
+        self.settle_at.map_or(self.next, |at| at.min(self.next))
     }
 }

@@ -30,6 +30,8 @@ const INDIRECT_PROBES: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 const TRANSMISSIONS: NonZeroU8 = NonZeroU8::new(15).unwrap();
 /// Members to which foca gossips pending updates in each probe period.
 const GOSSIP_MEMBERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+/// Further rounds of gossip by which a node says that it leaves.
+const FAREWELLS: usize = 2;
 /// foca asks a member for others this often, beside our own join loop.
 const FEED_PERIOD: Duration = Duration::from_secs(30);
 /// A timer served later than this shows that this node is starved.
@@ -56,6 +58,7 @@ pub(super) struct Membership {
     suspicion: Duration,
     probe_period: Duration,
     runtime: AccumulatingRuntime<Identity>,
+    seen: Vec<Member<Identity>>, // foca's members when they were last looked at
     timers: BTreeMap<(Now, u64), Timer<Identity>>,
     submitted: u64,
     caught_up: bool, // the pause before this moment has been made up for
@@ -80,6 +83,7 @@ impl Membership {
             suspicion: config.suspicion,
             probe_period: config.probe_period,
             runtime: AccumulatingRuntime::new(),
+            seen: Vec::new(),
             timers: BTreeMap::new(),
             submitted: 0,
             caught_up: false,
@@ -103,6 +107,17 @@ impl Membership {
 
     pub(super) fn active(&self) -> impl Iterator<Item = &Identity> {
         self.foca.iter_members().map(Member::id)
+    }
+
+    /// Whether members changed since the last call. foca announces who is up and down, but not who
+    /// is suspect, so this looks; what it does on nearly every call is compare and allocate nothing.
+    pub(super) fn take_changed(&mut self) -> bool {
+        if self.foca.iter_membership_state().eq(&self.seen) {
+            return false;
+        }
+        self.seen.clear();
+        self.seen.extend(self.foca.iter_membership_state().cloned());
+        true
     }
 
     pub(super) fn next_deadline(&self) -> Option<Now> {
@@ -132,10 +147,13 @@ impl Membership {
         self.count(result);
     }
 
-    /// Declares ourselves down.
+    /// Declares ourselves down, to more members than foca would: there is no second chance.
     pub(super) fn leave(&mut self) {
         let result = self.foca.leave_cluster(&mut self.runtime);
         self.count(result);
+        for _again in 0..FAREWELLS {
+            self.gossip();
+        }
     }
 
     /// Takes a greater generation, after finding that an earlier run of this node had one.

@@ -9,6 +9,7 @@ use rand::seq::IndexedRandom;
 
 use crate::anti_entropy::Bundle;
 use crate::codec::{self, PAYLOAD_BYTES_MAX};
+use crate::identity::Identity;
 use crate::row::{Row, RowKey};
 use crate::table::Table;
 
@@ -59,7 +60,7 @@ impl Outbox {
     pub(super) fn take(
         &mut self,
         table: &Table,
-        peers: &[(NodeId, SocketAddr)],
+        peers: &BTreeMap<NodeId, Identity>,
         fanout: usize,
         rng: &mut impl Rng,
     ) -> Vec<Packet> {
@@ -84,8 +85,8 @@ impl Outbox {
                 group.remove();
             }
             let others: Vec<SocketAddr> = (peers.iter())
-                .filter(|(node, _)| *node != owner && Some(*node) != from)
-                .map(|(_, address)| *address)
+                .filter(|(node, _)| **node != owner && Some(**node) != from)
+                .map(|(_, identity)| identity.address)
                 .collect();
             let to: Vec<SocketAddr> = others.sample(rng, fanout).copied().collect();
             if !to.is_empty() && !rows.is_empty() {

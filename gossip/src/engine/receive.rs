@@ -8,6 +8,7 @@ use cluster::id::NodeId;
 use crate::Now;
 use crate::anti_entropy::{self, Bundle, Delta, RestartNotice, SyncReply, SyncRequest};
 use crate::codec::{self, Body};
+use crate::engine::exchange::Scope;
 use crate::engine::own::Stale;
 use crate::engine::{Engine, Output, SyncFailed};
 use crate::row::RowKey;
@@ -44,7 +45,7 @@ impl Engine {
                     self.membership.suspected(incarnation);
                     // Any message carries the new incarnation; this one is sure to reach the
                     // accuser, which foca's own gossip is not.
-                    if let Some(accuser) = self.active().get(&datagram.sender) {
+                    if let Some(accuser) = self.active.get(&datagram.sender) {
                         self.membership.announce(*accuser);
                     }
                 }
@@ -120,6 +121,7 @@ impl Engine {
         }
         let grace = Duration::from_millis(grace_ms.into()).min(self.config.restart_grace);
         self.restarting.insert(node, (generation, now + grace));
+        self.stale = true;
         true
     }
 
@@ -135,6 +137,16 @@ impl Engine {
                     restarting: self.restart_notices(now),
                     complete: self.exchanges.complete,
                     more,
+                })
+            }
+            Ok(SyncRequest::AskOwn(theirs)) => {
+                let mine = self.table.digest(self.config.node);
+                SyncReply::Delta(Delta {
+                    bundles: self.table.delta(&theirs).into_iter().collect(),
+                    digests: if mine.agrees(&theirs) { Vec::new() } else { vec![mine] },
+                    restarting: Vec::new(),
+                    complete: self.exchanges.complete,
+                    more: None,
                 })
             }
             Ok(SyncRequest::Give(bundles)) => {
@@ -165,9 +177,7 @@ impl Engine {
 
     /// Goes on with an exchange that we began.
     pub(super) fn answered(&mut self, peer: NodeId, result: Result<Bytes, SyncFailed>, now: Now) {
-        if !self.exchanges.goes_on(peer, now) {
-            return;
-        }
+        let Some(scope) = self.exchanges.goes_on(peer, now) else { return };
         let reply = result.ok().and_then(|bytes| codec::decode_sync::<SyncReply>(&bytes).ok());
         match reply {
             None => {
@@ -175,11 +185,11 @@ impl Engine {
                 self.exchanges.ended(peer);
             }
             Some(SyncReply::Taken) => self.exchanges.ended(peer),
-            Some(SyncReply::Delta(delta)) => self.take_delta(peer, delta, now),
+            Some(SyncReply::Delta(delta)) => self.take_delta(peer, scope, delta, now),
         }
     }
 
-    fn take_delta(&mut self, peer: NodeId, delta: Delta, now: Now) {
+    fn take_delta(&mut self, peer: NodeId, scope: Scope, delta: Delta, now: Now) {
         for bundle in delta.bundles {
             self.learn(bundle, None, now);
         }
@@ -191,14 +201,16 @@ impl Engine {
             self.post(peer, &ask);
             return;
         }
-        self.exchanges.learned_all(peer, delta.complete, now);
+        if scope == Scope::All {
+            self.exchanges.learned_all(peer, delta.complete, now);
+        }
         let (give, more) = anti_entropy::deltas(&self.table, delta.digests);
         if give.is_empty() {
             self.exchanges.ended(peer);
             return;
         }
         if more.is_some() {
-            self.exchanges.want(peer);
+            self.exchanges.want(peer, scope);
         }
         self.post(peer, &SyncRequest::Give(give));
     }

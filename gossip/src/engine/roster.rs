@@ -7,6 +7,7 @@ use std::time::Duration;
 use cluster::id::NodeId;
 
 use crate::Now;
+use crate::identity::Identity;
 
 /// Nodes announced to in one round of the join loop.
 pub const ANNOUNCE_MAX: usize = 8;
@@ -64,10 +65,10 @@ impl Roster {
     /// Nodes that are not active members, a batch at a time, in turn.
     pub(super) fn next_announced(
         &mut self,
-        active: &BTreeSet<NodeId>,
+        active: &BTreeMap<NodeId, Identity>,
     ) -> Vec<(NodeId, SocketAddr)> {
         let Some(peers) = &self.peers else { return Vec::new() };
-        let missing = || peers.iter().filter(|(node, _)| !active.contains(node));
+        let missing = || peers.iter().filter(|(node, _)| !active.contains_key(node));
         let after = self.announced;
         let later = missing().filter(|(node, _)| after.is_none_or(|after| **node > after));
         let earlier = missing().filter(|(node, _)| after.is_some_and(|after| **node <= after));
@@ -81,12 +82,12 @@ impl Roster {
     pub(super) fn sweep(
         &mut self,
         known: &BTreeSet<NodeId>,
-        active: &BTreeSet<NodeId>,
+        active: &BTreeMap<NodeId, Identity>,
         now: Now,
     ) -> Vec<NodeId> {
         let Some(peers) = &self.peers else { return Vec::new() };
         let strange = |node: &NodeId| {
-            *node != self.node && !peers.contains_key(node) && !active.contains(node)
+            *node != self.node && !peers.contains_key(node) && !active.contains_key(node)
         };
         self.strangers.retain(|node, _| known.contains(node) && strange(node));
         for node in known.iter().filter(|node| strange(node)) {

@@ -13,7 +13,7 @@ use rand::{Rng, RngExt};
 use crate::Now;
 use crate::anti_entropy::{self, RestartNotice, SyncRequest};
 use crate::codec::{self, Body, DATAGRAM_BYTES_MAX, Datagram};
-use crate::engine::exchange::{RETRY, WELCOMES};
+use crate::engine::exchange::{EXCHANGES_MAX, RETRY, Scope, WELCOMES};
 use crate::engine::{Engine, Output, PUSH_GAP, RESTART_COPIES, SWEEP_PERIOD};
 use crate::identity::Identity;
 use crate::row::RowKey;
@@ -39,41 +39,56 @@ impl Engine {
 
     /// Announces us to nodes that are no active members, for as long as there are any.
     pub(super) fn join(&mut self, now: Now) {
-        let active: BTreeSet<NodeId> = self.active().into_keys().collect();
-        for (node, address) in self.roster.next_announced(&active) {
+        for (node, address) in self.roster.next_announced(&self.active) {
             self.membership.announce(Identity::unknown(node, address));
         }
-        let lonely = active.is_empty();
+        let lonely = self.active.is_empty();
         let period = if lonely { self.config.probe_period } else { self.config.join_period };
         self.join_at = now + period;
     }
 
-    /// Asks peers without a reason: all that have not been heard while the view is incomplete,
-    /// then one at random.
+    /// Asks peers without a reason: those that keep the view incomplete, or else one at random.
     fn compare(&mut self, now: Now) {
-        let active: Vec<NodeId> = self.active().into_keys().collect();
-        if self.exchanges.complete {
-            if let Some(node) = active.choose(&mut self.choices) {
-                self.exchanges.want(*node);
-            }
-            // Nodes that started together must not stay in step.
-            let spread = self.choices.random_range(75..=125_u32);
-            self.exchanges.next = now + self.config.sync_interval * spread / 100;
-        } else {
-            let unheard: Vec<NodeId> =
-                active.into_iter().filter(|node| !self.exchanges.has_heard(*node)).collect();
-            unheard.iter().take(WELCOMES).for_each(|node| self.exchanges.want(*node));
+        if !self.exchanges.complete {
+            self.catch_up(now);
             self.exchanges.next = now + RETRY;
+            return;
+        }
+        let active: Vec<NodeId> = self.active.keys().copied().collect();
+        if let Some(node) = active.choose(&mut self.choices) {
+            self.exchanges.want(*node, Scope::All);
+        }
+        // Nodes that started together must not stay in step.
+        let spread = self.choices.random_range(75..=125_u32);
+        self.exchanges.next = now + self.config.sync_interval * spread / 100;
+    }
+
+    /// Works towards a complete view.
+    fn catch_up(&mut self, now: Now) {
+        let named = self.roster.peers();
+        let all_known = named.is_some();
+        let peers = named.unwrap_or_else(|| self.active.keys().copied().collect());
+        let lacking = self.exchanges.lacking(&peers, &self.active, &self.table, now);
+        // Rows of nodes that are down, and who restarts just now, only a whole table tells.
+        let heard = peers.is_empty() || self.exchanges.has_heard();
+        self.exchanges.complete |= all_known && heard && lacking.is_empty();
+        let mut reachable: Vec<NodeId> =
+            lacking.into_iter().filter(|node| self.active.contains_key(node)).collect();
+        if reachable.is_empty() && !heard {
+            reachable = self.active.keys().copied().collect();
+        }
+        let room = EXCHANGES_MAX.saturating_sub(self.exchanges.whole());
+        for node in reachable.sample(&mut self.choices, room) {
+            self.exchanges.want(*node, Scope::All);
         }
     }
 
     fn sweep(&mut self, now: Now) {
         self.table.expire(now, self.config.tombstone_horizon);
-        let active: BTreeSet<NodeId> = self.active().into_keys().collect();
         let known = (self.table.owners()).chain(self.membership.members().map(|m| m.id().node));
         let known: BTreeSet<NodeId> =
             known.filter(|node| !self.restarting.contains_key(node)).collect();
-        for node in self.roster.sweep(&known, &active, now) {
+        for node in self.roster.sweep(&known, &self.active, now) {
             self.forget(node);
         }
         self.sweep_at = now + SWEEP_PERIOD;
@@ -83,9 +98,7 @@ impl Engine {
     pub(super) fn settle(&mut self, now: Now) {
         let decided = self.membership.decide(now);
         self.stats.rejoins += u64::from(decided.rejoined);
-        self.welcome(&decided.arrived);
-        let opinions = self.opinions(now);
-        let changed = self.projection.liveness(&opinions);
+        let changed = self.look_around(&decided.arrived, now);
         if !changed.is_empty() {
             // News of life and death does not wait for the tick either.
             self.membership.gossip();
@@ -94,21 +107,23 @@ impl Engine {
         for (to, payload) in decided.sends.into_iter().chain(more.sends) {
             self.send_membership(to, &payload);
         }
-        let accused = changed.iter().any(|node| opinions.get(node) == Some(&Liveness::Suspect));
-        if accused || self.nag_at.is_some_and(|at| now >= at) {
+        let view = self.projection.view();
+        let suspect = |node| view.liveness.get(node) == Some(&Liveness::Suspect);
+        if changed.iter().any(suspect) || self.nag_at.is_some_and(|at| now >= at) {
             self.nag(now);
         }
-        let active = self.active();
-        let peers: Vec<(NodeId, SocketAddr)> =
-            active.iter().map(|(node, identity)| (*node, identity.address)).collect();
-        self.push(&peers, now);
-        let active: BTreeSet<NodeId> = active.into_keys().collect();
-        for peer in self.exchanges.start(&active, now) {
-            self.stats.exchanges_begun += 1;
-            self.post(peer, &SyncRequest::Ask(anti_entropy::digests(&self.table), None));
-        }
+        drop(view);
+        self.push(now);
         if !self.exchanges.complete {
-            self.exchanges.update_complete(self.roster.peers(), &active, now);
+            self.catch_up(now);
+        }
+        for (peer, scope) in self.exchanges.start(&self.active, now) {
+            self.stats.exchanges_begun += 1;
+            let ask = match scope {
+                Scope::All => SyncRequest::Ask(anti_entropy::digests(&self.table), None),
+                Scope::Own => SyncRequest::AskOwn(self.table.digest(peer)),
+            };
+            self.post(peer, &ask);
         }
         self.projection.complete(self.exchanges.complete);
         if self.projection.take_changed() {
@@ -116,22 +131,37 @@ impl Engine {
         }
     }
 
+    /// Takes over what membership thinks, if it changed its mind; returns the nodes concerned.
+    fn look_around(&mut self, arrived: &[Identity], now: Now) -> BTreeSet<NodeId> {
+        let grace_over = self.restarting.values().any(|(_, until)| *until <= now);
+        if !(self.membership.take_changed() || self.stale || grace_over) {
+            return BTreeSet::new();
+        }
+        self.stale = false;
+        let gone: Vec<NodeId> = (self.membership.active().map(|identity| identity.node))
+            .filter(|node| self.roster.is_gone(*node))
+            .collect();
+        // A peer that does not know of the removal yet told us.
+        gone.into_iter().for_each(|node| self.membership.forget(node));
+        self.active = (self.membership.active())
+            .filter(|identity| identity.node != self.config.node)
+            .map(|identity| (identity.node, *identity))
+            .collect();
+        self.welcome(arrived);
+        let opinions = self.opinions(now);
+        self.projection.liveness(&opinions)
+    }
+
     /// Members became active: compare tables with them at once.
     fn welcome(&mut self, arrived: &[Identity]) {
-        let arrived: Vec<NodeId> =
-            arrived.iter().map(|i| i.node).filter(|node| *node != self.config.node).collect();
-        for node in arrived.iter().filter(|node| self.roster.is_gone(**node)) {
-            // A peer that does not know of the removal yet told us.
-            self.membership.forget(*node);
-        }
-        let active = self.active();
-        for node in arrived.iter().filter(|node| active.contains_key(node)) {
-            let all = active.len() <= WELCOMES || !self.exchanges.complete;
-            if all || self.choices.random_range(0..active.len()) < WELCOMES {
-                self.exchanges.want(*node);
+        for node in arrived.iter().map(|identity| identity.node) {
+            let all = self.active.len() <= WELCOMES;
+            let chosen = all || self.choices.random_range(0..self.active.len()) < WELCOMES;
+            if chosen && self.exchanges.complete && self.active.contains_key(&node) {
+                self.exchanges.want(node, Scope::All);
             }
         }
-        if active.is_empty() {
+        if self.active.is_empty() {
             self.alone = true;
         } else if self.alone {
             self.alone = false;
@@ -154,8 +184,9 @@ impl Engine {
         self.nag_at = (!suspects.is_empty()).then_some(now + self.config.probe_period);
     }
 
-    fn push(&mut self, peers: &[(NodeId, SocketAddr)], now: Now) {
-        let packets = self.outbox.take(&self.table, peers, self.config.fanout, &mut self.choices);
+    fn push(&mut self, now: Now) {
+        let (fanout, peers) = (self.config.fanout, &self.active);
+        let packets = self.outbox.take(&self.table, peers, fanout, &mut self.choices);
         for packet in packets {
             self.send(&packet.to, Body::Rows(vec![packet.bundle]));
         }
@@ -167,7 +198,7 @@ impl Engine {
         let grace_ms = u32::try_from(self.config.restart_grace.as_millis()).unwrap_or(u32::MAX);
         let generation = self.membership.identity().generation;
         let notice = RestartNotice { node: self.config.node, generation, grace_ms };
-        let all: Vec<SocketAddr> = self.active().values().map(|i| i.address).collect();
+        let all: Vec<SocketAddr> = self.active.values().map(|i| i.address).collect();
         for _copy in 0..RESTART_COPIES {
             self.send(&all, Body::Restarting(notice));
         }
@@ -175,8 +206,8 @@ impl Engine {
 
     /// Passes a message on to a fan-out of members.
     pub(super) fn spread(&mut self, body: &Body, not_to: NodeId) {
-        let others: Vec<SocketAddr> = (self.active().into_iter())
-            .filter(|(node, _)| *node != not_to)
+        let others: Vec<SocketAddr> = (self.active.iter())
+            .filter(|(node, _)| **node != not_to)
             .map(|(_, identity)| identity.address)
             .collect();
         let to: Vec<SocketAddr> =
@@ -206,7 +237,7 @@ impl Engine {
 
     /// Asks the shell to post a message of an exchange.
     pub(super) fn post(&mut self, peer: NodeId, request: &SyncRequest) {
-        let to = self.active().get(&peer).map(|identity| identity.address);
+        let to = self.active.get(&peer).map(|identity| identity.address);
         match (to, codec::encode_sync(request)) {
             (Some(to), Ok(bytes)) => {
                 self.out.push(Output::Sync { peer, to, bytes: Bytes::from(bytes) });

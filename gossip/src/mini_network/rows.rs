@@ -119,3 +119,44 @@ fn a_dead_stranger_is_forgotten_and_a_live_one_is_not() {
     assert_eq!(net.engine(1).view().endpoints.len(), 20);
     assert_eq!(net.liveness(2, 3), None);
 }
+
+#[test]
+fn forty_hosts_start_at_once_and_hear_a_change_in_milliseconds() {
+    let mut net = Net::new(12, 40, 0.01);
+    for host in 1..=40 {
+        net.start(host);
+        net.input(host, own(host, 0..3));
+    }
+    net.run(ms(4_000));
+    assert!((1..=40).all(|host| net.shows_all(host, 120)), "{}", net.picture());
+    let exchanges = |net: &Net| -> u64 {
+        net.hosts.values().map(|host| host.engine.stats().exchanges_begun).sum()
+    };
+    // Not every host with every other one.
+    assert!(exchanges(&net) < 40 * 39 / 2, "{}", exchanges(&net));
+    let sent = net.sent;
+    net.input(7, own(7, 0..4));
+    let took = net.until("the new row everywhere", ms(1_000), |net| {
+        net.hosts.values().all(|host| host.engine.view().endpoints.contains_key(&key(7, 3)))
+    });
+    assert!(took < ms(10), "{took:?}");
+    assert!(net.sent - sent < 500, "{}", net.sent - sent);
+    net.crash(9);
+    net.until("host 9 is down", ms(3_000), |net| {
+        net.hosts.keys().all(|host| net.liveness(*host, 9) == Some(Liveness::Down))
+    });
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    let history = |seed: u64| {
+        let mut net = Net::started(seed, 4, 0.1);
+        net.crash(3);
+        net.run(ms(2_000));
+        net.start(3);
+        net.run(ms(2_000));
+        (net.trace, net.picture())
+    };
+    assert_eq!(history(13), history(13));
+    assert_ne!(history(13).0, history(14).0);
+}
