@@ -123,7 +123,7 @@ impl ProcessExecutor {
         let task = spec.task.clone();
         let task_dir = self.run_dir.join(TASKS).join(&task);
         let (run_dir, data_dir) = (self.run_dir.clone(), self.data_dir.clone());
-        let launch = Launch { spec, run_dir, data_dir };
+        let launch = Launch { spec, run_dir, data_dir, launched_at: clock::monotonic() };
         match fs::DirBuilder::new().mode(0o700).create(&task_dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(Error::AlreadyLaunched { task });

@@ -1,8 +1,8 @@
 //! What a task is to run: plain data, fully resolved, free of Docker's optional fields.
 //!
 //! The worker maps an assignment's container spec to a [`LaunchSpec`]; the executor writes it to
-//! the task's directory, and the supervisor reads it there and nowhere else. A later daemon reads it
-//! too, so a new field needs a serde default.
+//! the task's directory, and the supervisor reads it there and nowhere else. A later daemon reads
+//! it too, so a new field needs a serde default.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

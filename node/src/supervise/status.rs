@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,15 @@ pub(crate) struct Launch {
     pub(crate) spec: crate::executor::LaunchSpec,
     pub(crate) run_dir: std::path::PathBuf,
     pub(crate) data_dir: std::path::PathBuf,
+    /// By the monotonic clock. Tells this launch from a later one of the same task.
+    pub(crate) launched_at: Duration,
+}
+
+impl Launch {
+    /// Whether `task_dir` is what this launch has made, and not gone or made again since.
+    pub(crate) fn owns(&self, task_dir: &Path) -> bool {
+        read::<Launch>(task_dir, LAUNCH).is_ok_and(|launch| launch == *self)
+    }
 }
 
 /// The content of [`STATUS`].

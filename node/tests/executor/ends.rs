@@ -190,3 +190,20 @@ async fn a_task_that_was_never_started_can_be_stopped_and_released() {
     handle.release().await.unwrap();
     assert!(!node.task_dir("unstarted").exists());
 }
+
+/// Goal: a handle of an earlier launch never touches a later one of the same task. Method: the
+/// directory is made again at once, many times, because a released supervisor is seen to end later.
+#[tokio::test]
+async fn a_task_can_be_launched_again_as_soon_as_it_is_released() {
+    let node = Node::new();
+    let mut earlier = node.executor.launch(shell("again", "true")).await.unwrap();
+    for _ in 0..20 {
+        earlier.release().await.unwrap();
+        let later = node.executor.launch(shell("again", "true")).await.unwrap();
+        earlier.release().await.unwrap();
+        assert_eq!(later.report().phase, Phase::Prepared);
+        assert!(node.task_dir("again").exists());
+        earlier = later;
+    }
+    earlier.release().await.unwrap();
+}

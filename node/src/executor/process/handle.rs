@@ -213,11 +213,12 @@ impl Handle {
 impl Shared {
     /// Whether nothing is left, because nothing was or because no supervisor lives to do it.
     fn remove_if_lost(&self) -> io::Result<bool> {
-        match detach::try_lock(&self.task_dir.join(LOCK)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-            Err(error) => Err(error),
-            Ok(None) => Ok(false),
-            Ok(Some(_lock)) => remains::remove(&self.launch, &self.task_dir).map(|()| true),
+        if !self.launch.owns(&self.task_dir) {
+            return Ok(true);
+        }
+        match detach::try_lock(&self.task_dir.join(LOCK))? {
+            None => Ok(false),
+            Some(_lock) => remains::remove(&self.launch, &self.task_dir).map(|()| true),
         }
     }
 }
@@ -278,7 +279,8 @@ async fn follow(
 
 /// The connection has ended: the task has been released, or its supervisor has died.
 async fn conclude(sender: &watch::Sender<TaskReport>, launch: &Launch, task_dir: &Path) {
-    if !task_dir.exists() {
+    // A supervisor removes the directory before it ends; another launch may have made it again.
+    if !launch.owns(task_dir) {
         return;
     }
     match lost::conclude(launch, task_dir).await {

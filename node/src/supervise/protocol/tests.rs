@@ -11,7 +11,7 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
     expected: &Expect,
 ) {
     let lines: Vec<String> =
-        values.iter().map(|value| serde_json::to_string(value).unwrap() + "\n").collect();
+        values.iter().map(|value| serde_json::to_string_pretty(value).unwrap() + "\n").collect();
     expected.assert_eq(&lines.concat());
     for (line, value) in lines.iter().zip(values) {
         assert_eq!(&serde_json::from_str::<T>(line).unwrap(), value);
@@ -35,9 +35,28 @@ fn requests_keep_their_encoding() {
         &expect![[r#"
             "Subscribe"
             "Report"
-            {"Start":{"addresses":["10.0.0.3"]}}
-            {"Stop":{"signal":15,"grace":{"secs":1,"nanos":500000000}}}
-            {"Stop":{"signal":null,"grace":null}}
+            {
+              "Start": {
+                "addresses": [
+                  "10.0.0.3"
+                ]
+              }
+            }
+            {
+              "Stop": {
+                "signal": 15,
+                "grace": {
+                  "secs": 1,
+                  "nanos": 500000000
+                }
+              }
+            }
+            {
+              "Stop": {
+                "signal": null,
+                "grace": null
+              }
+            }
             "Kill"
             "Descriptors"
             "Release"
@@ -45,10 +64,62 @@ fn requests_keep_their_encoding() {
     );
 }
 
+fn at(second: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(second)
+}
+
+fn report(phase: Phase) -> Message {
+    Message::Report(TaskReport { phase, health: None, dns_port: 40_000 })
+}
+
 #[test]
-fn messages_keep_their_encoding() {
-    let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-    let report = |phase| TaskReport { phase, health: None, dns_port: 40_000 };
+fn reports_of_a_living_task_keep_their_encoding() {
+    let health =
+        HealthReport { state: HealthState::Healthy, failing_streak: 2, output: "out\n".to_owned() };
+    let running = Message::Report(TaskReport {
+        phase: Phase::Running { pid: 77, started_at: at(5) },
+        health: Some(health),
+        dns_port: 40_000,
+    });
+    check(&[report(Phase::Prepared), report(Phase::Starting), running], &expect![[r#"
+        {
+          "Report": {
+            "phase": "Prepared",
+            "health": null,
+            "dns_port": 40000
+          }
+        }
+        {
+          "Report": {
+            "phase": "Starting",
+            "health": null,
+            "dns_port": 40000
+          }
+        }
+        {
+          "Report": {
+            "phase": {
+              "Running": {
+                "pid": 77,
+                "started_at": {
+                  "secs_since_epoch": 5,
+                  "nanos_since_epoch": 0
+                }
+              }
+            },
+            "health": {
+              "state": "Healthy",
+              "failing_streak": 2,
+              "output": "out\n"
+            },
+            "dns_port": 40000
+          }
+        }
+    "#]]);
+}
+
+#[test]
+fn the_report_of_an_ended_task_keeps_its_encoding() {
     let exit = Exit {
         code: 127,
         signal: None,
@@ -57,29 +128,39 @@ fn messages_keep_their_encoding() {
         started_at: None,
         finished_at: at(9),
     };
-    let health =
-        |state| Some(HealthReport { state, failing_streak: 2, output: "out\n".to_owned() });
-    let running = Phase::Running { pid: 77, started_at: at(5) };
-    let mut healthy = report(running);
-    healthy.health = health(HealthState::Healthy);
-    check(
-        &[
-            Message::Report(report(Phase::Prepared)),
-            Message::Report(report(Phase::Starting)),
-            Message::Report(healthy),
-            Message::Report(report(Phase::Exited(exit))),
-            Message::Done,
-            Message::Refused { reason: "no".to_owned() },
-            Message::Descriptors,
-        ],
-        &expect![[r#"
-            {"Report":{"phase":"Prepared","health":null,"dns_port":40000}}
-            {"Report":{"phase":"Starting","health":null,"dns_port":40000}}
-            {"Report":{"phase":{"Running":{"pid":77,"started_at":{"secs_since_epoch":5,"nanos_since_epoch":0}}},"health":{"state":"Healthy","failing_streak":2,"output":"out\n"},"dns_port":40000}}
-            {"Report":{"phase":{"Exited":{"code":127,"signal":null,"error":"exec \"x\": no such file or directory","out_of_memory":false,"started_at":null,"finished_at":{"secs_since_epoch":9,"nanos_since_epoch":0}}},"health":null,"dns_port":40000}}
-            "Done"
-            {"Refused":{"reason":"no"}}
-            "Descriptors"
-        "#]],
-    );
+    check(&[report(Phase::Exited(exit))], &expect![[r#"
+        {
+          "Report": {
+            "phase": {
+              "Exited": {
+                "code": 127,
+                "signal": null,
+                "error": "exec \"x\": no such file or directory",
+                "out_of_memory": false,
+                "started_at": null,
+                "finished_at": {
+                  "secs_since_epoch": 9,
+                  "nanos_since_epoch": 0
+                }
+              }
+            },
+            "health": null,
+            "dns_port": 40000
+          }
+        }
+    "#]]);
+}
+
+#[test]
+fn answers_keep_their_encoding() {
+    let refused = Message::Refused { reason: "no".to_owned() };
+    check(&[Message::Done, refused, Message::Descriptors], &expect![[r#"
+        "Done"
+        {
+          "Refused": {
+            "reason": "no"
+          }
+        }
+        "Descriptors"
+    "#]]);
 }
