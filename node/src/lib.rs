@@ -1,7 +1,30 @@
-//! Skeleton.
+//! The Skein daemon and client: managers, workers, executors and all wiring between the crates.
+
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod control_plane;
+pub mod daemon;
+pub mod disk;
+pub mod dispatcher;
 pub mod enter;
 pub mod executor;
+pub mod gossip_io;
 pub mod hold;
+pub mod host;
+pub mod identity;
+pub mod log_stream;
 pub mod logs;
+pub mod machine;
+pub mod manager;
+pub mod member;
+pub mod native;
+pub mod node_routes;
+pub mod pki;
+pub mod spaces;
 pub mod supervise;
+pub mod telemetry;
+pub mod transport;
+pub mod wire;
+pub mod worker;

@@ -1,6 +1,12 @@
-//! The `skein` binary.
+//! The `skein` binary: daemon and client, and the small processes that outlive the daemon.
+
 use std::process::ExitCode;
 
+use clap::Parser;
+use skein::cli::{Cli, run};
+
 fn main() -> ExitCode {
-    skein::supervise::dispatch(std::env::args_os().skip(1)).unwrap_or(ExitCode::from(2))
+    // The processes that outlive the daemon have one thread and no runtime.
+    let small = skein::supervise::dispatch(std::env::args_os().skip(1));
+    small.unwrap_or_else(|| run(Cli::parse()))
 }

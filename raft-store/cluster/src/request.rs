@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::Subnet;
 use crate::object::{GossipKey, ManagerInfo, NodeDescription, NodeState, TaskStatus};
-use crate::spec::{ClusterSpec, NetworkSpec, NodeSpec, Role, ServiceSpec};
+use crate::spec::{Availability, ClusterSpec, NetworkSpec, NodeSpec, Role, ServiceSpec};
 use crate::time::Revision;
 
 /// What is asked.
@@ -152,6 +152,9 @@ pub struct JoinNode {
     pub id: NodeId,
     /// The role that its token gave it.
     pub role: Role,
+    /// Whether it takes tasks from the start.
+    #[serde(default)]
+    pub availability: Availability,
     /// What it says of itself.
     pub description: NodeDescription,
     /// Its place in Raft, on managers.

@@ -34,7 +34,11 @@ pub(super) fn join(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer, Rej
         let node = Node {
             id: join.id,
             meta: draft.new_meta(),
-            spec: NodeSpec { role: join.role, ..NodeSpec::default() },
+            spec: NodeSpec {
+                role: join.role,
+                availability: join.availability,
+                ..NodeSpec::default()
+            },
             description: join.description.clone(),
             status: NodeStatus {
                 state: NodeState::Unknown,

@@ -26,6 +26,7 @@ pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> Jo
     JoinNode {
         id: NodeId(u128::from(number)),
         role,
+        availability: crate::spec::Availability::Active,
         description,
         manager: (role == Role::Manager).then_some(ManagerInfo { raft_id: number, address }),
     }

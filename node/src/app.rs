@@ -1,0 +1,140 @@
+//! Wiring of the daemon: settings, host, data directory, API sockets, signals.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use nix::unistd::Group;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, DaemonArgs};
+use crate::control_plane::Plane;
+use crate::daemon::Daemon;
+use crate::host::Host;
+use crate::identity::DataDir;
+use crate::telemetry;
+
+/// The API sockets' mode, Docker's.
+const SOCKET_MODE: u32 = 0o660;
+/// The group that may use them.
+const SOCKET_GROUP: &str = "skein";
+/// How long open API requests may take to end when the daemon stops.
+const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
+    let config = args.resolve()?;
+    telemetry::start(config.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(daemon(config));
+    runtime.shutdown_timeout(DRAIN_LIMIT);
+    result
+}
+
+async fn daemon(config: Config) -> anyhow::Result<()> {
+    let host = tokio::task::spawn_blocking({
+        let config = config.clone();
+        move || Host::probe(&config)
+    })
+    .await??;
+    let data = DataDir::open(&config.data_dir)?;
+    std::fs::create_dir_all(&config.run_dir)
+        .with_context(|| format!("make run directory {}", config.run_dir.display()))?;
+    let exe = std::env::current_exe().context("find the daemon's own binary")?;
+    let daemon = Arc::new(Daemon::new(config, host, data, exe));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = CancellationToken::new();
+    let router = api::router(Arc::new(Plane(daemon.clone())));
+    // Sockets are bound before the member starts: a second daemon stops here, harming nothing.
+    let mut listeners = Vec::new();
+    for path in &daemon.config.sockets {
+        listeners.push((path.clone(), bind(path).await?));
+    }
+    daemon.resume().await?;
+    let mut servers = Vec::new();
+    for (path, listener) in listeners {
+        tracing::info!(path = %path.display(), "API listens");
+        servers.push(tokio::spawn(serve(listener, router.clone(), stop.clone())));
+    }
+    if let Some(address) = daemon.config.metrics_addr {
+        servers.push(serve_metrics(address, daemon.clone(), &stop).await?);
+    }
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping; tasks go on unless told otherwise");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    daemon.shutdown().await;
+    stop.cancel();
+    for server in servers {
+        let _ = tokio::time::timeout(DRAIN_LIMIT, server).await;
+    }
+    for path in &daemon.config.sockets {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+async fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    if UnixStream::connect(path).await.is_ok() {
+        anyhow::bail!(
+            "{} answers already: another daemon runs there; stop it, or give another --host",
+            path.display()
+        );
+    }
+    let _ = std::fs::remove_file(path);
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("make directory {}", dir.display()))?;
+    }
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    if let Ok(Some(group)) = Group::from_name(SOCKET_GROUP) {
+        std::os::unix::fs::chown(path, None, Some(group.gid.as_raw()))?;
+    }
+    Ok(listener)
+}
+
+async fn serve(listener: UnixListener, router: Router, stop: CancellationToken) {
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+        stop.cancelled().await;
+    });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "API socket");
+    }
+}
+
+async fn serve_metrics(
+    address: std::net::SocketAddr,
+    daemon: Arc<Daemon>,
+    stop: &CancellationToken,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen on {address} for --metrics-addr"))?;
+    let router = Router::new().route(
+        "/metrics",
+        axum::routing::get(move || async move {
+            let member = daemon.member.read().await.clone();
+            telemetry::metrics(member.as_deref())
+        }),
+    );
+    let stop = stop.clone();
+    Ok(tokio::spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+            stop.cancelled().await;
+        });
+        if let Err(error) = served.await {
+            tracing::error!(%error, "metrics listener");
+        }
+    }))
+}

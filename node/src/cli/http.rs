@@ -1,0 +1,125 @@
+//! The client's HTTP: JSON over the daemon's unix socket.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+/// A daemon to talk to.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+impl Client {
+    /// From `-H`: `unix:///PATH`.
+    pub fn new(host: &str) -> anyhow::Result<Self> {
+        match host.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') => Ok(Self { socket: PathBuf::from(path) }),
+            _other => bail!("--host {host:?}: give unix:///PATH of a daemon's socket"),
+        }
+    }
+
+    /// Sends a request; the error is the daemon's message.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let stream = UnixStream::connect(&self.socket).await.with_context(|| {
+            format!(
+                "no daemon answers at unix://{}: start `skein daemon`, or name another with -H",
+                self.socket.display()
+            )
+        })?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("Host", "skein")
+            .header("Content-Type", "application/json")
+            .body(Full::new(Bytes::from(bytes)))?;
+        let response = sender.send_request(request).await.context("ask the daemon")?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        match serde_json::from_slice::<Refusal>(&bytes) {
+            Ok(refusal) => bail!("{}", refusal.message),
+            Err(_not_json) => bail!("the daemon answered {status}"),
+        }
+    }
+
+    /// Reads a resource.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.json(Method::GET, path, None).await
+    }
+
+    /// Posts a body; an empty answer is `null`.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.json(Method::POST, path, Some(body)).await
+    }
+
+    /// Removes a resource.
+    pub async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.json(Method::DELETE, path, None).await.map(|_nothing| ())
+    }
+
+    async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let response = self.send(method, path, body).await?;
+        let bytes = response.into_body().collect().await?.to_bytes();
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&bytes).context("read the daemon's answer")
+    }
+}
+
+/// Percent-encodes a path segment or a query value (RFC 3986 unreserved characters stay).
+#[must_use]
+pub fn escape(text: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unreserved_characters_stay() {
+        assert_eq!(escape("a/b c:1_~"), "a%2Fb%20c%3A1_~");
+        assert!(Client::new("tcp://x").unwrap_err().to_string().contains("unix:///PATH"));
+    }
+}

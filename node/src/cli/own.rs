@@ -1,0 +1,185 @@
+//! Skein's own commands.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::http::{Client, escape};
+use super::output::{Out, items, text};
+use crate::enter::Enter;
+
+/// Flags of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Id or name of the asking task
+    from: String,
+    /// Name that it calls
+    to: String,
+    /// Port that it calls
+    port: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of commands about one node.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// Id or name; this node unless given
+    #[arg(long)]
+    node: Option<String>,
+}
+
+impl NodeArgs {
+    fn query(&self) -> String {
+        self.node.as_ref().map_or_else(String::new, |node| format!("?node={}", escape(node)))
+    }
+}
+
+/// Flags of `exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Id, prefix of an id, or name of a task that runs on this node
+    task: String,
+    /// Program and arguments
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+/// `skein explain`.
+pub async fn explain(client: &Client, args: &ExplainArgs, out: &mut Out<'_>) -> anyhow::Result<()> {
+    let port = args.port.map_or_else(String::new, |port| format!("&port={port}"));
+    let path =
+        format!("/skein/v1/explain?from={}&to={}{port}", escape(&args.from), escape(&args.to));
+    let hops = client.get(&path).await?;
+    if args.json {
+        return out.json(&hops);
+    }
+    for hop in items(&hops) {
+        let mark = if hop["ok"] == json!(true) { "ok " } else { "BAD" };
+        out.line(format!("{mark}  {:<10} {}", text(hop, "/stage"), text(hop, "/summary")))?;
+        for entry in items(&hop["entries"]) {
+            let mark = if entry["present"] == json!(true) { "present" } else { "MISSING" };
+            let place = text(entry, "/place");
+            out.line(format!("       {mark:<8} {place}: {}", text(entry, "/entry")))?;
+        }
+    }
+    Ok(())
+}
+
+/// `skein plan`.
+pub async fn plan(client: &Client, args: &NodeArgs, out: &mut Out<'_>) -> anyhow::Result<()> {
+    let plan = client.get(&format!("/skein/v1/plan{}", args.query())).await?;
+    for operation in items(&plan["operations"]) {
+        out.line(operation.to_string())?;
+    }
+    out.line(format!("{} operations would run", text(&plan, "/count")))
+}
+
+/// `skein gossip`.
+pub async fn gossip(client: &Client, args: &NodeArgs, out: &mut Out<'_>) -> anyhow::Result<()> {
+    out.json(&client.get(&format!("/skein/v1/gossip{}", args.query())).await?)
+}
+
+/// `skein top`.
+pub async fn top(client: &Client, out: &mut Out<'_>) -> anyhow::Result<()> {
+    let topology = client.get("/skein/v1/topology").await?;
+    let rows: Vec<Vec<String>> = items(&topology["nodes"])
+        .iter()
+        .map(|node| {
+            let tasks: Vec<&str> = items(&node["tasks"])
+                .iter()
+                .filter_map(Value::as_str)
+                .filter_map(|name| name.rsplit_once('.').map(|(name, _id)| name))
+                .collect();
+            let up = if node["up"] == json!(true) { "up" } else { "down" };
+            vec![
+                text(node, "/name"),
+                text(node, "/vtep"),
+                up.to_owned(),
+                text(node, "/liveness"),
+                tasks.join(" "),
+            ]
+        })
+        .collect();
+    out.table(&["NODE", "VTEP", "LEASE", "GOSSIP", "TASKS"], &rows)
+}
+
+/// `skein doctor`: status 1 if something is wrong.
+pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
+    let mut bad = 0_u8;
+    let mut check = |out: &mut Out<'_>, ok: bool, what: String| {
+        bad |= u8::from(!ok);
+        out.line(format!("{}  {what}", if ok { "ok " } else { "BAD" }))
+    };
+    let info = client.get("/info").await?;
+    check(out, true, format!("daemon {} answers", text(&info, "/ServerVersion")))?;
+    let state = text(&info, "/Swarm/LocalNodeState");
+    check(out, state == "active", format!("node is {state}"))?;
+    if state != "active" {
+        return Ok(bad);
+    }
+    let topology = client.get("/skein/v1/topology").await?;
+    for node in items(&topology["nodes"]) {
+        let (name, liveness) = (text(node, "/name"), text(node, "/liveness"));
+        check(out, liveness == "alive", format!("gossip holds {name} for {liveness}"))?;
+        check(out, node["up"] == json!(true), format!("{name} holds its lease"))?;
+    }
+    let plane = client.get("/skein/v1/dataplane").await?;
+    check(
+        out,
+        true,
+        format!(
+            "{} passes over the kernel, {} operations, {} refused so far",
+            text(&plane, "/passes"),
+            text(&plane, "/operations"),
+            text(&plane, "/failures")
+        ),
+    )?;
+    let plan = client.get("/skein/v1/plan").await?;
+    let count = text(&plan, "/count");
+    check(
+        out,
+        count == "0",
+        format!("{count} operations would run: the kernel is as it should be"),
+    )?;
+    Ok(bad)
+}
+
+fn words(list: &Value) -> Vec<String> {
+    items(list).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn given(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// `skein exec`: finds the task's process on this node and enters its namespaces.
+pub async fn exec(client: &Client, args: ExecArgs) -> anyhow::Result<u8> {
+    let local = client.get("/skein/v1/dataplane").await?;
+    let matching: Vec<&Value> = items(&local["tasks"])
+        .iter()
+        .filter(|task| {
+            let (id, name) = (text(task, "/id"), text(task, "/name"));
+            id.starts_with(&args.task)
+                || name == args.task
+                || name.strip_suffix(&format!(".{id}")) == Some(&args.task)
+        })
+        .filter(|task| task["pid"].is_u64())
+        .collect();
+    let task = match matching.as_slice() {
+        [task] => task,
+        [] => anyhow::bail!("task {} does not run on this node: ask on its own node", args.task),
+        _several => anyhow::bail!("task {} is ambiguous: give more of its id", args.task),
+    };
+    let pid = task["pid"].as_i64().unwrap_or_default();
+    let enter = Enter {
+        pid: i32::try_from(pid)?,
+        argv: args.command,
+        env: words(&task["env"]),
+        user: given(text(task, "/user")),
+        groups: words(&task["groups"]),
+        dir: given(text(task, "/dir")),
+    };
+    let status = enter.command(&std::env::current_exe()?)?.status()?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}

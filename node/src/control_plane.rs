@@ -1,0 +1,181 @@
+//! The daemon as the HTTP API sees it.
+
+use std::sync::Arc;
+
+use api::ApiError;
+use api::{
+    Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNetwork, LocalNodeState,
+    LogRecord, LogRequest, NativeAnswer, NativeRequest, RemoteManager, Snapshot,
+    UpdateClusterRequest,
+};
+use async_trait::async_trait;
+use cluster::id::NodeId;
+use cluster::request::{Answer, Request, UpdateCluster};
+use cluster::state::State;
+use futures_util::stream::BoxStream;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::daemon::{Daemon, new_token};
+use crate::manager::Manager;
+use crate::member::Member;
+use crate::pki;
+use crate::worker::Phase;
+
+/// The daemon behind the API.
+pub struct Plane(pub Arc<Daemon>);
+
+impl Plane {
+    async fn manager(&self) -> Result<Manager, ApiError> {
+        let member = self.0.member().await?;
+        member.manager.clone().ok_or_else(ApiError::not_manager)
+    }
+
+    /// The membership without waiting: `None` also while it is being changed.
+    fn member_now(&self) -> Option<Arc<Member>> {
+        self.0.member.try_read().ok().and_then(|member| member.clone())
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Plane {
+    async fn state(&self, consistency: Consistency) -> Result<Snapshot, ApiError> {
+        let manager = self.manager().await?;
+        let state = match consistency {
+            Consistency::Linearizable => manager.linearizable().await?,
+            Consistency::Stale => manager.newest(),
+        };
+        let leader = manager.raft.status().leader.map(|peer| peer.raft_id);
+        let leader = state
+            .nodes
+            .values()
+            .find(|node| node.manager.as_ref().is_some_and(|info| Some(info.raft_id) == leader));
+        let leader = leader.map(|node| node.id);
+        let view = self.0.member().await?.gossip.view();
+        let view = view.borrow();
+        let managers = state.nodes.values().filter(|node| node.manager.is_some());
+        let unreachable =
+            managers.map(|node| node.id).filter(|id| *id != manager.node && !view.is_alive(*id));
+        let unreachable = unreachable.collect();
+        Ok(Snapshot { state, leader, unreachable })
+    }
+
+    async fn request(&self, request: Request) -> Result<Answer, ApiError> {
+        Ok(self.manager().await?.request(request).await?)
+    }
+
+    async fn update_cluster(&self, request: UpdateClusterRequest) -> Result<(), ApiError> {
+        let manager = self.manager().await?;
+        let state = manager.linearizable().await?;
+        let cluster = state.cluster.clone().ok_or_else(ApiError::no_swarm)?;
+        let digest = pki::ca_digest(&cluster.ca_certificate)
+            .map_err(|e| ApiError::internal(crate::daemon::chain(&e)))?;
+        let token = |rotate: bool| rotate.then(|| new_token(digest));
+        let update = UpdateCluster {
+            version: request.version,
+            spec: request.spec,
+            worker_token: token(request.rotate_worker_token),
+            manager_token: token(request.rotate_manager_token),
+        };
+        manager.request(Request::UpdateCluster(Box::new(update))).await?;
+        Ok(())
+    }
+
+    async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
+        self.0.init(request).await
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {
+        self.0.join(request).await
+    }
+
+    async fn leave(&self, force: bool) -> Result<(), ApiError> {
+        self.0.leave(force).await
+    }
+
+    fn local(&self) -> Local {
+        let host = &self.0.host;
+        let member = self.member_now();
+        let mut local = Local {
+            now: clock::timestamp(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: None,
+            hostname: host.hostname.clone(),
+            state: LocalNodeState::Inactive,
+            control_available: false,
+            node_addr: None,
+            remote_managers: Vec::new(),
+            error: String::new(),
+            kernel: host.kernel.clone(),
+            operating_system: host.operating_system.clone(),
+            architecture: host.architecture.clone(),
+            cpus: host.cpus,
+            memory_bytes: host.memory_bytes,
+            data_dir: self.0.config.data_dir.display().to_string(),
+            tasks_running: 0,
+            tasks_stopped: 0,
+            networks: Vec::new(),
+            warnings: host.warnings.clone(),
+        };
+        if let Some(member) = member {
+            describe_member(&mut local, &member);
+        }
+        local
+    }
+
+    fn changes(&self) -> watch::Receiver<Arc<State>> {
+        self.0.states.subscribe()
+    }
+
+    async fn logs(&self, request: LogRequest) -> Result<BoxStream<'static, LogRecord>, ApiError> {
+        let member = self.0.member().await?;
+        let state = self.state(Consistency::Linearizable).await?.state;
+        Ok(crate::log_stream::gather(&member, &state, &request))
+    }
+
+    async fn native(&self, request: NativeRequest) -> Result<NativeAnswer, ApiError> {
+        let member = self.0.member().await?;
+        crate::native::serve(&member, &request).await
+    }
+
+    fn metrics(&self) -> String {
+        let member = self.member_now();
+        crate::telemetry::metrics(member.as_deref())
+    }
+}
+
+fn describe_member(local: &mut Local, member: &Member) {
+    local.node = Some(member.identity.node);
+    local.state = LocalNodeState::Active;
+    local.control_available = member.manager.is_some();
+    local.node_addr = Some(member.identity.advertise);
+    let count = |ended: bool| {
+        let tasks = member.worker.tasks.borrow();
+        let counted = tasks.values().filter(|task| (task.phase == Phase::Ended) == ended).count();
+        u32::try_from(counted).unwrap_or(u32::MAX)
+    };
+    (local.tasks_running, local.tasks_stopped) = (count(false), count(true));
+    let assignment = member.worker.assignment.borrow().clone();
+    let Some(assignment) = assignment else {
+        local.state = LocalNodeState::Pending;
+        return;
+    };
+    let managers = assignment
+        .nodes
+        .iter()
+        .filter_map(|(id, node)| node.manager.map(|address| RemoteManager { node: *id, address }));
+    local.remote_managers = managers.collect();
+    local.networks = assignment
+        .networks
+        .iter()
+        .map(|(id, network)| LocalNetwork {
+            id: *id,
+            name: network.name.clone(),
+            vni: network.vni,
+            subnet: network.subnet,
+            gateway: network.gateway,
+            internal: network.internal,
+            ingress: network.ingress,
+        })
+        .collect();
+}

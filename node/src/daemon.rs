@@ -1,0 +1,285 @@
+//! The daemon: a node that is in no cluster, or a member of one, and the way between the two.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ApiError;
+use api::{InitRequest, JoinRequest};
+use cluster::id::{ClusterId, NodeId};
+use cluster::object::{GossipKey, ManagerInfo, NodeDescription};
+use cluster::request::{InitCluster, JoinNode, Request};
+use cluster::spec::{Availability, Role};
+use cluster::state::State;
+use raft_store::Peer;
+use time::OffsetDateTime;
+use tokio::sync::{Mutex, RwLock, watch};
+
+use crate::clock;
+use crate::config::Config;
+use crate::host::Host;
+use crate::identity::{DataDir, Identity};
+use crate::member::{Member, MemberError, Sockets, Surroundings};
+use crate::pki::{self, Ca, Credentials, PeerIdentity, Token};
+
+mod addresses;
+mod join;
+mod leave;
+
+/// How long a new member waits for its first assignment.
+pub(crate) const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// The daemon's parts.
+pub struct Daemon {
+    /// Settings.
+    pub config: Config,
+    /// What the host is and offers.
+    pub host: Host,
+    /// The data directory.
+    pub data: DataDir,
+    /// The membership, if there is one.
+    pub member: RwLock<Option<Arc<Member>>>,
+    /// The newest state that this node applied; empty outside a cluster.
+    pub states: watch::Sender<Arc<State>>,
+    exe: PathBuf,
+    /// One change of membership at a time.
+    changing: Mutex<()>,
+}
+
+impl Daemon {
+    /// A daemon in no cluster.
+    #[must_use]
+    pub fn new(config: Config, host: Host, data: DataDir, exe: PathBuf) -> Self {
+        Self {
+            config,
+            host,
+            data,
+            member: RwLock::new(None),
+            states: watch::channel(Arc::default()).0,
+            exe,
+            changing: Mutex::new(()),
+        }
+    }
+
+    /// Comes back as the member that the data directory says, if it says one.
+    pub async fn resume(&self) -> anyhow::Result<()> {
+        let Some((mut identity, credentials)) = self.data.load()? else { return Ok(()) };
+        identity.generation += 1;
+        self.data.save_identity(&identity)?;
+        let sockets = Sockets::bind(&identity).await?;
+        tracing::info!(node = %identity.node, cluster = %identity.cluster, "member of a cluster");
+        self.begin(identity, &credentials, sockets).await?;
+        Ok(())
+    }
+
+    /// Starts a membership whose identity is on disk.
+    async fn begin(
+        &self,
+        identity: Identity,
+        credentials: &Credentials,
+        sockets: Sockets,
+    ) -> Result<Arc<Member>, MemberError> {
+        let surroundings = self.surroundings(&identity);
+        let states = self.states.clone();
+        let member =
+            Member::start(&self.data, identity, credentials, sockets, surroundings, states).await?;
+        let member = Arc::new(member);
+        *self.member.write().await = Some(member.clone());
+        Ok(member)
+    }
+
+    fn surroundings(&self, identity: &Identity) -> Surroundings {
+        Surroundings {
+            exe: self.exe.clone(),
+            run_dir: self.config.run_dir.clone(),
+            facts: self.host.facts(identity.data_path),
+            resolvers: self.host.resolvers.clone(),
+            description: self.description(identity),
+        }
+    }
+
+    /// What this node says of itself.
+    fn description(&self, identity: &Identity) -> NodeDescription {
+        let gossip = SocketAddr::new(identity.advertise, identity.gossip_port);
+        self.host.description(gossip, identity.data_path)
+    }
+
+    /// The membership; Docker's refusal outside a cluster.
+    pub async fn member(&self) -> Result<Arc<Member>, ApiError> {
+        self.member.read().await.clone().ok_or_else(ApiError::no_swarm)
+    }
+
+    /// Founds a cluster with this node as its manager.
+    pub async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
+        let _changing = self.changing.lock().await;
+        if self.member.read().await.is_some() {
+            return Err(ApiError::already_member());
+        }
+        if request.force_new_cluster {
+            return Err(ApiError::not_implemented(
+                "--force-new-cluster is not in this version: restore a quorum of managers instead",
+            ));
+        }
+        let addresses = self.addresses(
+            request.listen_addr.as_deref(),
+            request.advertise_addr.as_deref(),
+            request.data_path_addr.as_deref(),
+        )?;
+        let cluster = ClusterId(rand::random());
+        let raft_id: u64 = rand::random();
+        let identity = Identity {
+            cluster,
+            node: NodeId(rand::random()),
+            raft_id: Some(raft_id),
+            advertise: addresses.advertise,
+            data_path: addresses.data_path,
+            listen: addresses.listen,
+            gossip_port: self.config.gossip_port,
+            managers: vec![addresses.cluster],
+            generation: 1,
+        };
+        let now = OffsetDateTime::from(clock::wall());
+        let internal = |e: pki::PkiError| ApiError::internal(chain(&e));
+        let ca = pki::new_ca(cluster, now).map_err(internal)?;
+        let credentials = own_credentials(&ca, &identity, now).map_err(internal)?;
+        let sockets = Sockets::bind(&identity).await.map_err(listen_error)?;
+        self.data.save(&identity, &credentials).map_err(|e| ApiError::internal(e.to_string()))?;
+        let founded = self.found(&identity, &credentials, sockets, &ca, &request).await;
+        if let Err(error) = founded {
+            // Nothing is half-founded: the node is as it was before.
+            self.abandon().await;
+            return Err(error);
+        }
+        Ok(identity.node)
+    }
+
+    async fn found(
+        &self,
+        identity: &Identity,
+        credentials: &Credentials,
+        sockets: Sockets,
+        ca: &Ca,
+        request: &InitRequest,
+    ) -> Result<(), ApiError> {
+        let member = self
+            .begin(identity.clone(), credentials, sockets)
+            .await
+            .map_err(|e| ApiError::internal(chain(&e)))?;
+        let (Some(manager), Some(raft_id)) = (&member.manager, identity.raft_id) else {
+            return Err(ApiError::internal("a founder is a manager"));
+        };
+        let address = identity.managers.first().copied().unwrap_or(identity.listen);
+        let peer = Peer { raft_id, address: address.to_string() };
+        let initialised = manager.raft.initialize(peer).await;
+        initialised.map_err(|e| ApiError::internal(e.to_string()))?;
+        let digest = pki::ca_digest(&ca.certificate).map_err(|e| ApiError::internal(chain(&e)))?;
+        let founding = InitCluster {
+            id: identity.cluster,
+            spec: request.spec.clone(),
+            ca_certificate: ca.certificate.clone(),
+            ca_key: ca.key.clone(),
+            worker_token: new_token(digest),
+            manager_token: new_token(digest),
+            gossip_keys: vec![GossipKey { id: 1, key: rand::random() }],
+            address_pools: request.default_addr_pool.clone(),
+            subnet_size: request.subnet_size.unwrap_or(0),
+            data_path_port: request.data_path_port.unwrap_or(self.config.data_path_port),
+            node: JoinNode {
+                id: identity.node,
+                role: Role::Manager,
+                availability: request.availability,
+                description: self.description(identity),
+                manager: Some(ManagerInfo { raft_id, address }),
+            },
+        };
+        manager.request(Request::InitCluster(Box::new(founding))).await?;
+        if !member.assigned(READY_LIMIT).await {
+            return Err(ApiError::unavailable("the founded cluster gave this node no assignment"));
+        }
+        Ok(())
+    }
+
+    /// Takes back a membership that did not come about.
+    async fn abandon(&self) {
+        if let Some(member) = self.member.write().await.take() {
+            member.leave().await;
+        }
+        if let Err(error) = self.data.forget() {
+            tracing::error!(%error, "forget a membership that did not come about");
+        }
+    }
+
+    /// Stops cleanly: peers are told that this is a restart, tasks go on unless they are to stop.
+    pub async fn shutdown(&self) {
+        if let Some(member) = self.member.write().await.take() {
+            if self.config.stop_tasks_on_exit {
+                member.worker.stop_tasks().await;
+            }
+            member.stop().await;
+        }
+    }
+}
+
+/// A new join token for a CA.
+#[must_use]
+pub fn new_token(ca_digest: [u8; 32]) -> String {
+    Token { ca_digest, secret: pki::new_secret(rand::random()) }.to_string()
+}
+
+fn own_credentials(
+    ca: &Ca,
+    identity: &Identity,
+    now: OffsetDateTime,
+) -> Result<Credentials, pki::PkiError> {
+    let (key, request) = pki::new_request()?;
+    let (cluster, node) = (identity.cluster, identity.node);
+    let owner = PeerIdentity { cluster, node, role: Role::Manager };
+    let certificate = pki::sign(ca, &request, owner, now)?;
+    Ok(Credentials { ca: ca.certificate.clone(), certificate, key })
+}
+
+fn listen_error(error: MemberError) -> ApiError {
+    ApiError::bad_request(error.to_string())
+}
+
+/// An error with its causes, one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Addresses of a member, decided.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    advertise: IpAddr,
+    data_path: IpAddr,
+    /// Where the cluster listener is bound.
+    listen: SocketAddr,
+    /// Where peers reach it.
+    cluster: SocketAddr,
+}
+
+/// What a join needs besides its addresses.
+pub(crate) struct Admission {
+    token: Token,
+    managers: Vec<SocketAddr>,
+    availability: Availability,
+}
+
+impl TryFrom<&JoinRequest> for Admission {
+    type Error = ApiError;
+    fn try_from(request: &JoinRequest) -> Result<Self, ApiError> {
+        let token: Token = request
+            .join_token
+            .parse()
+            .map_err(|e: pki::TokenError| ApiError::bad_request(e.to_string()))?;
+        let managers = addresses::managers(&request.remote_addrs)?;
+        Ok(Self { token, managers, availability: request.availability })
+    }
+}

@@ -1,0 +1,145 @@
+//! The dispatcher's core, on the leader: who holds a lease, which assignment each node has in its
+//! kernel, and so which stopping tasks may stop.
+//!
+//! Leases are in memory and on a monotonic clock: a new leader grants every node a full one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cluster::id::{NodeId, TaskId};
+use cluster::object::{NodeState, TaskState};
+use cluster::state::State;
+use cluster::time::Revision;
+
+use crate::wire::Digest;
+
+/// A node that is not heard of for this long loses its tasks. Workers report every
+/// [`REPORT_INTERVAL`], so several reports must be lost first.
+pub const LEASE: Duration = Duration::from_millis(2500);
+/// How often a worker reports at least.
+pub const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What the leader knows of the nodes' sessions.
+#[derive(Debug, Default)]
+pub struct Dispatcher {
+    sessions: BTreeMap<NodeId, Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    lease_until: Duration,
+    /// Newest digest that was computed for it, and the newest state that gives that digest.
+    current: Option<(Digest, Revision)>,
+    /// Digests that were sent, with the newest state that each stands for.
+    acked: Option<Revision>,
+    applied: Option<Digest>,
+    heard: bool,
+}
+
+impl Dispatcher {
+    /// Takes over: every node of the state gets a full lease.
+    #[must_use]
+    pub fn take_over(state: &State, now: Duration) -> Self {
+        let sessions = state.nodes.keys().map(|id| (*id, Session::new(now))).collect();
+        Self { sessions }
+    }
+
+    /// A node was heard of; `applied` is the assignment that its kernel holds.
+    pub fn hear(&mut self, node: NodeId, applied: Option<Digest>, now: Duration) {
+        let session = self.sessions.entry(node).or_insert_with(|| Session::new(now));
+        session.lease_until = now + LEASE;
+        session.heard = true;
+        session.applied = applied;
+        session.acknowledge();
+    }
+
+    /// The assignment of a node at a revision has this digest.
+    pub fn assigned(&mut self, node: NodeId, digest: Digest, revision: Revision, now: Duration) {
+        let session = self.sessions.entry(node).or_insert_with(|| Session::new(now));
+        if session.current.is_none_or(|(_, known)| known <= revision) {
+            session.current = Some((digest, revision));
+        }
+        session.acknowledge();
+    }
+
+    /// Nodes that Raft does not know as down and whose lease ran out.
+    #[must_use]
+    pub fn expired(&self, state: &State, now: Duration) -> Vec<NodeId> {
+        let lost = |id: &NodeId| self.sessions.get(id).is_some_and(|s| s.lease_until <= now);
+        let up = state
+            .nodes
+            .values()
+            .filter(|node| matches!(node.status.state, NodeState::Ready | NodeState::Unknown));
+        up.map(|node| node.id).filter(lost).collect()
+    }
+
+    /// When the next lease runs out.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Duration> {
+        self.sessions.values().map(|session| session.lease_until).min()
+    }
+
+    /// Forgets nodes that are no longer in the state, and gives new ones a lease.
+    pub fn follow(&mut self, state: &State, now: Duration) {
+        self.sessions.retain(|id, _| state.nodes.contains_key(id));
+        for id in state.nodes.keys() {
+            self.sessions.entry(*id).or_insert_with(|| Session::new(now));
+        }
+    }
+
+    /// This node's tasks that are to stop and that every live node on their networks has taken
+    /// out of its balancers.
+    #[must_use]
+    pub fn released(&self, state: &State, node: NodeId) -> BTreeSet<TaskId> {
+        let stopping = state.tasks.values().filter(|task| {
+            task.node == Some(node)
+                && task.desired > TaskState::Running
+                && !task.status.state.is_terminal()
+        });
+        stopping.filter(|task| self.is_out(state, task)).map(|task| task.id).collect()
+    }
+
+    fn is_out(&self, state: &State, task: &cluster::object::Task) -> bool {
+        let networks: BTreeSet<_> = task.attachments.iter().map(|a| a.network).collect();
+        let concerned = state.nodes.values().filter(|node| {
+            node.status.state == NodeState::Ready
+                && (node.ingress.as_ref().is_some_and(|a| networks.contains(&a.network))
+                    || state.tasks.values().any(|other| {
+                        other.node == Some(node.id)
+                            && !other.status.state.is_terminal()
+                            && other.attachments.iter().any(|a| networks.contains(&a.network))
+                    }))
+        });
+        let mut nodes = concerned.map(|node| node.id);
+        nodes.all(|id| self.applied(id).is_some_and(|revision| revision >= task.meta.version))
+    }
+
+    /// The newest revision that a node's kernel is known to hold.
+    #[must_use]
+    pub fn applied(&self, node: NodeId) -> Option<Revision> {
+        self.sessions.get(&node).and_then(|session| session.acked)
+    }
+
+    /// Whether the node was heard of since this leader took over.
+    #[must_use]
+    pub fn heard(&self, node: NodeId) -> bool {
+        self.sessions.get(&node).is_some_and(|session| session.heard)
+    }
+}
+
+impl Session {
+    fn new(now: Duration) -> Self {
+        let lease_until = now + LEASE;
+        Self { lease_until, current: None, acked: None, applied: None, heard: false }
+    }
+
+    /// A node whose kernel holds the current digest is at the newest state that gives it, even if
+    /// it never saw that state: nothing in it concerned the node.
+    fn acknowledge(&mut self) {
+        if let Some((digest, revision)) = self.current
+            && self.applied == Some(digest)
+        {
+            self.acked = self.acked.max(Some(revision));
+        }
+    }
+}

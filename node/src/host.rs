@@ -1,0 +1,156 @@
+//! What this machine is and offers, found out once when the daemon starts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use cluster::net::Subnet;
+use cluster::object::NodeDescription;
+use netprog::local::Balancer;
+use netprog_linux::facts::{self, Capabilities, HostFacts, RESOLV_CONF};
+
+use crate::config::{BalancerChoice, Config, ExecutorChoice};
+use crate::worker::programmer::Facts;
+
+/// The egress bridge of every node.
+const GWBRIDGE: &str = "skein_gwbridge";
+/// Underlay MTU where the link of the address is not found.
+const MTU_DEFAULT: u32 = 1500;
+const DNS_PORT: u16 = 53;
+
+/// What this machine is and offers.
+pub struct Host {
+    /// Host name.
+    pub hostname: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Name of the distribution.
+    pub operating_system: String,
+    /// `x86_64`.
+    pub architecture: String,
+    /// CPUs that the daemon may use.
+    pub cpus: u32,
+    /// Bytes.
+    pub memory_bytes: u64,
+    /// The host's resolvers.
+    pub resolvers: Vec<SocketAddr>,
+    /// What the kernel lacks, one line each.
+    pub warnings: Vec<String>,
+    /// What programs VIPs.
+    pub balancer: Balancer,
+    gwbridge: Subnet,
+    facts: HostFacts,
+}
+
+impl Host {
+    /// Finds out, and refuses a machine that cannot do the work: each line says what is missing.
+    pub fn probe(config: &Config) -> anyhow::Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            anyhow::bail!("the daemon makes namespaces and devices: run it as root");
+        }
+        if config.executor == ExecutorChoice::Docker {
+            anyhow::bail!(
+                "--executor docker is not in this version: give process, which needs no engine"
+            );
+        }
+        let capabilities = facts::probe()?;
+        if !capabilities.missing.is_empty() {
+            let lines: Vec<String> = capabilities.missing.iter().map(ToString::to_string).collect();
+            anyhow::bail!("this machine lacks what the data plane needs:\n{}", lines.join("\n"));
+        }
+        let facts = HostFacts::read()?;
+        let gwbridge = facts.gwbridge_subnet(GWBRIDGE).ok_or_else(|| {
+            anyhow::anyhow!(
+                "no free prefix for {GWBRIDGE}: routes of this machine cover all of \
+                 172.18.0.0/16 to 172.31.0.0/16"
+            )
+        })?;
+        let balancer = choose_balancer(config.load_balancer, &capabilities)?;
+        let nft = capabilities.nft_version.as_deref().unwrap_or("unknown");
+        tracing::info!(nft, ip_vs = capabilities.ip_vs, balancer = balancer.name(), "kernel");
+        tracing::info!(%gwbridge, "egress prefix");
+        let system = nix::sys::utsname::uname()?;
+        let text = |word: &std::ffi::OsStr| word.to_string_lossy().into_owned();
+        let resolv_conf = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+        let resolvers = facts::resolvers(&resolv_conf);
+        Ok(Self {
+            hostname: text(system.nodename()),
+            kernel: text(system.release()),
+            operating_system: distribution(),
+            architecture: text(system.machine()),
+            cpus: std::thread::available_parallelism()
+                .map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            memory_bytes: memory_bytes(),
+            resolvers: resolvers.into_iter().map(|ip| SocketAddr::new(ip, DNS_PORT)).collect(),
+            warnings: Vec::new(),
+            balancer,
+            gwbridge,
+            facts,
+        })
+    }
+
+    /// Facts that passes over the kernel are made from.
+    #[must_use]
+    pub fn facts(&self, vtep: IpAddr) -> Facts {
+        let underlay_mtu = self.facts.mtu_of(vtep).unwrap_or(MTU_DEFAULT);
+        Facts { vtep, underlay_mtu, gwbridge: self.gwbridge, balancer: self.balancer }
+    }
+
+    /// What the node says of itself.
+    #[must_use]
+    pub fn description(&self, gossip: SocketAddr, vtep: IpAddr) -> NodeDescription {
+        NodeDescription {
+            hostname: self.hostname.clone(),
+            os: "linux".to_owned(),
+            architecture: self.architecture.clone(),
+            nano_cpus: u64::from(self.cpus) * 1_000_000_000,
+            memory_bytes: self.memory_bytes,
+            engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+            gossip,
+            vtep,
+            routes: self.facts.routes.clone(),
+            balancer: self.balancer.name().to_owned(),
+            executors: vec!["process".to_owned()],
+            certificate_subject: String::new(),
+        }
+    }
+
+    /// The address of the default route; the error says what to give.
+    pub fn default_address(&self) -> Result<IpAddr, String> {
+        self.facts.advertise_address(None).map_err(|e| e.to_string())
+    }
+
+    /// An address of this machine, by itself or by its interface's name.
+    pub fn address_of(&self, text: &str) -> Result<IpAddr, String> {
+        self.facts.advertise_address(Some(text)).map_err(|e| e.to_string())
+    }
+}
+
+fn choose_balancer(
+    choice: BalancerChoice,
+    capabilities: &Capabilities,
+) -> anyhow::Result<Balancer> {
+    match choice {
+        BalancerChoice::Auto | BalancerChoice::Nft => Ok(Balancer::Nft),
+        BalancerChoice::Ipvs if !capabilities.ip_vs => anyhow::bail!(
+            "--load-balancer ipvs: this kernel has no ip_vs (load the module ip_vs, \
+             CONFIG_IP_VS); give nft or auto"
+        ),
+        BalancerChoice::Ipvs => anyhow::bail!(
+            "--load-balancer ipvs: the IPVS back-end is not in this version; give nft or auto"
+        ),
+    }
+}
+
+fn distribution() -> String {
+    let text = std::fs::read_to_string(Path::new("/etc/os-release")).unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+/// `MemTotal` of /proc/meminfo, 0 if it cannot be read.
+fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

@@ -1,0 +1,162 @@
+//! Who this node is: kept in its data directory, so that a restart comes back as the same node.
+
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use cluster::id::{ClusterId, NodeId};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{self, DiskError};
+use crate::pki::Credentials;
+
+/// A member's identity and addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Its Raft id, if it is a manager.
+    pub raft_id: Option<u64>,
+    /// Address that peers reach it at.
+    pub advertise: IpAddr,
+    /// VTEP.
+    pub data_path: IpAddr,
+    /// Cluster listener of a manager.
+    pub listen: SocketAddr,
+    /// Port of gossip.
+    pub gossip_port: u16,
+    /// Managers known when it joined; later ones come with assignments.
+    pub managers: Vec<SocketAddr>,
+    /// Grows with each start: versions of gossip rows begin with it.
+    pub generation: u64,
+}
+
+/// A data directory, locked by this process.
+pub struct DataDir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// A data directory that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// A file in it cannot be read or written.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Another process has it.
+    #[error(
+        "data directory {0} is in use by another daemon: stop that one, or give another --data-dir"
+    )]
+    InUse(PathBuf),
+    /// What is in it does not belong together.
+    #[error("data directory {path}: {reason}; give another --data-dir, or remove it to start anew")]
+    Mixed {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl DataDir {
+    /// Makes the directory if needed and locks it.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        disk::private_dir(path)?;
+        let file = path.join("lock");
+        let lock = File::create(&file).map_err(|e| DiskError {
+            activity: "write",
+            path: file.clone(),
+            reason: e.to_string(),
+        })?;
+        let locked = Flock::lock(lock, FlockArg::LockExclusiveNonblock);
+        let lock = locked.map_err(|_held| DataDirError::InUse(path.to_owned()))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The worker's part of it.
+    #[must_use]
+    pub fn worker(&self) -> PathBuf {
+        self.path.join("worker")
+    }
+
+    /// Who the node is, if it is a member of a cluster.
+    pub fn load(&self) -> Result<Option<(Identity, Credentials)>, DataDirError> {
+        let identity: Option<Identity> = disk::read_json(&self.identity_file())?;
+        let credentials: Option<Credentials> = disk::read_json(&self.credentials_file())?;
+        match (identity, credentials) {
+            (Some(identity), Some(credentials)) => {
+                let owner = crate::pki::certificate_der(&credentials.certificate)
+                    .and_then(|der| crate::pki::identity_of(&der))
+                    .map_err(|e| self.mixed(e.to_string()))?;
+                if owner.cluster == identity.cluster && owner.node == identity.node {
+                    return Ok(Some((identity, credentials)));
+                }
+                Err(self.mixed(format!(
+                    "its certificate is for node {} of cluster {}, its identity for node {} of \
+                     cluster {}",
+                    owner.node, owner.cluster, identity.node, identity.cluster
+                )))
+            }
+            (None, _) => Ok(None),
+            (Some(_), None) => Err(self.mixed("it has an identity but no certificate".to_owned())),
+        }
+    }
+
+    fn mixed(&self, reason: String) -> DataDirError {
+        DataDirError::Mixed { path: self.path.clone(), reason }
+    }
+
+    /// Records who the node is. The identity comes last: without it the rest counts as nothing.
+    pub fn save(&self, identity: &Identity, credentials: &Credentials) -> Result<(), DiskError> {
+        disk::private_dir(&self.path.join("certs"))?;
+        disk::write_json(&self.credentials_file(), credentials)?;
+        disk::write_json(&self.identity_file(), identity)
+    }
+
+    /// Records a change of identity alone.
+    pub fn save_identity(&self, identity: &Identity) -> Result<(), DiskError> {
+        disk::write_json(&self.identity_file(), identity)
+    }
+
+    /// Forgets the cluster: identity first, so that a crash half-way leaves no half member.
+    pub fn forget(&self) -> Result<(), DiskError> {
+        disk::remove(&self.identity_file())?;
+        for part in ["certs", "raft", "snapshots", "worker"] {
+            disk::remove(&self.path.join(part))?;
+        }
+        Ok(())
+    }
+
+    fn identity_file(&self) -> PathBuf {
+        self.path.join("node.json")
+    }
+
+    fn credentials_file(&self) -> PathBuf {
+        self.path.join("certs").join("node.json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        let error = DataDir::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("in use by another daemon"), "{error}");
+        assert!(first.load().unwrap().is_none());
+        drop(first);
+        DataDir::open(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,150 @@
+//! What a manager answers on its cluster listener.
+
+use std::net::IpAddr;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use cluster::codec::{decode_request, encode_reply};
+use cluster::rejection::Rejection;
+use cluster::request::Request;
+use cluster::spec::Role;
+use raft_store::Class;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::session::{self, Refusal};
+use super::{Manager, join};
+use crate::transport::{BODY_BYTES_MAX, MemberOnly};
+use crate::wire::{self, JoinCall, NOT_LEADER, NotLeader, ReportCall, WatchCall};
+
+/// Answer with an error: a status and one line.
+type Refused = (StatusCode, String);
+
+/// All routes of a manager's cluster listener.
+pub fn router(manager: Manager) -> Router {
+    Router::new()
+        .route("/raft/{class}", post(raft))
+        .route("/join", post(join_route))
+        .route("/manager/request", post(request))
+        .route("/session/watch", post(watch))
+        .route("/session/report", post(report))
+        .route("/session/leave", post(leave))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(manager)
+}
+
+fn only_managers(member: MemberOnly) -> Result<(), Refused> {
+    match member.0.role {
+        Role::Manager => Ok(()),
+        Role::Worker => Err((StatusCode::FORBIDDEN, "this route is for managers".to_owned())),
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
+    wire::decode(body).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))
+}
+
+fn write<T: Serialize>(answer: &T) -> Response {
+    match wire::encode(answer) {
+        Ok(bytes) => bytes.into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn not_leader(manager: &Manager) -> Response {
+    let own = manager.raft.status().is_leader;
+    let leader = if own { None } else { manager.leader_address() };
+    let status = StatusCode::from_u16(NOT_LEADER).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    (status, write(&NotLeader { leader })).into_response()
+}
+
+fn rejected(rejection: &Rejection) -> Refused {
+    let status = StatusCode::from_u16(rejection.code.http_status());
+    (status.unwrap_or(StatusCode::BAD_REQUEST), rejection.message.clone())
+}
+
+async fn raft(
+    State(manager): State<Manager>,
+    member: MemberOnly,
+    Path(class): Path<String>,
+    body: Bytes,
+) -> Result<Bytes, Refused> {
+    only_managers(member)?;
+    let class = Class::from_name(&class)
+        .ok_or_else(|| (StatusCode::NOT_FOUND, "no such Raft call".to_owned()))?;
+    let answered = manager.raft.serve(class, body).await;
+    answered.map_err(|e| (StatusCode::SERVICE_UNAVAILABLE, e.to_string()))
+}
+
+async fn request(
+    State(manager): State<Manager>,
+    member: MemberOnly,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    only_managers(member)?;
+    let request = decode_request(&body).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
+    if !manager.raft.status().is_leader {
+        return Ok(not_leader(&manager));
+    }
+    let reply = encode_reply(&manager.decide(request).await)
+        .map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    Ok(reply.into_response())
+}
+
+async fn join_route(State(manager): State<Manager>, body: Bytes) -> Result<Response, Refused> {
+    let call: JoinCall = read(&body)?;
+    if !manager.raft.status().leader_ready {
+        return Ok(not_leader(&manager));
+    }
+    let answer = join::admit(&manager, call).await.map_err(|r| rejected(&r))?;
+    Ok(write(&answer))
+}
+
+async fn watch(
+    State(manager): State<Manager>,
+    member: MemberOnly,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    let call: WatchCall = read(&body)?;
+    match session::watch(&manager, member.0.node, call).await {
+        Ok(answer) => Ok(write(&answer)),
+        Err(refusal) => refuse(&manager, refusal),
+    }
+}
+
+async fn report(
+    State(manager): State<Manager>,
+    member: MemberOnly,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    let call: ReportCall = read(&body)?;
+    let from = call.description.as_ref().map(|d| d.gossip.ip());
+    let from = from.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    match session::report(&manager, member.0.node, from, call).await {
+        Ok(answer) => Ok(write(&answer)),
+        Err(refusal) => refuse(&manager, refusal),
+    }
+}
+
+async fn leave(State(manager): State<Manager>, member: MemberOnly) -> Result<Response, Refused> {
+    if !manager.raft.status().leader_ready {
+        return Ok(not_leader(&manager));
+    }
+    let request = Request::LeaveNode { id: member.0.node };
+    manager.decide(request).await.map_err(|r| rejected(&r))?;
+    Ok(write(&()))
+}
+
+fn refuse(manager: &Manager, refusal: Refusal) -> Result<Response, Refused> {
+    match refusal {
+        Refusal::NotLeader => Ok(not_leader(manager)),
+        Refusal::Unknown(node) => {
+            Err((StatusCode::GONE, format!("node {node} is not in this cluster (any more)")))
+        }
+        Refusal::Rejected(rejection) => Err(rejected(&rejection)),
+    }
+}

@@ -1,0 +1,141 @@
+//! Sessions: a worker waits for its assignment (`watch`) and tells what it did (`report`).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cluster::assignment::Assignment;
+use cluster::assignment_for;
+use cluster::id::{NodeId, TaskId};
+use cluster::object::NodeState;
+use cluster::rejection::Rejection;
+use cluster::request::Request;
+use cluster::state::State;
+use cluster::time::Revision;
+
+use super::Manager;
+use crate::clock;
+use crate::dispatcher::LEASE;
+use crate::pki::digest_of;
+use crate::wire::{Digest, ReportAnswer, ReportCall, WatchAnswer, WatchCall};
+
+/// A watch is answered after this long even if nothing changed, so that a dead connection shows.
+const WATCH_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a session call is not answered.
+pub(super) enum Refusal {
+    /// Another manager leads, or none.
+    NotLeader,
+    /// The node is not in the cluster (any more).
+    Unknown(NodeId),
+    /// The state refused what the call implies.
+    Rejected(Rejection),
+}
+
+/// The assignment of a node with the digest that names its content.
+fn assign(state: &State, node: NodeId) -> Option<(Digest, Assignment)> {
+    let mut assignment = assignment_for(state, node)?;
+    let revision = std::mem::take(&mut assignment.revision);
+    // Encoding plain maps and numbers cannot fail; an empty text would only cost a resend.
+    let text = serde_json::to_vec(&assignment).unwrap_or_default();
+    assignment.revision = revision;
+    Some((Digest(digest_of(&text)), assignment))
+}
+
+/// Answers once the assignment or the releases differ from what the node has.
+pub(super) async fn watch(
+    manager: &Manager,
+    node: NodeId,
+    call: WatchCall,
+) -> Result<WatchAnswer, Refusal> {
+    let mut state = manager.state.clone();
+    let mut acks = manager.acks.subscribe();
+    let mut status = manager.raft.watch();
+    let deadline = tokio::time::sleep(WATCH_LIMIT);
+    tokio::pin!(deadline);
+    let mut known: Option<(Revision, Digest)> = None;
+    loop {
+        if !status.borrow_and_update().leader_ready {
+            return Err(Refusal::NotLeader);
+        }
+        let newest = state.borrow_and_update().clone();
+        acks.borrow_and_update();
+        let mut fresh = None;
+        let digest = match known {
+            Some((revision, digest)) if revision == newest.revision => digest,
+            _changed => {
+                let assigned = assign(&newest, node);
+                let (digest, assignment) = assigned.ok_or(Refusal::Unknown(node))?;
+                fresh = (call.have != Some(digest)).then_some((digest, assignment));
+                digest
+            }
+        };
+        known = Some((newest.revision, digest));
+        let now = clock::monotonic();
+        let (released, moved) = manager.with_dispatcher(|dispatcher| {
+            let before = dispatcher.applied(node);
+            dispatcher.assigned(node, digest, newest.revision, now);
+            (dispatcher.released(&newest, node), dispatcher.applied(node) != before)
+        });
+        if moved {
+            manager.ring_acks();
+        }
+        if fresh.is_some() || has_news(&released, &call.released) {
+            return Ok(WatchAnswer { assignment: fresh, released });
+        }
+        tokio::select! {
+            changed = state.changed() => { let _ = changed; }
+            changed = acks.changed() => { let _ = changed; }
+            changed = status.changed() => { let _ = changed; }
+            () = &mut deadline => return Ok(WatchAnswer { assignment: None, released }),
+        }
+    }
+}
+
+fn has_news(released: &BTreeSet<TaskId>, known: &BTreeSet<TaskId>) -> bool {
+    !released.is_subset(known)
+}
+
+/// Renews the lease and records what the node tells.
+pub(super) async fn report(
+    manager: &Manager,
+    node: NodeId,
+    from: IpAddr,
+    call: ReportCall,
+) -> Result<ReportAnswer, Refusal> {
+    if !manager.raft.status().leader_ready {
+        return Err(Refusal::NotLeader);
+    }
+    let state = manager.newest();
+    let Some(known) = state.nodes.get(&node) else { return Err(Refusal::Unknown(node)) };
+    let moved = manager.with_dispatcher(|dispatcher| {
+        let before = dispatcher.applied(node);
+        dispatcher.hear(node, call.applied, clock::monotonic());
+        dispatcher.applied(node) != before
+    });
+    if moved {
+        manager.ring_acks();
+    }
+    let mut requests = Vec::new();
+    if let Some(description) = call.description
+        && description != known.description
+    {
+        requests.push(Request::DescribeNode { id: node, description: Box::new(description) });
+    }
+    if known.status.state != NodeState::Ready {
+        requests.push(Request::SetNodeState {
+            id: node,
+            state: NodeState::Ready,
+            message: String::new(),
+            address: from.to_string(),
+        });
+    }
+    if !call.statuses.is_empty() {
+        requests.push(Request::ReportTasks { node, statuses: call.statuses.into_iter().collect() });
+    }
+    for request in requests {
+        manager.decide(request).await.map_err(Refusal::Rejected)?;
+    }
+    let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+    Ok(ReportAnswer { lease_ms, revision: manager.newest().revision })
+}

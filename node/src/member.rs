@@ -1,0 +1,231 @@
+//! A member of a cluster: everything that runs while this node is one.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::state::State;
+use raft_store::{RaftConfig, RaftNode};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::gossip_io::Gossip;
+use crate::identity::{DataDir, Identity};
+use crate::machine::StateMachine;
+use crate::manager::raft_transport::RaftTransport;
+use crate::manager::{Manager, routes};
+use crate::node_routes::{self, NodeServices};
+use crate::pki::{Credentials, Tls};
+use crate::transport::{Net, serve};
+use crate::worker::shell::{Shell, WorkerHandle};
+
+pub use crate::worker::shell::Surroundings;
+
+/// A member of a cluster. Dropping it does not stop it: [`Member::stop`] does.
+pub struct Member {
+    /// Who this node is.
+    pub identity: Identity,
+    /// Set on managers.
+    pub manager: Option<Manager>,
+    /// The worker.
+    pub worker: WorkerHandle,
+    /// Gossip.
+    pub gossip: Gossip,
+    /// Connections to peers.
+    pub net: Net,
+    raft: Option<RaftNode>,
+    stop: CancellationToken,
+}
+
+/// Why a member cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// An address that is taken, or not this node's.
+    #[error("listen on {address} for {purpose}: {reason}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What for.
+        purpose: &'static str,
+        /// The system's words and the remedy.
+        reason: String,
+    },
+    /// Certificates.
+    #[error("use the node's certificate")]
+    Pki(#[from] crate::pki::PkiError),
+    /// The Raft store.
+    #[error("open the Raft store: {0}")]
+    Raft(String),
+    /// The worker.
+    #[error("start the worker: {0}")]
+    Worker(String),
+}
+
+/// Sockets are bound before anything else starts, so that a port that is taken changes nothing.
+pub struct Sockets {
+    cluster: Option<TcpListener>,
+    streams: TcpListener,
+    datagrams: UdpSocket,
+}
+
+fn listen_error(
+    address: SocketAddr,
+    purpose: &'static str,
+    flag: &'static str,
+) -> impl Fn(std::io::Error) -> MemberError {
+    move |error| {
+        let reason = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("the port is taken: stop what uses it, or give another {flag}")
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                format!("it is no address of this node: give another {flag}")
+            }
+            _other => error.to_string(),
+        };
+        MemberError::Listen { address, purpose, reason }
+    }
+}
+
+impl Sockets {
+    /// Binds what a member needs.
+    pub async fn bind(identity: &Identity) -> Result<Self, MemberError> {
+        let cluster = match identity.raft_id {
+            Some(_) => {
+                let error = listen_error(identity.listen, "the cluster", "--listen-addr");
+                Some(TcpListener::bind(identity.listen).await.map_err(error)?)
+            }
+            None => None,
+        };
+        let address = SocketAddr::new(identity.advertise, identity.gossip_port);
+        let error = listen_error(address, "gossip", "--gossip-port");
+        let streams = TcpListener::bind(address).await.map_err(&error)?;
+        let datagrams = UdpSocket::bind(address).await.map_err(&error)?;
+        Ok(Self { cluster, streams, datagrams })
+    }
+}
+
+impl Sockets {
+    /// For a node that turned out to be a worker.
+    #[must_use]
+    pub fn without_cluster(self) -> Self {
+        Self { cluster: None, ..self }
+    }
+}
+
+impl Member {
+    /// Starts everything. `publish` gets every state that this node applies.
+    pub async fn start(
+        data: &DataDir,
+        identity: Identity,
+        credentials: &Credentials,
+        sockets: Sockets,
+        surroundings: Surroundings,
+        publish: watch::Sender<Arc<State>>,
+    ) -> Result<Self, MemberError> {
+        let tls = Tls::new(credentials)?;
+        let net = Net::new(tls.client.clone());
+        let stop = CancellationToken::new();
+        let mut raft = None;
+        let mut manager = None;
+        if let (Some(raft_id), Some(listener)) = (identity.raft_id, sockets.cluster) {
+            let (node, started) =
+                Self::start_manager(data, &identity, raft_id, &net, &stop).await?;
+            tokio::spawn(forward_states(started.state.clone(), publish, stop.clone()));
+            let router = routes::router(started.clone());
+            tokio::spawn(serve(listener, tls.server.clone(), router, stop.clone()));
+            (raft, manager) = (Some(node), Some(started));
+        }
+        let gossip = Gossip::start(gossip_config(&identity), sockets.datagrams, net.clone());
+        let worker = Shell::start(data, &identity, surroundings, gossip.clone(), &net, &stop)
+            .await
+            .map_err(|e| MemberError::Worker(format!("{e:#}")))?;
+        let services = NodeServices { gossip: gossip.clone(), worker: worker.clone() };
+        let router = node_routes::router(services);
+        tokio::spawn(serve(sockets.streams, tls.server, router, stop.clone()));
+        Ok(Self { identity, manager, worker, gossip, net, raft, stop })
+    }
+
+    async fn start_manager(
+        data: &DataDir,
+        identity: &Identity,
+        raft_id: u64,
+        net: &Net,
+        stop: &CancellationToken,
+    ) -> Result<(RaftNode, Manager), MemberError> {
+        let (machine, state) = StateMachine::new();
+        let transport = Arc::new(RaftTransport(net.clone()));
+        let config = RaftConfig::lan();
+        let raft = RaftNode::open(data.path(), raft_id, machine, transport, config)
+            .await
+            .map_err(|e| MemberError::Raft(crate::daemon::chain(&e)))?;
+        let manager = Manager::start(identity.node, raft.clone(), state, net.clone(), stop.clone());
+        Ok((raft, manager))
+    }
+
+    /// Waits for the first assignment; `false` if it does not come in time.
+    pub async fn assigned(&self, limit: Duration) -> bool {
+        let mut assignment = self.worker.assignment.clone();
+        let first = assignment.wait_for(Option::is_some);
+        matches!(tokio::time::timeout(limit, first).await, Ok(Ok(_)))
+    }
+
+    /// Announces a clean restart, so that peers hide nothing, then stops. Tasks go on.
+    pub async fn stop(&self) {
+        self.gossip.input(gossip::Input::Restarting).await;
+        self.end().await;
+    }
+
+    /// Announces that this node leaves, then stops.
+    pub async fn leave(&self) {
+        self.gossip.input(gossip::Input::Leave).await;
+        self.end().await;
+    }
+
+    async fn end(&self) {
+        // The answer to this comes after the datagrams of the announcement are sent.
+        let _ = self.gossip.describe().await;
+        self.stop.cancel();
+        self.worker.stopped().await;
+        if let Some(raft) = &self.raft
+            && let Err(error) = raft.shutdown().await
+        {
+            tracing::warn!(%error, "stop Raft");
+        }
+    }
+}
+
+fn gossip_config(identity: &Identity) -> gossip::Config {
+    let address = SocketAddr::new(identity.advertise, identity.gossip_port);
+    let seed = rand::random();
+    gossip::Config::lan(identity.node, identity.cluster, address, identity.generation, seed)
+}
+
+async fn forward_states(
+    mut from: watch::Receiver<Arc<State>>,
+    to: watch::Sender<Arc<State>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let newest = from.borrow_and_update().clone();
+        to.send_replace(newest);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = from.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Peers' gossip addresses out of an assignment, this node's own left out.
+#[must_use]
+pub fn gossip_peers(
+    assignment: &cluster::assignment::Assignment,
+) -> BTreeMap<cluster::id::NodeId, SocketAddr> {
+    let others = assignment.nodes.iter().filter(|(id, _)| **id != assignment.node);
+    others.map(|(id, node)| (*id, node.gossip)).collect()
+}
+
+/// The address that stands for none in messages that need one.
+pub const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

@@ -1,0 +1,283 @@
+//! Skein's own resources: why does A reach B, what would run now, who is where. Each is answered
+//! by the node that it is about; any node passes the question on.
+
+use std::collections::BTreeMap;
+
+use api::{ApiError, NativeAnswer, NativeRequest, NativeTopic};
+use cluster::assignment::Assignment;
+use cluster::id::{NodeId, TaskId};
+use netprog::plan::{Knowledge, plan};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use crate::member::Member;
+use crate::node_routes::NodeServices;
+use crate::transport::Lane;
+use crate::wire;
+use crate::worker::shell::WorkerHandle;
+
+/// How long another node may take to answer.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Operations that `plan` lists.
+const OPS_MAX: usize = 1000;
+
+/// `POST /node/native`: a question about the node that is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NativeCall {
+    /// Which resource.
+    pub topic: Topic,
+    /// Query parameters.
+    pub query: BTreeMap<String, String>,
+}
+
+/// Resources that one node answers about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Topic {
+    /// Why does A reach B, or not.
+    Explain,
+    /// Kernel operations that would run now.
+    Plan,
+    /// Members, rows, versions.
+    Gossip,
+    /// Desired state, and what the last pass did.
+    Dataplane,
+    /// The assignment in force.
+    Assignment,
+}
+
+/// Answers a request to this node's API.
+pub async fn serve(member: &Member, request: &NativeRequest) -> Result<NativeAnswer, ApiError> {
+    let topic = match &request.topic {
+        NativeTopic::Explain => Topic::Explain,
+        NativeTopic::Plan => Topic::Plan,
+        NativeTopic::Gossip => Topic::Gossip,
+        NativeTopic::Dataplane => Topic::Dataplane,
+        NativeTopic::Topology => return topology(member).map(NativeAnswer::Json),
+        NativeTopic::Receipts => return receipts(member).map(NativeAnswer::Json),
+        NativeTopic::Debug(what) => return debug(member, what),
+    };
+    let call = NativeCall { topic, query: request.query.clone() };
+    let assignment = assignment_of(member)?;
+    let target = target(&assignment, &call)?;
+    let value = if target == member.identity.node {
+        let services = services_of(member);
+        answer(&services, &call).await.map_err(ApiError::bad_request)?
+    } else {
+        ask(member, &assignment, target, &call).await?
+    };
+    Ok(NativeAnswer::Json(value))
+}
+
+fn services_of(member: &Member) -> NodeServices {
+    NodeServices { gossip: member.gossip.clone(), worker: member.worker.clone() }
+}
+
+fn assignment_of(member: &Member) -> Result<std::sync::Arc<Assignment>, ApiError> {
+    let assignment = member.worker.assignment.borrow().clone();
+    assignment.ok_or_else(|| ApiError::unavailable("this node has no assignment yet: try again"))
+}
+
+/// The node that a question is about: the one named, the one of the asking task, or this one.
+fn target(assignment: &Assignment, call: &NativeCall) -> Result<NodeId, ApiError> {
+    if let Some(name) = call.query.get("node") {
+        let mut nodes = assignment.nodes.iter();
+        let found = nodes.find(|(id, node)| node.name == *name || id.to_string() == *name);
+        return found
+            .map(|(id, _)| *id)
+            .ok_or_else(|| ApiError::not_found(format!("node {name} not found")));
+    }
+    if call.topic == Topic::Explain {
+        let from = parameter(call, "from").map_err(ApiError::bad_request)?;
+        if let Ok((_, task)) = find_task(assignment, from) {
+            return Ok(task.node);
+        }
+    }
+    Ok(assignment.node)
+}
+
+async fn ask(
+    member: &Member,
+    assignment: &Assignment,
+    node: NodeId,
+    call: &NativeCall,
+) -> Result<Value, ApiError> {
+    let address = assignment.nodes.get(&node).map(|peer| peer.gossip);
+    let address = address.ok_or_else(|| ApiError::not_found(format!("node {node} not found")))?;
+    let body = wire::encode(call).map_err(|e| ApiError::internal(e.to_string()))?;
+    let called = member.net.call(address, Lane::Control, "/node/native", body, CALL_LIMIT).await;
+    let bytes = called.map_err(|e| ApiError::unavailable(e.to_string()))?;
+    wire::decode(&bytes).map_err(|e| ApiError::internal(e.to_string()))
+}
+
+/// Answers about this node.
+pub async fn answer(services: &NodeServices, call: &NativeCall) -> Result<Value, String> {
+    let assignment = services.worker.assignment.borrow().clone();
+    let assignment = assignment.ok_or("this node has no assignment yet: try again")?;
+    match call.topic {
+        Topic::Gossip => {
+            services.gossip.describe().await.ok_or_else(|| "gossip has ended".to_owned())
+        }
+        Topic::Assignment => serde_json::to_value(&*assignment).map_err(|e| e.to_string()),
+        Topic::Dataplane => {
+            let done = services.worker.done.borrow().clone();
+            let spaces: BTreeMap<String, Value> = done
+                .desired
+                .spaces
+                .iter()
+                .map(|(place, space)| {
+                    let value = serde_json::to_value(SpaceSummary::of(space));
+                    (place.to_string(), value.unwrap_or_default())
+                })
+                .collect();
+            Ok(json!({
+                "passes": done.passes,
+                "operations": done.operations,
+                "failures": done.failures,
+                "spaces": spaces,
+                "tasks": own_tasks(&services.worker, &assignment),
+            }))
+        }
+        Topic::Plan => {
+            let (desired, observed) = services.worker.inspect().await?;
+            let ops = plan(&desired, &observed, Knowledge::Complete);
+            let listed: Vec<&netprog::op::Op> = ops.iter().take(OPS_MAX).collect();
+            Ok(json!({ "count": ops.len(), "operations": listed }))
+        }
+        Topic::Explain => {
+            let (_, observed) = services.worker.inspect().await?;
+            let (task, _) = find_task(&assignment, parameter(call, "from")?)?;
+            let to = parameter(call, "to")?;
+            let port = call.query.get("port").and_then(|port| port.parse().ok());
+            let view = services.gossip.view().borrow().clone();
+            let _: Option<u16> = port;
+            let _ = (view, observed, task, to);
+            Err("explain".into())
+        }
+    }
+}
+
+/// The node's own tasks with their process ids.
+fn own_tasks(worker: &WorkerHandle, assignment: &Assignment) -> Vec<Value> {
+    let tasks = worker.tasks.borrow();
+    let describe = |(id, task): (&TaskId, &crate::worker::LocalTask)| {
+        let name = assignment.tasks.get(id).map(|assigned| assigned.name.as_str());
+        let spec = assignment.own.get(id).map(|own| &own.spec.container_spec);
+        json!({
+            "id": id,
+            "name": name,
+            "pid": task.status.pid,
+            "state": task.status.state,
+            "env": spec.map(|spec| &spec.env),
+            "user": spec.map(|spec| &spec.user),
+            "groups": spec.map(|spec| &spec.groups),
+            "dir": spec.map(|spec| &spec.dir),
+        })
+    };
+    tasks.iter().map(describe).collect()
+}
+
+/// Counts of a namespace, for people.
+#[derive(Serialize)]
+struct SpaceSummary {
+    links: Vec<String>,
+    addresses: usize,
+    routes: usize,
+    fdb: usize,
+    neighbours: usize,
+    tables: Vec<String>,
+}
+
+impl SpaceSummary {
+    fn of(space: &netprog::plane::Space) -> Self {
+        Self {
+            links: space.links.keys().cloned().collect(),
+            addresses: space.addresses.len(),
+            routes: space.routes.len(),
+            fdb: space.fdb.len(),
+            neighbours: space.neighbours.len(),
+            tables: space.nft.keys().map(|key| key.name.clone()).collect(),
+        }
+    }
+}
+
+fn parameter<'a>(call: &'a NativeCall, name: &str) -> Result<&'a str, String> {
+    call.query.get(name).map(String::as_str).ok_or_else(|| {
+        format!("parameter {name} is missing: give ?from=TASK&to=NAME, and port=N if it matters")
+    })
+}
+
+/// A task by id, prefix of an id, or name (with or without the id at its end).
+fn find_task<'a>(
+    assignment: &'a Assignment,
+    text: &str,
+) -> Result<(TaskId, &'a cluster::assignment::AssignedTask), String> {
+    let matches = |id: &TaskId, name: &str| {
+        let text_of_id = id.to_string();
+        text_of_id.starts_with(text)
+            || name == text
+            || name.strip_suffix(&format!(".{text_of_id}")) == Some(text)
+    };
+    let mut found = assignment.tasks.iter().filter(|(id, task)| matches(id, &task.name));
+    match (found.next(), found.next()) {
+        (Some((id, task)), None) => Ok((*id, task)),
+        (None, _) => Err(format!("task {text} not found on the networks of this node")),
+        (Some(_), Some(_)) => Err(format!("task {text} is ambiguous: give more of its id")),
+    }
+}
+
+fn topology(member: &Member) -> Result<Value, ApiError> {
+    let assignment = assignment_of(member)?;
+    let view = member.gossip.view();
+    let view = view.borrow();
+    let nodes: Vec<Value> = assignment
+        .nodes
+        .iter()
+        .map(|(id, node)| {
+            let liveness = view.liveness.get(id).map(|l| format!("{l:?}").to_lowercase());
+            let tasks = assignment.tasks.values().filter(|task| task.node == *id);
+            json!({
+                "id": id, "name": node.name, "vtep": node.vtep, "liveness": liveness,
+                "up": node.up, "manager": node.manager,
+                "tasks": tasks.map(|task| &task.name).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    Ok(json!({ "revision": assignment.revision, "nodes": nodes, "networks": assignment.networks }))
+}
+
+fn receipts(member: &Member) -> Result<Value, ApiError> {
+    let manager = member.manager.as_ref().ok_or_else(ApiError::not_manager)?;
+    let state = manager.newest();
+    let nodes: BTreeMap<String, Value> = manager.with_dispatcher(|dispatcher| {
+        let applied = |id: &NodeId| dispatcher.applied(*id).map(|revision| revision.0);
+        state.nodes.keys().map(|id| (id.to_string(), json!(applied(id)))).collect()
+    });
+    Ok(json!({
+        "leader": manager.raft.status().is_leader,
+        "revision": state.revision,
+        "applied": nodes,
+    }))
+}
+
+fn debug(member: &Member, what: &str) -> Result<NativeAnswer, ApiError> {
+    match what {
+        "assignment" => {
+            let assignment = assignment_of(member)?;
+            Ok(NativeAnswer::Text(format!("{assignment:#?}\n")))
+        }
+        "desired" => {
+            Ok(NativeAnswer::Text(format!("{:#?}\n", member.worker.done.borrow().desired)))
+        }
+        "state" => {
+            let manager = member.manager.as_ref().ok_or_else(ApiError::not_manager)?;
+            let mut state = manager.newest().as_ref().clone();
+            // Keys and tokens are for nobody's eyes.
+            state.cluster = None;
+            Ok(NativeAnswer::Text(format!("{state:#?}\n")))
+        }
+        other => Err(ApiError::not_found(format!(
+            "nothing is named debug/{other}: there are assignment, desired and state"
+        ))),
+    }
+}

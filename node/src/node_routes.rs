@@ -1,0 +1,70 @@
+//! What every node answers on its gossip port: gossip streams, and managers' questions about
+//! this node (logs of its tasks, its data plane).
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use futures_util::StreamExt;
+
+use crate::gossip_io::Gossip;
+use crate::log_stream::{self, LogCall};
+use crate::native::{self, NativeCall};
+use crate::transport::{BODY_BYTES_MAX, MemberOnly};
+use crate::wire;
+use crate::worker::shell::WorkerHandle;
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct NodeServices {
+    /// Gossip.
+    pub gossip: Gossip,
+    /// The worker.
+    pub worker: WorkerHandle,
+}
+
+/// All routes of a node's gossip port.
+pub fn router(services: NodeServices) -> Router {
+    Router::new()
+        .route("/gossip/sync", post(sync))
+        .route("/node/logs", post(logs))
+        .route("/node/native", post(native_route))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(services)
+}
+
+async fn sync(
+    State(services): State<NodeServices>,
+    _member: MemberOnly,
+    body: Bytes,
+) -> Result<Bytes, StatusCode> {
+    services.gossip.exchange(body).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+async fn logs(
+    State(services): State<NodeServices>,
+    _member: MemberOnly,
+    body: Bytes,
+) -> Result<Response, (StatusCode, String)> {
+    let call: LogCall =
+        wire::decode(&body).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
+    let lines = log_stream::read(&services.worker, call);
+    Ok(Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>)).into_response())
+}
+
+async fn native_route(
+    State(services): State<NodeServices>,
+    _member: MemberOnly,
+    body: Bytes,
+) -> Result<Response, (StatusCode, String)> {
+    let call: NativeCall =
+        wire::decode(&body).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
+    let answer = native::answer(&services, &call).await;
+    let answer = answer.map_err(|reason| (StatusCode::BAD_REQUEST, reason))?;
+    match wire::encode(&answer) {
+        Ok(bytes) => Ok(bytes.into_response()),
+        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}

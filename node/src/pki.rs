@@ -1,0 +1,267 @@
+//! The cluster's certificate authority, node certificates and join tokens.
+//!
+//! A node's certificate says who it is: CN is the node id, OU its role (`swarm-manager` or
+//! `swarm-worker`, swarmkit's words), O the cluster id. Every certificate also carries the DNS
+//! name [`SERVER_NAME`], which is what a client checks: which node answers is decided by the
+//! address that it dialled, and that the node belongs to the cluster by the CA.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use cluster::id::{ClusterId, NodeId};
+use cluster::spec::Role;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use time::{Duration, OffsetDateTime};
+
+pub use token::{Token, TokenError, new_secret};
+
+mod token;
+pub mod verify;
+
+/// DNS name in every node's certificate.
+pub const SERVER_NAME: &str = "skein-node";
+/// How long a node's certificate is good for, as Docker's.
+const CERTIFICATE_DAYS: i64 = 90;
+/// How long the CA is good for, as Docker's (20 years).
+const CA_DAYS: i64 = 20 * 365;
+/// Clocks of nodes may differ by this much.
+const BACKDATE_HOURS: i64 = 1;
+
+/// Making or reading a certificate failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// rcgen refused.
+    #[error("make {what}")]
+    Make {
+        /// Which certificate or key.
+        what: &'static str,
+        /// Its words.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// Text that is not PEM or not what it should be.
+    #[error("read {what}: {reason}")]
+    Read {
+        /// Which certificate or key.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// rustls refused the configuration.
+    #[error("configure TLS")]
+    Tls(#[source] rustls::Error),
+}
+
+/// Who a certificate says that a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// Its role when the certificate was made.
+    pub role: Role,
+}
+
+/// A CA's certificate and key, PEM.
+#[derive(Debug, Clone)]
+pub struct Ca {
+    /// Certificate, PEM.
+    pub certificate: String,
+    /// Private key, PEM.
+    pub key: String,
+}
+
+/// A node's key and certificate with the CA that it trusts, PEM.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Credentials {
+    /// The CA's certificate.
+    pub ca: String,
+    /// The node's certificate.
+    pub certificate: String,
+    /// The node's private key.
+    pub key: String,
+}
+
+fn make(what: &'static str) -> impl FnOnce(rcgen::Error) -> PkiError {
+    move |source| PkiError::Make { what, source }
+}
+
+fn lifetime(params: &mut CertificateParams, now: OffsetDateTime, days: i64) {
+    params.not_before = now - Duration::hours(BACKDATE_HOURS);
+    params.not_after = now + Duration::days(days);
+}
+
+/// Makes a cluster's CA.
+pub fn new_ca(cluster: ClusterId, now: OffsetDateTime) -> Result<Ca, PkiError> {
+    let key = KeyPair::generate().map_err(make("CA key"))?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "swarm-ca");
+    params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    lifetime(&mut params, now, CA_DAYS);
+    let certificate = params.self_signed(&key).map_err(make("CA certificate"))?;
+    Ok(Ca { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// A new key and a signing request for it, both PEM.
+pub fn new_request() -> Result<(String, String), PkiError> {
+    let key = KeyPair::generate().map_err(make("node key"))?;
+    let request = CertificateParams::default()
+        .serialize_request(&key)
+        .and_then(|csr| csr.pem())
+        .map_err(make("certificate request"))?;
+    Ok((key.serialize_pem(), request))
+}
+
+/// Signs a request. Only its public key is taken: every other field is the signer's.
+pub fn sign(
+    ca: &Ca,
+    request: &str,
+    identity: PeerIdentity,
+    now: OffsetDateTime,
+) -> Result<String, PkiError> {
+    let key = KeyPair::from_pem(&ca.key).map_err(make("CA key"))?;
+    let issuer = Issuer::from_ca_cert_pem(&ca.certificate, key).map_err(make("CA certificate"))?;
+    let mut csr = CertificateSigningRequestParams::from_pem(request)
+        .map_err(|e| PkiError::Read { what: "certificate request", reason: e.to_string() })?;
+    let mut params =
+        CertificateParams::new(vec![SERVER_NAME.to_owned()]).map_err(make("node certificate"))?;
+    params.distinguished_name.push(DnType::CommonName, identity.node.to_string());
+    params.distinguished_name.push(DnType::OrganizationName, identity.cluster.to_string());
+    params.distinguished_name.push(DnType::OrganizationalUnitName, role_unit(identity.role));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    lifetime(&mut params, now, CERTIFICATE_DAYS);
+    csr.params = params;
+    Ok(csr.signed_by(&issuer).map_err(make("node certificate"))?.pem())
+}
+
+fn role_unit(role: Role) -> &'static str {
+    match role {
+        Role::Manager => "swarm-manager",
+        Role::Worker => "swarm-worker",
+    }
+}
+
+/// The digest that a join token carries: SHA-256 of the CA certificate's DER.
+pub fn ca_digest(ca: &str) -> Result<[u8; 32], PkiError> {
+    let der = certificate_der(ca)?;
+    Ok(digest_of(&der))
+}
+
+/// SHA-256.
+#[must_use]
+pub fn digest_of(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    out
+}
+
+/// Reads one certificate.
+pub fn certificate_der(pem: &str) -> Result<CertificateDer<'static>, PkiError> {
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|e| PkiError::Read { what: "certificate", reason: e.to_string() })
+}
+
+/// Reads who a certificate belongs to.
+pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<PeerIdentity, PkiError> {
+    let bad = |reason: String| PkiError::Read { what: "peer certificate", reason };
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|e| bad(e.to_string()))?;
+    let subject = parsed.subject();
+    let first = |mut names: Box<dyn Iterator<Item = Option<String>> + '_>, what: &str| {
+        names.next().flatten().ok_or_else(|| bad(format!("it has no {what}")))
+    };
+    let text =
+        |a: &x509_parser::x509::AttributeTypeAndValue<'_>| a.as_str().ok().map(str::to_owned);
+    let node = first(Box::new(subject.iter_common_name().map(text)), "common name")?;
+    let cluster = first(Box::new(subject.iter_organization().map(text)), "organization")?;
+    let unit = first(Box::new(subject.iter_organizational_unit().map(text)), "unit")?;
+    let role = match unit.as_str() {
+        "swarm-manager" => Role::Manager,
+        "swarm-worker" => Role::Worker,
+        other => return Err(bad(format!("unit {other:?} is no role"))),
+    };
+    let id = |text: &str| text.parse().map_err(|e: cluster::id::ParseIdError| bad(e.to_string()));
+    let cluster: NodeId = id(&cluster)?;
+    Ok(PeerIdentity { cluster: ClusterId(cluster.0), node: id(&node)?, role })
+}
+
+/// A node's TLS configuration for both directions.
+#[derive(Clone)]
+pub struct Tls {
+    /// For dialling peers.
+    pub client: Arc<rustls::ClientConfig>,
+    /// For answering peers and joiners: a client certificate is checked if there is one; routes
+    /// for members insist on it.
+    pub server: Arc<rustls::ServerConfig>,
+}
+
+impl Tls {
+    /// From a node's credentials.
+    pub fn new(credentials: &Credentials) -> Result<Self, PkiError> {
+        let ca = certificate_der(&credentials.ca)?;
+        let own = certificate_der(&credentials.certificate)?;
+        let key = || {
+            PrivateKeyDer::from_pem_slice(credentials.key.as_bytes())
+                .map_err(|e| PkiError::Read { what: "node key", reason: e.to_string() })
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca.clone()).map_err(PkiError::Tls)?;
+        let roots = Arc::new(roots);
+        let provider = verify::provider();
+        // The chain that is presented ends in the CA, so that a joiner can check its digest.
+        let chain = vec![own, ca];
+        let mut client = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(PkiError::Tls)?
+            .with_root_certificates(roots.clone())
+            .with_client_auth_cert(chain.clone(), key()?)
+            .map_err(PkiError::Tls)?;
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| PkiError::Read { what: "CA certificate", reason: e.to_string() })?;
+        let mut server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(PkiError::Tls)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key()?)
+            .map_err(PkiError::Tls)?;
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self { client: Arc::new(client), server: Arc::new(server) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signed_certificate_says_who_its_node_is() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let identity = PeerIdentity { cluster: ClusterId(7), node: NodeId(9), role: Role::Manager };
+        let ca = new_ca(identity.cluster, now).unwrap();
+        let (key, request) = new_request().unwrap();
+        let certificate = sign(&ca, &request, identity, now).unwrap();
+        assert_eq!(identity_of(&certificate_der(&certificate).unwrap()).unwrap(), identity);
+        let credentials = Credentials { ca: ca.certificate.clone(), certificate, key };
+        Tls::new(&credentials).unwrap();
+    }
+
+    #[test]
+    fn rubbish_is_named() {
+        let error = ca_digest("rubbish").unwrap_err();
+        assert!(error.to_string().starts_with("read certificate: "), "{error}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Log lines and metrics of the daemon.
+
+use std::fmt::Write;
+
+use crate::config::LogFormat;
+use crate::member::Member;
+
+/// Environment variable that sets the log level; `info` unless given.
+const LEVEL: &str = "SKEIN_LOG";
+
+/// openraft tells every step at `info`.
+const DEFAULT_FILTER: &str = "info,openraft=warn";
+
+/// Starts logging to standard error.
+pub fn start(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env(LEVEL)
+        .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new(DEFAULT_FILTER));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// All metrics in Prometheus' text format.
+#[must_use]
+pub fn metrics(member: Option<&Member>) -> String {
+    let mut text = String::new();
+    gauge(&mut text, "skein_member", "Whether this node is in a cluster.", member.is_some());
+    let Some(member) = member else { return text };
+    if let Some(manager) = &member.manager {
+        let status = manager.raft.status();
+        gauge(&mut text, "skein_raft_leader", "Whether this manager leads.", status.is_leader);
+        gauge(&mut text, "skein_raft_term", "Raft term.", status.term);
+        gauge(&mut text, "skein_raft_applied", "Last applied log index.", status.last_applied);
+        let revision = manager.newest().revision.0;
+        gauge(&mut text, "skein_state_revision", "Log index of the last change.", revision);
+    }
+    let done = member.worker.done.borrow();
+    counter(&mut text, "skein_passes_total", "Passes over the kernel.", done.passes);
+    counter(&mut text, "skein_operations_total", "Kernel operations.", done.operations);
+    counter(
+        &mut text,
+        "skein_operations_failed_total",
+        "Kernel operations that were refused.",
+        done.failures,
+    );
+    let view = member.gossip.view();
+    let view = view.borrow();
+    let alive = view.liveness.values().filter(|l| **l == cluster::view::Liveness::Alive).count();
+    gauge(&mut text, "skein_gossip_alive", "Nodes that gossip holds for alive.", alive);
+    gauge(&mut text, "skein_gossip_endpoints", "Endpoint rows known.", view.endpoints.len());
+    let tasks = member.worker.tasks.borrow();
+    gauge(&mut text, "skein_tasks", "Tasks of this node.", tasks.len());
+    text
+}
+
+/// Numbers that a metric may have.
+trait Number {
+    fn number(self) -> u64;
+}
+
+impl Number for bool {
+    fn number(self) -> u64 {
+        u64::from(self)
+    }
+}
+
+impl Number for u64 {
+    fn number(self) -> u64 {
+        self
+    }
+}
+
+impl Number for usize {
+    fn number(self) -> u64 {
+        self as u64
+    }
+}
+
+fn gauge(text: &mut String, name: &str, help: &str, value: impl Number) {
+    metric(text, name, help, "gauge", value.number());
+}
+
+fn counter(text: &mut String, name: &str, help: &str, value: impl Number) {
+    metric(text, name, help, "counter", value.number());
+}
+
+fn metric(text: &mut String, name: &str, help: &str, kind: &str, value: u64) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+}

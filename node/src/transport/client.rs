@@ -1,0 +1,153 @@
+//! Dialling peers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{
+    BODY_BYTES_MAX, CONNECT_LIMIT, CallError, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT, Lane,
+};
+use crate::pki::SERVER_NAME;
+
+type Pool = Mutex<BTreeMap<(SocketAddr, Lane), SendRequest<Full<Bytes>>>>;
+
+/// Connections to peers under one identity. Cheap to clone.
+#[derive(Clone)]
+pub struct Net {
+    tls: Arc<rustls::ClientConfig>,
+    pool: Arc<Pool>,
+}
+
+impl Net {
+    /// With a client configuration (a member's, or a joiner's).
+    #[must_use]
+    pub fn new(tls: Arc<rustls::ClientConfig>) -> Self {
+        Self { tls, pool: Arc::default() }
+    }
+
+    /// Posts a body and reads the answer whole, all within `limit`.
+    pub async fn call(
+        &self,
+        address: SocketAddr,
+        lane: Lane,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, CallError> {
+        let broken = |reason: String| CallError::Broken { address, path: path.to_owned(), reason };
+        let exchange = async {
+            let response = self.open(address, lane, path, body).await?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), BODY_BYTES_MAX)
+                .collect()
+                .await
+                .map_err(|e| broken(e.to_string()))?
+                .to_bytes();
+            if status == 200 {
+                return Ok(body);
+            }
+            let message = String::from_utf8_lossy(&body).into_owned();
+            Err(CallError::Refused { status, message, body })
+        };
+        match tokio::time::timeout(limit, exchange).await {
+            Ok(result) => result,
+            Err(_elapsed) => {
+                self.forget(address, lane);
+                Err(broken(format!("no answer within {} ms", limit.as_millis())))
+            }
+        }
+    }
+
+    /// Posts a body and returns the response as a stream.
+    pub async fn open(
+        &self,
+        address: SocketAddr,
+        lane: Lane,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, CallError> {
+        let mut sender = self.connection(address, lane).await?;
+        let request = Request::post(format!("https://{SERVER_NAME}{path}"))
+            .body(Full::new(body))
+            .map_err(|e| CallError::Connect { address, reason: e.to_string() })?;
+        sender.send_request(request).await.map_err(|e| {
+            self.forget(address, lane);
+            CallError::Broken { address, path: path.to_owned(), reason: describe(&e) }
+        })
+    }
+
+    fn forget(&self, address: SocketAddr, lane: Lane) {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).remove(&(address, lane));
+    }
+
+    async fn connection(
+        &self,
+        address: SocketAddr,
+        lane: Lane,
+    ) -> Result<SendRequest<Full<Bytes>>, CallError> {
+        let known = {
+            let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+            pool.get(&(address, lane)).filter(|sender| !sender.is_closed()).cloned()
+        };
+        if let Some(sender) = known {
+            return Ok(sender);
+        }
+        let sender = match tokio::time::timeout(CONNECT_LIMIT, self.connect(address)).await {
+            Ok(result) => result.map_err(|reason| CallError::Connect { address, reason })?,
+            Err(_elapsed) => {
+                let reason = format!("no answer within {} ms", CONNECT_LIMIT.as_millis());
+                return Err(CallError::Connect { address, reason });
+            }
+        };
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.insert((address, lane), sender.clone());
+        Ok(sender)
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, String> {
+        let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+        stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        let name = ServerName::try_from(SERVER_NAME).map_err(|e| e.to_string())?;
+        let stream = TlsConnector::from(self.tls.clone())
+            .connect(name, stream)
+            .await
+            .map_err(|e| e.to_string())?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_LIMIT)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| describe(&e))?;
+        // The connection lives as long as its sender; its end shows there.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%address, error = %describe(&error), "connection ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+/// hyper keeps the cause in the source.
+fn describe(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

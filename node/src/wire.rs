@@ -1,0 +1,166 @@
+//! What nodes say to each other on the control lane: one codec, a version byte and JSON (specs
+//! gain fields, which a positional format cannot follow).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use cluster::assignment::Assignment;
+use cluster::id::{ClusterId, NodeId, TaskId};
+use cluster::object::{NodeDescription, TaskStatus};
+use cluster::spec::Role;
+use cluster::time::Revision;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// First byte of every message.
+const VERSION: u8 = 1;
+/// The largest message that is decoded, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// A message that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Longer than [`MESSAGE_BYTES_MAX`].
+    #[error("message of {0} bytes is longer than the limit of {MESSAGE_BYTES_MAX}")]
+    TooLong(usize),
+    /// Made by another version.
+    #[error("message of version {0:?}, this node speaks version {VERSION}")]
+    Version(Option<u8>),
+    /// Not what it should be.
+    #[error("malformed message: {0}")]
+    Malformed(String),
+}
+
+/// Encodes a message.
+pub fn encode<T: Serialize>(message: &T) -> Result<Bytes, WireError> {
+    let mut bytes = vec![VERSION];
+    serde_json::to_writer(&mut bytes, message).map_err(|e| WireError::Malformed(e.to_string()))?;
+    Ok(bytes.into())
+}
+
+/// Decodes a message.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(WireError::TooLong(bytes.len()));
+    }
+    match bytes.split_first() {
+        Some((&VERSION, body)) => {
+            serde_json::from_slice(body).map_err(|e| WireError::Malformed(e.to_string()))
+        }
+        other => Err(WireError::Version(other.map(|(version, _)| *version))),
+    }
+}
+
+/// Digest of an assignment without its revision: equal digests ask for the same work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Digest(pub [u8; 32]);
+
+/// `POST /join`: asks for a certificate with a token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JoinCall {
+    /// The whole token.
+    pub token: String,
+    /// Signing request, PEM.
+    pub request: String,
+    /// Id that the joiner drew.
+    pub node: NodeId,
+    /// What it says of itself; its gossip and VTEP addresses are the ones that peers will use.
+    pub description: NodeDescription,
+    /// Its Raft id and the port of its cluster listener, used if the token is a manager's.
+    pub raft_id: u64,
+    /// Cluster listener.
+    pub cluster_address: SocketAddr,
+    /// `active`, `pause` or `drain`.
+    pub availability: cluster::spec::Availability,
+}
+
+/// Answer to [`JoinCall`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JoinAnswer {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Role that the token gives.
+    pub role: Role,
+    /// CA certificate, PEM.
+    pub ca: String,
+    /// The node's certificate, PEM.
+    pub certificate: String,
+    /// Where managers answer.
+    pub managers: Vec<SocketAddr>,
+    /// UDP port of VXLAN.
+    pub data_path_port: u16,
+}
+
+/// `POST /session/watch`: waits for an assignment that differs from the one the node has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WatchCall {
+    /// What the node has; `None` after a start.
+    pub have: Option<Digest>,
+    /// Which releases it knows of.
+    pub released: BTreeSet<TaskId>,
+}
+
+/// Answer to [`WatchCall`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WatchAnswer {
+    /// A new assignment, if there is one, with its digest.
+    pub assignment: Option<(Digest, Assignment)>,
+    /// All of this node's tasks that may stop now.
+    pub released: BTreeSet<TaskId>,
+}
+
+/// `POST /session/report`: renews the lease and tells what the node did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReportCall {
+    /// The assignment that the node's kernel holds.
+    pub applied: Option<Digest>,
+    /// What it knows of its tasks and the leader does not.
+    pub statuses: BTreeMap<TaskId, TaskStatus>,
+    /// What it says of itself; sent first, and when it changed.
+    pub description: Option<NodeDescription>,
+}
+
+/// Answer to [`ReportCall`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct ReportAnswer {
+    /// How long the lease is good for, counted from when the call was sent.
+    pub lease_ms: u64,
+    /// State of the leader.
+    pub revision: Revision,
+}
+
+/// Body of an answer with status 421: this manager does not lead.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NotLeader {
+    /// Who does, as far as it knows.
+    pub leader: Option<SocketAddr>,
+}
+
+/// Status of an answer whose body is [`NotLeader`] (RFC 9110: Misdirected Request).
+pub const NOT_LEADER: u16 = 421;
+
+/// Where a node can be reached, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// Advertised address.
+    pub advertise: IpAddr,
+    /// VTEP.
+    pub data_path: IpAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes_and_bad_versions() {
+        let message = NotLeader { leader: None };
+        let bytes = encode(&message).unwrap();
+        assert_eq!(&bytes[..], b"\x01{\"leader\":null}");
+        assert!(decode::<NotLeader>(&bytes).unwrap().leader.is_none());
+        let error = decode::<NotLeader>(b"\x02{}").unwrap_err().to_string();
+        assert_eq!(error, "message of version Some(2), this node speaks version 1");
+        assert!(decode::<NotLeader>(b"").is_err());
+    }
+}

@@ -1,0 +1,411 @@
+//! The worker: realises its assignment on one node.
+//!
+//! [`Worker`] is pure: inputs in, executor commands out, and three level-triggered readings that
+//! its shell carries on: what rendering must know of this node ([`Worker::local`]), the rows it
+//! owns in gossip ([`Worker::own_rows`]) and what it knows of its tasks ([`Worker::statuses`]).
+//! It never deletes on the absence of knowledge: a task that no assignment of a manager has
+//! mentioned since start is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::assignment::{Assignment, OwnTask};
+use cluster::id::{NodeId, TaskId};
+use cluster::net::Subnet;
+use cluster::object::{Attachment, TaskState, TaskStatus};
+use cluster::time::{Revision, Timestamp};
+use cluster::view::{EndpointKey, EndpointOwner, EndpointRow};
+use netprog::local::LocalSandbox;
+
+pub use task::{Ended, LocalTask, Phase};
+
+pub mod egress;
+pub mod launch;
+pub mod names;
+pub mod pass;
+pub mod programmer;
+pub mod session;
+pub mod shell;
+mod task;
+#[cfg(test)]
+mod tests;
+
+/// A task that is to stop waits this long at most for the balancers of its networks.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The whole assignment; `from_manager` is false for the one read from disk.
+    Assignment {
+        /// The assignment.
+        assignment: Arc<Assignment>,
+        /// It came from a manager since start.
+        from_manager: bool,
+    },
+    /// Which stopping tasks are out of every balancer.
+    Released(BTreeSet<TaskId>),
+    /// Tasks found running at start, with their egress addresses. Until this came, no task is
+    /// launched: it may be running already.
+    Adopted(BTreeMap<TaskId, Adopted>),
+    /// The executor speaks of a task.
+    Task(TaskId, Event),
+    /// A pass over the kernel ended: these sandboxes are programmed, these failed with that text.
+    Programmed {
+        /// Complete.
+        ready: BTreeSet<TaskId>,
+        /// Not complete, and why.
+        failed: BTreeMap<TaskId, String>,
+    },
+    /// The leader has these statuses in its log.
+    Reported(BTreeMap<TaskId, TaskStatus>),
+    /// Every task is to stop now, whatever the assignment says: the node leaves, or the daemon
+    /// stops together with its tasks. Nothing is launched after it.
+    StopAll,
+    /// Time passed.
+    Tick,
+}
+
+/// A task that outlived the previous daemon.
+#[derive(Debug, Clone)]
+pub struct Adopted {
+    /// Its address on the egress bridge.
+    pub egress: IpAddr,
+    /// How it stands.
+    pub event: Event,
+}
+
+/// What a health check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// No check has passed yet.
+    Starting,
+    /// It passes, or there is none.
+    Healthy,
+    /// It failed as often as the spec bears.
+    Unhealthy,
+}
+
+/// What the executor says of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Its sandbox exists, with DNS sockets on these ports.
+    Prepared {
+        /// UDP port.
+        dns_udp_port: u16,
+        /// TCP port.
+        dns_tcp_port: u16,
+    },
+    /// Its program runs.
+    Running {
+        /// UDP port of DNS.
+        dns_udp_port: u16,
+        /// TCP port of DNS.
+        dns_tcp_port: u16,
+        /// Process id on the node.
+        pid: u32,
+        /// What its health check says.
+        health: Health,
+        /// Output of the last check that failed.
+        detail: String,
+    },
+    /// It ended.
+    Ended(Ended),
+}
+
+/// What the shell must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Make the sandbox and its supervisor.
+    Launch(TaskId),
+    /// Start the program.
+    Start(TaskId),
+    /// Ask it to stop, then insist.
+    Stop(TaskId),
+    /// Forget it: supervisor, sandbox and directory go, logs stay.
+    Forget(TaskId),
+}
+
+/// Monotonic and wall time of one step.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    now: Duration,
+    wall: Timestamp,
+}
+
+/// The core.
+#[derive(Debug)]
+pub struct Worker {
+    node: NodeId,
+    egress: egress::Pool,
+    assignment: Option<Arc<Assignment>>,
+    from_manager: bool,
+    adopted: bool,
+    tasks: BTreeMap<TaskId, LocalTask>,
+    released: BTreeSet<TaskId>,
+    reported: BTreeMap<TaskId, TaskStatus>,
+    /// First assignment that showed this node's own ingress endpoint.
+    ingress_revision: Option<Revision>,
+    stopping: bool,
+}
+
+impl Worker {
+    /// For a node that gives egress addresses out of `gwbridge`.
+    #[must_use]
+    pub fn new(node: NodeId, gwbridge: Subnet) -> Self {
+        Self {
+            node,
+            egress: egress::Pool::new(gwbridge),
+            assignment: None,
+            from_manager: false,
+            adopted: false,
+            tasks: BTreeMap::new(),
+            released: BTreeSet::new(),
+            reported: BTreeMap::new(),
+            ingress_revision: None,
+            stopping: false,
+        }
+    }
+
+    /// Takes an input; returns what the shell must do. `wall` is for statuses and restart delays.
+    pub fn step(&mut self, input: Input, now: Duration, wall: Timestamp) -> Vec<Command> {
+        match input {
+            Input::Assignment { assignment, from_manager } => {
+                self.take_assignment(assignment, from_manager);
+            }
+            Input::Released(released) => self.released = released,
+            Input::Adopted(found) => self.adopt(found, wall),
+            Input::Task(id, event) => {
+                if let Some(task) = self.tasks.get_mut(&id) {
+                    task.hear(event, wall);
+                }
+            }
+            Input::Programmed { ready, failed } => {
+                for (id, task) in &mut self.tasks {
+                    task.programmed(ready.contains(id), failed.get(id), wall);
+                }
+            }
+            Input::Reported(statuses) => self.reported.extend(statuses),
+            Input::StopAll => self.stopping = true,
+            Input::Tick => {}
+        }
+        self.reconcile(Moment { now, wall })
+    }
+
+    fn take_assignment(&mut self, assignment: Arc<Assignment>, from_manager: bool) {
+        let older = self.assignment.as_ref().is_some_and(|a| a.revision > assignment.revision);
+        // A manager that lags behind must not take the node back in time.
+        if older {
+            return;
+        }
+        self.from_manager |= from_manager;
+        let has_ingress =
+            assignment.nodes.get(&self.node).is_some_and(|node| node.ingress.is_some());
+        if has_ingress && self.ingress_revision.is_none() {
+            self.ingress_revision = Some(assignment.revision);
+        }
+        self.assignment = Some(assignment);
+    }
+
+    fn adopt(&mut self, found: BTreeMap<TaskId, Adopted>, wall: Timestamp) {
+        self.adopted = true;
+        for (id, adopted) in found {
+            self.egress.reserve(adopted.egress);
+            let revision = self.assignment.as_ref().map_or(Revision(0), |a| a.revision);
+            let mut task = LocalTask::new(adopted.egress, revision, wall);
+            task.hear(adopted.event, wall);
+            self.tasks.insert(id, task);
+        }
+    }
+
+    fn reconcile(&mut self, at: Moment) -> Vec<Command> {
+        if self.stopping {
+            return self.stop_all(at);
+        }
+        let Some(assignment) = self.assignment.clone() else { return Vec::new() };
+        if !self.adopted {
+            return Vec::new();
+        }
+        let mut commands = Vec::new();
+        for (id, own) in &assignment.own {
+            self.reconcile_own(*id, own, assignment.revision, at, &mut commands);
+        }
+        if self.from_manager {
+            self.reconcile_strays(&assignment, at, &mut commands);
+        }
+        commands
+    }
+
+    fn stop_all(&mut self, at: Moment) -> Vec<Command> {
+        let may_stop = |task: &mut LocalTask| task.may_stop(at.now, true);
+        let mut commands = Vec::new();
+        for (id, task) in &mut self.tasks {
+            if may_stop(task) {
+                commands.extend(task.stop(*id, at.wall));
+            }
+        }
+        commands
+    }
+
+    fn reconcile_own(
+        &mut self,
+        id: TaskId,
+        own: &OwnTask,
+        revision: Revision,
+        at: Moment,
+        commands: &mut Vec<Command>,
+    ) {
+        let Moment { now, wall } = at;
+        let wanted = own.desired <= TaskState::Running;
+        if let Some(task) = self.tasks.get_mut(&id) {
+            if !wanted && task.may_stop(now, self.released.contains(&id)) {
+                commands.extend(task.stop(id, wall));
+            } else if wanted && task.is_failing_checks() {
+                commands.extend(task.give_up(id));
+            } else if wanted && task.may_start() {
+                task.starting(wall);
+                commands.push(Command::Start(id));
+            }
+            return;
+        }
+        if own.observed.is_terminal() || own.desired == TaskState::Ready {
+            return;
+        }
+        if !wanted {
+            let ended = Ended::never_started();
+            self.tasks.insert(id, LocalTask::ended(ended, TaskState::Shutdown, revision, wall));
+        } else if own.observed >= TaskState::Starting {
+            let ended = Ended::lost();
+            self.tasks.insert(id, LocalTask::ended(ended, TaskState::Failed, revision, wall));
+        } else if own.start_after.is_none_or(|moment| moment <= wall) {
+            match self.egress.allocate() {
+                Some(egress) => {
+                    self.tasks.insert(id, LocalTask::new(egress, revision, wall));
+                    commands.push(Command::Launch(id));
+                }
+                None => {
+                    let ended = Ended::rejected(format!(
+                        "no free address on skein_gwbridge ({})",
+                        self.egress.subnet()
+                    ));
+                    let task = LocalTask::ended(ended, TaskState::Rejected, revision, wall);
+                    self.tasks.insert(id, task);
+                }
+            }
+        }
+    }
+
+    /// Tasks that no assignment lists any more: stop what runs, forget what ended.
+    fn reconcile_strays(
+        &mut self,
+        assignment: &Assignment,
+        at: Moment,
+        commands: &mut Vec<Command>,
+    ) {
+        let Moment { now, wall } = at;
+        let strays: Vec<TaskId> =
+            self.tasks.keys().filter(|id| !assignment.own.contains_key(id)).copied().collect();
+        for id in strays {
+            let Some(task) = self.tasks.get_mut(&id) else { continue };
+            if task.phase == Phase::Ended {
+                self.egress.free(task.egress);
+                self.tasks.remove(&id);
+                self.reported.remove(&id);
+                commands.push(Command::Forget(id));
+            } else if task.may_stop(now, true) {
+                commands.extend(task.stop(id, wall));
+            }
+        }
+    }
+
+    /// When `step` wants to be called with a tick at the latest.
+    #[must_use]
+    pub fn next_deadline(&self, now: Duration, wall: Timestamp) -> Option<Duration> {
+        let drains = self.tasks.values().filter_map(LocalTask::drain_deadline);
+        let delays = self.assignment.iter().flat_map(|a| a.own.iter()).filter_map(|(id, own)| {
+            let moment = own.start_after.filter(|_| !self.tasks.contains_key(id))?;
+            (moment > wall).then(|| now + Duration::from_millis(moment.since_ms(wall)))
+        });
+        drains.chain(delays).min()
+    }
+
+    /// The assignment in force.
+    #[must_use]
+    pub fn assignment(&self) -> Option<&Arc<Assignment>> {
+        self.assignment.as_ref()
+    }
+
+    /// Whether an assignment is known that nothing in the kernel can be newer than, and the tasks
+    /// that run are known: only then may anything be deleted.
+    #[must_use]
+    pub fn knows_all(&self) -> bool {
+        self.assignment.is_some() && self.adopted
+    }
+
+    /// Sandboxes that exist, for rendering.
+    #[must_use]
+    pub fn local(&self) -> BTreeMap<TaskId, LocalSandbox> {
+        self.tasks.iter().filter_map(|(id, task)| Some((*id, task.sandbox()?))).collect()
+    }
+
+    /// Egress addresses in use, to be kept on disk.
+    #[must_use]
+    pub fn egress_addresses(&self) -> BTreeMap<TaskId, IpAddr> {
+        let live = self.tasks.iter().filter(|(_, task)| task.phase != Phase::Ended);
+        live.map(|(id, task)| (*id, task.egress)).collect()
+    }
+
+    /// The rows that this node owns in gossip; `None` until the tasks that run are known, so that
+    /// a restart takes no row away.
+    #[must_use]
+    pub fn own_rows(&self) -> Option<BTreeMap<EndpointKey, EndpointRow>> {
+        let assignment = self.assignment.as_ref().filter(|_| self.adopted)?;
+        let mut rows = BTreeMap::new();
+        for (id, task) in &self.tasks {
+            let Some(assigned) = assignment.tasks.get(id).filter(|_| task.has_endpoint()) else {
+                continue;
+            };
+            for attachment in &assigned.attachments {
+                let (key, row) =
+                    self.row(EndpointOwner::Task(*id), attachment, task.healthy(), task.revision);
+                rows.insert(key, row);
+            }
+        }
+        let own = assignment.nodes.get(&self.node).and_then(|node| node.ingress.as_ref());
+        if let (Some(attachment), Some(revision)) = (own, self.ingress_revision) {
+            let owner = EndpointOwner::Node(self.node);
+            let (key, row) = self.row(owner, attachment, true, revision);
+            rows.insert(key, row);
+        }
+        Some(rows)
+    }
+
+    fn row(
+        &self,
+        owner: EndpointOwner,
+        attachment: &Attachment,
+        healthy: bool,
+        revision: Revision,
+    ) -> (EndpointKey, EndpointRow) {
+        let key = EndpointKey { network: attachment.network, owner };
+        let (node, address, mac) = (self.node, attachment.address, attachment.mac);
+        (key, EndpointRow { node, address, mac, healthy, revision })
+    }
+
+    /// What the leader does not know yet.
+    #[must_use]
+    pub fn statuses(&self) -> BTreeMap<TaskId, TaskStatus> {
+        let news = self.tasks.iter().filter(|(id, task)| {
+            self.reported.get(id).is_none_or(|reported| *reported != task.status)
+        });
+        news.map(|(id, task)| (*id, task.status.clone())).collect()
+    }
+
+    /// The node's own tasks, for answers about this node.
+    #[must_use]
+    pub fn tasks(&self) -> &BTreeMap<TaskId, LocalTask> {
+        &self.tasks
+    }
+}

@@ -1,0 +1,252 @@
+//! The loop that keeps the kernel as it should be: level-triggered, one pass at a time, on a
+//! thread of its own because a kernel is asked synchronously.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::assignment::Assignment;
+use cluster::id::TaskId;
+use cluster::view::View;
+use netprog::kernel::Kernel;
+use netprog::local::{Local, LocalSandbox};
+use netprog::plan::Knowledge;
+use netprog::plane::{Place, Plane};
+use super::pass::{PassReport, Programmer};
+use netprog::render::render;
+use netprog_linux::drift::{Disturbance, Doorbell};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Input;
+use crate::wire::Digest;
+
+/// Without news the kernel is read whole and compared this often.
+const VERIFY_INTERVAL: Duration = Duration::from_secs(10);
+/// A pass that failed is tried again after this long.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Everything that a pass is made from; read whole at its start.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The assignment with its digest, if a manager sent it.
+    pub assignment: Option<(Option<Digest>, Arc<Assignment>)>,
+    /// Sandboxes that exist.
+    pub sandboxes: BTreeMap<TaskId, LocalSandbox>,
+    /// Whether all tasks that run are known.
+    pub knows_tasks: bool,
+}
+
+/// What a pass left behind, for people and for the session.
+#[derive(Debug, Clone, Default)]
+pub struct Done {
+    /// The assignment that the kernel holds whole.
+    pub applied: Option<Digest>,
+    /// What should be there.
+    pub desired: Plane,
+    /// What the last pass did.
+    pub report: PassReport,
+    /// Passes so far.
+    pub passes: u64,
+    /// Operations so far.
+    pub operations: u64,
+    /// Operations so far that the kernel refused.
+    pub failures: u64,
+}
+
+/// Facts of the node that do not change while it is a member.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Own underlay address.
+    pub vtep: IpAddr,
+    /// MTU of the underlay.
+    pub underlay_mtu: u32,
+    /// Prefix of the egress bridge.
+    pub gwbridge: cluster::net::Subnet,
+    /// What programs VIPs.
+    pub balancer: netprog::local::Balancer,
+}
+
+/// The planes, desired and freshly observed.
+pub type Inspected = Result<(Plane, Plane), String>;
+
+/// What the loop is asked besides its passes.
+pub enum Ask {
+    /// What is desired, and what is there now.
+    Inspect(oneshot::Sender<Inspected>),
+    /// Take everything of ours out of the kernel and end.
+    TearDown(oneshot::Sender<PassReport>),
+}
+
+/// The loop's ends.
+pub struct Ends {
+    /// What is wanted.
+    pub wanted: watch::Receiver<Wanted>,
+    /// What gossip says.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Rings when another hand changed what is ours.
+    pub drift: Doorbell,
+    /// What the loop is asked besides.
+    pub asks: mpsc::Receiver<Ask>,
+    /// Where results go.
+    pub done: watch::Sender<Done>,
+    /// The worker.
+    pub inbox: mpsc::Sender<Input>,
+}
+
+/// Why the next pass reads the kernel whole.
+enum Cause {
+    /// Something that is wanted changed: what is remembered of the kernel is good enough.
+    News,
+    /// Time passed, or the last pass failed.
+    Interval,
+    /// Another hand changed something of ours.
+    Drift(BTreeMap<Place, Disturbance>),
+}
+
+/// Runs until the worker is gone.
+pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: Ends) {
+    let mut programmer = Programmer::new(kernel);
+    let mut cause = Cause::Interval;
+    loop {
+        let wanted = ends.wanted.borrow_and_update().clone();
+        let view = ends.view.borrow_and_update().clone();
+        let mut pause = VERIFY_INTERVAL;
+        if let Some((digest, assignment)) = &wanted.assignment {
+            let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
+            let desired = match render(assignment, &view, &facts.local(&wanted)) {
+                Ok(desired) => desired,
+                // Refused when the daemon started; a kernel does not change under it.
+                Err(error) => return tracing::error!(%error, "render"),
+            };
+            let verify = !matches!(cause, Cause::News);
+            let pass = tokio::task::spawn_blocking(move || {
+                let report = programmer.pass(&desired, knowledge, verify);
+                (programmer, desired, report)
+            });
+            let Ok((returned, desired, report)) = pass.await else { return };
+            programmer = returned;
+            if !report.failures.is_empty() {
+                pause = RETRY_PAUSE;
+            }
+            log(&report, &cause);
+            let outcome = outcome(&wanted, assignment, &report);
+            ends.done.send_modify(|done| done.follow(*digest, desired, report));
+            if ends.inbox.send(outcome).await.is_err() {
+                return;
+            }
+        }
+        cause = tokio::select! {
+            changed = ends.wanted.changed() => match changed {
+                Ok(()) => Cause::News,
+                Err(_ended) => return,
+            },
+            changed = ends.view.changed() => match changed {
+                Ok(()) => Cause::News,
+                Err(_ended) => return,
+            },
+            disturbed = ends.drift.answer() => Cause::Drift(disturbed),
+            Some(ask) = ends.asks.recv() => {
+                let desired = ends.done.borrow().desired.clone();
+                let answered = tokio::task::spawn_blocking(move || {
+                    let goes_on = answer(&mut programmer, ask, desired);
+                    (programmer, goes_on)
+                });
+                match answered.await {
+                    Ok((returned, true)) => programmer = returned,
+                    Ok((_, false)) | Err(_) => return,
+                }
+                Cause::Interval
+            }
+            () = tokio::time::sleep(pause) => Cause::Interval,
+        };
+    }
+}
+
+impl Facts {
+    fn local(&self, wanted: &Wanted) -> Local {
+        Local {
+            vtep: self.vtep,
+            underlay_mtu: self.underlay_mtu,
+            gwbridge: self.gwbridge,
+            balancer: self.balancer,
+            sandboxes: wanted.sandboxes.clone(),
+        }
+    }
+}
+
+impl Done {
+    fn follow(&mut self, digest: Option<Digest>, desired: Plane, report: PassReport) {
+        self.passes += 1;
+        self.operations += report.operations as u64;
+        self.failures += report.failures.len() as u64;
+        if report.failures.is_empty() && digest.is_some() {
+            self.applied = digest;
+        }
+        self.desired = desired;
+        self.report = report;
+    }
+}
+
+/// Whether the loop goes on.
+fn answer<K: Kernel>(programmer: &mut Programmer<K>, ask: Ask, desired: Plane) -> bool {
+    match ask {
+        Ask::Inspect(reply) => {
+            let observed = programmer.observe(&desired);
+            let planes = observed.map(|observed| (desired, observed));
+            let _ = reply.send(planes.map_err(|e| e.to_string()));
+            true
+        }
+        Ask::TearDown(reply) => {
+            let report = programmer.pass(&Plane::default(), Knowledge::Complete, true);
+            log(&report, &Cause::News);
+            let _ = reply.send(report);
+            false
+        }
+    }
+}
+
+/// A sandbox is ready if nothing failed in it or in a fabric that it is on, nor on the host.
+fn outcome(wanted: &Wanted, assignment: &Assignment, report: &PassReport) -> Input {
+    let mut broken: BTreeMap<Place, String> = BTreeMap::new();
+    for failure in &report.failures {
+        for place in failure.places() {
+            broken.entry(place).or_insert_with(|| failure.error.to_string());
+        }
+    }
+    let mut ready = BTreeSet::new();
+    let mut failed = BTreeMap::new();
+    for id in wanted.sandboxes.keys() {
+        let attachments = assignment.tasks.get(id).map(|task| task.attachments.as_slice());
+        let fabrics = attachments.unwrap_or_default().iter().map(|a| Place::Fabric(a.network));
+        let mut places = fabrics.chain([Place::Sandbox(*id), Place::Host]);
+        match places.find_map(|place| broken.get(&place)) {
+            Some(reason) => {
+                failed.insert(*id, reason.clone());
+            }
+            None => {
+                ready.insert(*id);
+            }
+        }
+    }
+    Input::Programmed { ready, failed }
+}
+
+fn log(report: &PassReport, cause: &Cause) {
+    for failure in &report.failures {
+        tracing::warn!(op = ?failure.op, error = %failure.error, "kernel operation failed");
+    }
+    if report.operations == 0 {
+        return;
+    }
+    match cause {
+        Cause::News => tracing::debug!(operations = report.operations, "pass"),
+        Cause::Interval => tracing::info!(operations = report.operations, "kernel put right"),
+        Cause::Drift(disturbed) => {
+            // Whose process it was is known where the kernel says so.
+            let by: BTreeSet<u32> = disturbed.values().flat_map(|d| d.by.clone()).collect();
+            let places: Vec<String> = disturbed.keys().map(ToString::to_string).collect();
+            tracing::warn!(operations = report.operations, ?places, ?by, "drift repaired");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The worker's side of a session: finds the leader, waits for assignments, reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::assignment::Assignment;
+use cluster::id::TaskId;
+use cluster::object::{NodeDescription, TaskStatus};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+
+use super::Input;
+use crate::dispatcher::{LEASE, REPORT_INTERVAL};
+use crate::transport::{CallError, Lane, Net};
+use crate::wire::{
+    Digest, NOT_LEADER, NotLeader, ReportAnswer, ReportCall, WatchAnswer, WatchCall, decode, encode,
+};
+
+/// A watch is answered within ten seconds; one that is not is broken.
+const WATCH_LIMIT: Duration = Duration::from_secs(15);
+/// A report that takes longer would come too late for the lease.
+const REPORT_LIMIT: Duration = LEASE;
+/// Pause after every known manager refused or was out of reach.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What both loops share.
+#[derive(Clone)]
+pub struct Session {
+    /// Connections.
+    pub net: Net,
+    /// Where managers answer; kept current by the assignment.
+    pub managers: watch::Receiver<Vec<SocketAddr>>,
+    /// The leader as far as known; both loops keep it.
+    pub leader: Arc<watch::Sender<Option<SocketAddr>>>,
+}
+
+/// What the report loop carries; each part is level-triggered.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// The assignment that the kernel holds.
+    pub applied: Option<Digest>,
+    /// What the leader does not know yet.
+    pub statuses: BTreeMap<TaskId, TaskStatus>,
+    /// What the node says of itself.
+    pub description: Option<NodeDescription>,
+}
+
+/// An assignment from a manager with the digest that names its content.
+pub type Received = (Digest, Arc<Assignment>);
+
+impl Session {
+    /// Asks the leader, wherever it is now. Returns `None` when no manager could be asked: the
+    /// caller comes back.
+    async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        call: &Q,
+        limit: Duration,
+    ) -> Option<(SocketAddr, A)> {
+        let body = encode(call).ok()?;
+        let known = *self.leader.borrow();
+        let managers = self.managers.borrow().clone();
+        let mut candidates: Vec<SocketAddr> =
+            known.into_iter().chain(managers.into_iter().filter(|m| Some(*m) != known)).collect();
+        let mut asked = BTreeSet::new();
+        while let Some(address) = candidates.first().copied() {
+            candidates.remove(0);
+            if !asked.insert(address) {
+                continue;
+            }
+            match self.net.call(address, Lane::Control, path, body.clone(), limit).await {
+                Ok(bytes) => {
+                    self.leader.send_if_modified(|leader| leader.replace(address) != Some(address));
+                    match decode(&bytes) {
+                        Ok(answer) => return Some((address, answer)),
+                        Err(error) => tracing::warn!(%address, path, %error, "read an answer"),
+                    }
+                }
+                Err(CallError::Refused { status: NOT_LEADER, body, .. }) => {
+                    let hint = decode::<NotLeader>(&body).ok().and_then(|hint| hint.leader);
+                    if let Some(leader) = hint {
+                        candidates.insert(0, leader);
+                    }
+                }
+                Err(error) => tracing::debug!(%address, path, %error, "session call"),
+            }
+        }
+        self.leader.send_if_modified(|leader| leader.take().is_some());
+        tokio::time::sleep(RETRY_PAUSE).await;
+        None
+    }
+
+    /// Waits for assignments and releases for ever.
+    pub async fn watch_loop(
+        self,
+        inbox: mpsc::Sender<Input>,
+        current: watch::Sender<Option<Received>>,
+    ) {
+        let mut have = None;
+        let mut released = BTreeSet::new();
+        loop {
+            let call = WatchCall { have, released: released.clone() };
+            let Some((_, answer)) =
+                self.ask::<_, WatchAnswer>("/session/watch", &call, WATCH_LIMIT).await
+            else {
+                continue;
+            };
+            if let Some((digest, assignment)) = answer.assignment {
+                have = Some(digest);
+                let assignment = Arc::new(assignment);
+                current.send_replace(Some((digest, assignment.clone())));
+                let input = Input::Assignment { assignment, from_manager: true };
+                if inbox.send(input).await.is_err() {
+                    return;
+                }
+            }
+            if answer.released != released {
+                released = answer.released;
+                if inbox.send(Input::Released(released.clone())).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reports at once when something is new, and at an interval to keep the lease.
+    pub async fn report_loop(self, mut news: watch::Receiver<Report>, inbox: mpsc::Sender<Input>) {
+        let mut described_to = None;
+        loop {
+            let report = news.borrow_and_update().clone();
+            let leader = *self.leader.borrow();
+            // A new leader is told everything.
+            let description =
+                report.description.filter(|_| leader.is_none() || described_to != leader);
+            let call =
+                ReportCall { applied: report.applied, statuses: report.statuses, description };
+            let asked = self.ask::<_, ReportAnswer>("/session/report", &call, REPORT_LIMIT).await;
+            let Some((address, _answer)) = asked else { continue };
+            if call.description.is_some() {
+                described_to = Some(address);
+            }
+            if !call.statuses.is_empty()
+                && inbox.send(Input::Reported(call.statuses)).await.is_err()
+            {
+                return;
+            }
+            let pause = tokio::time::timeout(REPORT_INTERVAL, news.changed()).await;
+            if matches!(pause, Ok(Err(_))) {
+                return;
+            }
+        }
+    }
+}

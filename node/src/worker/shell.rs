@@ -1,0 +1,372 @@
+//! The worker's shell: executor, kernel, gossip, DNS, disk and sessions around the core.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cluster::assignment::Assignment;
+use cluster::id::TaskId;
+use cluster::object::NodeDescription;
+use cluster::view::VtepRow;
+use netprog::plane::Plane;
+use netprog_linux::dns_server::{DnsServer, Forwarder};
+use netprog_linux::kernel::LinuxKernel;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::programmer::{self, Done, Ends, Facts, Wanted};
+use super::session::{Received, Report, Session};
+use super::{Adopted, Command, Event, Input, Worker};
+use crate::clock;
+use crate::disk;
+use crate::executor::process::{Handle, ProcessExecutor};
+use crate::gossip_io::Gossip;
+use crate::identity::{DataDir, Identity};
+use crate::member::gossip_peers;
+use crate::spaces::{NodeSpaces, Sandboxes};
+use crate::transport::Net;
+use crate::worker::names::Names;
+
+mod tasks;
+
+/// Inputs that wait for the core.
+const QUEUE: usize = 1024;
+/// The longest sleep between two looks at the core's deadline.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// What the node offers to a worker, found out once at start.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// This binary.
+    pub exe: PathBuf,
+    /// Run directory.
+    pub run_dir: PathBuf,
+    /// Facts of the kernel and the underlay.
+    pub facts: Facts,
+    /// The host's resolvers.
+    pub resolvers: Vec<SocketAddr>,
+    /// What the node says of itself.
+    pub description: NodeDescription,
+}
+
+/// What others may ask of a running worker.
+#[derive(Clone)]
+pub struct WorkerHandle {
+    /// The newest assignment that is in force.
+    pub assignment: watch::Receiver<Option<Arc<Assignment>>>,
+    /// What the last pass left behind.
+    pub done: watch::Receiver<Done>,
+    /// The node's own tasks.
+    pub tasks: watch::Receiver<BTreeMap<TaskId, super::LocalTask>>,
+    /// Process ids and log directories.
+    pub executor: Arc<ProcessExecutor>,
+    stop_tasks: mpsc::Sender<()>,
+    asks: mpsc::Sender<programmer::Ask>,
+    ended: watch::Receiver<bool>,
+}
+
+impl WorkerHandle {
+    /// Waits until the shell has ended.
+    pub async fn stopped(&self) {
+        let mut ended = self.ended.clone();
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// What is desired, and what is in the kernel now.
+    pub async fn inspect(&self) -> Result<(Plane, Plane), String> {
+        let gone = || "the worker has ended".to_owned();
+        let (reply, planes) = oneshot::channel();
+        self.asks.send(programmer::Ask::Inspect(reply)).await.map_err(|_ended| gone())?;
+        planes.await.map_err(|_ended| gone())?
+    }
+
+    /// Takes everything of ours out of the kernel; no pass comes after it.
+    pub async fn tear_down(&self) {
+        let (reply, report) = oneshot::channel();
+        if self.asks.send(programmer::Ask::TearDown(reply)).await.is_ok() {
+            let _ = report.await;
+        }
+    }
+
+    /// Stops every task of this node and waits for their end.
+    pub async fn stop_tasks(&self) {
+        let _ = self.stop_tasks.send(()).await;
+        let mut tasks = self.tasks.clone();
+        let all_ended = |tasks: &BTreeMap<TaskId, super::LocalTask>| {
+            tasks.values().all(|task| task.phase == super::Phase::Ended)
+        };
+        let _ = tasks.wait_for(all_ended).await;
+    }
+}
+
+/// The shell's own state.
+pub struct Shell {
+    worker: Worker,
+    executor: Arc<ProcessExecutor>,
+    handles: Arc<Mutex<BTreeMap<TaskId, Handle>>>,
+    sandboxes: Sandboxes,
+    dns: BTreeMap<TaskId, DnsServer>,
+    names: Arc<Names>,
+    forwarder: Arc<Forwarder>,
+    gossip: Gossip,
+    inbox: mpsc::Sender<Input>,
+    wanted: watch::Sender<Wanted>,
+    report: watch::Sender<Report>,
+    done: watch::Receiver<Done>,
+    received: watch::Receiver<Option<Received>>,
+    managers: watch::Sender<Vec<SocketAddr>>,
+    tasks: watch::Sender<BTreeMap<TaskId, super::LocalTask>>,
+    assignment: watch::Sender<Option<Arc<Assignment>>>,
+    dir: PathBuf,
+    vtep: IpAddr,
+    egress_on_disk: BTreeMap<TaskId, IpAddr>,
+}
+
+impl Shell {
+    /// Starts everything that a worker is.
+    pub async fn start(
+        data: &DataDir,
+        identity: &Identity,
+        surroundings: Surroundings,
+        gossip: Gossip,
+        net: &Net,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<WorkerHandle> {
+        let dir = data.worker();
+        disk::private_dir(&dir)?;
+        let Surroundings { exe, run_dir, facts, resolvers, description } = surroundings;
+        let executor = Arc::new(ProcessExecutor::new(&exe, &run_dir, data.path())?);
+        let (inbox, inputs) = mpsc::channel(QUEUE);
+        let (wanted, wanted_reader) = watch::channel(Wanted::default());
+        let (done_writer, done) = watch::channel(Done::default());
+        let (current, received) = watch::channel(None);
+        let (managers, managers_reader) = watch::channel(identity.managers.clone());
+        let (assignment, assignment_reader) = watch::channel(None);
+        let (tasks, tasks_reader) = watch::channel(BTreeMap::new());
+        let (ended_writer, ended) = watch::channel(false);
+        let (stop_tasks, stop_asks) = mpsc::channel(1);
+        let (asks, asked) = mpsc::channel(QUEUE);
+        let first = Report { description: Some(description), ..Report::default() };
+        let (report, report_reader) = watch::channel(first);
+
+        let sandboxes = Sandboxes::default();
+        let kernel = kernel(exe, run_dir, sandboxes.clone()).await?;
+        let ends = Ends {
+            wanted: wanted_reader,
+            view: gossip.view(),
+            drift: kernel.doorbell(),
+            asks: asked,
+            done: done_writer,
+            inbox: inbox.clone(),
+        };
+        spawn(stop, programmer::run(kernel, facts.clone(), ends));
+        let leader = Arc::new(watch::channel(None).0);
+        let session = Session { net: net.clone(), managers: managers_reader, leader };
+        spawn(stop, session.clone().watch_loop(inbox.clone(), current));
+        spawn(stop, session.report_loop(report_reader, inbox.clone()));
+
+        let names = Names::new(assignment_reader.clone(), gossip.view());
+        let shell = Self {
+            worker: Worker::new(identity.node, facts.gwbridge),
+            executor: executor.clone(),
+            handles: Arc::default(),
+            sandboxes,
+            dns: BTreeMap::new(),
+            names: Arc::new(names),
+            forwarder: Arc::new(Forwarder::to(resolvers, Arc::new(clock::monotonic))),
+            gossip,
+            inbox,
+            wanted,
+            report,
+            done: done.clone(),
+            received,
+            managers,
+            tasks,
+            assignment,
+            dir,
+            vtep: facts.vtep,
+            egress_on_disk: BTreeMap::new(),
+        };
+        let token = stop.clone();
+        tokio::spawn(async move {
+            shell.run(inputs, stop_asks, token).await;
+            ended_writer.send_replace(true);
+        });
+        Ok(WorkerHandle {
+            assignment: assignment_reader,
+            done,
+            tasks: tasks_reader,
+            executor,
+            stop_tasks,
+            asks,
+            ended,
+        })
+    }
+
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut stop_asks: mpsc::Receiver<()>,
+        stop: CancellationToken,
+    ) {
+        self.load_assignment().await;
+        self.adopt().await;
+        loop {
+            let (now, wall) = (clock::monotonic(), clock::timestamp());
+            let wait = self.worker.next_deadline(now, wall);
+            let wait = wait.map_or(IDLE_MAX, |at| at.saturating_sub(now).min(IDLE_MAX));
+            let input = tokio::select! {
+                () = stop.cancelled() => return,
+                Some(()) = stop_asks.recv() => Input::StopAll,
+                Some(input) = inputs.recv() => input,
+                changed = self.done.changed() => {
+                    if changed.is_err() { return }
+                    Input::Tick
+                }
+                () = tokio::time::sleep(wait) => Input::Tick,
+            };
+            self.step(input).await;
+        }
+    }
+
+    async fn step(&mut self, input: Input) {
+        if let Input::Assignment { assignment, from_manager: true } = &input {
+            self.save_assignment(assignment);
+        }
+        let commands = self.worker.step(input, clock::monotonic(), clock::timestamp());
+        // Addresses reach the disk before the tasks that use them exist.
+        self.save_egress();
+        for command in commands {
+            self.carry_out(command);
+        }
+        self.publish().await;
+    }
+
+    /// The level-triggered readings of the core, each to where it is wanted.
+    async fn publish(&mut self) {
+        self.open_sandboxes().await;
+        let digest = self.received.borrow().as_ref().map(|(digest, a)| (*digest, a.clone()));
+        let assignment = self.worker.assignment().map(|assignment| {
+            let of_manager = digest.filter(|(_, received)| Arc::ptr_eq(received, assignment));
+            (of_manager.map(|(digest, _)| digest), assignment.clone())
+        });
+        self.wanted.send_if_modified(|wanted| {
+            let (sandboxes, knows_tasks) = (self.worker.local(), self.worker.knows_all());
+            let same = wanted.sandboxes == sandboxes
+                && wanted.knows_tasks == knows_tasks
+                && match (&wanted.assignment, &assignment) {
+                    (Some((_, a)), Some((_, b))) => Arc::ptr_eq(a, b),
+                    (None, None) => true,
+                    (Some(_), None) | (None, Some(_)) => false,
+                };
+            *wanted = Wanted { assignment: assignment.clone(), sandboxes, knows_tasks };
+            !same
+        });
+        self.report.send_if_modified(|report| {
+            let (applied, statuses) = (self.done.borrow().applied, self.worker.statuses());
+            let changed = report.applied != applied || report.statuses != statuses;
+            (report.applied, report.statuses) = (applied, statuses);
+            changed
+        });
+        self.tasks.send_if_modified(|tasks| {
+            tasks.clone_from(self.worker.tasks());
+            true
+        });
+        self.tell_gossip().await;
+        if let Some((_, assignment)) = assignment {
+            let managers: Vec<SocketAddr> =
+                assignment.nodes.values().filter_map(|node| node.manager).collect();
+            self.managers.send_if_modified(|known| {
+                let changed = *known != managers;
+                *known = managers;
+                changed
+            });
+            self.assignment.send_if_modified(|known| {
+                let changed = known.as_ref().is_none_or(|k| !Arc::ptr_eq(k, &assignment));
+                *known = Some(assignment);
+                changed
+            });
+        }
+    }
+
+    async fn tell_gossip(&self) {
+        let Some(assignment) = self.worker.assignment() else { return };
+        let previous = self.assignment.borrow().clone();
+        if previous.is_none_or(|known| !Arc::ptr_eq(&known, assignment)) {
+            let keys = &assignment.gossip_keys;
+            let primary = keys.first().map_or(0, |key| key.id);
+            let all = keys.iter().map(|key| (key.id, key.key)).collect();
+            match gossip::Keyring::new(primary, &all) {
+                Ok(keys) => self.gossip.input(gossip::Input::Keys(keys)).await,
+                Err(error) => tracing::error!(%error, "gossip keys of the assignment"),
+            }
+            self.gossip.input(gossip::Input::Peers(gossip_peers(assignment))).await;
+        }
+        if let Some(endpoints) = self.worker.own_rows() {
+            let vtep = VtepRow { address: self.vtep };
+            self.gossip.input(gossip::Input::Own { endpoints, vtep }).await;
+        }
+    }
+
+    async fn load_assignment(&mut self) {
+        match disk::read_json::<Assignment>(&self.assignment_file()) {
+            Ok(Some(assignment)) => {
+                tracing::info!(revision = assignment.revision.0, "last assignment read from disk");
+                let assignment = Arc::new(assignment);
+                self.step(Input::Assignment { assignment, from_manager: false }).await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "last assignment"),
+        }
+    }
+
+    fn save_assignment(&self, assignment: &Assignment) {
+        if let Err(error) = disk::write_json(&self.assignment_file(), assignment) {
+            tracing::error!(%error, "a restart without a manager would come back from an older one");
+        }
+    }
+
+    fn save_egress(&mut self) {
+        let addresses = self.worker.egress_addresses();
+        if addresses != self.egress_on_disk {
+            match disk::write_json(&self.egress_file(), &addresses) {
+                Ok(()) => self.egress_on_disk = addresses,
+                Err(error) => tracing::error!(%error, "egress addresses of tasks"),
+            }
+        }
+    }
+
+    fn assignment_file(&self) -> PathBuf {
+        self.dir.join("assignment.json")
+    }
+
+    fn egress_file(&self) -> PathBuf {
+        self.dir.join("egress.json")
+    }
+
+    fn handles(&self) -> std::sync::MutexGuard<'_, BTreeMap<TaskId, Handle>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The holder is started and asked synchronously.
+async fn kernel(
+    exe: PathBuf,
+    run_dir: PathBuf,
+    sandboxes: Sandboxes,
+) -> anyhow::Result<LinuxKernel<NodeSpaces>> {
+    let start = move || NodeSpaces::start(&exe, &run_dir, sandboxes);
+    Ok(LinuxKernel::new(tokio::task::spawn_blocking(start).await??))
+}
+
+fn spawn(stop: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    });
+}

@@ -1,0 +1,196 @@
+//! Goal: a task's way through its node. Method: inputs in, commands and statuses out, as text.
+
+use super::*;
+use cluster::assignment::{AssignedNode, AssignedTask};
+use cluster::id::{ClusterId, ServiceId};
+use cluster::object::Slot;
+use cluster::spec::TaskSpec;
+
+const NODE: NodeId = NodeId(1);
+const TASK: TaskId = TaskId(5);
+
+fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) -> Input {
+    let mut assignment = Assignment {
+        revision: Revision(revision),
+        cluster: ClusterId(1),
+        node: NODE,
+        data_path_port: 4789,
+        gossip_keys: vec![],
+        nodes: BTreeMap::new(),
+        networks: BTreeMap::new(),
+        services: BTreeMap::new(),
+        tasks: BTreeMap::new(),
+        own: BTreeMap::new(),
+    };
+    let address: IpAddr = [192, 168, 50, 1].into();
+    let node = AssignedNode {
+        name: "a".into(),
+        gossip: (address, 7946).into(),
+        vtep: address,
+        manager: None,
+        ingress: None,
+        up: true,
+    };
+    assignment.nodes.insert(NODE, node);
+    if let Some(desired) = desired {
+        let own = OwnTask {
+            spec: TaskSpec::default(),
+            desired,
+            observed,
+            start_after: None,
+            service_name: "s".into(),
+            service_labels: BTreeMap::new(),
+            host_ports: vec![],
+        };
+        assignment.own.insert(TASK, own);
+        let attachment = Attachment {
+            network: cluster::id::NetworkId(3),
+            address: [10, 0, 1, 5].into(),
+            mac: cluster::net::MacAddr([2, 0x42, 10, 0, 1, 5]),
+            aliases: vec![],
+        };
+        let task = AssignedTask {
+            service: ServiceId(2),
+            name: "s.1.x".into(),
+            slot: Slot::Replica(1),
+            node: NODE,
+            attachments: vec![attachment],
+            draining: desired > TaskState::Running,
+        };
+        assignment.tasks.insert(TASK, task);
+    }
+    Input::Assignment { assignment: Arc::new(assignment), from_manager: true }
+}
+
+fn running(health: Health) -> Input {
+    let detail = String::new();
+    Input::Task(TASK, Event::Running { dns_udp_port: 1, dns_tcp_port: 2, pid: 77, health, detail })
+}
+
+fn worker() -> Worker {
+    let mut worker = Worker::new(NODE, "172.18.0.0/16".parse().unwrap());
+    assert_eq!(step(&mut worker, Input::Adopted(BTreeMap::new()), 0), []);
+    worker
+}
+
+fn step(worker: &mut Worker, input: Input, ms: u64) -> Vec<Command> {
+    worker.step(input, Duration::from_millis(ms), Timestamp(ms))
+}
+
+fn state(worker: &Worker) -> TaskState {
+    worker.tasks()[&TASK].status.state
+}
+
+fn start(worker: &mut Worker) {
+    let wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
+    assert_eq!(step(worker, wanted, 0), [Command::Launch(TASK)]);
+    let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
+    assert_eq!(step(worker, Input::Task(TASK, prepared), 1), []);
+    let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
+    assert_eq!(step(worker, programmed, 2), [Command::Start(TASK)]);
+    assert_eq!(step(worker, running(Health::Healthy), 3), []);
+    assert_eq!(state(worker), TaskState::Running);
+}
+
+#[test]
+fn a_task_starts_only_in_a_programmed_sandbox_and_its_row_is_healthy_only_then() {
+    let mut worker = worker();
+    let wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
+    step(&mut worker, wanted, 0);
+    assert_eq!(worker.own_rows().unwrap().len(), 0, "no sandbox, no endpoint");
+    let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
+    step(&mut worker, Input::Task(TASK, prepared), 1);
+    assert!(worker.own_rows().unwrap().values().all(|row| !row.healthy));
+    let failed = [(TASK, "set link: no such device".to_owned())].into();
+    let not_programmed = Input::Programmed { ready: BTreeSet::new(), failed };
+    assert_eq!(step(&mut worker, not_programmed, 2), []);
+    assert_eq!(worker.statuses()[&TASK].error, "network is not ready: set link: no such device");
+    let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
+    assert_eq!(step(&mut worker, programmed, 3), [Command::Start(TASK)]);
+    step(&mut worker, running(Health::Healthy), 4);
+    assert!(worker.own_rows().unwrap().values().all(|row| row.healthy));
+}
+
+#[test]
+fn a_failing_health_check_takes_the_endpoint_out_and_ends_the_task() {
+    let mut worker = worker();
+    start(&mut worker);
+    assert_eq!(step(&mut worker, running(Health::Unhealthy), 5), [Command::Stop(TASK)]);
+    assert!(worker.own_rows().unwrap().values().all(|row| !row.healthy));
+    assert_eq!(state(&worker), TaskState::Running, "a state only rises");
+    let ended = Ended { exit_code: Some(143), error: String::new(), rejected: false };
+    assert_eq!(step(&mut worker, Input::Task(TASK, Event::Ended(ended)), 6), []);
+    assert_eq!(state(&worker), TaskState::Failed);
+}
+
+#[test]
+fn a_stop_waits_for_the_balancers_or_for_the_limit() {
+    for (released, stopped_at) in [(true, 100), (false, 2100)] {
+        let mut worker = worker();
+        start(&mut worker);
+        let unwanted = assignment(11, Some(TaskState::Shutdown), TaskState::Running);
+        assert_eq!(step(&mut worker, unwanted, 100), []);
+        if released {
+            let input = Input::Released([TASK].into());
+            assert_eq!(step(&mut worker, input, stopped_at), [Command::Stop(TASK)]);
+        } else {
+            let deadline = worker.next_deadline(Duration::ZERO, Timestamp(0));
+            assert_eq!(deadline, Some(Duration::from_millis(stopped_at)));
+            assert_eq!(step(&mut worker, Input::Tick, stopped_at - 1), []);
+            assert_eq!(step(&mut worker, Input::Tick, stopped_at), [Command::Stop(TASK)]);
+        }
+        assert_eq!(step(&mut worker, Input::Tick, 9000), [], "asked once");
+        let ended = Ended { exit_code: Some(143), error: String::new(), rejected: false };
+        step(&mut worker, Input::Task(TASK, Event::Ended(ended)), 9001);
+        assert_eq!(state(&worker), TaskState::Shutdown);
+        assert_eq!(worker.own_rows().unwrap().len(), 0);
+        let gone = assignment(12, None, TaskState::Shutdown);
+        assert_eq!(step(&mut worker, gone, 9002), [Command::Forget(TASK)]);
+    }
+}
+
+#[test]
+fn an_exit_is_complete_or_failed_by_its_code() {
+    for (code, expected) in [(0, TaskState::Complete), (3, TaskState::Failed)] {
+        let mut worker = worker();
+        start(&mut worker);
+        let ended = Ended { exit_code: Some(code), error: String::new(), rejected: false };
+        step(&mut worker, Input::Task(TASK, Event::Ended(ended)), 50);
+        assert_eq!(state(&worker), expected);
+    }
+}
+
+#[test]
+fn nothing_is_launched_before_the_running_tasks_are_known() {
+    let mut worker = Worker::new(NODE, "172.18.0.0/16".parse().unwrap());
+    let wanted = assignment(10, Some(TaskState::Running), TaskState::Running);
+    assert_eq!(step(&mut worker, wanted, 0), []);
+    assert!(worker.own_rows().is_none(), "rows are not taken back by a restart");
+    let event = Event::Running {
+        dns_udp_port: 1,
+        dns_tcp_port: 2,
+        pid: 77,
+        health: Health::Healthy,
+        detail: String::new(),
+    };
+    let adopted = Adopted { egress: [172, 18, 0, 2].into(), event };
+    assert_eq!(step(&mut worker, Input::Adopted([(TASK, adopted)].into()), 1), []);
+    assert_eq!(worker.own_rows().unwrap().len(), 1);
+    assert_eq!(state(&worker), TaskState::Running);
+}
+
+#[test]
+fn a_task_that_ran_and_is_gone_is_reported_not_started_again() {
+    let mut worker = worker();
+    let wanted = assignment(10, Some(TaskState::Running), TaskState::Running);
+    assert_eq!(step(&mut worker, wanted, 0), []);
+    assert_eq!(state(&worker), TaskState::Failed);
+}
+
+#[test]
+fn an_older_assignment_is_ignored() {
+    let mut worker = worker();
+    start(&mut worker);
+    assert_eq!(step(&mut worker, assignment(9, None, TaskState::New), 5), []);
+    assert_eq!(state(&worker), TaskState::Running);
+}
