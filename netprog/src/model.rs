@@ -38,14 +38,15 @@ impl Model {
             Op::CreateVeth(pair) => self.create_veth(pair),
             Op::CreateLink(place, name, link) => self.create_link(*place, name, link),
             Op::DeleteLink(place, name) => {
+                self.space(*place)?;
                 self.delete_link(*place, name);
                 Ok(())
             }
             Op::SetLink(place, name, change) => self.set_link(*place, name, change),
             Op::AddAddress(place, link, cidr) => self.add_address(*place, link, *cidr),
-            Op::DeleteAddress(place, link, cidr) => self.gone(*place, |space| {
-                space.addresses.remove(&(link.clone(), *cidr));
-            }),
+            Op::DeleteAddress(place, link, cidr) => {
+                self.gone(*place, |space| entries::delete_address(space, link, *cidr))
+            }
             Op::AddRoute(place, route) => self.add_route(*place, route),
             Op::DeleteRoute(place, route) => self.gone(*place, |space| {
                 space.routes.remove(route);

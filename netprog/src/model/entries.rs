@@ -62,6 +62,17 @@ impl Model {
     }
 }
 
+/// With its last IPv4 address a link loses its IPv4 routes and neighbours (`fib_disable_ip` in
+/// net/ipv4/fib_frontend.c).
+pub(super) fn delete_address(space: &mut Space, link: &str, cidr: Cidr) {
+    let removed = space.addresses.remove(&(link.to_owned(), cidr));
+    let left = space.addresses.iter().any(|(l, other)| l == link && other.address.is_ipv4());
+    if removed && cidr.address.is_ipv4() && !left {
+        space.routes.retain(|r| r.device != link || r.destination.address.is_ipv6());
+        space.neighbours.retain(|(device, address), _| device != link || address.is_ipv6());
+    }
+}
+
 fn is_on_link(space: &Space, device: &str, address: IpAddr) -> bool {
     space.addresses.iter().any(|(link, cidr)| link == device && prefix_holds(*cidr, address))
 }

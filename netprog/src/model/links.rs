@@ -111,6 +111,9 @@ impl Model {
             if bridge != Some(&LinkKind::Bridge) {
                 return Err(format!("no bridge {master}"));
             }
+            if space.links.get(name).is_some_and(|link| link.kind == LinkKind::Bridge) {
+                return Err(format!("{name} is a bridge and cannot be a port"));
+            }
         }
         if let LinkChange::Master(master) = change {
             let now = space.links.get(name).and_then(|link| link.master.clone());
@@ -118,8 +121,13 @@ impl Model {
                 release(space, name);
             }
         }
-        if *change == LinkChange::Up(false) {
+        let was_up = space.links.get(name).is_some_and(|link| link.up);
+        if *change == LinkChange::Up(false) && was_up {
             space.routes.retain(|route| route.device != name);
+            space.neighbours.retain(|(device, _), _| device != name);
+        }
+        if let LinkChange::Mac(_) = change {
+            // `neigh_changeaddr` forgets permanent entries too.
             space.neighbours.retain(|(device, _), _| device != name);
         }
         let Some(link) = space.links.get_mut(name) else { return Ok(()) };
