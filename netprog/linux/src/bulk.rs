@@ -133,8 +133,9 @@ pub(crate) fn apply(socket: &Socket, entries: &[Entry]) -> Vec<(usize, Refusal)>
     failed
 }
 
+/// EOPNOTSUPP: the device has left its bridge and its entries of the bridge's table with it.
 fn is_gone(refusal: &Refusal) -> bool {
-    refusal.is(Errno::ENOENT) || refusal.is(Errno::ENODEV)
+    [Errno::ENOENT, Errno::ENODEV, Errno::EOPNOTSUPP].into_iter().any(|errno| refusal.is(errno))
 }
 
 type Message = (usize, (RouteNetlinkMessage, u16));

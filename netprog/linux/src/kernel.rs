@@ -183,6 +183,11 @@ impl<S: Spaces> LinuxKernel<S> {
         let Place::Fabric(network) = place else {
             return Err(Refusal::other(format!("{place} is not a fabric: others remove it")));
         };
+        // The kernel takes a namespace apart some time after its last user is gone; until then a
+        // veth's other end and a VXLAN device's VNI would stay taken.
+        if self.enter(place)?.is_some() {
+            self.inside(place, |inside| async move { link::delete_all(&inside).await })?;
+        }
         // Our own thread must not keep alive what the keeper lets go.
         self.release(place);
         Ok(self.spaces.delete_fabric(network)?)

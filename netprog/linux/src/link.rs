@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
 use crate::namespace::Inside;
-use crate::netlink::{Refusal, request};
+use crate::netlink::{Refusal, dump, request};
 
 /// The index of a link of the calling thread's namespace.
 pub(crate) fn index(name: &str) -> Result<u32, Refusal> {
@@ -127,6 +127,32 @@ pub(crate) async fn delete(inside: &Inside, name: &str) -> Result<(), Refusal> {
         Err(refusal) if refusal.is(Errno::ENODEV) => Ok(()),
         other => other,
     }
+}
+
+/// Removes every link of a namespace that is ours as a whole.
+pub(crate) async fn delete_all(inside: &Inside) -> Result<(), Refusal> {
+    let list = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    for message in dump(&inside.route, list).await? {
+        let RouteNetlinkMessage::NewLink(found) = message else { continue };
+        let made_by_kernel = !found.attributes.iter().any(|attribute| {
+            matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(is_ours))
+        });
+        if made_by_kernel {
+            continue;
+        }
+        let mut message = LinkMessage::default();
+        message.header.index = found.header.index;
+        match request(&inside.route, RouteNetlinkMessage::DelLink(message), 0).await {
+            Err(refusal) if refusal.is(Errno::ENODEV) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Of a kind that we make; the kernel's own devices (lo, tunl0 …) go with the namespace.
+fn is_ours(info: &LinkInfo) -> bool {
+    matches!(info, LinkInfo::Kind(InfoKind::Bridge | InfoKind::Vxlan | InfoKind::Veth))
 }
 
 /// Changes one property.

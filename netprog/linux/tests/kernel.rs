@@ -6,6 +6,7 @@
 mod kernel {
     pub(crate) mod world;
 
+    mod conformance;
     mod dns;
     mod drift;
     mod operations;
