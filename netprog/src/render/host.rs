@@ -1,8 +1,9 @@
 //! The host's namespace: egress bridge, masquerade, published ports.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use cluster::net::{MacAddr, Subnet};
+use cluster::net::MacAddr;
 use cluster::spec::PublishMode;
 
 use super::{GWBRIDGE, INGRESS_LINK, Scene, TABLE, egress, ingress, table, within};
@@ -40,7 +41,7 @@ pub(super) fn render(scene: &Scene<'_>, plane: &mut Plane) {
     space.sysctls.insert("net/ipv4/ip_forward".to_owned(), "1".to_owned());
     let limits = NEIGHBOUR_LIMITS.iter().map(|(name, value)| ((*name).into(), (*value).into()));
     space.sysctls.extend(limits);
-    let mut table = table(structure(subnet), &[], &["published"]);
+    let mut table = table(structure(scene), &[], &["published"]);
     table.maps.insert("published".to_owned(), published(scene));
     space.nft.insert(TableKey { family: Family::Ip, name: TABLE.to_owned() }, table);
     plane.spaces.insert(Place::Host, space);
@@ -60,7 +61,23 @@ fn published(scene: &Scene<'_>) -> BTreeMap<String, String> {
     published
 }
 
-fn structure(gwbridge: Subnet) -> String {
+/// A caller whose address would be on a link of the task, or nowhere, gets the node's address on
+/// the underlay: an unbound UDP server answers a caller on one of its links from its address on
+/// that link, and the answer would be nobody's.
+fn source(scene: &Scene<'_>) -> String {
+    let gwbridge = scene.local.gwbridge;
+    let ingress = scene.ingress().map(|(_, network)| format!(", {}", network.subnet));
+    let near = format!("{{ 127.0.0.0/8, {gwbridge}{} }}", ingress.unwrap_or_default());
+    let how = match scene.local.vtep {
+        IpAddr::V4(vtep) => format!("snat to {vtep}"),
+        IpAddr::V6(_) => "masquerade".to_owned(),
+    };
+    format!("oifname \"{INGRESS_LINK}\" ip saddr {near} {how}")
+}
+
+fn structure(scene: &Scene<'_>) -> String {
+    let gwbridge = scene.local.gwbridge;
+    let source = source(scene);
     format!(
         "map published {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
 chain raw {{
@@ -77,7 +94,8 @@ chain output {{
 }}
 chain postrouting {{
   type nat hook postrouting priority srcnat; policy accept;
-  ip saddr 127.0.0.0/8 oifname {{ \"{INGRESS_LINK}\", \"{GWBRIDGE}\" }} masquerade
+  {source}
+  ip saddr 127.0.0.0/8 oifname \"{GWBRIDGE}\" masquerade
   ip saddr {gwbridge} oifname != \"{GWBRIDGE}\" masquerade
   ip saddr {gwbridge} oifname \"{GWBRIDGE}\" ct status dnat masquerade
 }}

@@ -1,0 +1,15 @@
+//! Packets through what netprog renders: two nodes with real kernels' namespaces, an outside client
+//! on their underlay, and servers that say whom they see. Needs root.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    reason = "what cannot be set up fails the test"
+)]
+
+#[path = "datapath/lab.rs"]
+mod lab;
+#[path = "datapath/paths.rs"]
+mod paths;
+#[path = "datapath/talk.rs"]
+mod talk;

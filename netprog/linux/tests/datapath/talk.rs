@@ -1,0 +1,118 @@
+//! Servers that say who they are and whom they see, and calls to them.
+
+use std::io::{Error, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use netprog::plane::Place;
+use netprog_linux::{HeldSpaces, LinuxKernel};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+
+/// No answer takes longer on one machine.
+const ANSWER_WAIT: Duration = Duration::from_secs(3);
+/// The largest message of a test.
+pub(crate) const MESSAGE_MAX: usize = 70_000;
+
+pub(crate) type Where<'a> = (&'a mut LinuxKernel<HeldSpaces>, Place);
+
+/// Serves TCP and UDP on port 80 of any address: `<name> saw <peer>`, padded to the length of
+/// what was asked.
+pub(crate) fn serve((kernel, place): Where<'_>, name: &str) {
+    let (tcp, udp) = kernel
+        .run(place, || (TcpListener::bind("0.0.0.0:80").unwrap(), UdpSocket::bind("0.0.0.0:80")))
+        .unwrap();
+    let (udp, tcp_name, udp_name) = (udp.unwrap(), name.to_owned(), name.to_owned());
+    // Both threads end with the process: nothing else holds the namespace then.
+    std::thread::spawn(move || {
+        for stream in tcp.incoming().flatten() {
+            let name = tcp_name.clone();
+            std::thread::spawn(move || answer_stream(stream, &name));
+        }
+    });
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; MESSAGE_MAX];
+        while let Ok((length, peer)) = udp.recv_from(&mut buffer) {
+            let _unreachable = udp.send_to(&answer(&udp_name, peer, length), peer);
+        }
+    });
+}
+
+fn answer(name: &str, peer: SocketAddr, length: usize) -> Vec<u8> {
+    let mut answer = format!("{name} saw {} ", peer.ip()).into_bytes();
+    if answer.len() < length {
+        answer.resize(length, b'.');
+    }
+    answer
+}
+
+/// Each message begins with its length.
+fn answer_stream(mut stream: TcpStream, name: &str) -> Option<()> {
+    let peer = stream.peer_addr().ok()?;
+    loop {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).ok()?;
+        let mut message = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut message).ok()?;
+        let answer = answer(name, peer, message.len());
+        let length = u32::try_from(answer.len()).ok()?;
+        stream.write_all(&length.to_be_bytes()).ok()?;
+        stream.write_all(&answer).ok()?;
+    }
+}
+
+/// Asks on an open stream.
+pub(crate) fn ask(stream: &mut TcpStream, size: usize) -> Result<String, Error> {
+    stream.write_all(&u32::try_from(size).unwrap().to_be_bytes())?;
+    stream.write_all(&vec![b'x'; size])?;
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut answer)?;
+    if answer.len() < size {
+        return Err(Error::new(ErrorKind::UnexpectedEof, "a short answer"));
+    }
+    Ok(words(&answer))
+}
+
+fn words(answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answer);
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// Opens a stream to `target`, from local port `from` (0: any).
+pub(crate) fn open(place: Where<'_>, target: &str, from: u16) -> Result<TcpStream, Error> {
+    let target: SocketAddr = target.parse().unwrap();
+    let (kernel, place) = place;
+    kernel.run(place, move || {
+        let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        let wait = nix::sys::time::TimeVal::new(3, 0);
+        setsockopt(&fd, sockopt::SendTimeout, &wait)?;
+        let any: SocketAddr = ([0, 0, 0, 0], from).into();
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(any))?;
+        connect(fd.as_raw_fd(), &SockaddrStorage::from(target))?;
+        let stream = TcpStream::from(fd);
+        stream.set_read_timeout(Some(ANSWER_WAIT))?;
+        Ok(stream)
+    })?
+}
+
+/// One TCP exchange.
+pub(crate) fn tcp(place: Where<'_>, target: &str, size: usize) -> Result<String, Error> {
+    ask(&mut open(place, target, 0)?, size)
+}
+
+/// One UDP exchange.
+pub(crate) fn udp((kernel, place): Where<'_>, target: &str, size: usize) -> Result<String, Error> {
+    let target: SocketAddr = target.parse().unwrap();
+    let socket = kernel.run(place, || UdpSocket::bind("0.0.0.0:0"))??;
+    socket.set_read_timeout(Some(ANSWER_WAIT))?;
+    socket.connect(target)?;
+    socket.send(&vec![b'x'; size])?;
+    let mut answer = vec![0; MESSAGE_MAX];
+    let length = socket.recv(&mut answer)?;
+    Ok(words(&answer[..length]))
+}
