@@ -4,6 +4,7 @@
 //! it with the observed one, and a [`kernel::Kernel`] (the real one, or the fake of tests) applies
 //! the operations. All policy is in `render`; everything after it is a plain comparison.
 
+pub mod dns;
 pub mod endpoint;
 pub mod fake;
 #[cfg(test)]
@@ -15,5 +16,6 @@ mod model;
 pub mod op;
 pub mod plan;
 pub mod plane;
+pub mod programmer;
 pub mod render;
 mod text;

@@ -29,6 +29,19 @@ pub(crate) struct Model {
 pub(crate) type Refused = Result<(), String>;
 
 impl Model {
+    /// What was observed, with those of the desired veth pairs that are there.
+    pub(crate) fn of(plane: Plane, desired: &Plane) -> Self {
+        let is_there = |(place, name): &End| {
+            plane.spaces.get(place).is_some_and(|space| space.links.contains_key(name))
+        };
+        let whole = desired.veths.iter().filter(|p| is_there(&p.outer) && is_there(&p.inner));
+        let both = |pair: &crate::plane::VethPair| {
+            [(pair.outer.clone(), pair.inner.clone()), (pair.inner.clone(), pair.outer.clone())]
+        };
+        let peers = whole.flat_map(both).collect();
+        Self { plane, peers }
+    }
+
     /// Applies one operation; nothing changes if it is refused. What should be removed and is not
     /// there is a success, as in the real kernel's shell.
     pub(crate) fn apply(&mut self, op: &Op) -> Refused {

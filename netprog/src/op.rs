@@ -71,6 +71,37 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The namespaces that it changes: one, or the two ends of a veth pair.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        match self {
+            Self::CreateVeth(pair) => vec![pair.outer.0, pair.inner.0],
+            Self::CreateSpace(place)
+            | Self::DeleteSpace(place)
+            | Self::CreateLink(place, ..)
+            | Self::DeleteLink(place, _)
+            | Self::SetLink(place, ..)
+            | Self::AddAddress(place, ..)
+            | Self::DeleteAddress(place, ..)
+            | Self::AddRoute(place, _)
+            | Self::DeleteRoute(place, _)
+            | Self::AddRule(place, _)
+            | Self::DeleteRule(place, _)
+            | Self::SetFdb(place, ..)
+            | Self::DeleteFdb(place, _)
+            | Self::SetNeighbour(place, ..)
+            | Self::DeleteNeighbour(place, ..)
+            | Self::SetSysctl(place, ..)
+            | Self::LoadTable(place, ..)
+            | Self::DeleteTable(place, _)
+            | Self::AddElement(place, ..)
+            | Self::DeleteElement(place, ..)
+            | Self::SetMapElement { place, .. } => vec![*place],
+        }
+    }
+}
+
 /// One property of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkChange {

@@ -1,0 +1,205 @@
+//! The names of every network that the node is on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use cluster::assignment::{AssignedService, Assignment};
+use cluster::id::{NetworkId, TaskId};
+use cluster::net::Subnet;
+use cluster::object::Slot;
+use cluster::view::View;
+
+use super::TASKS_PREFIX;
+use crate::endpoint::{Directory, Endpoint, open};
+
+/// Characters of a task's id that serve as its short name: its host name.
+const SHORT_ID_CHARS: usize = 12;
+
+/// Everything that can be asked on a node, at one assignment and view.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Zone {
+    networks: BTreeMap<NetworkId, Names>,
+    /// The networks of each task of this node that may ask, in the order of its attachments.
+    askers: BTreeMap<TaskId, Vec<NetworkId>>,
+}
+
+/// The names of one network, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Names {
+    /// The network's own, which may follow every other: `<name>.<network>`.
+    network: String,
+    subnet: Subnet,
+    forward: BTreeMap<String, BTreeSet<IpAddr>>,
+    reverse: BTreeMap<IpAddr, String>,
+    /// Names that stand for a service.
+    services: BTreeMap<String, Service>,
+}
+
+/// What SRV needs of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Service {
+    /// Protocol and label of a published port → the port that tasks listen on.
+    ports: BTreeMap<(String, String), u16>,
+    /// Names of its hosts.
+    targets: Vec<String>,
+}
+
+impl Zone {
+    /// Names of what the two know.
+    #[must_use]
+    pub fn build(assignment: &Assignment, view: &View) -> Self {
+        let directory = Directory::new(assignment, view);
+        let named = assignment.networks.iter().filter(|(_, network)| !network.ingress);
+        let networks: BTreeMap<NetworkId, Names> =
+            named.map(|(id, _)| (*id, Names::build(assignment, &directory, *id))).collect();
+        let own = assignment.tasks.iter().filter(|(_, task)| task.node == assignment.node);
+        let askers = own
+            .map(|(id, task)| {
+                let attached = task.attachments.iter().map(|a| a.network);
+                (*id, attached.filter(|network| networks.contains_key(network)).collect())
+            })
+            .collect();
+        Self { networks, askers }
+    }
+
+    fn of(&self, asker: TaskId) -> impl Iterator<Item = &Names> {
+        let networks = self.askers.get(&asker).map_or(&[][..], Vec::as_slice);
+        networks.iter().filter_map(|network| self.networks.get(network))
+    }
+
+    /// What the name stands for, on each of the asker's networks that knows it.
+    pub(super) fn lookup<'a>(
+        &'a self,
+        asker: TaskId,
+        name: &'a str,
+    ) -> impl Iterator<Item = &'a BTreeSet<IpAddr>> {
+        self.of(asker).filter_map(move |names| names.find(&names.forward, name))
+    }
+
+    /// The name of an address: `None` if it is not of the asker's networks.
+    pub(super) fn name_of(&self, asker: TaskId, address: IpAddr) -> Option<Option<String>> {
+        let mut networks = self.of(asker).filter(|names| names.subnet.contains(address)).peekable();
+        networks.peek()?;
+        Some(networks.find_map(|names| names.reverse.get(&address).cloned()))
+    }
+
+    /// Port and hosts of a service's port by number or label.
+    pub(super) fn service(
+        &self,
+        asker: TaskId,
+        name: &str,
+        port: &str,
+        protocol: &str,
+    ) -> Option<(u16, &[String])> {
+        let mut found =
+            self.of(asker).filter_map(|names| names.find(&names.services, name)).peekable();
+        let service = found.next()?;
+        let labelled = service.ports.get(&(protocol.to_owned(), port.to_owned())).copied();
+        let number = labelled.or_else(|| port.parse().ok())?;
+        Some((number, &service.targets))
+    }
+}
+
+impl Names {
+    fn build(assignment: &Assignment, directory: &Directory, id: NetworkId) -> Self {
+        let network = &assignment.networks[&id];
+        let mut names = Self {
+            network: network.name.to_ascii_lowercase(),
+            subnet: network.subnet,
+            forward: BTreeMap::new(),
+            reverse: BTreeMap::new(),
+            services: BTreeMap::new(),
+        };
+        let by_service = directory.by_service(id);
+        for (service_id, service) in &assignment.services {
+            let endpoints = by_service.get(service_id).map_or(&[][..], Vec::as_slice);
+            // A service whose name is empty is removed, and its tasks are stopping.
+            if !service.name.is_empty() && (service.vips.contains_key(&id) || !endpoints.is_empty())
+            {
+                names.add_service(service, id, &open(endpoints.iter().copied()), assignment);
+            }
+        }
+        for (service_id, endpoints) in &by_service {
+            let service = assignment.services.get(service_id);
+            let answered: BTreeSet<TaskId> =
+                open(endpoints.iter().copied()).iter().filter_map(|e| e.task()).collect();
+            for endpoint in endpoints {
+                names.add_task(assignment, service, endpoint, &answered);
+            }
+        }
+        names
+    }
+
+    /// By the name itself, or the name with the network's after it.
+    fn find<'a, T>(&self, map: &'a BTreeMap<String, T>, name: &str) -> Option<&'a T> {
+        let short = || name.strip_suffix(&self.network)?.strip_suffix('.');
+        map.get(name).or_else(|| map.get(short()?))
+    }
+
+    fn add(&mut self, name: &str, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.forward.entry(name.to_ascii_lowercase()).or_default().extend(addresses);
+    }
+
+    /// The service's names: for the VIP or all tasks, and `tasks.…` for all tasks.
+    fn add_service(
+        &mut self,
+        service: &AssignedService,
+        id: NetworkId,
+        answered: &[&Endpoint],
+        assignment: &Assignment,
+    ) {
+        let tasks: Vec<IpAddr> = answered.iter().map(|endpoint| endpoint.address).collect();
+        let vip = service.vips.get(&id);
+        let aliases = service.aliases.get(&id).map_or(&[][..], Vec::as_slice);
+        let full = format!("{}.{}", service.name, self.network);
+        let targets = match vip {
+            Some(_) => vec![full.to_ascii_lowercase()],
+            None => answered
+                .iter()
+                .filter_map(|endpoint| assignment.tasks.get(&endpoint.task()?))
+                .map(|task| format!("{}.{}", task.name, self.network).to_ascii_lowercase())
+                .collect(),
+        };
+        let labelled = service.ports.iter().filter(|port| !port.name.is_empty());
+        let ports = labelled
+            .map(|port| {
+                let label = port.name.to_ascii_lowercase();
+                ((port.protocol.name().to_owned(), label), port.target)
+            })
+            .collect();
+        let facts = Service { ports, targets };
+        for name in std::iter::once(&service.name).chain(aliases) {
+            match vip {
+                Some(vip) => self.add(name, [*vip]),
+                None => self.add(name, tasks.iter().copied()),
+            }
+            self.add(&format!("{TASKS_PREFIX}{name}"), tasks.iter().copied());
+            self.services.entry(name.to_ascii_lowercase()).or_insert_with(|| facts.clone());
+        }
+        if let Some(vip) = vip {
+            self.reverse.insert(*vip, full);
+        }
+    }
+
+    /// The task's own names; known but empty while it is not to be answered.
+    fn add_task(
+        &mut self,
+        assignment: &Assignment,
+        service: Option<&AssignedService>,
+        endpoint: &Endpoint,
+        answered: &BTreeSet<TaskId>,
+    ) {
+        let Some(id) = endpoint.task() else { return };
+        let Some(task) = assignment.tasks.get(&id) else { return };
+        let address = answered.contains(&id).then_some(endpoint.address);
+        self.add(&task.name, address);
+        let short: String = id.to_string().chars().take(SHORT_ID_CHARS).collect();
+        self.add(&short, address);
+        if let (Slot::Replica(slot), Some(service)) = (task.slot, service)
+            && !service.name.is_empty()
+        {
+            self.add(&format!("task{slot}.{}", service.name), address);
+        }
+        self.reverse.insert(endpoint.address, format!("{}.{}", task.name, self.network));
+    }
+}
