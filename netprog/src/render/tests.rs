@@ -19,7 +19,7 @@ fn rendered(world: &World) -> Plane {
 fn check(place: Place, world: &World, expected: Expect) {
     let plane = rendered(world);
     let space = plane.spaces.get(&place).map(ToString::to_string).unwrap_or_default();
-    expected.assert_eq(&space);
+    expected.assert_eq(&format!("{place}\n{space}"));
 }
 
 #[test]
@@ -171,6 +171,7 @@ fn a_task_without_a_network_has_only_the_way_out() {
         Place::Sandbox(task(1)),
         &world,
         expect![[r#"
+            sandbox-024q5bylddqo566k7npiubn5t
               link eth0: veth up mtu 1450 address 02:42:ac:12:00:0b alias skein:024q5bylddqo566k7npiubn5t
               addr 172.18.0.11/16 dev eth0
               route 0.0.0.0/0 via 172.18.0.1 dev eth0 table 254
