@@ -6,6 +6,7 @@
 
 pub mod dns;
 pub mod endpoint;
+pub mod explain;
 pub mod fake;
 #[cfg(test)]
 mod fixture;

@@ -23,7 +23,7 @@ use cluster::view::View;
 use crate::endpoint::Directory;
 use crate::local::{Local, LocalSandbox};
 use crate::plane::ipnet_text::Cidr;
-use crate::plane::{Place, Plane, Table};
+use crate::plane::{Place, Plane, Route, Table};
 
 pub use service::{Backend, FabricFacts, LoadBalancer, Unsupported, VirtualService, balancer};
 
@@ -125,6 +125,17 @@ pub fn bridge_name(id: NetworkId, network: &AssignedNetwork) -> String {
 #[must_use]
 pub fn vxlan_name(id: NetworkId, network: &AssignedNetwork) -> String {
     format!("vx-{:06x}-{}", network.vni.get(), id.short())
+}
+
+/// The route by which a bridge answers for an IPv4 VIP; for an IPv6 one it needs the address.
+pub(crate) fn vip_route(vip: IpAddr) -> Option<Route> {
+    vip.is_ipv4().then(|| Route {
+        table: sandbox::TABLE_LOCAL,
+        destination: exactly(vip),
+        local: true,
+        via: None,
+        device: "lo".to_owned(),
+    })
 }
 
 /// A fabric's place.

@@ -6,11 +6,9 @@ use cluster::assignment::AssignedNetwork;
 use cluster::id::{NetworkId, NodeId};
 use cluster::net::MacAddr;
 
-use super::{Scene, bridge_name, exactly, fabric, ingress, service, vxlan_name, within};
+use super::{Scene, bridge_name, exactly, fabric, ingress, service, vip_route, vxlan_name, within};
 use crate::endpoint::Endpoint;
-use crate::plane::{
-    ALIAS_PREFIX, FdbKey, FdbTable, Link, LinkKind, Plane, PortFlags, Route, Space,
-};
+use crate::plane::{ALIAS_PREFIX, FdbKey, FdbTable, Link, LinkKind, Plane, PortFlags, Space};
 
 /// A bridge port that neither learns nor gets unknown frames: every MAC address has an entry.
 pub(super) const STATIC_PORT: PortFlags =
@@ -118,15 +116,8 @@ pub(super) fn port(
 
 /// Makes the bridge answer for a VIP: IPv4 by a local route, IPv6 only by an address.
 pub(super) fn answer_for(space: &mut Space, bridge: &str, vip: IpAddr) {
-    if vip.is_ipv4() {
-        space.routes.insert(Route {
-            table: super::sandbox::TABLE_LOCAL,
-            destination: exactly(vip),
-            local: true,
-            via: None,
-            device: "lo".to_owned(),
-        });
-    } else {
-        space.addresses.insert((bridge.to_owned(), exactly(vip)));
-    }
+    match vip_route(vip) {
+        Some(route) => space.routes.insert(route),
+        None => space.addresses.insert((bridge.to_owned(), exactly(vip))),
+    };
 }
