@@ -1,19 +1,19 @@
 //! The real kernel as netprog's [`Kernel`].
 
 mod activity;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use netprog::kernel::{Kernel, KernelError};
 use netprog::op::Op;
-use netprog::plane::{Link, LinkKind, Place, Plane, Space, VethPair};
+use netprog::plane::{Place, Plane, Space};
 
 use crate::bulk::{self, Entry};
 use crate::drift::Doorbell;
-use crate::link::{self, VethEnd};
+use crate::link;
 use crate::namespace::{Identity, Inside, Namespace, Pending};
 use crate::netlink::Refusal;
 use crate::observe::{self, Unread, Wanted};
@@ -70,6 +70,15 @@ impl<S: Spaces> LinuxKernel<S> {
         self.entered.remove(&place);
     }
 
+    /// A namespace to work in. A fabric that has been entered is not asked for again: its keeper
+    /// is another process, and only we end fabrics. A sandbox may have been made anew.
+    fn known(&mut self, place: Place) -> io::Result<Option<&Namespace>> {
+        match place {
+            Place::Fabric(_) if self.entered.contains_key(&place) => Ok(self.entered.get(&place)),
+            Place::Fabric(_) | Place::Host | Place::Sandbox(_) => self.enter(place),
+        }
+    }
+
     /// Enters a namespace, or finds that it has been; `None` if it does not exist.
     fn enter(&mut self, place: Place) -> io::Result<Option<&Namespace>> {
         let Some(fd) = self.spaces.open(place)? else {
@@ -112,7 +121,7 @@ impl<S: Spaces> LinuxKernel<S> {
         Fut: Future<Output = Vec<(usize, Refusal)>> + 'static,
     {
         let all = |refusal: &Refusal| (0..count).map(|at| (at, refusal.clone())).collect();
-        match self.enter(place) {
+        match self.known(place) {
             Ok(None) => all(&Refusal::other(no_namespace(place))),
             Err(error) => all(&error.into()),
             Ok(Some(namespace)) => match namespace.start_change(job).and_then(Pending::wait) {
@@ -154,105 +163,6 @@ impl<S: Spaces> LinuxKernel<S> {
                 results.enumerate().filter_map(|(at, result)| Some((at, result.err()?))).collect()
             }
         }
-    }
-
-    /// Operations that concern more than one namespace.
-    fn alone(&mut self, op: &Op) -> Result<(), Refusal> {
-        match op {
-            Op::CreateSpace(place) => self.create_space(*place),
-            Op::DeleteSpace(place) => self.delete_space(*place),
-            Op::CreateVeth(pair) => self.create_veth(pair),
-            Op::CreateLink(place, name, link) => self.create_link(*place, name, link),
-            single_op!() | entry_op!() | nft_op!() => {
-                Err(Refusal::other("this operation belongs to one namespace"))
-            }
-        }
-    }
-
-    fn create_space(&mut self, place: Place) -> Result<(), Refusal> {
-        let Place::Fabric(network) = place else {
-            return Err(Refusal::other(format!("{place} is not a fabric: others make it")));
-        };
-        self.spaces.create_fabric(network)?;
-        self.inside(place, |inside| async move {
-            link::set(&inside, "lo", &netprog::op::LinkChange::Up(true)).await
-        })
-    }
-
-    fn delete_space(&mut self, place: Place) -> Result<(), Refusal> {
-        let Place::Fabric(network) = place else {
-            return Err(Refusal::other(format!("{place} is not a fabric: others remove it")));
-        };
-        // The kernel takes a namespace apart some time after its last user is gone; until then a
-        // veth's other end and a VXLAN device's VNI would stay taken.
-        if self.enter(place)?.is_some() {
-            self.inside(place, |inside| async move { link::delete_all(&inside).await })?;
-        }
-        // Our own thread must not keep alive what the keeper lets go.
-        self.release(place);
-        Ok(self.spaces.delete_fabric(network)?)
-    }
-
-    fn create_link(&mut self, place: Place, name: &str, link: &Link) -> Result<(), Refusal> {
-        let (new, text) = (link.clone(), name.to_owned());
-        match link.kind {
-            LinkKind::Vxlan { .. } => {
-                let destination = self.open(place)?;
-                self.by_host([place], move |inside| async move {
-                    link::create(&inside, &text, &new, Some(&destination)).await
-                })?;
-            }
-            LinkKind::Bridge | LinkKind::Veth | LinkKind::Other(_) => {
-                self.inside(place, move |inside| async move {
-                    link::create(&inside, &text, &new, None).await
-                })?;
-            }
-        }
-        let (new, text) = (link.clone(), name.to_owned());
-        self.inside(place, move |inside| async move { link::finish(&inside, &text, &new).await })
-    }
-
-    fn create_veth(&mut self, pair: &VethPair) -> Result<(), Refusal> {
-        let end = |(place, name): &(Place, String)| {
-            Ok::<_, Refusal>(VethEnd { name: name.clone(), namespace: self.open(*place)? })
-        };
-        let (outer, inner) = (end(&pair.outer)?, end(&pair.inner)?);
-        self.by_host([pair.outer.0, pair.inner.0], move |inside| async move {
-            link::create_veth(&inside, &outer, &inner).await
-        })
-    }
-
-    /// A request of the host's namespace that changes others: there it is not drift.
-    fn by_host<const N: usize, F, Fut>(
-        &mut self,
-        changed: [Place; N],
-        job: F,
-    ) -> Result<(), Refusal>
-    where
-        F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<(), Refusal>> + 'static,
-    {
-        for namespace in changed.iter().filter_map(|place| self.entered.get(place)) {
-            namespace.changing();
-        }
-        let result = self.inside(Place::Host, job);
-        for namespace in changed.iter().filter_map(|place| self.entered.get(place)) {
-            namespace.changed()?;
-        }
-        result
-    }
-
-    fn open(&self, place: Place) -> Result<OwnedFd, Refusal> {
-        self.spaces.open(place)?.ok_or_else(|| Refusal::other(no_namespace(place)))
-    }
-
-    fn inside<F, Fut>(&mut self, place: Place, job: F) -> Result<(), Refusal>
-    where
-        F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<(), Refusal>> + 'static,
-    {
-        let namespace = self.enter(place)?.ok_or_else(|| Refusal::other(no_namespace(place)))?;
-        namespace.start_change(job)?.wait()?
     }
 }
 

@@ -71,6 +71,7 @@ pub(crate) struct Inside {
 /// A namespace that has been entered.
 pub struct Namespace {
     identity: Identity,
+    file: OwnedFd,
     quiet: Quiet,
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -128,6 +129,7 @@ impl Namespace {
         listen: Option<(Place, Doorbell)>,
     ) -> io::Result<Self> {
         let identity = Identity::of(&namespace)?;
+        let file = namespace.try_clone()?;
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let quiet = Quiet::default();
         let listen = listen.map(|(place, bell)| (place, bell, Arc::clone(&quiet)));
@@ -141,7 +143,7 @@ impl Namespace {
                 };
                 runtime.block_on(serve(queue, &started, listen));
             })?;
-        let namespace = Self { identity, quiet, jobs: Some(jobs), thread: Some(thread) };
+        let namespace = Self { identity, file, quiet, jobs: Some(jobs), thread: Some(thread) };
         match start.recv_timeout(JOB_WAIT_MAX) {
             Ok(Ok(())) => Ok(namespace),
             Ok(Err(error)) => Err(error),
@@ -153,6 +155,11 @@ impl Namespace {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// The namespace's file, to name it in requests from elsewhere.
+    pub fn file(&self) -> io::Result<OwnedFd> {
+        self.file.try_clone()
     }
 
     /// Runs a job inside the namespace and waits for its result, at most [`JOB_WAIT_MAX`].

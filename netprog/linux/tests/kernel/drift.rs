@@ -64,7 +64,7 @@ fn each_kind_of_change_rings_for_its_namespace() {
     ];
     for (place, line) in lines {
         let (mut world, bell) = settled();
-        world.elsewhere(place, line);
+        world.run(place, line);
         let heard = heard_until(&bell, place, line);
         assert!(heard[&place].events > 0, "{line}: {heard:?}");
     }
@@ -74,9 +74,9 @@ fn each_kind_of_change_rings_for_its_namespace() {
 #[test]
 fn what_is_not_ours_and_what_we_do_ourselves_does_not_ring() {
     let (mut world, bell) = settled();
-    world.elsewhere(Place::Host, "ip addr add 172.19.0.9/16 dev foreign0");
-    world.elsewhere(Place::Host, "ip link set foreign0 mtu 1400");
-    world.elsewhere(Place::Host, "nft add table inet filter");
+    world.run(Place::Host, "ip addr add 172.19.0.9/16 dev foreign0");
+    world.run(Place::Host, "ip link set foreign0 mtu 1400");
+    world.run(Place::Host, "nft add table inet filter");
     world.done(&[
         Op::AddAddress(FABRIC, "br0".to_owned(), cidr("10.0.0.1/24")),
         Op::SetNeighbour(
@@ -86,7 +86,7 @@ fn what_is_not_ours_and_what_we_do_ourselves_does_not_ring() {
             "02:42:0a:00:00:06".parse().unwrap(),
         ),
     ]);
-    world.elsewhere(SANDBOX, "ip link set lo down");
+    world.run(SANDBOX, "ip link set lo down");
     let heard = heard_until(&bell, SANDBOX, "all");
     assert_eq!(heard.keys().collect::<Vec<_>>(), [&SANDBOX], "{heard:?}");
     world.done(&[up(SANDBOX, "lo")]);

@@ -3,7 +3,7 @@
 use netprog::op::{LinkChange, Op};
 use netprog::plane::{FdbKey, FdbTable, Place, Plane, PortFlags, Route, Rule, Space, VethPair};
 
-use super::world::{FABRIC, NETWORK, SANDBOX, World, bridge, cidr, up, vxlan};
+use super::world::{FABRIC, NETWORK, SANDBOX, TASK, World, bridge, cidr, up, vxlan};
 
 fn veth() -> Op {
     Op::CreateVeth(VethPair {
@@ -49,6 +49,21 @@ fn fabrics_come_and_go() {
         world.refused(up(FABRIC, "lo")),
         format!("set link lo up in {FABRIC}: there is no namespace {FABRIC}")
     );
+}
+
+/// A task that is launched again has a new sandbox by the same name: nothing may go into the old
+/// one, although nothing was observed in between.
+#[test]
+fn a_sandbox_made_anew_is_noticed() {
+    let mut world = World::furnished();
+    let address = |text| Op::AddAddress(SANDBOX, "lo".to_owned(), cidr(text));
+    world.done(&[address("10.0.0.1/32")]);
+    world.kernel.spaces().create_sandbox(TASK).unwrap();
+    world.done(&[up(SANDBOX, "lo"), address("10.0.0.2/32")]);
+    let old_or_new: Vec<String> =
+        world.run(SANDBOX, "ip -o -4 addr show lo").lines().map(str::to_owned).collect();
+    assert_eq!(old_or_new.len(), 2, "{old_or_new:?}");
+    assert!(old_or_new[1].contains("10.0.0.2/32"));
 }
 
 trait SpacesSeen {

@@ -193,7 +193,7 @@ fn a_table_whose_rules_were_changed_is_reported_as_altered() {
         let table = table();
         world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
         holds(&mut world, &table);
-        world.elsewhere(FABRIC, line);
+        world.run(FABRIC, line);
         let seen = world.see(FABRIC, &desired(&table)).nft.remove(&key()).unwrap();
         assert_eq!(seen.digest, "", "{line}");
         world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
@@ -209,7 +209,7 @@ fn elements_changed_by_others_are_seen() {
     world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
     holds(&mut world, &table);
     let element = "10.0.0.15 . 02:42:0a:00:00:05";
-    world.elsewhere(FABRIC, &format!("nft delete element bridge skein-lb live {{ {element} }}"));
+    world.run(FABRIC, &format!("nft delete element bridge skein-lb live {{ {element} }}"));
     table.sets.get_mut("live").unwrap().remove(element);
     holds(&mut world, &table);
 }

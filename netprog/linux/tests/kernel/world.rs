@@ -62,13 +62,14 @@ impl World {
         self.see(place, &Plane::default())
     }
 
-    /// Runs a command line as somebody else would.
-    pub(crate) fn elsewhere(&mut self, place: Place, line: &str) {
+    /// Runs a command line as somebody else would, and returns what it prints.
+    pub(crate) fn run(&mut self, place: Place, line: &str) -> String {
         let namespace = Namespace::enter("elsewhere", self.open(place)).unwrap();
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        let run = move || Command::new(&words[0]).args(&words[1..]).status();
-        let status = namespace.run(run).unwrap();
-        assert!(status.unwrap().success(), "{line}");
+        let run = move || Command::new(&words[0]).args(&words[1..]).output();
+        let output = namespace.run(run).unwrap().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// The namespace for a test's own sockets.

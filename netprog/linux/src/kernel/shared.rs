@@ -1,0 +1,115 @@
+//! Operations that concern more than one namespace.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use netprog::op::{LinkChange, Op};
+use netprog::plane::{Link, LinkKind, Place, VethPair};
+
+use super::{LinuxKernel, no_namespace};
+use crate::link::{self, VethEnd};
+use crate::namespace::Inside;
+use crate::netlink::Refusal;
+use crate::spaces::Spaces;
+
+impl<S: Spaces> LinuxKernel<S> {
+    pub(super) fn alone(&mut self, op: &Op) -> Result<(), Refusal> {
+        match op {
+            Op::CreateSpace(place) => self.create_space(*place),
+            Op::DeleteSpace(place) => self.delete_space(*place),
+            Op::CreateVeth(pair) => self.create_veth(pair),
+            Op::CreateLink(place, name, link) => self.create_link(*place, name, link),
+            single_op!() | entry_op!() | nft_op!() => {
+                Err(Refusal::other("this operation belongs to one namespace"))
+            }
+        }
+    }
+
+    fn create_space(&mut self, place: Place) -> Result<(), Refusal> {
+        let Place::Fabric(network) = place else {
+            return Err(Refusal::other(format!("{place} is not a fabric: others make it")));
+        };
+        self.spaces.create_fabric(network)?;
+        self.inside(
+            place,
+            |inside| async move { link::set(&inside, "lo", &LinkChange::Up(true)).await },
+        )
+    }
+
+    fn delete_space(&mut self, place: Place) -> Result<(), Refusal> {
+        let Place::Fabric(network) = place else {
+            return Err(Refusal::other(format!("{place} is not a fabric: others remove it")));
+        };
+        // The kernel takes a namespace apart some time after its last user is gone; until then a
+        // veth's other end and a VXLAN device's VNI would stay taken.
+        if self.known(place)?.is_some() {
+            self.inside(place, |inside| async move { link::delete_all(&inside).await })?;
+        }
+        // Our own thread must not keep alive what the keeper lets go.
+        self.release(place);
+        Ok(self.spaces.delete_fabric(network)?)
+    }
+
+    fn create_link(&mut self, place: Place, name: &str, link: &Link) -> Result<(), Refusal> {
+        let (new, text) = (link.clone(), name.to_owned());
+        match link.kind {
+            LinkKind::Vxlan { .. } => {
+                let destination = self.file(place)?;
+                self.by_host([place], move |inside| async move {
+                    link::create(&inside, &text, &new, Some(&destination)).await
+                })?;
+            }
+            LinkKind::Bridge | LinkKind::Veth | LinkKind::Other(_) => {
+                self.inside(place, move |inside| async move {
+                    link::create(&inside, &text, &new, None).await
+                })?;
+            }
+        }
+        let (new, text) = (link.clone(), name.to_owned());
+        self.inside(place, move |inside| async move { link::finish(&inside, &text, &new).await })
+    }
+
+    fn create_veth(&mut self, pair: &VethPair) -> Result<(), Refusal> {
+        let mut end = |(place, name): &(Place, String)| {
+            Ok::<_, Refusal>(VethEnd { name: name.clone(), namespace: self.file(*place)? })
+        };
+        let (outer, inner) = (end(&pair.outer)?, end(&pair.inner)?);
+        self.by_host([pair.outer.0, pair.inner.0], move |inside| async move {
+            link::create_veth(&inside, &outer, &inner).await
+        })
+    }
+
+    /// A request of the host's namespace that changes others: there it is not drift.
+    fn by_host<const N: usize, F, Fut>(
+        &mut self,
+        changed: [Place; N],
+        job: F,
+    ) -> Result<(), Refusal>
+    where
+        F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Refusal>> + 'static,
+    {
+        for namespace in changed.iter().filter_map(|place| self.entered.get(place)) {
+            namespace.changing();
+        }
+        let result = self.inside(Place::Host, job);
+        for namespace in changed.iter().filter_map(|place| self.entered.get(place)) {
+            namespace.changed()?;
+        }
+        result
+    }
+
+    fn file(&mut self, place: Place) -> Result<OwnedFd, Refusal> {
+        let namespace = self.known(place)?.ok_or_else(|| Refusal::other(no_namespace(place)))?;
+        Ok(namespace.file()?)
+    }
+
+    fn inside<F, Fut>(&mut self, place: Place, job: F) -> Result<(), Refusal>
+    where
+        F: FnOnce(Rc<Inside>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Refusal>> + 'static,
+    {
+        let namespace = self.known(place)?.ok_or_else(|| Refusal::other(no_namespace(place)))?;
+        namespace.start_change(job)?.wait()?
+    }
+}
