@@ -11,6 +11,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cluster::id::TaskId;
@@ -21,68 +22,18 @@ use hickory_server::proto::rr::rdata::{A, AAAA, PTR, SRV};
 use hickory_server::proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
+use netprog::dns::TTL_SECONDS;
+
+pub use netprog::dns::{Answer, Data, Kind, Question};
 
 pub use forward::{FORWARD_WAIT_MAX, Forwarder, MonotonicClock, Unanswered};
 
-/// Seconds for which a client may keep an answer about the cluster. Short: a task that moves is
-/// found anew soon, and a VIP does not move at all.
-pub const RECORD_TTL_SECONDS: u32 = 5;
 /// A client on TCP that asks nothing for so long is disconnected.
 const TCP_IDLE_MAX: Duration = Duration::from_secs(10);
 /// Answers that may wait to be read by one client on TCP.
 const TCP_ANSWERS_MAX: usize = 32;
 /// Largest UDP answer: what passes every link without fragments (DNS flag day 2020).
 const UDP_ANSWER_BYTES_MAX: u16 = 1232;
-
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
-    /// In lower case, without the dot at its end.
-    pub name: String,
-    /// Record type.
-    pub kind: Kind,
-}
-
-/// Record types that the cluster's names have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// IPv4 addresses.
-    A,
-    /// IPv6 addresses.
-    Aaaa,
-    /// The name of an address.
-    Ptr,
-    /// Ports.
-    Srv,
-    /// None of these: a known name has no such record.
-    Other,
-}
-
-/// What the cluster knows of a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// Nothing: it is somebody else's name.
-    Unknown,
-    /// The records of the type asked for; if none, the name exists without one and is not
-    /// forwarded.
-    Known(Vec<Data>),
-}
-
-/// One record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Data {
-    /// A or AAAA.
-    Address(IpAddr),
-    /// PTR.
-    Name(String),
-    /// SRV, with priority and weight 0.
-    Service {
-        /// Port.
-        port: u16,
-        /// Name of the host.
-        target: String,
-    },
-}
 
 /// Knows the cluster's names. Called for every query: it must neither block nor wait.
 pub trait Resolver: Send + Sync + 'static {
@@ -109,7 +60,8 @@ impl DnsServer {
         udp.set_nonblocking(true)?;
         let tcp = std::net::TcpListener::from(tcp);
         tcp.set_nonblocking(true)?;
-        let mut server = Server::new(Handler { asker, resolver, forwarder });
+        let mut server =
+            Server::new(Handler { asker, turn: AtomicUsize::new(0), resolver, forwarder });
         server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
         server.register_listener(
             tokio::net::TcpListener::from_std(tcp)?,
@@ -129,6 +81,8 @@ impl DnsServer {
 
 struct Handler {
     asker: TaskId,
+    /// Answers so far, to turn the order of addresses from one to the next.
+    turn: AtomicUsize,
     resolver: Arc<dyn Resolver>,
     forwarder: Arc<Forwarder>,
 }
@@ -179,7 +133,15 @@ impl Handler {
             kind: kind(query.query_type()),
         };
         match self.resolver.resolve(self.asker, &question) {
-            Answer::Known(found) => Reply::known(records(&query.original().name, found)),
+            Answer::Known(mut found) => {
+                // Many clients take the first address: each shall have its turn.
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+                if !found.is_empty() {
+                    let turn = turn % found.len();
+                    found.rotate_left(turn);
+                }
+                Reply::known(records(&query.original().name, found))
+            }
             Answer::Unknown => match self.forwarder.ask(query.original()).await {
                 Ok(message) => message.into(),
                 Err(error) => {
@@ -210,7 +172,7 @@ fn records(name: &Name, found: Vec<Data>) -> Vec<Record> {
             Data::Name(target) => RData::PTR(PTR(absolute(&target)?)),
             Data::Service { port, target } => RData::SRV(SRV::new(0, 0, port, absolute(&target)?)),
         };
-        Some(Record::from_rdata(name.clone(), RECORD_TTL_SECONDS, data))
+        Some(Record::from_rdata(name.clone(), TTL_SECONDS, data))
     };
     found.into_iter().filter_map(record).collect()
 }

@@ -11,9 +11,8 @@ use cluster::id::TaskId;
 use hickory_server::proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_server::proto::rr::rdata::A;
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
-use netprog_linux::dns_server::{
-    Answer, Data, DnsServer, Forwarder, Kind, Question, RECORD_TTL_SECONDS, Resolver,
-};
+use netprog::dns::TTL_SECONDS;
+use netprog_linux::dns_server::{Answer, Data, DnsServer, Forwarder, Kind, Question, Resolver};
 use netprog_linux::namespace::Namespace;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -214,11 +213,25 @@ async fn names_of_the_cluster_are_answered_and_never_forwarded() {
     ];
     for (name, kind, expected) in table {
         let answer = sandbox.ask(&query(name, kind)).await;
-        assert_eq!(data(&answer), expected, "{name} {kind}");
+        let mut found = data(&answer);
+        found.sort();
+        assert_eq!(found, expected, "{name} {kind}");
         assert!(answer.metadata.authoritative && answer.metadata.recursion_available);
-        assert!(answer.answers.iter().all(|record| record.ttl == RECORD_TTL_SECONDS));
+        assert!(answer.answers.iter().all(|record| record.ttl == TTL_SECONDS));
     }
     assert_eq!(host.asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn each_address_comes_first_in_its_turn() {
+    let sandbox = Sandbox::new();
+    let _server = sandbox.serve(Vec::new());
+    let mut first = Vec::new();
+    for _ in 0..4 {
+        let answer = sandbox.ask(&query("tasks.redis", RecordType::A)).await;
+        first.extend(data(&answer).into_iter().next());
+    }
+    assert_eq!(first, ["10.0.0.5", "10.0.0.6", "10.0.0.5", "10.0.0.6"]);
 }
 
 #[tokio::test]
