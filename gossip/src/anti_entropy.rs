@@ -1,9 +1,9 @@
 //! Repair of tables: two nodes compare digests per owner and exchange what either lacks.
 //!
 //! One exchange (`Ask` with the asker's digests, answered by a `Delta`) brings the asker up to
-//! the answerer's knowledge (`AskOwn`: up to what the answerer itself has written); if the answer's digests show that the answerer lacks rows, a second
-//! one (`Give`, answered by `Taken`) goes the other way. Cut-off answers say so and are continued
-//! by another `Ask`.
+//! the answerer's knowledge; `AskOwn` up to what the answerer itself has written. If the answer's
+//! digests show that the answerer lacks rows, a second one (`Give`, answered by `Taken`) goes the
+//! other way. Cut-off answers say so and are continued by another `Ask`.
 
 use std::collections::BTreeMap;
 

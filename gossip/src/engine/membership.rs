@@ -63,6 +63,7 @@ pub(super) struct Membership {
     submitted: u64,
     caught_up: bool, // the pause before this moment has been made up for
     health: u32,     // 0 is good
+    connected: bool, // some member knows our present identity
     /// Errors that foca returned, for the statistics.
     pub(super) errors: u64,
 }
@@ -88,12 +89,18 @@ impl Membership {
             submitted: 0,
             caught_up: false,
             health: 0,
+            connected: false,
             errors: 0,
         }
     }
 
     pub(super) fn identity(&self) -> Identity {
         *self.foca.identity()
+    }
+
+    /// Whether foca probes: not before a member has answered to our present identity.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
     }
 
     pub(super) fn health(&self) -> u32 {
@@ -110,7 +117,7 @@ impl Membership {
     }
 
     /// Whether members changed since the last call. foca announces who is up and down, but not who
-    /// is suspect, so this looks; what it does on nearly every call is compare and allocate nothing.
+    /// is suspect, so this looks; on nearly every call it compares and allocates nothing.
     pub(super) fn take_changed(&mut self) -> bool {
         if self.foca.iter_membership_state().eq(&self.seen) {
             return false;
@@ -158,6 +165,7 @@ impl Membership {
 
     /// Takes a greater generation, after finding that an earlier run of this node had one.
     pub(super) fn regenerate(&mut self, generation: u64) {
+        self.connected = false;
         let identity = Identity { generation, renewals: 0, ..self.identity() };
         let result = self.foca.change_identity(identity, &mut self.runtime);
         self.count(result);
@@ -199,6 +207,9 @@ impl Membership {
         }
         while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
             let timer = entry.remove();
+            if self.is_refuted(&timer) {
+                continue;
+            }
             if late <= LATE && matches!(timer, Timer::ProbeRandomMember(_)) {
                 self.set_health(self.health.saturating_sub(1));
             }
@@ -206,6 +217,23 @@ impl Membership {
             self.count(result);
             // What a timer schedules may be due before the next one.
             self.schedule(now);
+        }
+    }
+
+    /// Whether the term of a suspicion ends that was refuted meanwhile. foca would not declare the
+    /// member down, but would tell it that it had (foca 2.0.0, `Foca::handle_timer`).
+    fn is_refuted(&self, timer: &Timer<Identity>) -> bool {
+        match timer {
+            Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
+                let suspect = Member::new(*member_id, *incarnation, State::Suspect);
+                !self.members().any(|member| *member == suspect)
+            }
+            Timer::ProbeRandomMember(_)
+            | Timer::SendIndirectProbe { .. }
+            | Timer::PeriodicAnnounce(_)
+            | Timer::PeriodicAnnounceDown(_)
+            | Timer::PeriodicGossip(_)
+            | Timer::RemoveDown(_) => false,
         }
     }
 
@@ -220,12 +248,14 @@ impl Membership {
             match notification {
                 OwnedNotification::MemberUp(identity) => decided.arrived.push(identity),
                 OwnedNotification::Rename(_, identity) => decided.arrived.push(identity),
-                OwnedNotification::Rejoin(_) => decided.rejoined = true,
+                OwnedNotification::Rejoin(_) => {
+                    decided.rejoined = true;
+                    self.connected = false;
+                }
+                OwnedNotification::Active => self.connected = true,
+                OwnedNotification::Idle | OwnedNotification::Defunct => self.connected = false,
                 // Who is down is read from foca's members, with the suspects.
-                OwnedNotification::MemberDown(_)
-                | OwnedNotification::Active
-                | OwnedNotification::Idle
-                | OwnedNotification::Defunct => {}
+                OwnedNotification::MemberDown(_) => {}
             }
         }
         decided.arrived.retain(|identity| self.foca.iter_members().any(|m| m.id() == identity));
@@ -235,6 +265,13 @@ impl Membership {
 
     fn schedule(&mut self, now: Now) {
         while let Some((after, timer)) = self.runtime.to_schedule() {
+            // foca starts a term anew each time that it probes a suspect. The first one counts, or
+            // the short term of a node that is well again would cut the long one that it gave.
+            let again = matches!(timer, Timer::ChangeSuspectToDown { .. })
+                && self.timers.values().any(|pending| *pending == timer);
+            if again {
+                continue;
+            }
             self.submitted += 1;
             self.timers.insert((now + after, self.submitted), timer);
         }

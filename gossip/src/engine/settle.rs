@@ -14,6 +14,7 @@ use crate::Now;
 use crate::anti_entropy::{self, RestartNotice, SyncRequest};
 use crate::codec::{self, Body, DATAGRAM_BYTES_MAX, Datagram};
 use crate::engine::exchange::{EXCHANGES_MAX, RETRY, Scope, WELCOMES};
+use crate::engine::roster::ANNOUNCE_MAX;
 use crate::engine::{Engine, Output, PUSH_GAP, RESTART_COPIES, SWEEP_PERIOD};
 use crate::identity::Identity;
 use crate::row::RowKey;
@@ -42,8 +43,15 @@ impl Engine {
         for (node, address) in self.roster.next_announced(&self.active) {
             self.membership.announce(Identity::unknown(node, address));
         }
-        let lonely = self.active.is_empty();
-        let period = if lonely { self.config.probe_period } else { self.config.join_period };
+        let connected = self.membership.is_connected();
+        if !connected {
+            // We are somebody new, and those that knew us before have to hear it.
+            let active: Vec<Identity> = self.active.values().copied().collect();
+            for identity in active.sample(&mut self.choices, ANNOUNCE_MAX) {
+                self.membership.announce(*identity);
+            }
+        }
+        let period = if connected { self.config.join_period } else { self.config.probe_period };
         self.join_at = now + period;
     }
 
@@ -97,7 +105,10 @@ impl Engine {
     /// Does what follows from the input: membership's datagrams, pushes, exchanges, the view.
     pub(super) fn settle(&mut self, now: Now) {
         let decided = self.membership.decide(now);
-        self.stats.rejoins += u64::from(decided.rejoined);
+        if decided.rejoined {
+            self.stats.rejoins += 1;
+            self.join(now);
+        }
         let changed = self.look_around(&decided.arrived, now);
         if !changed.is_empty() {
             // News of life and death does not wait for the tick either.
