@@ -1,8 +1,9 @@
 //! Golden bytes: a change here is a change of the protocol and needs a new wire version.
 
 use super::*;
-use crate::anti_entropy::{Delta, SyncReply, SyncRequest};
+use crate::anti_entropy::{Delta, SYNC_ROWS_MAX, SyncReply, SyncRequest};
 use crate::row::{EndpointValue, Record, Version};
+use crate::table::{OWNERS_MAX, ROWS_PER_OWNER_MAX};
 use cluster::id::{NetworkId, TaskId};
 use cluster::net::MacAddr;
 use cluster::time::Revision;
@@ -236,6 +237,27 @@ fn a_member_that_does_not_fit_leaves_the_buffer_clean() {
     let member = Member::alive(identity(1));
     assert!(FocaCodec.encode_member(&member, &mut buffer).is_err());
     assert!(bytes.is_empty());
+}
+
+#[test]
+fn the_longest_message_of_an_exchange_fits() {
+    let of = EndpointOwner::Task(TaskId(u128::MAX));
+    let key = EndpointKey { network: NetworkId(u128::MAX), owner: of };
+    let value = EndpointValue {
+        address: IpAddr::V6(Ipv6Addr::from(u128::MAX)),
+        mac: MacAddr([255; 6]),
+        healthy: true,
+        revision: Revision(u64::MAX),
+    };
+    let version = Version { generation: u64::MAX, counter: u64::MAX };
+    let row = Row { version, record: Record::Endpoint(key, Some(value)) };
+    let rows = vec![row; SYNC_ROWS_MAX + ROWS_PER_OWNER_MAX];
+    let bundles = vec![Bundle { owner: NodeId(u128::MAX), floor: u64::MAX, rows }];
+    let digests = vec![Digest { owner: NodeId(u128::MAX), ..digest() }; OWNERS_MAX];
+    let delta = Delta { bundles, digests, restarting: Vec::new(), complete: true, more: None };
+    let bytes = encode_sync(&SyncReply::Delta(delta)).unwrap();
+    assert!(bytes.len() <= SYNC_BYTES_MAX, "{}", bytes.len());
+    assert!(decode_sync::<SyncReply>(&bytes).is_ok());
 }
 
 proptest! {

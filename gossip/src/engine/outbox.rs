@@ -96,3 +96,90 @@ impl Outbox {
         packets
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Now;
+    use crate::row::{EndpointValue, Record, Version};
+    use cluster::id::{NetworkId, TaskId};
+    use cluster::net::MacAddr;
+    use cluster::time::Revision;
+    use cluster::view::{EndpointKey, EndpointOwner};
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    const OWNER: NodeId = NodeId(1);
+
+    fn row(task: u64) -> Row {
+        let owner = EndpointOwner::Task(TaskId(u128::MAX - u128::from(task)));
+        let value = EndpointValue {
+            address: std::net::Ipv6Addr::LOCALHOST.into(),
+            mac: MacAddr([2; 6]),
+            healthy: true,
+            revision: Revision(u64::MAX),
+        };
+        let key = EndpointKey { network: NetworkId(u128::MAX), owner };
+        Row {
+            version: Version { generation: u64::MAX, counter: task },
+            record: Record::Endpoint(key, Some(value)),
+        }
+    }
+
+    fn peers(nodes: std::ops::Range<u8>) -> BTreeMap<NodeId, Identity> {
+        let identity = |node: u8| {
+            Identity::unknown(
+                NodeId(node.into()),
+                (std::net::Ipv4Addr::from([192, 0, 2, node]), 1).into(),
+            )
+        };
+        nodes.map(|node| (NodeId(node.into()), identity(node))).collect()
+    }
+
+    fn filled(rows: u64) -> (Outbox, Table) {
+        let (mut outbox, mut table) = (Outbox::default(), Table::default());
+        for row in (0..rows).map(row) {
+            outbox.push(OWNER, row.record.key(), None);
+            table.merge(OWNER, row, Now::ZERO);
+        }
+        (outbox, table)
+    }
+
+    #[test]
+    fn a_burst_is_packed_into_full_datagrams() {
+        let (mut outbox, table) = filled(100);
+        let mut rng = StdRng::seed_from_u64(1);
+        let packets = outbox.take(&table, &peers(1..6), 3, &mut rng);
+        let sizes: Vec<usize> = packets.iter().map(|p| p.bundle.rows.len()).collect();
+        let bytes = codec::row_bytes(&row(0));
+        assert!(sizes.iter().all(|rows| BUNDLE_BYTES + rows * bytes <= PAYLOAD_BYTES_MAX));
+        assert!(sizes[0] * bytes > PAYLOAD_BYTES_MAX - BUNDLE_BYTES - bytes, "{sizes:?}");
+        assert_eq!(sizes.iter().sum::<usize>(), 100);
+        assert!(packets.iter().all(|packet| packet.to.len() == 3));
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn neither_the_owner_nor_who_told_us_is_told() {
+        let (mut outbox, mut table) = (Outbox::default(), Table::default());
+        table.merge(OWNER, row(1), Now::ZERO);
+        outbox.push(OWNER, row(1).record.key(), Some(NodeId(2)));
+        let mut rng = StdRng::seed_from_u64(1);
+        let packets = outbox.take(&table, &peers(1..5), 8, &mut rng);
+        let mut to: Vec<String> = packets[0].to.iter().map(ToString::to_string).collect();
+        to.sort();
+        assert_eq!(to, ["192.0.2.3:1", "192.0.2.4:1"]);
+    }
+
+    #[test]
+    fn the_queue_and_a_step_have_limits() {
+        let (mut outbox, table) = filled(PUSH_ROWS_MAX as u64 + 5);
+        assert_eq!((outbox.len(), outbox.overflowed), (PUSH_ROWS_MAX, 5));
+        let mut rng = StdRng::seed_from_u64(1);
+        let packets = outbox.take(&table, &peers(1..3), 8, &mut rng);
+        assert_eq!(packets.len(), PUSH_PACKETS_MAX);
+        assert!(!outbox.is_empty());
+        assert!(outbox.take(&table, &BTreeMap::new(), 8, &mut rng).is_empty());
+        assert!(outbox.is_empty(), "nobody is there to be told");
+    }
+}

@@ -105,3 +105,87 @@ impl Own {
         keys
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster::id::{NetworkId, TaskId};
+    use cluster::net::MacAddr;
+    use cluster::time::Revision;
+    use cluster::view::EndpointOwner;
+
+    const US: NodeId = NodeId(1);
+
+    fn key(task: u128) -> EndpointKey {
+        EndpointKey { network: NetworkId(1), owner: EndpointOwner::Task(TaskId(task)) }
+    }
+
+    fn endpoint(node: NodeId) -> EndpointRow {
+        let address = std::net::Ipv4Addr::new(10, 0, 0, 9).into();
+        let mac = MacAddr::for_address(address);
+        EndpointRow { node, address, mac, healthy: true, revision: Revision(1) }
+    }
+
+    fn vtep() -> VtepRow {
+        VtepRow { address: std::net::Ipv4Addr::new(192, 0, 2, 1).into() }
+    }
+
+    fn given(tasks: &[u128]) -> BTreeMap<EndpointKey, EndpointRow> {
+        tasks.iter().map(|task| (key(*task), endpoint(US))).collect()
+    }
+
+    fn live(table: &Table) -> Vec<RowKey> {
+        let rows = table.rows_of(US).filter(|row| row.record.is_live());
+        rows.map(|row| row.record.key()).collect()
+    }
+
+    #[test]
+    fn the_same_set_twice_writes_nothing_and_a_change_writes_only_itself() {
+        let (mut own, mut table) = (Own::new(US, 1), Table::default());
+        let now = Now::ZERO;
+        assert_eq!(own.assert(&mut table, &given(&[1, 2]), vtep(), now).len(), 3);
+        assert_eq!(own.assert(&mut table, &given(&[1, 2]), vtep(), now), []);
+        let changed = own.assert(&mut table, &given(&[2, 3]), vtep(), now);
+        assert_eq!(changed, [1, 3].map(|task| RowKey::Endpoint(key(task))));
+        assert_eq!(
+            live(&table),
+            [RowKey::Endpoint(key(2)), RowKey::Endpoint(key(3)), RowKey::Vtep]
+        );
+        assert_eq!(table.digest(US).floor, 1);
+    }
+
+    #[test]
+    fn a_row_that_names_another_node_is_not_written() {
+        let (mut own, mut table) = (Own::new(US, 1), Table::default());
+        let foreign = [(key(1), endpoint(NodeId(2)))].into();
+        own.assert(&mut table, &foreign, vtep(), Now::ZERO);
+        assert_eq!(live(&table), [RowKey::Vtep]);
+    }
+
+    #[test]
+    fn rows_of_ours_that_a_peer_holds_are_judged() {
+        let (mut own, mut table) = (Own::new(US, 2), Table::default());
+        own.assert(&mut table, &given(&[1]), vtep(), Now::ZERO);
+        let value = EndpointValue::from(&endpoint(US));
+        let row = |generation, counter, task, live: bool| Row {
+            version: Version { generation, counter },
+            record: Record::Endpoint(key(task), live.then(|| value.clone())),
+        };
+        let table_of_cases = [
+            (row(2, 1, 1, true), Stale::No),
+            (row(1, 9, 7, true), Stale::No), // below the floor
+            (row(2, 1, 7, true), Stale::Ghost),
+            (row(2, 1, 7, false), Stale::No),
+            (row(2, 3, 7, true), Stale::Ahead),
+            (row(3, 0, 1, true), Stale::Ahead),
+        ];
+        for (row, expected) in table_of_cases {
+            assert_eq!(own.judge(&table, &row), expected, "{row:?}");
+        }
+        own.bury(&mut table, RowKey::Endpoint(key(7)), Now::ZERO);
+        assert_eq!(own.judge(&table, &row(2, 1, 7, true)), Stale::No);
+        assert_eq!(own.outrun(&mut table, 5, Now::ZERO).len(), 2);
+        assert_eq!((own.generation(), table.digest(US).floor), (6, 6));
+        assert_eq!(live(&table), [RowKey::Endpoint(key(1)), RowKey::Vtep]);
+    }
+}

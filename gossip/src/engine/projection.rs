@@ -103,3 +103,66 @@ fn endpoint(
             .max_by_key(|row| (row.revision, std::cmp::Reverse(row.node))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Now;
+    use crate::row::{EndpointValue, Row, Version};
+    use cluster::id::{NetworkId, TaskId};
+    use cluster::net::MacAddr;
+    use cluster::time::Revision;
+    use cluster::view::EndpointOwner;
+
+    fn key() -> EndpointKey {
+        EndpointKey { network: NetworkId(1), owner: EndpointOwner::Task(TaskId(1)) }
+    }
+
+    fn write(projection: &mut Projection, table: &mut Table, owner: u128, row: (u64, Option<u64>)) {
+        let (counter, revision) = row;
+        let value = revision.map(|revision| EndpointValue {
+            address: std::net::Ipv4Addr::new(10, 0, 0, 1).into(),
+            mac: MacAddr([2; 6]),
+            healthy: true,
+            revision: Revision(revision),
+        });
+        let version = Version { generation: 1, counter };
+        let row = Row { version, record: Record::Endpoint(key(), value) };
+        table.merge(NodeId(owner), row, Now::ZERO);
+        projection.row(table, NodeId(owner), RowKey::Endpoint(key()));
+    }
+
+    #[test]
+    fn of_two_claims_the_newer_revision_is_shown_then_the_smaller_node() {
+        let (mut projection, mut table) = (Projection::default(), Table::default());
+        let script = [
+            (2, (1, Some(5)), Some(2)),
+            (3, (1, Some(5)), Some(2)),
+            (1, (1, Some(4)), Some(2)),
+            (3, (2, Some(6)), Some(3)),
+            (3, (3, None), Some(2)),
+            (2, (2, None), Some(1)),
+            (1, (2, None), None),
+        ];
+        for (owner, row, shown) in script {
+            write(&mut projection, &mut table, owner, row);
+            let view = projection.view();
+            let node = view.endpoints.get(&key()).map(|row| row.node.0);
+            assert_eq!(node, shown, "after {owner} {row:?}");
+        }
+    }
+
+    #[test]
+    fn a_view_that_was_handed_out_does_not_change_and_only_news_counts_as_change() {
+        let (mut projection, mut table) = (Projection::default(), Table::default());
+        let before = projection.view();
+        write(&mut projection, &mut table, 1, (1, Some(1)));
+        assert!(before.endpoints.is_empty());
+        assert!(projection.take_changed());
+        write(&mut projection, &mut table, 1, (2, Some(1)));
+        assert!(!projection.take_changed(), "a new version of the same fact");
+        let opinions = [(NodeId(1), Liveness::Alive)].into();
+        assert_eq!(projection.liveness(&opinions), [NodeId(1)].into());
+        assert_eq!(projection.liveness(&opinions), BTreeSet::new());
+    }
+}

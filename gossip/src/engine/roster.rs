@@ -99,3 +99,52 @@ impl Roster {
         old
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers(nodes: impl IntoIterator<Item = u128>) -> BTreeMap<NodeId, SocketAddr> {
+        let address = "192.0.2.1:7946".parse().unwrap();
+        nodes.into_iter().map(|node| (NodeId(node), address)).collect()
+    }
+
+    #[test]
+    fn who_drops_out_is_gone_until_named_again() {
+        let mut roster = Roster::new(NodeId(1));
+        assert_eq!(roster.set(peers([1, 2, 3])), []);
+        assert_eq!(roster.peers(), Some([NodeId(2), NodeId(3)].into()));
+        assert_eq!(roster.set(peers([1, 2])), [NodeId(3)]);
+        assert!(roster.is_gone(NodeId(3)) && !roster.is_gone(NodeId(2)));
+        assert_eq!(roster.set(peers([2, 3])), []);
+        assert!(!roster.is_gone(NodeId(3)));
+    }
+
+    #[test]
+    fn everybody_is_announced_to_in_turn() {
+        let mut roster = Roster::new(NodeId(1));
+        roster.set(peers(1..=12));
+        let active = BTreeMap::new();
+        let mut batch = || -> Vec<u128> {
+            roster.next_announced(&active).iter().map(|(node, _)| node.0).collect()
+        };
+        assert_eq!(batch(), (2..=9).collect::<Vec<_>>());
+        assert_eq!(batch(), [10, 11, 12, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_stranger_is_forgotten_after_its_grace_unless_it_is_active_or_named() {
+        let mut roster = Roster::new(NodeId(1));
+        let known = [NodeId(1), NodeId(2), NodeId(8), NodeId(9)].into();
+        let address = "192.0.2.9:7946".parse().unwrap();
+        let active = [(NodeId(9), Identity::unknown(NodeId(9), address))].into();
+        let none = BTreeMap::new();
+        assert_eq!(roster.sweep(&known, &none, STRANGER_GRACE * 9), [], "no assignment yet");
+        roster.set(peers([1, 2]));
+        assert_eq!(roster.sweep(&known, &active, Now::ZERO), []);
+        assert_eq!(roster.sweep(&known, &active, STRANGER_GRACE), [NodeId(8)]);
+        assert!(roster.is_gone(NodeId(8)));
+        assert_eq!(roster.sweep(&known, &none, STRANGER_GRACE), []);
+        assert!(!roster.is_gone(NodeId(9)));
+    }
+}

@@ -148,6 +148,29 @@ fn forty_hosts_start_at_once_and_hear_a_change_in_milliseconds() {
 }
 
 #[test]
+fn a_row_that_comes_back_from_the_dead_is_buried_by_its_owner() {
+    let mut net = Net::started(16, 3, 0.0);
+    // Host 3 is away for longer than the others remember that the row is dead.
+    for other in [1, 2] {
+        net.cut.extend([(3, other), (other, 3)]);
+    }
+    net.input(1, own(1, 1..10));
+    net.run(ms(700_000));
+    assert!(net.engine(3).view().endpoints.contains_key(&key(1, 0)));
+    assert_eq!(net.engine(2).stats().tombstones, 0);
+    net.cut.clear();
+    net.until("the row is gone everywhere", ms(5_000), |net| (1..=3).all(|h| net.shows_all(h, 29)));
+}
+
+#[test]
+fn an_engine_can_be_given_to_a_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Engine>();
+    is_send::<Input>();
+    is_send::<Output>();
+}
+
+#[test]
 fn one_seed_is_one_history() {
     let history = |seed: u64| {
         let mut net = Net::started(seed, 4, 0.1);
