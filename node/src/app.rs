@@ -66,10 +66,11 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     }
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let broken = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        reason = daemon.broken() => Some(reason),
+    };
     tracing::info!("stopping; tasks go on unless told otherwise");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     daemon.shutdown().await;
@@ -80,7 +81,10 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     for path in &daemon.config.sockets {
         let _ = std::fs::remove_file(path);
     }
-    Ok(())
+    match broken {
+        Some(reason) => anyhow::bail!("Raft has stopped: {reason}"),
+        None => Ok(()),
+    }
 }
 
 async fn bind(path: &Path) -> anyhow::Result<UnixListener> {

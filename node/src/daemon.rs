@@ -45,6 +45,8 @@ pub struct Daemon {
     exe: PathBuf,
     /// One change of membership at a time.
     changing: Mutex<()>,
+    /// Rings when a membership begins.
+    begun: watch::Sender<()>,
 }
 
 impl Daemon {
@@ -59,6 +61,7 @@ impl Daemon {
             states: watch::channel(Arc::default()).0,
             exe,
             changing: Mutex::new(()),
+            begun: watch::channel(()).0,
         }
     }
 
@@ -86,6 +89,7 @@ impl Daemon {
             Member::start(&self.data, identity, credentials, sockets, surroundings, states).await?;
         let member = Arc::new(member);
         *self.member.write().await = Some(member.clone());
+        self.begun.send_replace(());
         Ok(member)
     }
 
@@ -207,6 +211,28 @@ impl Daemon {
         }
         if let Err(error) = self.data.forget() {
             tracing::error!(%error, "forget a membership that did not come about");
+        }
+    }
+
+    /// Ends with the reason when this member cannot go on: its disk failed.
+    pub async fn broken(&self) -> String {
+        let mut members = self.begun.subscribe();
+        loop {
+            let member = self.member.read().await.clone();
+            let broken = async {
+                match member {
+                    Some(member) if !member.is_stopping() => member.broken().await,
+                    _none => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                reason = broken => {
+                    if self.member.read().await.as_ref().is_some_and(|m| !m.is_stopping()) {
+                        return reason;
+                    }
+                }
+                _ = members.changed() => {}
+            }
         }
     }
 

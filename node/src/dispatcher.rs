@@ -143,3 +143,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

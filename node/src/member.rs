@@ -172,8 +172,10 @@ impl Member {
         matches!(tokio::time::timeout(limit, first).await, Ok(Ok(_)))
     }
 
-    /// Announces a clean restart, so that peers hide nothing, then stops. Tasks go on.
+    /// Announces a clean restart, so that peers hide nothing, then stops. Tasks go on. A leader
+    /// hands over first: the others need not wait out an election.
     pub async fn stop(&self) {
+        self.hand_over().await;
         self.gossip.input(gossip::Input::Restarting).await;
         self.end().await;
     }
@@ -182,6 +184,43 @@ impl Member {
     pub async fn leave(&self) {
         self.gossip.input(gossip::Input::Leave).await;
         self.end().await;
+    }
+
+    /// Whether it is being stopped on purpose.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    async fn hand_over(&self) {
+        let Some(raft) = self.raft.as_ref().filter(|raft| raft.status().is_leader) else { return };
+        let alive = {
+            let view = self.gossip.view();
+            let view = view.borrow();
+            let state = self.manager.as_ref().map(Manager::newest).unwrap_or_default();
+            let others = state.nodes.values().filter(|node| node.id != self.identity.node);
+            let voters = others.filter(|node| view.is_alive(node.id));
+            voters.filter_map(|node| node.manager.as_ref()).map(|info| info.raft_id).next()
+        };
+        if let Some(next) = alive
+            && let Err(error) = raft.transfer_leadership(next).await
+        {
+            tracing::warn!(%error, "hand over leadership");
+        }
+    }
+
+    /// Ends when Raft has stopped by itself, with its reason; never on a worker.
+    pub async fn broken(&self) -> String {
+        let Some(raft) = &self.raft else { return std::future::pending().await };
+        let mut status = raft.watch();
+        let reason = match status.wait_for(|s| s.stopped.is_some()).await {
+            Ok(status) => status.stopped.clone(),
+            Err(_ended) => None,
+        };
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
     }
 
     async fn end(&self) {

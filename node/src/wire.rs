@@ -2,14 +2,14 @@
 //! gain fields, which a positional format cannot follow).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use cluster::assignment::Assignment;
 use cluster::id::{ClusterId, NodeId, TaskId};
 use cluster::object::{NodeDescription, TaskStatus};
 use cluster::spec::Role;
-use cluster::time::Revision;
+use cluster::time::{Revision, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +108,9 @@ pub struct WatchAnswer {
     pub assignment: Option<(Digest, Assignment)>,
     /// All of this node's tasks that may stop now.
     pub released: BTreeSet<TaskId>,
+    /// The leader's clock: restart delays are by it.
+    #[serde(default)]
+    pub now: Timestamp,
 }
 
 /// `POST /session/report`: renews the lease and tells what the node did.
@@ -140,14 +143,8 @@ pub struct NotLeader {
 /// Status of an answer whose body is [`NotLeader`] (RFC 9110: Misdirected Request).
 pub const NOT_LEADER: u16 = 421;
 
-/// Where a node can be reached, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Addresses {
-    /// Advertised address.
-    pub advertise: IpAddr,
-    /// VTEP.
-    pub data_path: IpAddr,
-}
+/// Status of an answer to a node that was removed from the cluster (RFC 9110: Gone).
+pub const NOT_A_MEMBER: u16 = 410;
 
 #[cfg(test)]
 mod tests {

@@ -64,6 +64,8 @@ pub enum Input {
     /// Every task is to stop now, whatever the assignment says: the node leaves, or the daemon
     /// stops together with its tasks. Nothing is launched after it.
     StopAll,
+    /// The leader's clock now: restart delays are counted by it, not by this node's.
+    LeaderTime(Timestamp),
     /// Time passed.
     Tick,
 }
@@ -149,6 +151,8 @@ pub struct Worker {
     /// First assignment that showed this node's own ingress endpoint.
     ingress_revision: Option<Revision>,
     stopping: bool,
+    /// The leader's clock minus this node's.
+    leader_ahead_ms: i128,
 }
 
 impl Worker {
@@ -166,6 +170,7 @@ impl Worker {
             reported: BTreeMap::new(),
             ingress_revision: None,
             stopping: false,
+            leader_ahead_ms: 0,
         }
     }
 
@@ -189,6 +194,9 @@ impl Worker {
             }
             Input::Reported(statuses) => self.reported.extend(statuses),
             Input::StopAll => self.stopping = true,
+            Input::LeaderTime(leader) => {
+                self.leader_ahead_ms = i128::from(leader.0) - i128::from(wall.0);
+            }
             Input::Tick => {}
         }
         self.reconcile(Moment { now, wall })
@@ -279,7 +287,7 @@ impl Worker {
         } else if own.observed >= TaskState::Starting {
             let ended = Ended::lost();
             self.tasks.insert(id, LocalTask::ended(ended, TaskState::Failed, revision, wall));
-        } else if own.start_after.is_none_or(|moment| moment <= wall) {
+        } else if own.start_after.is_none_or(|moment| moment <= self.leader_time(wall)) {
             match self.egress.allocate() {
                 Some(egress) => {
                     self.tasks.insert(id, LocalTask::new(egress, revision, wall));
@@ -320,12 +328,18 @@ impl Worker {
         }
     }
 
+    fn leader_time(&self, wall: Timestamp) -> Timestamp {
+        let ahead = i128::from(wall.0) + self.leader_ahead_ms;
+        Timestamp(u64::try_from(ahead).unwrap_or_default())
+    }
+
     /// When `step` wants to be called with a tick at the latest.
     #[must_use]
     pub fn next_deadline(&self, now: Duration, wall: Timestamp) -> Option<Duration> {
         let drains = self.tasks.values().filter_map(LocalTask::drain_deadline);
         let delays = self.assignment.iter().flat_map(|a| a.own.iter()).filter_map(|(id, own)| {
             let moment = own.start_after.filter(|_| !self.tasks.contains_key(id))?;
+            let wall = self.leader_time(wall);
             (moment > wall).then(|| now + Duration::from_millis(moment.since_ms(wall)))
         });
         drains.chain(delays).min()

@@ -81,15 +81,19 @@ pub(super) async fn watch(
             manager.ring_acks();
         }
         if fresh.is_some() || has_news(&released, &call.released) {
-            return Ok(WatchAnswer { assignment: fresh, released });
+            return Ok(answer(fresh, released));
         }
         tokio::select! {
             changed = state.changed() => { let _ = changed; }
             changed = acks.changed() => { let _ = changed; }
             changed = status.changed() => { let _ = changed; }
-            () = &mut deadline => return Ok(WatchAnswer { assignment: None, released }),
+            () = &mut deadline => return Ok(answer(None, released)),
         }
     }
+}
+
+fn answer(assignment: Option<(Digest, Assignment)>, released: BTreeSet<TaskId>) -> WatchAnswer {
+    WatchAnswer { assignment, released, now: clock::timestamp() }
 }
 
 fn has_news(released: &BTreeSet<TaskId>, known: &BTreeSet<TaskId>) -> bool {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pass::{PassReport, Programmer};
 use cluster::assignment::Assignment;
 use cluster::id::TaskId;
 use cluster::view::View;
@@ -13,7 +14,6 @@ use netprog::kernel::Kernel;
 use netprog::local::{Local, LocalSandbox};
 use netprog::plan::Knowledge;
 use netprog::plane::{Place, Plane};
-use super::pass::{PassReport, Programmer};
 use netprog::render::render;
 use netprog_linux::drift::{Disturbance, Doorbell};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -129,7 +129,8 @@ pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: 
             if !report.failures.is_empty() {
                 pause = RETRY_PAUSE;
             }
-            log(&report, &cause);
+            let changed = ends.done.borrow().desired != desired;
+            log(&report, if changed { &Cause::News } else { &cause });
             let outcome = outcome(&wanted, assignment, &report);
             ends.done.send_modify(|done| done.follow(*digest, desired, report));
             if ends.inbox.send(outcome).await.is_err() {

@@ -16,7 +16,8 @@ use super::Input;
 use crate::dispatcher::{LEASE, REPORT_INTERVAL};
 use crate::transport::{CallError, Lane, Net};
 use crate::wire::{
-    Digest, NOT_LEADER, NotLeader, ReportAnswer, ReportCall, WatchAnswer, WatchCall, decode, encode,
+    Digest, NOT_A_MEMBER, NOT_LEADER, NotLeader, ReportAnswer, ReportCall, WatchAnswer, WatchCall,
+    decode, encode,
 };
 
 /// A watch is answered within ten seconds; one that is not is broken.
@@ -85,6 +86,9 @@ impl Session {
                         candidates.insert(0, leader);
                     }
                 }
+                Err(CallError::Refused { status: NOT_A_MEMBER, message, .. }) => {
+                    tracing::error!(%address, message, "`swarm leave` here, then join again");
+                }
                 Err(error) => tracing::debug!(%address, path, %error, "session call"),
             }
         }
@@ -108,6 +112,9 @@ impl Session {
             else {
                 continue;
             };
+            if inbox.send(Input::LeaderTime(answer.now)).await.is_err() {
+                return;
+            }
             if let Some((digest, assignment)) = answer.assignment {
                 have = Some(digest);
                 let assignment = Arc::new(assignment);

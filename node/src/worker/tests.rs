@@ -188,6 +188,22 @@ fn a_task_that_ran_and_is_gone_is_reported_not_started_again() {
 }
 
 #[test]
+fn a_restart_delay_is_counted_by_the_leader_s_clock() {
+    let mut worker = worker();
+    step(&mut worker, Input::LeaderTime(Timestamp(1_000_000)), 0);
+    let mut wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
+    if let Input::Assignment { assignment, .. } = &mut wanted {
+        let own = Arc::make_mut(assignment).own.get_mut(&TASK).unwrap();
+        own.start_after = Some(Timestamp(1_005_000));
+    }
+    assert_eq!(step(&mut worker, wanted, 0), []);
+    let deadline = worker.next_deadline(Duration::ZERO, Timestamp(0));
+    assert_eq!(deadline, Some(Duration::from_secs(5)));
+    assert_eq!(step(&mut worker, Input::Tick, 4_999), []);
+    assert_eq!(step(&mut worker, Input::Tick, 5_000), [Command::Launch(TASK)]);
+}
+
+#[test]
 fn an_older_assignment_is_ignored() {
     let mut worker = worker();
     start(&mut worker);

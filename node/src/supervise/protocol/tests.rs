@@ -81,7 +81,9 @@ fn reports_of_a_living_task_keep_their_encoding() {
         health: Some(health),
         dns_port: 40_000,
     });
-    check(&[report(Phase::Prepared), report(Phase::Starting), running], &expect![[r#"
+    check(
+        &[report(Phase::Prepared), report(Phase::Starting), running],
+        &expect![[r#"
         {
           "Report": {
             "phase": "Prepared",
@@ -115,7 +117,8 @@ fn reports_of_a_living_task_keep_their_encoding() {
             "dns_port": 40000
           }
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -128,7 +131,9 @@ fn the_report_of_an_ended_task_keeps_its_encoding() {
         started_at: None,
         finished_at: at(9),
     };
-    check(&[report(Phase::Exited(exit))], &expect![[r#"
+    check(
+        &[report(Phase::Exited(exit))],
+        &expect![[r#"
         {
           "Report": {
             "phase": {
@@ -148,13 +153,16 @@ fn the_report_of_an_ended_task_keeps_its_encoding() {
             "dns_port": 40000
           }
         }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn answers_keep_their_encoding() {
     let refused = Message::Refused { reason: "no".to_owned() };
-    check(&[Message::Done, refused, Message::Descriptors], &expect![[r#"
+    check(
+        &[Message::Done, refused, Message::Descriptors],
+        &expect![[r#"
         "Done"
         {
           "Refused": {
@@ -162,5 +170,6 @@ fn answers_keep_their_encoding() {
           }
         }
         "Descriptors"
-    "#]]);
+    "#]],
+    );
 }

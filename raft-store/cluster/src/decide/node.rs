@@ -63,8 +63,7 @@ pub(super) fn describe(
     Ok(Answer::Done)
 }
 
-/// Records intent. The role in the spec is the one that the node should have; the one that it has
-/// follows when it became or ceased to be a voter in Raft, by `promoted` and `demoted`.
+/// Records intent. A role that differs is refused, rather than recorded and never reached.
 pub(super) fn update(
     draft: &mut Draft<'_>,
     id: NodeId,
@@ -82,6 +81,17 @@ pub(super) fn update(
                 "attempting to demote the last manager of the swarm",
             ));
         }
+    }
+    if spec.role != node.spec.role {
+        return Err(Rejection::new(
+            Code::Unimplemented,
+            format!(
+                "changing the role of node {id} to {} is not in this version: have it leave, and \
+                 join again with the {} token",
+                spec.role.name(),
+                spec.role.name()
+            ),
+        ));
     }
     draft.edit_node(id, |node| node.spec = spec.clone());
     Ok(Answer::Done)

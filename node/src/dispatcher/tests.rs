@@ -1,0 +1,137 @@
+//! Goal: leases run out only when a node is silent, and a stopping task is released only when
+//! every node concerned has it out. Method: states made by the real `decide` and `apply`.
+
+use super::*;
+use cluster::object::{GossipKey, ManagerInfo, NodeDescription};
+use cluster::request::{InitCluster, JoinNode, Request};
+use cluster::spec::{Availability, ClusterSpec, Role};
+use cluster::time::Timestamp;
+use cluster::{assignment_for, decide};
+
+const A: NodeId = NodeId(1);
+const B: NodeId = NodeId(2);
+
+fn description(number: u8) -> NodeDescription {
+    let address = [192, 0, 2, number].into();
+    NodeDescription {
+        hostname: format!("node-{number}"),
+        os: "linux".into(),
+        architecture: "x86_64".into(),
+        nano_cpus: 1,
+        memory_bytes: 1,
+        engine_version: "0".into(),
+        gossip: (address, 7946).into(),
+        vtep: address,
+        routes: vec![],
+        balancer: "nft".into(),
+        executors: vec!["process".into()],
+        certificate_subject: String::new(),
+    }
+}
+
+fn joining(id: NodeId, role: Role) -> JoinNode {
+    let number = u8::try_from(id.0).unwrap();
+    let manager = ManagerInfo { raft_id: 1, address: ([192, 0, 2, number], 2377).into() };
+    JoinNode {
+        id,
+        role,
+        availability: Availability::Active,
+        description: description(number),
+        manager: (role == Role::Manager).then_some(manager),
+    }
+}
+
+fn carry_out(state: &mut State, request: &Request) {
+    let decision = decide(state, request, u128::from(state.revision.0), Timestamp(0)).unwrap();
+    let revision = Revision(state.revision.0 + 1);
+    let outcome = state.apply(revision, &decision.transaction);
+    assert_eq!(outcome, cluster::apply::Outcome::Applied);
+}
+
+/// Two ready nodes with a global service on one network.
+fn cluster() -> State {
+    let mut state = State::default();
+    let founding = InitCluster {
+        id: cluster::id::ClusterId(1),
+        spec: ClusterSpec::default(),
+        ca_certificate: String::new(),
+        ca_key: String::new(),
+        worker_token: "w".into(),
+        manager_token: "m".into(),
+        gossip_keys: vec![GossipKey { id: 1, key: [0; 32] }],
+        address_pools: vec![],
+        subnet_size: 0,
+        data_path_port: 0,
+        node: joining(A, Role::Manager),
+    };
+    carry_out(&mut state, &Request::InitCluster(Box::new(founding)));
+    carry_out(&mut state, &Request::JoinNode(Box::new(joining(B, Role::Worker))));
+    for id in [A, B] {
+        let (message, address) = (String::new(), String::new());
+        let ready = Request::SetNodeState { id, state: NodeState::Ready, message, address };
+        carry_out(&mut state, &ready);
+    }
+    let network = serde_json::from_str(r#"{"Name":"vote","Driver":"overlay"}"#).unwrap();
+    carry_out(&mut state, &Request::CreateNetwork { spec: network });
+    let service = r#"{"Name":"web","Mode":{"Global":{}},"TaskTemplate":{
+        "ContainerSpec":{"Image":"host","Args":["true"]},"Networks":[{"Target":"vote"}]}}"#;
+    let spec = serde_json::from_str(service).unwrap();
+    carry_out(&mut state, &Request::CreateService { spec });
+    state
+}
+
+fn digest(state: &State, node: NodeId) -> Digest {
+    let mut assignment = assignment_for(state, node).unwrap();
+    assignment.revision = Revision(0);
+    Digest(crate::pki::digest_of(&serde_json::to_vec(&assignment).unwrap()))
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn a_silent_node_expires_and_a_new_leader_grants_a_full_lease() {
+    let state = cluster();
+    let lease = u64::try_from(LEASE.as_millis()).unwrap();
+    let mut dispatcher = Dispatcher::take_over(&state, ms(1000));
+    assert_eq!(dispatcher.expired(&state, ms(1000 + lease - 1)), []);
+    dispatcher.hear(A, None, ms(1500));
+    assert_eq!(dispatcher.expired(&state, ms(1000 + lease)), [B]);
+    assert_eq!(dispatcher.next_expiry(), Some(ms(1000 + lease)));
+    let fresh = Dispatcher::take_over(&state, ms(9000));
+    assert_eq!(fresh.expired(&state, ms(9000 + lease - 1)), []);
+}
+
+#[test]
+fn a_stopping_task_is_released_when_every_node_has_it_out() {
+    let mut state = cluster();
+    let service = *state.services.keys().next().unwrap();
+    carry_out(&mut state, &Request::RemoveService { id: service });
+    let on_b = state.tasks.values().find(|task| task.node == Some(B)).unwrap().id;
+    let mut dispatcher = Dispatcher::take_over(&state, ms(0));
+    for node in [A, B] {
+        dispatcher.assigned(node, digest(&state, node), state.revision, ms(0));
+    }
+    assert_eq!(dispatcher.released(&state, B), BTreeSet::new());
+    dispatcher.hear(B, Some(digest(&state, B)), ms(1));
+    assert_eq!(dispatcher.released(&state, B), BTreeSet::new(), "node A balances to it too");
+    dispatcher.hear(A, Some(digest(&state, A)), ms(2));
+    assert_eq!(dispatcher.released(&state, B), BTreeSet::from([on_b]));
+}
+
+#[test]
+fn a_node_with_an_older_assignment_in_its_kernel_holds_the_release_up() {
+    let before = cluster();
+    let mut state = before.clone();
+    let service = *state.services.keys().next().unwrap();
+    carry_out(&mut state, &Request::RemoveService { id: service });
+    let mut dispatcher = Dispatcher::take_over(&state, ms(0));
+    for node in [A, B] {
+        dispatcher.assigned(node, digest(&before, node), before.revision, ms(0));
+        dispatcher.hear(node, Some(digest(&before, node)), ms(0));
+        dispatcher.assigned(node, digest(&state, node), state.revision, ms(0));
+    }
+    assert_eq!(dispatcher.applied(A), Some(before.revision));
+    assert_eq!(dispatcher.released(&state, B), BTreeSet::new());
+}
