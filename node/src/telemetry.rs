@@ -45,6 +45,12 @@ pub fn metrics(member: Option<&Member>) -> String {
         "Kernel operations that were refused.",
         done.failures,
     );
+    counter(
+        &mut text,
+        "skein_drift_repaired_total",
+        "Kernel operations that another hand made needed.",
+        done.drift,
+    );
     let view = member.gossip.view();
     let view = view.borrow();
     let alive = view.liveness.values().filter(|l| **l == cluster::view::Liveness::Alive).count();

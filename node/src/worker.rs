@@ -24,7 +24,6 @@ pub use task::{Ended, LocalTask, Phase};
 pub mod egress;
 pub mod launch;
 pub mod names;
-pub mod pass;
 pub mod programmer;
 pub mod session;
 pub mod shell;

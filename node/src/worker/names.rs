@@ -5,17 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cluster::assignment::Assignment;
 use cluster::id::TaskId;
 use cluster::view::View;
-use netprog_linux::dns_server::{Answer, Question, Resolver};
-#[derive(Debug)]
-pub struct Zone;
-impl Zone {
-    pub fn build(_: &Assignment, _: &View) -> Self {
-        Self
-    }
-}
-fn answer(_: &Zone, _: TaskId, _: &Question) -> Answer {
-    Answer::Unknown
-}
+use netprog::dns::{Answer, Question, Zone, answer};
+use netprog_linux::dns_server::Resolver;
 use tokio::sync::watch;
 
 /// The newest zone; made when it is first asked for after a change.

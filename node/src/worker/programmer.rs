@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pass::{PassReport, Programmer};
 use cluster::assignment::Assignment;
 use cluster::id::TaskId;
 use cluster::view::View;
@@ -14,6 +13,7 @@ use netprog::kernel::Kernel;
 use netprog::local::{Local, LocalSandbox};
 use netprog::plan::Knowledge;
 use netprog::plane::{Place, Plane};
+use netprog::programmer::{PassReport, Programmer};
 use netprog::render::render;
 use netprog_linux::drift::{Disturbance, Doorbell};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -52,6 +52,8 @@ pub struct Done {
     pub operations: u64,
     /// Operations so far that the kernel refused.
     pub failures: u64,
+    /// Operations so far that another hand made needed.
+    pub drift: u64,
 }
 
 /// Facts of the node that do not change while it is a member.
@@ -129,8 +131,7 @@ pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: 
             if !report.failures.is_empty() {
                 pause = RETRY_PAUSE;
             }
-            let changed = ends.done.borrow().desired != desired;
-            log(&report, if changed { &Cause::News } else { &cause });
+            log(&report, &cause);
             let outcome = outcome(&wanted, assignment, &report);
             ends.done.send_modify(|done| done.follow(*digest, desired, report));
             if ends.inbox.send(outcome).await.is_err() {
@@ -181,6 +182,7 @@ impl Done {
         self.passes += 1;
         self.operations += report.operations as u64;
         self.failures += report.failures.len() as u64;
+        self.drift += report.drift as u64;
         if report.failures.is_empty() && digest.is_some() {
             self.applied = digest;
         }
@@ -235,19 +237,23 @@ fn outcome(wanted: &Wanted, assignment: &Assignment, report: &PassReport) -> Inp
 
 fn log(report: &PassReport, cause: &Cause) {
     for failure in &report.failures {
-        tracing::warn!(op = ?failure.op, error = %failure.error, "kernel operation failed");
+        tracing::warn!(error = %failure.error, "kernel operation failed");
     }
-    if report.operations == 0 {
+    if report.drift == 0 {
+        if report.operations > 0 {
+            tracing::debug!(operations = report.operations, "pass");
+        }
         return;
     }
     match cause {
-        Cause::News => tracing::debug!(operations = report.operations, "pass"),
-        Cause::Interval => tracing::info!(operations = report.operations, "kernel put right"),
         Cause::Drift(disturbed) => {
             // Whose process it was is known where the kernel says so.
             let by: BTreeSet<u32> = disturbed.values().flat_map(|d| d.by.clone()).collect();
             let places: Vec<String> = disturbed.keys().map(ToString::to_string).collect();
-            tracing::warn!(operations = report.operations, ?places, ?by, "drift repaired");
+            tracing::warn!(operations = report.drift, ?places, ?by, "drift repaired");
+        }
+        Cause::News | Cause::Interval => {
+            tracing::warn!(operations = report.drift, "drift repaired");
         }
     }
 }
