@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use api::{ApiError, NativeAnswer, NativeRequest, NativeTopic};
 use cluster::assignment::Assignment;
 use cluster::id::{NodeId, TaskId};
+use netprog::explain::{Call, explain};
 use netprog::plan::{Knowledge, plan};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -148,11 +149,12 @@ pub async fn answer(services: &NodeServices, call: &NativeCall) -> Result<Value,
             let (_, observed) = services.worker.inspect().await?;
             let (task, _) = find_task(&assignment, parameter(call, "from")?)?;
             let to = parameter(call, "to")?;
-            let port = call.query.get("port").and_then(|port| port.parse().ok());
+            let port = call.query.get("port").map(|port| port.parse::<u16>());
+            let port = port.transpose().map_err(|e| format!("parameter port: {e}"))?;
             let view = services.gossip.view().borrow().clone();
-            let _: Option<u16> = port;
-            let _ = (view, observed, task, to);
-            Err("explain".into())
+            let (assignment, observed) = (&*assignment, &observed);
+            let call = Call { assignment, view: &view, observed, from: task, to, port };
+            serde_json::to_value(explain(&call)).map_err(|e| e.to_string())
         }
     }
 }
