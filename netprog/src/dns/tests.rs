@@ -25,7 +25,7 @@ fn ask(world: &World, asker: TaskId, kind: Kind, name: &str) -> String {
                 Data::Name(name) => name.clone(),
                 Data::Service { port, target } => format!("{target}:{port}"),
             };
-            found.iter().map(text).collect::<Vec<_>>().join(" ")
+            found.iter().map(text).collect::<Vec<_>>().join("\n  ")
         }
     }
 }
@@ -64,8 +64,10 @@ fn every_form_of_a_name() {
             A redis: 10.0.1.2
             A ReDiS.: 10.0.1.2
             A redis.web: 10.0.1.2
-            A tasks.redis: 10.0.1.11 10.0.1.12
-            A tasks.redis.web: 10.0.1.11 10.0.1.12
+            A tasks.redis: 10.0.1.11
+              10.0.1.12
+            A tasks.redis.web: 10.0.1.11
+              10.0.1.12
             A redis.2.049ganx6qrhcacd4fbf1onabm: 10.0.1.12
             A task2.redis: 10.0.1.12
             A 049ganx6qrhc: 10.0.1.12
@@ -108,7 +110,8 @@ fn addresses_and_ports_have_names() {
             Ptr 1.10.in-addr.arpa: forward
             Srv _http._tcp.vote: vote.web:80
             Srv _http._udp.vote: empty
-            Srv _6379._tcp.redis.web: redis.1.024q5bylddqo566k7npiubn5t.web:6379 redis.2.049ganx6qrhcacd4fbf1onabm.web:6379
+            Srv _6379._tcp.redis.web: redis.1.024q5bylddqo566k7npiubn5t.web:6379
+              redis.2.049ganx6qrhcacd4fbf1onabm.web:6379
             Srv _http._tcp.example.org: forward
             Srv vote: empty"#]],
     );
@@ -118,7 +121,7 @@ fn addresses_and_ports_have_names() {
 fn without_a_vip_the_name_stands_for_all_tasks() {
     let mut world = small();
     world.assignment.services.get_mut(&REDIS).unwrap().vips.clear();
-    assert_eq!(ask(&world, task(3), Kind::A, "redis"), "10.0.1.11 10.0.1.12");
+    assert_eq!(ask(&world, task(3), Kind::A, "redis"), "10.0.1.11\n  10.0.1.12");
 }
 
 #[test]
@@ -127,7 +130,7 @@ fn aliases_are_names_of_the_service() {
     let redis = world.assignment.services.get_mut(&REDIS).unwrap();
     redis.aliases.insert(WEB, vec!["Cache".to_owned()]);
     assert_eq!(ask(&world, task(3), Kind::A, "cache"), "10.0.1.2");
-    assert_eq!(ask(&world, task(3), Kind::A, "tasks.cache.web"), "10.0.1.11 10.0.1.12");
+    assert_eq!(ask(&world, task(3), Kind::A, "tasks.cache.web"), "10.0.1.11\n  10.0.1.12");
 }
 
 #[test]

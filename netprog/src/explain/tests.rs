@@ -1,4 +1,4 @@
-use expect_test::{Expect, expect};
+use expect_test::{ExpectFile, expect_file};
 
 use super::*;
 use crate::fake::FakeKernel;
@@ -19,7 +19,7 @@ fn small() -> World {
 }
 
 /// The hops as the client prints them, after somebody has interfered with the kernel.
-fn check(world: &World, to: &str, interference: &[Op], expected: Expect) {
+fn check(world: &World, to: &str, interference: &[Op], expected: ExpectFile) {
     let mut kernel = FakeKernel::new();
     kernel.create_sandbox(task(1));
     kernel.create_sandbox(task(3));
@@ -52,31 +52,7 @@ fn check(world: &World, to: &str, interference: &[Op], expected: Expect) {
 
 #[test]
 fn a_call_to_a_vip() {
-    check(
-        &small(),
-        "redis",
-        &[],
-        expect![[r#"
-        ok  dns: redis is 10.0.1.2
-          + sandbox-06e6fzvs4580fijomz4kiyxhf: table ip skein: dns redirect
-        ok  vip: 10.0.1.2:6379 is the VIP of redis on web: ov-001001-51vbb of this node answers for it
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: route local 10.0.1.2/32 dev lo table 255
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: vips { 10.0.1.2 }
-        ok  backend: by the caller's port, one of redis.1 on node1 (126 slots), redis.2 on node2 (125 slots)
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: live { 10.0.1.2 . 02:42:0a:00:01:0b }
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: slots { 10.0.1.2 . * : 02:42:0a:00:01:0b }: 126 of 126
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: live { 10.0.1.2 . 02:42:0a:00:01:0c }
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: slots { 10.0.1.2 . * : 02:42:0a:00:01:0c }: 125 of 125
-        ok  path: redis.1 is on this node: by ve-024q5bylddqo into its sandbox
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: fdb 02:42:0a:00:01:0b dev ve-024q5bylddqo master
-        ok  arrival: redis.1 takes 10.0.1.2 for its own 10.0.1.11 and answers as the VIP
-          + sandbox-024q5bylddqo566k7npiubn5t: own { 10.0.1.2 : 10.0.1.11 }
-        ok  path: redis.2 at 10.0.1.12: by vx-001001-51vbb to node2's VTEP 192.168.50.2 (alive)
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: fdb 02:42:0a:00:01:0c dev vx-001001-51vbb self dst 192.168.50.2
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: fdb 02:42:0a:00:01:0c dev vx-001001-51vbb master
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: neigh 10.0.1.12 lladdr 02:42:0a:00:01:0c dev vx-001001-51vbb
-    "#]],
-    );
+    check(&small(), "redis", &[], expect_file!["../../testdata/explain/vip.txt"]);
 }
 
 #[test]
@@ -86,67 +62,17 @@ fn what_is_missing_is_named() {
     let desired = render(&world.assignment, &world.view, &world.local).unwrap();
     let fdb = desired.spaces[&fabric].fdb.iter().find(|(_, vtep)| vtep.is_some()).unwrap();
     let interference = [Op::DeleteFdb(fabric, fdb.0.clone())];
-    check(
-        &world,
-        "10.0.1.12",
-        &interference,
-        expect![[r#"
-        BAD path: redis.2 at 10.0.1.12: by vx-001001-51vbb to node2's VTEP 192.168.50.2 (alive)
-          - fabric-51vbb0nzpwjw9bjwtj5zvlkd1: fdb 02:42:0a:00:01:0c dev vx-001001-51vbb self dst 192.168.50.2
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: fdb 02:42:0a:00:01:0c dev vx-001001-51vbb master
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: neigh 10.0.1.12 lladdr 02:42:0a:00:01:0c dev vx-001001-51vbb
-    "#]],
-    );
+    check(&world, "10.0.1.12", &interference, expect_file!["../../testdata/explain/missing.txt"]);
 }
 
 #[test]
 fn calls_that_lead_nowhere() {
-    check(
-        &small(),
-        "example.org",
-        &[],
-        expect![[r#"
-            ok  dns: example.org is no name of this task's networks: it is asked of the host's resolvers
-        "#]],
-    );
-    check(
-        &small(),
-        "10.0.1.77",
-        &[],
-        expect![[r#"
-        BAD path: nothing has 10.0.1.77 on web
-    "#]],
-    );
-    check(
-        &small(),
-        "192.0.2.1",
-        &[],
-        expect![[r#"
-        ok  path: 192.0.2.1 is on no network of this task: it leaves by the egress bridge
-    "#]],
-    );
+    check(&small(), "example.org", &[], expect_file!["../../testdata/explain/forwarded.txt"]);
+    check(&small(), "10.0.1.77", &[], expect_file!["../../testdata/explain/nobody.txt"]);
+    check(&small(), "192.0.2.1", &[], expect_file!["../../testdata/explain/outside.txt"]);
     let mut world = small();
     world.up(1, false);
     world.view.endpoints.retain(|_, row| row.node == crate::fixture::node(1));
-    check(
-        &world,
-        "redis",
-        &[],
-        expect![[r#"
-        ok  dns: redis is 10.0.1.2
-          + sandbox-06e6fzvs4580fijomz4kiyxhf: table ip skein: dns redirect
-        ok  vip: 10.0.1.2:6379 is the VIP of redis on web: ov-001001-51vbb of this node answers for it
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: route local 10.0.1.2/32 dev lo table 255
-          + fabric-51vbb0nzpwjw9bjwtj5zvlkd1: vips { 10.0.1.2 }
-        BAD backend: no task of redis takes new flows: redis.1 is not healthy, redis.2 is not up
-    "#]],
-    );
-    check(
-        &world,
-        "tasks.redis",
-        &[],
-        expect![[r#"
-        BAD dns: tasks.redis is known, but nothing healthy and live answers to it
-    "#]],
-    );
+    check(&world, "redis", &[], expect_file!["../../testdata/explain/no_backend.txt"]);
+    check(&world, "tasks.redis", &[], expect_file!["../../testdata/explain/no_task.txt"]);
 }

@@ -251,19 +251,8 @@ fn a_remote_backend_comes_and_goes() {
     let both = desired(&redis(&[(1, 1), (2, 2)]));
     let came = shown(&pass(&mut kernel, &both, Knowledge::Complete));
     let gone = shown(&pass(&mut kernel, &desired(&redis(&[(1, 1)])), Knowledge::Complete));
-    expect_test::expect![[r#"
-        fabric-51vbb0nzpwjw9bjwtj5zvlkd1: set fdb 02:42:0a:00:01:0c dev vx-001001-51vbb self dst 192.168.50.2
-        fabric-51vbb0nzpwjw9bjwtj5zvlkd1: set fdb 02:42:0a:00:01:0c dev vx-001001-51vbb master
-        fabric-51vbb0nzpwjw9bjwtj5zvlkd1: set neigh 10.0.1.12 lladdr 02:42:0a:00:01:0c dev vx-001001-51vbb
-        fabric-51vbb0nzpwjw9bjwtj5zvlkd1: add element bridge skein live { 10.0.1.2 . 02:42:0a:00:01:0c }
-        125 slots
-        --
-        fabric-51vbb0nzpwjw9bjwtj5zvlkd1: delete element bridge skein live { 10.0.1.2 . 02:42:0a:00:01:0c }
-        fabric-51vbb0nzpwjw9bjwtj5zvlkd1: delete neigh 10.0.1.12 dev vx-001001-51vbb
-        fabric-51vbb0nzpwjw9bjwtj5zvlkd1: delete fdb 02:42:0a:00:01:0c dev vx-001001-51vbb self
-        fabric-51vbb0nzpwjw9bjwtj5zvlkd1: delete fdb 02:42:0a:00:01:0c dev vx-001001-51vbb master
-        125 slots
-    "#]].assert_eq(&format!("{came}--\n{gone}"));
+    expect_test::expect_file!["../../testdata/plan/backend.txt"]
+        .assert_eq(&format!("{came}--\n{gone}"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use cluster::view::Liveness;
-use expect_test::{Expect, expect, expect_file};
+use expect_test::{ExpectFile, expect_file};
 
 use super::*;
 use crate::fixture::{INGRESS, REDIS, VOTE, WEB, World, node, task};
@@ -16,7 +16,7 @@ fn rendered(world: &World) -> Plane {
     render(&world.assignment, &world.view, &world.local).unwrap()
 }
 
-fn check(place: Place, world: &World, expected: Expect) {
+fn check(place: Place, world: &World, expected: ExpectFile) {
     let plane = rendered(world);
     let space = plane.spaces.get(&place).map(ToString::to_string).unwrap_or_default();
     expected.assert_eq(&format!("{place}\n{space}"));
@@ -167,18 +167,5 @@ fn a_task_without_a_network_has_only_the_way_out() {
     let mut world = World::new();
     world.add(1, REDIS, 1);
     world.assignment.tasks.get_mut(&task(1)).unwrap().attachments.clear();
-    check(
-        Place::Sandbox(task(1)),
-        &world,
-        expect![[r#"
-            sandbox-024q5bylddqo566k7npiubn5t
-              link eth0: veth up mtu 1450 address 02:42:ac:12:00:0b alias skein:024q5bylddqo566k7npiubn5t
-              addr 172.18.0.11/16 dev eth0
-              route 0.0.0.0/0 via 172.18.0.1 dev eth0 table 254
-              net/ipv4/conf/all/rp_filter = 0
-              table ip skein 9cc7d7b495ecabc7
-                set vips {  }
-                map own {  }
-        "#]],
-    );
+    check(Place::Sandbox(task(1)), &world, expect_file!["../../testdata/render/alone.txt"]);
 }

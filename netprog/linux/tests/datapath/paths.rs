@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::io::{Error, ErrorKind};
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use netprog::plane::Place;
 
@@ -184,7 +185,7 @@ fn an_error_message_finds_the_backend_that_it_quotes() {
     lab.settle();
     let (kernel, place) = lab.at(2, sandbox(2));
     let server = kernel.run(place, || UdpSocket::bind("0.0.0.0:81")).unwrap().unwrap();
-    let wait = Some(std::time::Duration::from_secs(3));
+    let wait = Some(Duration::from_secs(3));
     server.set_read_timeout(wait).unwrap();
     let (kernel, place) = lab.at(1, sandbox(5));
     let caller = kernel.run(place, || UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
@@ -193,9 +194,13 @@ fn an_error_message_finds_the_backend_that_it_quotes() {
     let (_, peer) = server.recv_from(&mut buffer).unwrap();
     drop(caller);
     server.connect(peer).unwrap();
-    server.send(b"late").unwrap();
-    let refused = server.recv(&mut buffer).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    // A program that another test is starting may hold the caller's socket for a moment more.
+    let refused = (0..30).any(|_| {
+        let heard = server.send(b"late").and_then(|_| server.recv(&mut buffer));
+        heard.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    assert!(refused);
 }
 
 #[test]

@@ -88,7 +88,9 @@ fn structure(facts: &FabricFacts) -> String {
         "set vips {{ type {address}; }}
 set live {{ type {address} . ether_addr; }}
 map slots {{ type {address} . mark : ether_addr; }}
-map flows {{ type {address} . mark : ether_addr; flags dynamic,timeout; timeout 15m; size {FLOWS_MAX}; }}
+map flows {{
+  type {address} . mark : ether_addr; flags dynamic,timeout; timeout 15m; size {FLOWS_MAX};
+}}
 {fragments}{returns}chain balance {{
   meta mark set jhash {digest} mod 0xffffffff seed 0x5eed
   ether daddr set {ip} daddr . meta mark map @flows
@@ -173,8 +175,8 @@ impl Words {
 
     fn later_fragment(&self) -> &'static str {
         if self.ipv4 {
-            "  ip frag-off & 0x1fff != 0 ether daddr set ip saddr . ip daddr . ip id map @fragments \
-             accept\n"
+            "  ip frag-off & 0x1fff != 0 ether daddr set ip saddr . ip daddr . ip id map \
+             @fragments accept\n"
         } else {
             ""
         }
