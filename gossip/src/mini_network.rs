@@ -51,6 +51,7 @@ struct Net {
     sent: u64,
     trace: u64, // hash of all datagrams sent
     drop_next: u64,
+    deaf: BTreeSet<u8>, // hosts that accept no streams
     /// Worst opinion that any other host's view has held of a node.
     worst: BTreeMap<u8, Liveness>,
 }
@@ -108,6 +109,7 @@ impl Net {
             sent: 0,
             trace: 0,
             drop_next: 0,
+            deaf: BTreeSet::new(),
             worst: BTreeMap::new(),
         }
     }
@@ -230,6 +232,7 @@ impl Net {
             Event::Request { bytes, .. } => {
                 let input = Input::SyncRequest { token: 1, bytes };
                 // A host that is about to restart answers nobody.
+                let reachable = reachable && !self.deaf.contains(&to);
                 let reply = if reachable { self.step(to, input) } else { None };
                 let result = reply.ok_or(SyncFailed("no answer".to_owned()));
                 self.later(Event::Answer { from: to, to: from, result });

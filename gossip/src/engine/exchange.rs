@@ -19,7 +19,8 @@ pub const EXCHANGES_MAX: usize = 4;
 pub const EXCHANGE_WAIT: Duration = Duration::from_secs(10);
 /// Rows that a digest speaks of may be on their way this long.
 pub const SETTLE: Duration = Duration::from_millis(50);
-/// Until the view is complete, peers are asked again after this.
+/// Until the view is complete, peers are asked again after this; and a peer that could not be
+/// asked is left alone this long.
 pub const RETRY: Duration = Duration::from_millis(500);
 /// After the first exchange, peers that cannot be reached are waited for this long before the
 /// view is called complete without them.
@@ -42,6 +43,7 @@ pub(super) enum Scope {
 pub(super) struct Exchanges {
     wanted: BTreeMap<NodeId, Scope>,
     running: BTreeMap<NodeId, (Now, Scope)>,
+    resting: BTreeMap<NodeId, Now>, // after a failure, until then
     unexplained: BTreeMap<NodeId, (Now, Digest)>,
     settle_at: Option<Now>, // not after the earliest of them
     finished: BTreeSet<NodeId>,
@@ -98,9 +100,12 @@ impl Exchanges {
         self.running.retain(|_, (until, _)| *until > now);
         // Who is gone is asked when it is back: it arrives again.
         self.wanted.retain(|node, _| active.contains_key(node));
+        self.resting.retain(|_, until| *until > now);
         let room = EXCHANGES_MAX.saturating_sub(self.running.len());
         let ready: Vec<(NodeId, Scope)> = (self.wanted.iter())
-            .filter(|(node, _)| !self.running.contains_key(node))
+            .filter(|(node, _)| {
+                !self.running.contains_key(node) && !self.resting.contains_key(node)
+            })
             .take(room)
             .map(|(node, scope)| (*node, *scope))
             .collect();
@@ -130,6 +135,11 @@ impl Exchanges {
         self.first_finished.is_some()
     }
 
+    pub(super) fn failed(&mut self, node: NodeId, now: Now) {
+        self.running.remove(&node);
+        self.resting.insert(node, now + RETRY);
+    }
+
     pub(super) fn ended(&mut self, node: NodeId) {
         self.running.remove(&node);
     }
@@ -137,6 +147,7 @@ impl Exchanges {
     pub(super) fn forget(&mut self, node: NodeId) {
         self.wanted.remove(&node);
         self.running.remove(&node);
+        self.resting.remove(&node);
         self.unexplained.remove(&node);
         self.finished.remove(&node);
     }

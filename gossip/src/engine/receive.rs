@@ -182,7 +182,7 @@ impl Engine {
         match reply {
             None => {
                 self.stats.exchanges_failed += 1;
-                self.exchanges.ended(peer);
+                self.exchanges.failed(peer, now);
             }
             Some(SyncReply::Taken) => self.exchanges.ended(peer),
             Some(SyncReply::Delta(delta)) => self.take_delta(peer, scope, delta, now),

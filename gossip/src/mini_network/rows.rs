@@ -163,6 +163,22 @@ fn a_row_that_comes_back_from_the_dead_is_buried_by_its_owner() {
 }
 
 #[test]
+fn a_peer_that_refuses_streams_is_not_stormed() {
+    let mut net = Net::new(17, 3, 0.0);
+    net.deaf = [2, 3].into();
+    for host in 1..=3 {
+        net.start(host);
+        net.input(host, own(host, 0..10));
+    }
+    net.run(ms(10_000));
+    let stats = net.engine(1).stats();
+    assert!(!net.engine(1).view().complete);
+    assert!((20..=45).contains(&stats.exchanges_failed), "{stats:?}");
+    net.deaf.clear();
+    net.until("all rows everywhere", ms(2_000), |net| (1..=3).all(|h| net.shows_all(h, 30)));
+}
+
+#[test]
 fn an_engine_can_be_given_to_a_thread() {
     fn is_send<T: Send>() {}
     is_send::<Engine>();
