@@ -11,6 +11,7 @@ use cluster::view::View;
 use gossip::{Config, Engine, Input, Output, SyncFailed};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::transport::{Lane, Net};
@@ -40,15 +41,20 @@ enum Ask {
 }
 
 impl Gossip {
-    /// Starts the shell; it ends when every handle is gone. The engine begins with the first keys,
+    /// Starts the shell; it ends with `stop`. The engine begins with the first keys,
     /// which come with the first assignment: without them nobody could be understood.
     #[must_use]
-    pub fn start(config: Config, socket: UdpSocket, net: Net) -> Self {
+    pub fn start(config: Config, socket: UdpSocket, net: Net, stop: CancellationToken) -> Self {
         let (asks, inbox) = mpsc::channel(QUEUE);
         let (publish, view) = watch::channel(Arc::default());
         let (config, engine, answers) = (Some(config), None, mpsc::channel(QUEUE).0);
         let shell = Shell { config, engine, socket, net, publish, answers };
-        tokio::spawn(shell.run(inbox));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = shell.run(inbox) => {}
+            }
+        });
         Self { asks, view }
     }
 

@@ -138,7 +138,8 @@ impl Member {
             tokio::spawn(serve(listener, tls.server.clone(), router, stop.clone()));
             (raft, manager) = (Some(node), Some(started));
         }
-        let gossip = Gossip::start(gossip_config(&identity), sockets.datagrams, net.clone());
+        let gossip =
+            Gossip::start(gossip_config(&identity), sockets.datagrams, net.clone(), stop.clone());
         let worker = Shell::start(data, &identity, surroundings, gossip.clone(), &net, &stop)
             .await
             .map_err(|e| MemberError::Worker(format!("{e:#}")))?;

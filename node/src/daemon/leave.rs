@@ -37,10 +37,25 @@ impl Daemon {
         member.worker.tear_down().await;
         *self.member.write().await = None;
         member.leave().await;
+        forget_tasks(&member).await;
         let run_dir = self.config.run_dir.clone();
         let _ = tokio::task::spawn_blocking(move || crate::spaces::clear(&run_dir)).await;
+        self.begun.send_replace(());
         self.states.send_replace(std::sync::Arc::default());
         self.data.forget().map_err(|e| ApiError::internal(e.to_string()))
+    }
+}
+
+/// Nobody will ask how this node's tasks ended.
+async fn forget_tasks(member: &Member) {
+    let handles = member.worker.executor.adopt_all().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "find ended tasks");
+        Vec::new()
+    });
+    for handle in handles {
+        if let Err(error) = handle.release().await {
+            tracing::warn!(task = handle.task(), %error, "forget a task");
+        }
     }
 }
 

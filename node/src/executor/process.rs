@@ -4,6 +4,7 @@
 //! `<run-dir>/tasks/<task id>` and its supervisor, and [`ProcessExecutor::adopt_all`] returns
 //! both after a restart of the daemon.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -23,6 +24,8 @@ pub use handle::{Fds, Handle};
 
 /// The directory of tasks below the run directory.
 pub const TASKS: &str = "tasks";
+/// Tasks that ended and whose logs a node keeps.
+pub const LOGS_KEPT_MAX: usize = 100;
 /// How often a supervisor that is starting is looked for.
 const ADOPT_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -212,6 +215,24 @@ impl ProcessExecutor {
     /// Where the logs of a task are; see [`crate::logs::read`].
     pub fn log_directory(&self, task: &str) -> PathBuf {
         crate::logs::directory(&self.data_dir, task)
+    }
+
+    /// Removes the logs of all but the [`LOGS_KEPT_MAX`] tasks that wrote last; those of the tasks
+    /// named are kept in any case.
+    ///
+    /// # Errors
+    /// When they cannot be listed or removed.
+    pub fn prune_logs(&self, running: &BTreeSet<String>) -> io::Result<()> {
+        let mut ended = Vec::new();
+        for entry in fs::read_dir(self.data_dir.join(crate::logs::DIRECTORY))? {
+            let entry = entry?;
+            let task = entry.file_name().to_string_lossy().into_owned();
+            if !running.contains(&task) {
+                ended.push((entry.metadata()?.modified()?, task));
+            }
+        }
+        ended.sort_unstable_by(|one, other| other.cmp(one));
+        ended.iter().skip(LOGS_KEPT_MAX).try_for_each(|(_, task)| self.remove_logs(task))
     }
 
     /// Removes the logs of a task that has been released. None is no error.

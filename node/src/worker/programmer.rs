@@ -12,7 +12,7 @@ use cluster::view::View;
 use netprog::kernel::Kernel;
 use netprog::local::{Local, LocalSandbox};
 use netprog::plan::Knowledge;
-use netprog::plane::{Place, Plane};
+use netprog::plane::{Place, Plane, Space};
 use netprog::programmer::{PassReport, Programmer};
 use netprog::render::render;
 use netprog_linux::drift::{Disturbance, Doorbell};
@@ -201,7 +201,10 @@ fn answer<K: Kernel>(programmer: &mut Programmer<K>, ask: Ask, desired: Plane) -
             true
         }
         Ask::TearDown(reply) => {
-            let report = programmer.pass(&Plane::default(), Knowledge::Complete, true);
+            // The host's namespace stays, with nothing of ours in it; fabrics go whole.
+            let mut nothing = Plane::default();
+            nothing.spaces.insert(Place::Host, Space::default());
+            let report = programmer.pass(&nothing, Knowledge::Complete, true);
             log(&report, &Cause::News);
             let _ = reply.send(report);
             false

@@ -1,6 +1,6 @@
 //! The shell's dealings with the executor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cluster::id::TaskId;
@@ -53,13 +53,20 @@ impl Shell {
             }),
             Command::Forget(id) => {
                 let known = self.handles().remove(&id);
-                if let Some(handle) = known {
-                    tokio::spawn(async move {
-                        if let Err(error) = handle.release().await {
-                            tracing::warn!(task = handle.task(), %error, "forget");
-                        }
-                    });
-                }
+                let executor = self.executor.clone();
+                let kept: BTreeSet<String> =
+                    self.worker.tasks().keys().map(ToString::to_string).collect();
+                tokio::spawn(async move {
+                    if let Some(handle) = known
+                        && let Err(error) = handle.release().await
+                    {
+                        tracing::warn!(task = handle.task(), %error, "forget");
+                    }
+                    let pruned = tokio::task::spawn_blocking(move || executor.prune_logs(&kept));
+                    if let Ok(Err(error)) = pruned.await {
+                        tracing::warn!(%error, "remove logs of tasks that are gone");
+                    }
+                });
             }
         }
     }
