@@ -91,8 +91,7 @@ impl Stage {
         let (version, mut spec) = self.spec(TARGET)?;
         spec["Mode"]["Replicated"]["Replicas"] = json!(REPLICAS + 1);
         let begin = now();
-        self.lab.nodes[0]
-            .post(&format!("/services/{TARGET}/update?version={version}"), &spec)?;
+        self.lab.nodes[0].post(&format!("/services/{TARGET}/update?version={version}"), &spec)?;
         let is_new = |task: &Task| before.iter().all(|known| known.id != task.id);
         let added = self.lab.all_tasks(0, TARGET)?.into_iter().filter(is_new).collect::<Vec<_>>();
         let [task] = added.as_slice() else { bail!("{} tasks are new", added.len()) };
@@ -168,8 +167,7 @@ impl Stage {
     fn scale_back(&self) -> Result<()> {
         let (version, mut spec) = self.spec(TARGET)?;
         spec["Mode"]["Replicated"]["Replicas"] = json!(REPLICAS);
-        self.lab.nodes[0]
-            .post(&format!("/services/{TARGET}/update?version={version}"), &spec)?;
+        self.lab.nodes[0].post(&format!("/services/{TARGET}/update?version={version}"), &spec)?;
         Ok(())
     }
 
