@@ -33,7 +33,7 @@ pub(super) fn routes(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<
 }
 
 pub(super) fn forwarding(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
-    let there = &after_moves(wanted, there);
+    let there = &*after_moves(wanted, there);
     for (key, vtep) in &wanted.fdb {
         if there.fdb.get(key) != Some(vtep) {
             ops.push(Op::SetFdb(place, key.clone(), *vtep));
@@ -48,7 +48,7 @@ pub(super) fn forwarding(place: Place, wanted: &Space, there: &Space, ops: &mut 
 
 /// Removes what is not wanted, on devices that stay: with the others it goes by itself.
 pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
-    let there = &after_moves(wanted, there);
+    let there = &*after_moves(wanted, there);
     let ours = |device: &str| {
         let stays = !there.links.contains_key(device) || wanted.links.contains_key(device);
         stays && is_our_device(place, wanted, there, device)

@@ -1,5 +1,7 @@
 //! Links: made, made anew, changed, removed.
 
+use std::borrow::Cow;
+
 use super::{Knowledge, is_ours};
 use crate::model::{release, strip};
 use crate::op::{LinkChange, Op};
@@ -170,15 +172,14 @@ fn changes(wanted: &Link, now: Option<&Link>) -> Vec<LinkChange> {
 }
 
 /// What remains on ports that change their bridge.
-pub(super) fn after_moves(wanted: &Space, there: &Space) -> Space {
-    let mut there = there.clone();
+pub(super) fn after_moves<'a>(wanted: &Space, there: &'a Space) -> Cow<'a, Space> {
+    let mut left = Cow::Borrowed(there);
     for (name, link) in &wanted.links {
-        let now = there.links.get(name).map(|now| now.master.clone());
-        if now.is_some_and(|master| master != link.master) {
-            release(&mut there, name);
+        if there.links.get(name).is_some_and(|now| now.master != link.master) {
+            release(left.to_mut(), name);
         }
     }
-    there
+    left
 }
 
 /// Links that are not wanted.

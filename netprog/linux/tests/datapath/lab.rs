@@ -30,6 +30,9 @@ pub(crate) const ECHO: ServiceId = ServiceId(1);
 /// One that only calls.
 pub(crate) const CALLER: ServiceId = ServiceId(2);
 pub(crate) const VIP: &str = "10.0.1.2";
+/// A network of IPv6, and the VIP of `echo` there.
+pub(crate) const SIX: NetworkId = NetworkId(u128::MAX / 7);
+pub(crate) const VIP_SIX: &str = "fd00:a::2";
 pub(crate) const CLIENT: &str = "192.168.50.9";
 
 pub(crate) fn ip(text: &str) -> IpAddr {
@@ -114,6 +117,11 @@ fn assignment() -> Assignment {
         ingress: name == "ingress",
         underlay_mtu: None,
     };
+    let six = |four: AssignedNetwork| AssignedNetwork {
+        subnet: "fd00:a::/64".parse().unwrap(),
+        gateway: ip("fd00:a::1"),
+        ..four
+    };
     let service = |name: &str, vips: &[(NetworkId, &str)], ports| AssignedService {
         name: name.to_owned(),
         vips: vips.iter().map(|(network, vip)| (*network, ip(vip))).collect(),
@@ -143,9 +151,10 @@ fn assignment() -> Assignment {
         networks: BTreeMap::from([
             (INGRESS, network("ingress", 4096, 0)),
             (WEB, network("web", 4097, 1)),
+            (SIX, six(network("six", 4098, 6))),
         ]),
         services: BTreeMap::from([
-            (ECHO, service("echo", &[(WEB, VIP), (INGRESS, "10.0.0.5")], ports)),
+            (ECHO, service("echo", &[(WEB, VIP), (SIX, VIP_SIX), (INGRESS, "10.0.0.5")], ports)),
             (CALLER, service("caller", &[(WEB, "10.0.1.3")], Vec::new())),
         ]),
         tasks: BTreeMap::new(),
@@ -188,9 +197,13 @@ impl Lab {
         Self { assignment: assignment(), view, nodes, client, _underlay: underlay }
     }
 
-    /// Adds task `n` at 10.0.1.(10+n) on a node; one of `echo` is also on the ingress network.
+    /// Adds task `n` at 10.0.1.(10+n) and fd00:a::(10+n) on a node; one of `echo` is also on the
+    /// ingress network.
     pub(crate) fn add(&mut self, n: u8, service: ServiceId, on: u8) {
-        let mut attachments = vec![attachment(WEB, &format!("10.0.1.{}", 10 + n))];
+        let mut attachments = vec![
+            attachment(WEB, &format!("10.0.1.{}", 10 + n)),
+            attachment(SIX, &format!("fd00:a::{}", 10 + n)),
+        ];
         if service == ECHO {
             attachments.push(attachment(INGRESS, &format!("10.0.0.{}", 10 + n)));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netprog::plane::Place;
 
-use crate::lab::{CALLER, CLIENT, ECHO, Lab, VIP, sandbox, task};
+use crate::lab::{CALLER, CLIENT, ECHO, Lab, VIP, VIP_SIX, sandbox, task};
 use crate::talk::{ask, open, serve, tcp, udp};
 
 /// Task 1 of `echo` on node 1, task 2 on node 2, a caller (task 5) on node 1.
@@ -47,6 +47,17 @@ fn a_backend_reaches_itself_and_its_sibling() {
     let vip = format!("{VIP}:80");
     both(|| tcp(lab.at(1, sandbox(1)), &vip, 8000), "10.0.1.11");
     both(|| udp(lab.at(2, sandbox(2)), &vip, 8000), "10.0.1.12");
+}
+
+#[test]
+fn a_vip_of_ipv6_does_the_same() {
+    let mut lab = furnished();
+    let vip = format!("[{VIP_SIX}]:80");
+    both(|| tcp(lab.at(1, sandbox(5)), &vip, 60_000), "fd00:a::15");
+    both(|| udp(lab.at(1, sandbox(5)), &vip, 1), "fd00:a::15");
+    both(|| tcp(lab.at(1, sandbox(1)), &vip, 1), "fd00:a::11");
+    let answer = tcp(lab.at(2, sandbox(2)), "[fd00:a::11]:80", 8000).unwrap();
+    assert_eq!(answer, "t1 saw fd00:a::12");
 }
 
 #[test]

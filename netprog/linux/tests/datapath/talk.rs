@@ -1,7 +1,7 @@
 //! Servers that say who they are and whom they see, and calls to them.
 
 use std::io::{Error, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ pub(crate) const MESSAGE_MAX: usize = 70_000;
 
 pub(crate) type Where<'a> = (&'a mut LinuxKernel<HeldSpaces>, Place);
 
-/// Serves TCP and UDP on port 80 of any address: `<name> saw <peer>`, padded to the length of
+/// Serves TCP and UDP on port 80 of any address of both families: `<name> saw <peer>`, padded to the length of
 /// what was asked.
 pub(crate) fn serve((kernel, place): Where<'_>, name: &str) {
     let (tcp, udp) = kernel
-        .run(place, || (TcpListener::bind("0.0.0.0:80").unwrap(), UdpSocket::bind("0.0.0.0:80")))
+        .run(place, || (TcpListener::bind("[::]:80").unwrap(), UdpSocket::bind("[::]:80")))
         .unwrap();
     let (udp, tcp_name, udp_name) = (udp.unwrap(), name.to_owned(), name.to_owned());
     // Both threads end with the process: nothing else holds the namespace then.
@@ -43,7 +43,7 @@ pub(crate) fn serve((kernel, place): Where<'_>, name: &str) {
 }
 
 fn answer(name: &str, peer: SocketAddr, length: usize) -> Vec<u8> {
-    let mut answer = format!("{name} saw {} ", peer.ip()).into_bytes();
+    let mut answer = format!("{name} saw {} ", peer.ip().to_canonical()).into_bytes();
     if answer.len() < length {
         answer.resize(length, b'.');
     }
@@ -89,17 +89,25 @@ pub(crate) fn open(place: Where<'_>, target: &str, from: u16) -> Result<TcpStrea
     let target: SocketAddr = target.parse().unwrap();
     let (kernel, place) = place;
     kernel.run(place, move || {
-        let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let family = if target.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
         let wait = nix::sys::time::TimeVal::new(3, 0);
         setsockopt(&fd, sockopt::SendTimeout, &wait)?;
-        let any: SocketAddr = ([0, 0, 0, 0], from).into();
+        let any = SocketAddr::new(unspecified(target), from);
         bind(fd.as_raw_fd(), &SockaddrStorage::from(any))?;
         connect(fd.as_raw_fd(), &SockaddrStorage::from(target))?;
         let stream = TcpStream::from(fd);
         stream.set_read_timeout(Some(ANSWER_WAIT))?;
         Ok(stream)
     })?
+}
+
+fn unspecified(family_of: SocketAddr) -> IpAddr {
+    match family_of {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// One TCP exchange.
@@ -111,7 +119,8 @@ pub(crate) fn tcp(place: Where<'_>, target: &str, size: usize) -> Result<String,
 /// processors reorders its fragments, and one that overtakes the first is lost.
 pub(crate) fn udp((kernel, place): Where<'_>, target: &str, size: usize) -> Result<String, Error> {
     let target: SocketAddr = target.parse().unwrap();
-    let socket = kernel.run(place, || UdpSocket::bind("0.0.0.0:0"))??;
+    let any = SocketAddr::new(unspecified(target), 0);
+    let socket = kernel.run(place, move || UdpSocket::bind(any))??;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     socket.connect(target)?;
     let mut answer = vec![0; MESSAGE_MAX];

@@ -60,7 +60,8 @@ pub(crate) fn slot_element(vip: IpAddr, slot: usize) -> String {
 fn structure(facts: &FabricFacts) -> String {
     let FabricFacts { bridge_mac, vxlan, .. } = facts;
     let words = Words::of(facts.ipv4);
-    let Words { ip, address, slot, digest, .. } = &words;
+    let Words { ip, address, slot, flow, flow_type, .. } = &words;
+    let digest = words.digest_of(words.digest);
     let returning = facts.returns.is_some();
     let fragments = words.fragments();
     let first_fragment = words.first_fragment();
@@ -89,18 +90,16 @@ fn structure(facts: &FabricFacts) -> String {
 set live {{ type {address} . ether_addr; }}
 map slots {{ type {address} . mark : ether_addr; }}
 map flows {{
-  type {address} . mark : ether_addr; flags dynamic,timeout; timeout 15m; size {FLOWS_MAX};
+  type {flow_type} : ether_addr; flags dynamic,timeout; timeout 15m; size {FLOWS_MAX};
 }}
 {fragments}{returns}chain balance {{
-  meta mark set jhash {digest} mod 0xffffffff seed 0x5eed
-  ether daddr set {ip} daddr . meta mark map @flows
-  {ip} daddr . ether daddr @live update @flows {{ {ip} daddr . meta mark : ether daddr }} return
+{digest}  ether daddr set {flow} map @flows
+  {ip} daddr . ether daddr @live update @flows {{ {flow} : ether daddr }} return
   ether daddr set {bridge_mac}
   meta mark set jhash {slot} mod {slots} seed 0x5eed
   ether daddr set {ip} daddr . meta mark map @slots
   ether daddr {bridge_mac} return
-  meta mark set jhash {digest} mod 0xffffffff seed 0x5eed
-  add @flows {{ {ip} daddr . meta mark : ether daddr }}
+{digest}  add @flows {{ {flow} : ether daddr }}
 }}
 {quoted}chain to-vip {{
 {later_fragment}  {icmp} goto quoted
@@ -123,8 +122,12 @@ struct Words {
     address: &'static str,
     /// What chooses a new flow's slot: the ports of one client's service calls share it.
     slot: &'static str,
-    /// What tells flows apart.
+    /// What tells flows to one VIP apart.
     digest: &'static str,
+    /// Key of a learned flow, and its type. An IPv6 address is part of the digest instead,
+    /// because nft 1.0.6 aborts on writing such a long key.
+    flow: &'static str,
+    flow_type: &'static str,
     /// Errors that quote a packet.
     icmp: &'static str,
     /// The same two of the quoted packet, which goes the other way: raw offsets into the error
@@ -142,6 +145,8 @@ impl Words {
                 address: "ipv4_addr",
                 slot: "ip saddr . th sport",
                 digest: "ip saddr . th sport . th dport",
+                flow: "ip daddr . meta mark",
+                flow_type: "ipv4_addr . mark",
                 icmp: "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
                 quoted_slot: "@th,192,32 . @th,240,16",
                 quoted_digest: "@th,192,32 . @th,240,16 . @th,224,16",
@@ -153,11 +158,24 @@ impl Words {
                 address: "ipv6_addr",
                 slot: "ip6 saddr . th sport",
                 digest: "ip6 saddr . th sport . th dport",
+                flow: "meta mark",
+                flow_type: "mark",
                 icmp: "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, \
                        parameter-problem }",
                 quoted_slot: "@th,256,128 . @th,400,16",
                 quoted_digest: "@th,256,128 . @th,400,16 . @th,384,16",
             }
+        }
+    }
+
+    /// Statements that leave the digest of these parts in the mark.
+    fn digest_of(&self, parts: &str) -> String {
+        let flow = format!("  meta mark set jhash {parts} mod 0xffffffff seed 0x5eed\n");
+        if self.ipv4 {
+            flow
+        } else {
+            let vip = "  meta mark set jhash ip6 daddr . meta mark mod 0xffffffff seed 0x5eed\n";
+            flow + vip
         }
     }
 
@@ -193,11 +211,11 @@ impl Words {
 
     /// An ICMP error goes where the flow goes that it quotes.
     fn quoted(&self, bridge_mac: MacAddr) -> String {
-        let Self { ip, quoted_slot, quoted_digest, .. } = self;
+        let Self { ip, flow, quoted_slot, .. } = self;
+        let digest = self.digest_of(self.quoted_digest);
         format!(
             "chain quoted {{
-  meta mark set jhash {quoted_digest} mod 0xffffffff seed 0x5eed
-  ether daddr set {ip} daddr . meta mark map @flows
+{digest}  ether daddr set {flow} map @flows
   {ip} daddr . ether daddr @live accept
   ether daddr set {bridge_mac}
   meta mark set jhash {quoted_slot} mod {slots} seed 0x5eed
