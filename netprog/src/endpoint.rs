@@ -94,12 +94,6 @@ impl Directory {
         self.networks.get(&network).map_or(&[], Vec::as_slice)
     }
 
-    /// A task's endpoint on a network.
-    #[must_use]
-    pub fn task(&self, network: NetworkId, task: TaskId) -> Option<&Endpoint> {
-        self.of(network).iter().find(|e| e.owner == EndpointOwner::Task(task))
-    }
-
     /// Endpoints of the tasks of each service on a network.
     #[must_use]
     pub fn by_service(&self, network: NetworkId) -> BTreeMap<ServiceId, Vec<&Endpoint>> {
@@ -239,4 +233,63 @@ fn distinct(mut candidates: Vec<Candidate>) -> Vec<Endpoint> {
         .collect();
     endpoints.sort_by_key(|e| e.address);
     endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{REDIS, WEB, World, ip, node, task};
+    use cluster::time::Revision;
+
+    fn listed(world: &World) -> Vec<String> {
+        let directory = Directory::new(&world.assignment, &world.view);
+        let text = |e: &Endpoint| format!("{} on {} {:?}", e.address, e.node.0, e.healthy);
+        directory.of(WEB).iter().map(text).collect()
+    }
+
+    /// A row of task `n` at `address`, as its node made it from the assignment at `revision`.
+    fn announce(world: &mut World, n: u8, on: u8, address: &str, revision: u64) {
+        let owner = EndpointOwner::Task(task(n));
+        let row = EndpointRow {
+            node: node(on),
+            address: ip(address),
+            mac: MacAddr::for_address(ip(address)),
+            healthy: true,
+            revision: Revision(revision),
+        };
+        world.view.endpoints.insert(EndpointKey { network: WEB, owner }, row);
+    }
+
+    #[test]
+    fn a_row_newer_than_the_assignment_is_served_at_once() {
+        let mut world = World::new();
+        announce(&mut world, 9, 2, "10.0.1.30", 101);
+        assert_eq!(listed(&world), ["10.0.1.30 on 2 Some(true)"]);
+    }
+
+    #[test]
+    fn a_row_that_the_assignment_has_overtaken_is_refused() {
+        let mut world = World::new();
+        announce(&mut world, 9, 2, "10.0.1.30", 100);
+        assert_eq!(listed(&world), [""; 0], "the task is absent");
+        world.add(1, REDIS, 2);
+        announce(&mut world, 1, 3, "10.0.1.11", 100);
+        assert_eq!(listed(&world), ["10.0.1.11 on 2 None"], "the task is elsewhere");
+        announce(&mut world, 1, 2, "10.0.1.11", 7);
+        assert_eq!(listed(&world), ["10.0.1.11 on 2 Some(true)"], "an old row of the same task");
+    }
+
+    #[test]
+    fn an_address_that_went_to_another_task_has_one_endpoint() {
+        // The old task is still assigned here when the new one's row arrives.
+        let mut world = World::new();
+        world.add(1, REDIS, 2).up(1, true);
+        announce(&mut world, 9, 3, "10.0.1.11", 105);
+        assert_eq!(listed(&world), ["10.0.1.11 on 3 Some(true)"]);
+        // While it is our own its veth is there, and the MAC address leads to it.
+        let mut world = World::new();
+        world.add(1, REDIS, 1).up(1, true);
+        announce(&mut world, 9, 3, "10.0.1.11", 105);
+        assert_eq!(listed(&world), ["10.0.1.11 on 1 Some(true)"]);
+    }
 }
