@@ -13,6 +13,9 @@ use crate::dispatcher::Dispatcher;
 /// The longest pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// A leader that did not look for this long was not running.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Runs until the manager stops.
 pub(super) async fn run(manager: Manager) {
     let mut status = manager.raft.watch();
@@ -23,7 +26,16 @@ pub(super) async fn run(manager: Manager) {
         let taken = Dispatcher::take_over(&manager.newest(), clock::monotonic());
         manager.with_dispatcher(|dispatcher| *dispatcher = taken);
         tracing::info!(node = %manager.node, "this manager leads");
+        let mut looked = clock::monotonic();
         while status.borrow_and_update().leader_ready {
+            let now = clock::monotonic();
+            if now.saturating_sub(looked) > PAUSE_MAX {
+                // Who did not run could not hear: nobody's silence counts for that time.
+                tracing::warn!("the leader was paused, every lease begins anew");
+                let taken = Dispatcher::take_over(&manager.newest(), now);
+                manager.with_dispatcher(|dispatcher| *dispatcher = taken);
+            }
+            looked = now;
             look(&manager).await;
             let _ = tokio::time::timeout(LOOK_INTERVAL, status.changed()).await;
         }
