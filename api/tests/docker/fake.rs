@@ -165,6 +165,7 @@ fn first_node() -> JoinNode {
     JoinNode {
         id: NODE,
         role: Role::Manager,
+        availability: cluster::spec::Availability::Active,
         description: NodeDescription {
             hostname: "alpha".to_owned(),
             os: "linux".to_owned(),

@@ -20,8 +20,8 @@ pub(crate) const MESSAGE_MAX: usize = 70_000;
 
 pub(crate) type Where<'a> = (&'a mut LinuxKernel<HeldSpaces>, Place);
 
-/// Serves TCP and UDP on port 80 of any address of both families: `<name> saw <peer>`, padded to the length of
-/// what was asked.
+/// Serves TCP and UDP on port 80 of any address of both families: `<name> saw <peer>`, padded to
+/// the length of what was asked.
 pub(crate) fn serve((kernel, place): Where<'_>, name: &str) {
     let (tcp, udp) = kernel
         .run(place, || (TcpListener::bind("[::]:80").unwrap(), UdpSocket::bind("[::]:80")))

@@ -139,7 +139,8 @@ impl Shell {
             let handle = self.handles().get(id).cloned();
             let Some(handle) = handle else { continue };
             if let Err(error) = self.open_sandbox(*id, &handle).await {
-                tracing::warn!(task = %id, error = %crate::daemon::chain(&*error), "open a sandbox");
+                let error = crate::daemon::chain(&*error);
+                tracing::warn!(task = %id, error, "open a sandbox");
             }
         }
     }
