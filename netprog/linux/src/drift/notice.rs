@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload, Nla, NlasIterator};
+use netlink_packet_route::address::{AddressHeader, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkProtoInfoBridge};
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
@@ -65,7 +66,7 @@ impl Watcher {
             RouteNetlinkMessage::NewLink(link) => self.link(link, true),
             RouteNetlinkMessage::DelLink(link) => self.link(link, false),
             RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
-                self.is_ours(address.header.index)
+                self.address(&address.header)
             }
             RouteNetlinkMessage::NewNeighbour(entry) => self.entry(entry, false),
             RouteNetlinkMessage::DelNeighbour(entry) => self.entry(entry, true),
@@ -137,19 +138,27 @@ impl Watcher {
 
     /// Entries that somebody sets are permanent or static; those that the kernel learns come and
     /// go with traffic. A permanent neighbour that is deleted is reported as failed. In a bridge's
-    /// table the permanent ones are the bridge's own addresses.
+    /// table the permanent ones are the bridge's own addresses. The static ones outside of it are
+    /// multicast groups that the kernel joins.
     fn entry(&self, message: &NeighbourMessage, deleted: bool) -> bool {
         let header = &message.header;
         let in_bridge =
             header.family == AddressFamily::Bridge && !header.flags.contains(NeighbourFlags::Own);
         let set = match header.state {
             NeighbourState::Permanent => !in_bridge,
-            NeighbourState::Noarp => true,
+            NeighbourState::Noarp => header.family == AddressFamily::Bridge,
             NeighbourState::Failed => deleted,
             _ => false,
         };
         // Sandboxes have no entries of ours.
         set && !matches!(self.place, Place::Sandbox(_)) && self.is_ours(header.ifindex)
+    }
+
+    /// Link-local addresses of IPv6 are the kernel's: they come with a link, and are reported again
+    /// a second later when no duplicate was found.
+    fn address(&self, header: &AddressHeader) -> bool {
+        let by_kernel = header.family == AddressFamily::Inet6 && header.scope == AddressScope::Link;
+        !by_kernel && self.is_ours(header.index)
     }
 
     fn route_of(&self, message: &RouteMessage) -> bool {
@@ -222,4 +231,47 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(family: AddressFamily, scope: AddressScope) -> AddressHeader {
+        AddressHeader { family, scope, ..AddressHeader::default() }
+    }
+
+    fn neighbour(family: AddressFamily, state: NeighbourState) -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        (message.header.family, message.header.state) = (family, state);
+        message
+    }
+
+    /// Goal: what the kernel does by itself when a link comes or goes calls for no pass. Method:
+    /// a table of headers as the kernel sends them in a fabric.
+    #[test]
+    fn what_the_kernel_does_by_itself_is_not_heard() {
+        let watcher = Watcher::new(Place::Fabric(cluster::id::NetworkId(1)));
+        let heard = [
+            (AddressFamily::Inet, AddressScope::Universe, true),
+            (AddressFamily::Inet6, AddressScope::Universe, true),
+            (AddressFamily::Inet6, AddressScope::Link, false),
+        ];
+        for (family, scope, expected) in heard {
+            let header = address(family, scope);
+            assert_eq!(watcher.address(&header), expected, "{header:?}");
+        }
+        let heard = [
+            (AddressFamily::Bridge, NeighbourState::Noarp, true),
+            (AddressFamily::Inet, NeighbourState::Permanent, true),
+            (AddressFamily::Inet6, NeighbourState::Permanent, true),
+            (AddressFamily::Inet6, NeighbourState::Noarp, false),
+            (AddressFamily::Inet, NeighbourState::Noarp, false),
+            (AddressFamily::Inet, NeighbourState::Reachable, false),
+        ];
+        for (family, state, expected) in heard {
+            let message = neighbour(family, state);
+            assert_eq!(watcher.entry(&message, false), expected, "{message:?}");
+        }
+    }
 }
