@@ -19,6 +19,8 @@ const NETWORK: &str = "bench";
 const CALLER: &str = "caller";
 const TARGET: &str = "target";
 const PORT: u16 = 7000;
+/// Looks, 20 ms apart, at which no node has passed over its kernel again: it is at rest.
+const QUIET_LOOKS: usize = 10;
 /// Before a scale the target has this many replicas, and one more after it.
 const REPLICAS: u64 = 2;
 
@@ -56,6 +58,7 @@ impl Stage {
     /// When it does not.
     pub fn create_service(&self, run: usize) -> Result<Duration> {
         let name = format!("run-{run}");
+        self.settle()?;
         let callers = self.lab.running(0, CALLER)?;
         let begin = now();
         let service = self.create(&name, json!({"Replicated": {"Replicas": 1}}))?;
@@ -88,6 +91,7 @@ impl Stage {
         }
         let before = self.lab.wait_running(0, TARGET, usize::try_from(REPLICAS)?)?;
         let slots = self.slots(&[0, 1, 2])?;
+        self.settle()?;
         let (version, mut spec) = self.spec(TARGET)?;
         spec["Mode"]["Replicated"]["Replicas"] = json!(REPLICAS + 1);
         let begin = now();
@@ -118,6 +122,7 @@ impl Stage {
         let left: Vec<usize> = (0..3).filter(|node| *node != lost).collect();
         let slots = self.slots(&left)?;
         until(&slots, backend, true)?;
+        self.settle()?;
         let begin = now();
         self.lab.nodes[lost].kill_machine()?;
         let end = until(&slots, backend, false)?;
@@ -177,6 +182,23 @@ impl Stage {
             let tasks = self.lab.all_tasks(0, service)?;
             let running = tasks.iter().filter(|task| task.state == "running").count();
             ensure!(running == count, "{running} run");
+            Ok(())
+        })
+    }
+
+    /// Waits until the nodes have done all that earlier runs left them to do.
+    fn settle(&self) -> Result<()> {
+        let mut last = Vec::new();
+        let mut quiet = 0;
+        self.lab.wait_for(CONVERGE_MAX, "all nodes to be at rest", || {
+            let passes = self.lab.nodes.iter().map(|node| {
+                let told = node.get("/skein/v1/dataplane")?;
+                told["passes"].as_u64().context("a node that counts its passes")
+            });
+            let passes = passes.collect::<Result<Vec<u64>>>()?;
+            quiet = if passes == last { quiet + 1 } else { 0 };
+            last = passes;
+            ensure!(quiet >= QUIET_LOOKS, "{last:?} passes, and more");
             Ok(())
         })
     }
