@@ -28,7 +28,12 @@ pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
     };
     if status.state.is_running() {
         proceed(draft, id);
-    } else if dirty && !status.state.is_paused() {
+    } else if status.state.is_paused() {
+        // No further slot is touched, but one that has both tasks would keep them for ever.
+        if config(&service, status).order == "start-first" {
+            retire_relieved(draft, &service, &slots);
+        }
+    } else if dirty {
         start(draft, id);
         proceed(draft, id);
     }
