@@ -1,0 +1,34 @@
+//! `sim SEED`: replays one seed of the simulator and tells what it found.
+//! `sim --count N [--from SEED]`: runs that many seeds, and stops at the first that fails.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use tests::sim::{Plant, run};
+
+const USAGE: &str = "sim SEED | sim --count N [--from SEED]";
+
+fn main() -> Result<ExitCode> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let number = |text: &str| text.parse::<u64>().with_context(|| format!("{text} is no number"));
+    let (from, count) = match words.as_slice() {
+        ["--count", count] => (1, number(count)?),
+        ["--count", count, "--from", from] | ["--from", from, "--count", count] => {
+            (number(from)?, number(count)?)
+        }
+        [seed] => (number(seed)?, 1),
+        _ => bail!("usage: {USAGE}"),
+    };
+    for seed in from..from.saturating_add(count) {
+        match run(seed, Plant::Nothing) {
+            Ok(summary) => writeln!(std::io::stdout(), "{summary}")?,
+            Err(failure) => {
+                write!(std::io::stdout(), "{failure}")?;
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

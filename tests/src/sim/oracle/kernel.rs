@@ -1,0 +1,171 @@
+//! What every kernel must hold, worked out from the state and the machines alone: neither gossip's
+//! nor netprog's code has a say in it, but for the names of devices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use cluster::id::{NetworkId, NodeId};
+use cluster::net::MacAddr;
+use cluster::object::{Attachment, Network, TaskState};
+use cluster::spec::PublishMode;
+use netprog::plane::{Family, FdbTable, Place, Space, TableKey};
+
+use crate::sim::network::address;
+use crate::sim::world::World;
+
+/// Entries of a fabric: MAC address to VTEP, and address to MAC address.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Entries {
+    fdb: BTreeMap<MacAddr, Option<IpAddr>>,
+    neighbours: BTreeMap<IpAddr, MacAddr>,
+}
+
+impl World {
+    pub(super) fn compare_kernels(&mut self, found: &mut Vec<String>) {
+        let truth = self.true_view();
+        for node in self.live_nodes() {
+            if let Some((_, assignment)) = self.leader.assignment(node) {
+                let left = self.left_to_do(node, &assignment, &truth);
+                found.extend(left.iter().map(|op| format!("node {} should still: {op}", node.0)));
+            }
+            self.compare_fabrics(node, found);
+            self.compare_ports(node, found);
+        }
+    }
+
+    fn compare_fabrics(&self, node: NodeId, found: &mut Vec<String>) {
+        let Some(host) = self.hosts.get(&node) else { return };
+        let spaces = &host.kernel.contents().spaces;
+        let networks = self.networks_on(node);
+        for (id, network) in &networks {
+            let Some(space) = spaces.get(&Place::Fabric(*id)) else {
+                found.push(format!("node {} lacks the fabric of {}", node.0, network.spec.name));
+                continue;
+            };
+            let (expected, held) = (self.expected_entries(node, *id), entries(space));
+            if expected != held {
+                let name = &network.spec.name;
+                let what = format!("holds {held:?} where {expected:?} is right");
+                found.push(format!("node {} network {name}: {what}", node.0));
+            }
+            self.compare_balancer(node, *id, space, found);
+        }
+        for place in spaces.keys() {
+            if let Place::Fabric(id) = place
+                && !networks.contains_key(id)
+            {
+                found.push(format!("node {} still has the fabric of network {id}", node.0));
+            }
+        }
+    }
+
+    /// Ingress always, and the networks of its own tasks.
+    fn networks_on(&self, node: NodeId) -> BTreeMap<NetworkId, &Network> {
+        let state = &self.leader.state;
+        let tasks = state
+            .tasks
+            .values()
+            .filter(|task| task.node == Some(node) && !task.status.state.is_terminal());
+        let attached = tasks.flat_map(|task| task.attachments.iter().map(|held| held.network));
+        let ids = attached.chain(state.ingress_network().map(|network| network.id));
+        ids.filter_map(|id| Some((id, &**state.networks.get(&id)?))).collect()
+    }
+
+    /// One of each kind for every endpoint on another node.
+    fn expected_entries(&self, node: NodeId, network: NetworkId) -> Entries {
+        let state = &self.leader.state;
+        let tasks = state.tasks.values().filter(|task| task.holds_addresses());
+        let tasks = tasks.flat_map(|task| task.attachments.iter().map(|held| (task.node, held)));
+        let nodes = state.nodes.values();
+        let nodes = nodes.filter_map(|node| Some((Some(node.id), node.ingress.as_ref()?)));
+        let remote = |(at, held): &(Option<NodeId>, &Attachment)| {
+            *at != Some(node) && held.network == network
+        };
+        let mut entries = Entries::default();
+        for (at, held) in tasks.chain(nodes).filter(remote) {
+            entries.fdb.insert(held.mac, at.map(|at| address(at).ip()));
+            entries.neighbours.insert(held.address, held.mac);
+        }
+        entries
+    }
+
+    /// Slots of every virtual address lead to the service's running tasks, to all of them, and to
+    /// nothing else; open flows may go on to nobody else either.
+    fn compare_balancer(
+        &self,
+        node: NodeId,
+        network: NetworkId,
+        space: &Space,
+        found: &mut Vec<String>,
+    ) {
+        let state = &self.leader.state;
+        let mut expected: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
+        for service in state.live_services() {
+            let Some(vip) = service.vips.get(&network) else { continue };
+            let running = state.tasks_of(service.id).filter(|task| {
+                task.desired <= TaskState::Running && task.status.state == TaskState::Running
+            });
+            let attachments = running.flat_map(|task| task.attachments.iter());
+            let macs = attachments.filter(|held| held.network == network);
+            let macs: BTreeSet<String> = macs.map(|held| held.mac.to_string()).collect();
+            if !macs.is_empty() {
+                expected.insert(*vip, macs);
+            }
+        }
+        let key = TableKey { family: Family::Bridge, name: "skein".to_owned() };
+        let Some(table) = space.nft.get(&key) else {
+            found.push(format!("node {} has no balancer on network {network}", node.0));
+            return;
+        };
+        let slots = table.maps.get("slots").into_iter().flatten();
+        let live = table.sets.get("live").into_iter().flatten();
+        let live = live.filter_map(|element| element.split_once(" . "));
+        let led = by_address(slots.map(|(key, mac)| (key.as_str(), mac.as_str())));
+        for (what, held) in [("slots", led), ("live backends", by_address(live))] {
+            if held != expected {
+                let what = format!("{what} {held:?} where {expected:?} is right");
+                found.push(format!("node {} network {network}: {what}", node.0));
+            }
+        }
+    }
+
+    /// Every published port leads somewhere on every node.
+    fn compare_ports(&self, node: NodeId, found: &mut Vec<String>) {
+        let Some(host) = self.hosts.get(&node) else { return };
+        let ports = self.leader.state.live_services().flat_map(|service| &service.ports);
+        let ports = ports.filter(|port| port.mode == PublishMode::Ingress);
+        let expected: BTreeSet<String> =
+            ports.map(|port| format!("{} . {}", port.protocol.name(), port.published)).collect();
+        let key = TableKey { family: Family::Ip, name: "skein".to_owned() };
+        let space = host.kernel.contents().spaces.get(&Place::Host);
+        let table = space.and_then(|space| space.nft.get(&key));
+        let held = table.and_then(|table| table.maps.get("published"));
+        let held: BTreeSet<String> =
+            held.into_iter().flatten().map(|(key, _)| key.clone()).collect();
+        if held != expected {
+            found.push(format!("node {} publishes {held:?}, not {expected:?}", node.0));
+        }
+    }
+}
+
+fn entries(space: &Space) -> Entries {
+    let own = space.fdb.iter().filter(|(key, _)| key.table == FdbTable::Device);
+    Entries {
+        fdb: own.map(|(key, vtep)| (key.mac, *vtep)).collect(),
+        neighbours: space.neighbours.iter().map(|((_, to), mac)| (*to, *mac)).collect(),
+    }
+}
+
+/// Elements whose key begins with an address, as address and values.
+fn by_address<'a>(
+    elements: impl Iterator<Item = (&'a str, &'a str)>,
+) -> BTreeMap<IpAddr, BTreeSet<String>> {
+    let mut found: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
+    for (key, value) in elements {
+        let address = key.split(" . ").next().and_then(|address| address.parse().ok());
+        if let Some(address) = address {
+            found.entry(address).or_default().insert(value.to_owned());
+        }
+    }
+    found
+}

@@ -1,0 +1,236 @@
+//! Raft by its contract: one state, one leader, entries in order; and what the leader does beside
+//! it. It has no place: partitions cut nodes off from it, and an election makes it absent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::State;
+use cluster::apply::Outcome;
+use cluster::assignment::Assignment;
+use cluster::id::{ClusterId, NodeId, TaskId};
+use cluster::object::{GossipKey, ManagerInfo, NodeDescription, NodeState};
+use cluster::request::{Answer, InitCluster, JoinNode, Request};
+use cluster::spec::{Availability, ClusterSpec, Role};
+use cluster::time::{Revision, Timestamp};
+use cluster::transaction::Transaction;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use skein::dispatcher::Dispatcher;
+use skein::wire::Digest;
+
+use super::network::address;
+use super::world::{Event, World};
+
+/// Between two looks at the leases, as the manager's.
+const LEASE_LOOK: Duration = Duration::from_millis(250);
+/// The planner looks at least this often, as the manager's.
+const PLAN_INTERVAL: Duration = Duration::from_secs(1);
+/// Plans in a row, as the manager's; more without an end are a bug.
+const PLANS_MAX: usize = 16;
+/// Every run's cluster.
+pub(super) const CLUSTER: ClusterId = ClusterId(0xC1);
+
+/// The leader.
+pub(super) struct Leader {
+    pub(super) state: State,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) available: bool,
+    /// Tasks whose node was once declared down: nobody can say how they are.
+    pub(super) let_go: BTreeSet<TaskId>,
+    seeds: StdRng,
+    current: BTreeMap<NodeId, Current>,
+    digests: u64,
+}
+
+/// What a node is to be told.
+struct Current {
+    at: Revision,
+    digest: Digest,
+    assignment: Arc<Assignment>,
+}
+
+impl Leader {
+    pub(super) fn new(seeds: StdRng) -> Self {
+        Self {
+            state: State::default(),
+            dispatcher: Dispatcher::default(),
+            available: true,
+            let_go: BTreeSet::new(),
+            seeds,
+            current: BTreeMap::new(),
+            digests: 0,
+        }
+    }
+
+    /// Decides and applies; complaints are our bugs, an error is the asker's.
+    fn decide(
+        &mut self,
+        request: &Request,
+        wall: Timestamp,
+        problems: &mut Vec<String>,
+    ) -> Result<Answer, String> {
+        let seed = self.seeds.random();
+        let decision = cluster::decide(&self.state, request, seed, wall)
+            .map_err(|rejection| rejection.message)?;
+        self.apply(&decision.transaction, problems);
+        self.plan(wall, problems);
+        Ok(decision.answer)
+    }
+
+    fn plan(&mut self, wall: Timestamp, problems: &mut Vec<String>) {
+        for _ in 0..PLANS_MAX {
+            let transaction = cluster::plan(&self.state, wall);
+            if transaction.is_empty() {
+                return;
+            }
+            self.apply(&transaction, problems);
+        }
+        problems.push(format!("{PLANS_MAX} plans in a row, and no end"));
+    }
+
+    fn apply(&mut self, transaction: &Transaction, problems: &mut Vec<String>) {
+        let revision = Revision(self.state.revision.0 + 1);
+        match self.state.apply(revision, transaction) {
+            Outcome::Applied => {}
+            Outcome::Rejected(conflict) => {
+                problems.push(format!("a decision on the newest state was rejected: {conflict}"));
+            }
+        }
+        let violations = cluster::invariant::check(&self.state);
+        problems.extend(violations.iter().map(|violation| format!("state: {violation}")));
+    }
+
+    /// What a node is to be told now, with a digest that is another one whenever it changed.
+    pub(super) fn assignment(&mut self, node: NodeId) -> Option<(Digest, Arc<Assignment>)> {
+        let revision = self.state.revision;
+        let known = self.current.get(&node);
+        if let Some(current) = known.filter(|current| current.at == revision) {
+            return Some((current.digest, Arc::clone(&current.assignment)));
+        }
+        let assignment = cluster::assignment_for(&self.state, node)?;
+        let same = known.filter(|current| same_content(&current.assignment, &assignment));
+        let digest = same.map(|current| current.digest).unwrap_or_else(|| {
+            self.digests += 1;
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&self.digests.to_le_bytes());
+            Digest(bytes)
+        });
+        let assignment = Arc::new(assignment);
+        let current = Current { at: revision, digest, assignment: Arc::clone(&assignment) };
+        self.current.insert(node, current);
+        Some((digest, assignment))
+    }
+}
+
+/// Whether two assignments ask for the same.
+pub(super) fn same_content(one: &Assignment, other: &Assignment) -> bool {
+    // Its plain parts first: most differences are found there without a copy.
+    one.nodes == other.nodes
+        && one.tasks == other.tasks
+        && one.own == other.own
+        && one.networks == other.networks
+        && one.services == other.services
+        && (one.cluster, one.node, one.data_path_port)
+            == (other.cluster, other.node, other.data_path_port)
+        && one.gossip_keys == other.gossip_keys
+}
+
+impl World {
+    pub(super) fn found_cluster(&mut self) {
+        let first = NodeId(1);
+        let manager = ManagerInfo { raft_id: 1, address: ([192, 0, 2, 1], 2377).into() };
+        let init = InitCluster {
+            id: CLUSTER,
+            spec: ClusterSpec::default(),
+            ca_certificate: "certificate".to_owned(),
+            ca_key: "key".to_owned(),
+            worker_token: "worker".to_owned(),
+            manager_token: "manager".to_owned(),
+            gossip_keys: vec![GossipKey { id: 1, key: [7; 32] }],
+            address_pools: Vec::new(),
+            // Small, so that addresses are used again soon.
+            subnet_size: self.swarm.subnet_size,
+            data_path_port: 0,
+            node: joining(first, Role::Manager, Some(manager)),
+        };
+        self.must(&Request::InitCluster(Box::new(init)));
+        let others: Vec<NodeId> = self.hosts.keys().copied().filter(|id| *id != first).collect();
+        for node in others {
+            self.must(&Request::JoinNode(Box::new(joining(node, Role::Worker, None))));
+        }
+        self.leader.dispatcher = Dispatcher::take_over(&self.leader.state, self.now);
+    }
+
+    fn must(&mut self, request: &Request) {
+        if let Err(refusal) = self.decide(request) {
+            self.problems.push(refusal);
+        }
+    }
+
+    /// Asks the leader; what it decides is in the log at once.
+    pub(super) fn decide(&mut self, request: &Request) -> Result<Answer, String> {
+        if !self.leader.available {
+            return Err("no leader".to_owned());
+        }
+        let wall = self.wall();
+        let answer = self.leader.decide(request, wall, &mut self.problems);
+        self.state_changed();
+        answer
+    }
+
+    pub(super) fn plan_due(&mut self) {
+        if self.leader.available {
+            let (wall, before) = (self.wall(), self.leader.state.revision);
+            self.leader.plan(wall, &mut self.problems);
+            if self.leader.state.revision != before {
+                self.state_changed();
+            }
+        }
+        let wall = self.wall();
+        let due = cluster::next_due(&self.leader.state, wall).filter(|_| self.leader.available);
+        let pause = due.map_or(PLAN_INTERVAL, |at| Duration::from_millis(at.since_ms(wall)));
+        self.after(pause.clamp(Duration::from_millis(1), PLAN_INTERVAL), Event::Plan);
+    }
+
+    fn state_changed(&mut self) {
+        self.check_tasks_that_run();
+        self.ring_soon();
+    }
+
+    pub(super) fn look_at_leases(&mut self) {
+        if self.leader.available {
+            let (state, now) = (self.leader.state.clone(), self.now);
+            self.leader.dispatcher.follow(&state, now);
+            for id in self.leader.dispatcher.expired(&state, now) {
+                self.tell(format!("the lease of node {} ran out", id.0));
+                let (message, address) = ("lease ran out".to_owned(), String::new());
+                let state = NodeState::Down;
+                let request = Request::SetNodeState { id, state, message, address };
+                let tasks = self.leader.state.tasks.values();
+                let let_go = tasks.filter(|task| task.node == Some(id)).map(|task| task.id);
+                self.leader.let_go.extend(let_go);
+                self.must(&request);
+            }
+        }
+        self.after(LEASE_LOOK, Event::Leases);
+    }
+}
+
+fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) -> JoinNode {
+    let description = NodeDescription {
+        hostname: format!("node{}", node.0),
+        os: "linux".to_owned(),
+        architecture: "x86_64".to_owned(),
+        nano_cpus: 4_000_000_000,
+        memory_bytes: 8 << 30,
+        engine_version: "0.1.0".to_owned(),
+        gossip: address(node),
+        vtep: address(node).ip(),
+        routes: Vec::new(),
+        balancer: "nft".to_owned(),
+        executors: vec!["process".to_owned()],
+        certificate_subject: String::new(),
+    };
+    JoinNode { id: node, role, availability: Availability::Active, description, manager }
+}

@@ -1,0 +1,286 @@
+//! The world: everything there is, the queue of what will happen, and the clock.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use cluster::id::NodeId;
+use cluster::time::Timestamp;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use skein::worker::Input;
+
+use super::executor::Step;
+use super::faults::{Fault, Swarm};
+use super::host::Host;
+use super::network::{Network, Packet};
+use super::raft::Leader;
+use super::session::{ReportNews, WatchNews};
+use super::{EVENTS_MAX, Failure, NODES, Plant, Summary};
+
+/// Wall time at the start of every run.
+const EPOCH_MS: u64 = 1_700_000_000_000;
+/// Lines of the story that are kept.
+const STORY_MAX: usize = 80;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Gossip arrives.
+    Packet { from: NodeId, to: NodeId, packet: Packet },
+    /// The programmer's turn.
+    Pass { node: NodeId, run: u64 },
+    /// The same, unless there was a pass since.
+    Verify { node: NodeId, run: u64, passes: u64 },
+    /// The executor did something.
+    Task { node: NodeId, boot: u64, task: cluster::id::TaskId, step: Step },
+    /// A worker asks for its assignment.
+    Watch { node: NodeId, run: u64 },
+    /// The leader looks at the watches that wait.
+    Ring,
+    /// The leader's answer to a watch arrives.
+    Assigned { node: NodeId, run: u64, news: WatchNews },
+    /// A worker's report is due, unless there was one since.
+    ReportDue { node: NodeId, run: u64, turn: u64 },
+    /// A report arrives at the leader.
+    Report { node: NodeId, run: u64, news: ReportNews },
+    /// The leader's answer to a report arrives; or its failure is noticed.
+    ReportAnswered { node: NodeId, run: u64, heard: Option<ReportNews> },
+    /// The leader looks at the leases.
+    Leases,
+    /// The leader's planner looks at what is due by time.
+    Plan,
+    /// A user asks for something.
+    Request,
+    /// Something breaks, or is mended.
+    Fault(Fault),
+}
+
+/// Everything.
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) plant: Plant,
+    pub(super) swarm: Swarm,
+    pub(super) now: Duration,
+    /// Delays and losses.
+    pub(super) chance: StdRng,
+    /// What users ask for.
+    pub(super) wishes: StdRng,
+    pub(super) leader: Leader,
+    pub(super) hosts: BTreeMap<NodeId, Host>,
+    pub(super) network: Network,
+    pub(super) ringing: bool,
+    /// No new faults any more.
+    pub(super) calm: bool,
+    pub(super) passes: u64,
+    pub(super) problems: Vec<String>,
+    queue: BTreeMap<(Duration, u64), Event>,
+    drawn: String,
+    number: u64,
+    events: u64,
+    trace: u64,
+    story: VecDeque<String>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, plant: Plant) -> Self {
+        let stream = |number: u64| StdRng::seed_from_u64(seed ^ (number << 56));
+        let swarm = Swarm::draw(&mut stream(1));
+        let drawn = swarm.to_string();
+        let hosts = (1..=NODES).map(|n| (NodeId(n.into()), Host::new(n))).collect();
+        Self {
+            seed,
+            plant,
+            swarm,
+            now: Duration::ZERO,
+            chance: stream(2),
+            wishes: stream(3),
+            leader: Leader::new(stream(4)),
+            hosts,
+            network: Network::default(),
+            ringing: false,
+            calm: false,
+            passes: 0,
+            problems: Vec::new(),
+            queue: BTreeMap::new(),
+            drawn,
+            number: 0,
+            events: 0,
+            trace: 0xcbf2_9ce4_8422_2325,
+            story: VecDeque::new(),
+        }
+    }
+
+    /// Makes the cluster, starts every node, and lays out workload and faults.
+    pub(super) fn begin(&mut self) {
+        self.found_cluster();
+        let nodes: Vec<NodeId> = self.hosts.keys().copied().collect();
+        for node in nodes {
+            self.boot(node);
+        }
+        self.after(Duration::ZERO, Event::Leases);
+        self.after(Duration::ZERO, Event::Plan);
+        let faults = self.swarm.schedule(&mut StdRng::seed_from_u64(self.seed ^ (5 << 56)));
+        for (at, fault) in faults {
+            self.after(at, Event::Fault(fault));
+        }
+        self.schedule_requests();
+    }
+
+    /// Faults end, and what they broke is mended, but for machines that are lost for good.
+    pub(super) fn calm_down(&mut self) {
+        self.tell("calm".to_owned());
+        self.calm = true;
+        self.network = Network::default();
+        self.swarm.loss = 0.0;
+        if !self.leader.available {
+            self.serve_fault(Fault::LeaderBack);
+        }
+        let lost = self.swarm.lost;
+        let nodes: Vec<NodeId> =
+            self.hosts.keys().copied().filter(|node| Some(*node) != lost).collect();
+        for node in nodes {
+            self.boot(node);
+            self.start_daemon(node);
+        }
+        self.last_wishes();
+    }
+
+    pub(super) fn wall(&self) -> Timestamp {
+        let ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
+        Timestamp(EPOCH_MS.saturating_add(ms))
+    }
+
+    pub(super) fn after(&mut self, delay: Duration, event: Event) {
+        self.number += 1;
+        self.queue.insert((self.now + delay, self.number), event);
+    }
+
+    /// A random time between two numbers of milliseconds.
+    pub(super) fn ms_between(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_micros(self.chance.random_range(from * 1_000..=to * 1_000))
+    }
+
+    /// How long a message is under way.
+    pub(super) fn delay(&mut self) -> Duration {
+        let (from, to) = self.swarm.delay_us;
+        Duration::from_micros(self.chance.random_range(from..=to))
+    }
+
+    /// A line of the story of this run.
+    pub(super) fn tell(&mut self, line: String) {
+        if self.story.len() == STORY_MAX {
+            self.story.pop_front();
+        }
+        self.mix(line.as_bytes());
+        self.story.push_back(format!("{:8.3} {line}", self.now.as_secs_f64()));
+    }
+
+    /// Serves everything up to a moment; what was found wrong on the way ends it.
+    pub(super) fn run_until(&mut self, end: Duration) -> Result<(), Vec<String>> {
+        while self.advance(end) {
+            self.events += 1;
+            if self.events > EVENTS_MAX {
+                self.problems.push(format!("more than {EVENTS_MAX} events"));
+            }
+            if !self.problems.is_empty() {
+                return Err(std::mem::take(&mut self.problems));
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves the earliest thing there is up to `end`; false if there is none.
+    fn advance(&mut self, end: Duration) -> bool {
+        let event = self.queue.first_key_value().map(|(key, _)| *key);
+        let deadlines = self.hosts.values().filter_map(Host::next_deadline);
+        let timer = deadlines.min();
+        match (event, timer) {
+            (Some(key), timer) if key.0 <= end && timer.is_none_or(|(at, ..)| key.0 <= at) => {
+                self.now = self.now.max(key.0);
+                if let Some(event) = self.queue.remove(&key) {
+                    self.serve(event);
+                }
+                true
+            }
+            (_, Some((at, is_worker, node))) if at <= end => {
+                self.now = self.now.max(at);
+                self.mix(&[u8::from(is_worker), node.0 as u8]);
+                if is_worker {
+                    self.worker_input(node, Input::Tick);
+                    self.check_worker_moves(node, at);
+                } else {
+                    self.gossip_input(node, gossip::Input::Timer);
+                }
+                true
+            }
+            (Some(_) | None, Some(_) | None) => {
+                self.now = end;
+                false
+            }
+        }
+    }
+
+    /// A worker that asks for a tick at a moment must not ask for it again and again.
+    fn check_worker_moves(&mut self, node: NodeId, at: Duration) {
+        let again = self.hosts.get(&node).and_then(|host| host.worker_deadline());
+        if again.is_some_and(|again| again <= at) {
+            self.problems.push(format!("node {}: a tick does not move the deadline", node.0));
+        }
+    }
+
+    fn serve(&mut self, event: Event) {
+        let at = u64::try_from(self.now.as_micros()).unwrap_or(u64::MAX);
+        self.mix(&at.to_le_bytes());
+        match event {
+            Event::Packet { from, to, packet } => self.deliver(from, to, packet),
+            Event::Pass { node, run } => self.serve_pass(node, run),
+            Event::Verify { node, run, passes } => self.verify(node, run, passes),
+            Event::Task { node, boot, task, step } => self.serve_task(node, boot, task, step),
+            Event::Watch { node, run } => self.ask_watch(node, run),
+            Event::Ring => self.ring(),
+            Event::Assigned { node, run, news } => self.assigned(node, run, news),
+            Event::ReportDue { node, run, turn } => self.report_due(node, run, turn),
+            Event::Report { node, run, news } => self.hear_report(node, run, news),
+            Event::ReportAnswered { node, run, heard } => self.report_answered(node, run, heard),
+            Event::Leases => self.look_at_leases(),
+            Event::Plan => self.plan_due(),
+            Event::Request => self.request(),
+            Event::Fault(fault) => {
+                if !self.calm {
+                    self.serve_fault(fault);
+                }
+            }
+        }
+    }
+
+    /// FNV-1a, which is no defence against anyone.
+    pub(super) fn mix(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        Summary {
+            seed: self.seed,
+            swarm: self.drawn.clone(),
+            took: self.now,
+            events: self.events,
+            passes: self.passes,
+            revision: self.leader.state.revision.0,
+            tasks: self.running_tasks().len(),
+            trace: self.trace,
+        }
+    }
+
+    pub(super) fn failure(&self, complaints: Vec<String>) -> Failure {
+        Failure {
+            seed: self.seed,
+            swarm: self.drawn.clone(),
+            at: self.now,
+            complaints,
+            story: self.story.iter().cloned().collect(),
+        }
+    }
+}
