@@ -1,6 +1,6 @@
 # The two commands of the README are `make test` and `make demo`; each does all set-up by itself.
 # Logic beyond a few lines is Rust in tests/src/bin or a script in deploy/lab/.
-.PHONY: help check fix test netns tidy demo demo-down bench-vertical setup build
+.PHONY: help check fix test sim netns tidy demo demo-down bench-vertical setup build
 CARGO ?= cargo
 # One lab at a time: parallel clusters on two cores would measure each other.
 SERIAL := -- --test-threads=1
@@ -17,7 +17,7 @@ build: ## build the daemon, the client and the demo programs (debug profile)
 check: ## read-only gate: format, lints, tidy, every test that needs no root
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) test --locked -p tests --test tidy
+	$(CARGO) test --locked -p tests --test tidy --test sim
 	$(CARGO) test --locked -p cluster -p gossip -p netprog -p api -p raft-store
 	$(CARGO) test --locked -p tests --lib --bins
 
@@ -27,6 +27,9 @@ fix: ## the mutating twin of check
 
 test: setup ## every tier, with the duration of each
 	@deploy/lab/tiers.sh
+
+sim: ## a thousand seeds of the simulator, or COUNT from FROM; the first that fails prints itself
+	$(CARGO) run --locked -p tests --bin sim -- --count $(or $(COUNT),1000) --from $(or $(FROM),1)
 
 netns: setup build ## real daemons, real kernel, real redis, in network namespaces
 	$(CARGO) test --locked -p tests --test netns $(SERIAL)

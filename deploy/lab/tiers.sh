@@ -18,6 +18,7 @@ tier format cargo fmt --all --check
 tier lints cargo clippy --locked --workspace --all-targets -- -D warnings
 tier build cargo build --locked -p skein -p tests --bins
 tier tidy cargo test --locked -p tests --test tidy
+tier sim cargo test --locked -p tests --test sim
 tier crates cargo test --locked --workspace --exclude tests
 tier lab cargo test --locked -p tests --lib --bins
 tier netns cargo test --locked -p tests --test netns -- --test-threads=1
