@@ -23,7 +23,7 @@ const STOP_MAX: Duration = Duration::from_secs(15);
 /// Limit for one command of a client.
 const COMMAND_SECONDS: u32 = 60;
 /// Lines of a daemon's log that a failure shows.
-const LOG_TAIL_LINES: usize = 25;
+const LOG_TAIL_LINES: usize = 12;
 
 /// A node. Its daemon may be running or not; tasks may outlive it.
 #[derive(Debug)]

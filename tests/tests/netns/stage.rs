@@ -194,8 +194,10 @@ pub(crate) fn remove_services(lab: &Lab, names: &[&str]) -> Result<()> {
     lab.nodes[0].docker(&words)?.ok()?;
     lab.wait_for(tests::lab::cluster::CONVERGE_MAX, "removed services' tasks to end", || {
         let tasks = lab.nodes[0].get("/tasks")?;
-        let left = tests::lab::cluster::list(&tasks).count();
-        ensure!(left == 0, "{left} tasks are left");
+        let left: Vec<_> = tests::lab::cluster::list(&tasks)
+            .map(|task| format!("{} {} {}", task["ID"], task["DesiredState"], task["Status"]))
+            .collect();
+        ensure!(left.is_empty(), "{} tasks are left: {left:?}", left.len());
         Ok(())
     })
 }
