@@ -65,7 +65,7 @@ fn refusals() -> Vec<Refused> {
         refused(networks, network("a", "10.9.0.0/99"), 400, &["10.9.0.0/99"]),
         refused(networks, network("a", "10.9.0.7/24"), 400, &["10.9.0.7/24", "10.9.0.0/24"]),
         refused(networks, network("a", "nonsense"), 400, &["nonsense"]),
-        refused(networks, json!({"Name": "a", "Driver": "macvlan"}), 404, &["macvlan"]),
+        refused(networks, json!({"Name": "a", "Driver": "macvlan"}), 501, &["macvlan"]),
         refused(networks, json!({"Name": "", "Driver": "overlay"}), 400, &["name"]),
         refused(services, service("a b", &json!({})), 400, &["name"]),
         refused(
@@ -152,11 +152,11 @@ fn stale_version(lab: &mut Lab) -> Result<()> {
 fn subnet_over_route(lab: &mut Lab) -> Result<()> {
     // The underlay of every node.
     let body = network("clash", "192.168.50.0/24");
-    let message = refuse(lab, "/networks/create", &body, 400)?;
-    ensure!(message.contains("192.168.50.0/24"), "{message}");
+    let message = refuse(lab, "/networks/create", &body, 409)?;
+    ensure!(message.contains("192.168.50.0/24") && message.contains("route"), "{message}");
     let taken = lab.nodes[0].get(&format!("/networks/{NETWORK}"))?;
     let subnet = taken["IPAM"]["Config"][0]["Subnet"].as_str().context("a subnet")?.to_owned();
-    let message = refuse(lab, "/networks/create", &network("twin", &subnet), 400)?;
+    let message = refuse(lab, "/networks/create", &network("twin", &subnet), 409)?;
     ensure!(message.contains(&subnet) && message.contains(NETWORK), "{message}");
     Ok(())
 }
@@ -215,7 +215,7 @@ fn unknown_image(lab: &mut Lab) -> Result<()> {
 
 fn missing_program(lab: &mut Lab) -> Result<()> {
     let words = ["host", "/usr/bin/no-such-program"];
-    task_tells(lab, "program", &words, "rejected", &["/usr/bin/no-such-program"])
+    task_tells(lab, "program", &words, "failed", &["/usr/bin/no-such-program", "no such file"])
 }
 
 fn limits(lab: &mut Lab) -> Result<()> {
@@ -281,7 +281,7 @@ fn taken_port(lab: &mut Lab) -> Result<()> {
     child.wait()?;
     tests::lab::process::kill_all(&folder)?;
     let told = told?;
-    ensure!(told.contains("in use"), "{told}");
+    ensure!(told.contains("taken"), "{told}");
     Ok(())
 }
 

@@ -1,5 +1,8 @@
 //! Docker's own client against Skein: each command, with its output.
 
+use std::fs::File;
+use std::process::Command;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::lab::Lab;
@@ -200,8 +203,8 @@ fn skein_client(lab: &mut Lab) -> Result<()> {
         ensure!(text.contains(word), "`skein {line}` does not show {word:?}:\n{text}");
     }
     let listed = skein("service ls --format json")?.ok()?;
-    let listed: Value = serde_json::from_str(&listed)?;
-    ensure!(listed.is_array(), "{listed}");
+    let listed: Value = serde_json::from_str(&listed).context("one service is one JSON line")?;
+    ensure!(listed["Spec"]["Name"] == "api", "{listed}");
     let usage = skein("service frobnicate")?;
     ensure!(usage.status == 2, "wrong usage is status 2: {usage}");
     skein("service rm api")?.ok()?;
@@ -210,11 +213,23 @@ fn skein_client(lab: &mut Lab) -> Result<()> {
 }
 
 fn events(lab: &mut Lab) -> Result<()> {
-    let words = ["events", "--since", "10m", "--until", "0s", "--filter", "type=service"];
-    let text = lab.nodes[0].docker(&words)?.ok()?;
-    ensure!(text.contains("service create"), "{text}");
-    ensure!(text.contains("service remove"), "{text}");
-    Ok(())
+    let file = lab.nodes[0].folder().join("events");
+    let mut child = Command::new("docker")
+        .args(["-H", &lab.nodes[0].url(), "events", "--filter", "type=service"])
+        .stdout(File::create(&file)?)
+        .spawn()?;
+    // Until the stream is open nothing is told: create and remove until something is.
+    let told = lab.wait_for(tests::lab::cluster::CONVERGE_MAX, "events of a service", || {
+        lab.create_service(0, &["--name", "brief", "--replicas", "0", "host", "true"])?;
+        docker(lab, "service rm brief")?.ok()?;
+        let text = std::fs::read_to_string(&file)?;
+        let both = text.contains("service create") && text.contains("service remove");
+        ensure!(both && text.contains("name=brief"), "{text:?}");
+        Ok(())
+    });
+    child.kill()?;
+    child.wait()?;
+    told
 }
 
 fn leave(lab: &mut Lab) -> Result<()> {

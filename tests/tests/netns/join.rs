@@ -73,9 +73,9 @@ fn worker_refuses(lab: &mut Lab) -> Result<()> {
 fn leave(lab: &Lab) -> Result<()> {
     let id = lab.nodes[3].cluster_id()?;
     lab.nodes[3].docker(&["swarm", "leave"])?.ok()?;
-    lab.wait_for(SOON, "the node that left to be down", || {
+    lab.wait_for(SOON, "the node to be listed as gone", || {
         let state = text(&lab.nodes[0].get(&format!("/nodes/{id}"))?["Status"]["State"]);
-        ensure!(state == "down", "it is {state}");
+        ensure!(state == "disconnected", "it is {state}");
         Ok(())
     })?;
     lab.nodes[0].docker(&["node", "rm", &id])?.ok()?;

@@ -59,7 +59,7 @@ fn end_ping(child: Child) -> Result<()> {
     let (sent, received) = (numbers.next(), numbers.next());
     // The last one may be under way when the ping is ended.
     let lost = sent.unwrap_or_default().saturating_sub(received.unwrap_or_default());
-    ensure!(sent > Some(100) && lost <= 1, "{line}");
+    ensure!(sent > Some(20) && lost <= 1, "{line}");
     Ok(())
 }
 
