@@ -31,6 +31,11 @@ impl Own {
         Self { node, version: Version { generation, counter: 0 }, asserted: false }
     }
 
+    /// Whether the whole set has been given once.
+    pub(super) fn is_asserted(&self) -> bool {
+        self.asserted
+    }
+
     pub(super) fn generation(&self) -> u64 {
         self.version.generation
     }

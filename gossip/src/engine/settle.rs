@@ -136,7 +136,8 @@ impl Engine {
             };
             self.post(peer, &ask);
         }
-        self.projection.complete(self.exchanges.complete);
+        // Without our own rows the view lacks what runs right here.
+        self.projection.complete(self.exchanges.complete && self.own.is_asserted());
         if self.projection.take_changed() {
             self.out.push(Output::ViewChanged);
         }

@@ -72,7 +72,8 @@ pub struct View {
     pub vteps: BTreeMap<NodeId, VtepRow>,
     /// Opinions; a node that is absent here is unknown and treated as down.
     pub liveness: BTreeMap<NodeId, Liveness>,
-    /// Whether one full anti-entropy exchange has finished since start, or there is no peer.
+    /// Whether this node's own rows are known and one full anti-entropy exchange has finished since
+    /// start, or there is no peer.
     /// Before it, absence of a row proves nothing and nothing may be deleted for it.
     pub complete: bool,
 }
