@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::assignment::Assignment;
-use cluster::id::{NodeId, TaskId};
+use cluster::id::TaskId;
 use cluster::view::View;
 use netprog::kernel::Kernel;
 use netprog::local::{Local, LocalSandbox};
@@ -115,7 +115,7 @@ pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: 
         let view = ends.view.borrow_and_update().clone();
         let mut pause = VERIFY_INTERVAL;
         if let Some((digest, assignment)) = &wanted.assignment {
-            let knowledge = knowledge(&wanted, &view, assignment.node);
+            let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
             let desired = match render(assignment, &view, &facts.local(&wanted)) {
                 Ok(desired) => desired,
                 // Refused when the daemon started; a kernel does not change under it.
@@ -163,13 +163,6 @@ pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: 
             () = tokio::time::sleep(pause) => Cause::Interval,
         };
     }
-}
-
-/// Whether absence means anything yet. The node's own rows are in the view from the moment that
-/// its VTEP is: before that its running tasks would look like none, and their backends would be
-/// taken out of the balancers for a moment.
-fn knowledge(wanted: &Wanted, view: &View, node: NodeId) -> Knowledge {
-    Knowledge::when(wanted.knows_tasks && view.complete && view.vteps.contains_key(&node))
 }
 
 impl Facts {
@@ -264,27 +257,6 @@ fn log(report: &PassReport, cause: &Cause) {
         }
         Cause::News | Cause::Interval => {
             tracing::warn!(operations = report.drift, "drift repaired");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use cluster::view::VtepRow;
-
-    #[test]
-    fn nothing_is_removed_before_tasks_peers_and_own_rows_are_known() {
-        let node = NodeId(1);
-        let vtep = VtepRow { address: IpAddr::from([192, 0, 2, 1]) };
-        for (knows_tasks, complete, own_rows) in
-            [(false, true, true), (true, false, true), (true, true, false), (true, true, true)]
-        {
-            let wanted = Wanted { knows_tasks, ..Wanted::default() };
-            let vteps = own_rows.then_some((node, vtep)).into_iter().collect();
-            let view = View { complete, vteps, ..View::default() };
-            let all = knows_tasks && complete && own_rows;
-            assert_eq!(knowledge(&wanted, &view, node), Knowledge::when(all));
         }
     }
 }
