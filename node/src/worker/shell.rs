@@ -324,7 +324,7 @@ impl Shell {
 
     fn save_assignment(&self, assignment: &Assignment) {
         if let Err(error) = disk::write_json(&self.assignment_file(), assignment) {
-            tracing::error!(%error, "without a manager a restart would come back from an older one");
+            tracing::error!(%error, "without a manager a restart comes back from an older one");
         }
     }
 
