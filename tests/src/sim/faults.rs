@@ -46,7 +46,7 @@ pub(super) enum Fault {
 /// What a seed draws for its run.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Swarm {
-    /// Share of datagrams that are lost.
+    /// Share of datagrams that are lost, and share of those that come twice.
     pub(super) loss: f64,
     /// Delay of a message in microseconds: least and most.
     pub(super) delay_us: (u64, u64),

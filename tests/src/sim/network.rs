@@ -1,4 +1,4 @@
-//! Gossip's underlay: datagrams are late or lost, streams are late or fail, groups are cut off.
+//! Gossip's underlay: datagrams are late, lost or doubled, streams are late or fail, groups are cut off.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -78,10 +78,11 @@ impl World {
         for output in outputs {
             match output {
                 Output::Send { to, bytes } => {
-                    if !self.chance.random_bool(self.swarm.loss) {
+                    let (from, to) = (node, node_at(to));
+                    for _ in 0..self.copies() {
                         let delay = self.delay();
-                        let packet = Packet::Datagram(Input::Datagram(bytes));
-                        self.after(delay, Event::Packet { from: node, to: node_at(to), packet });
+                        let packet = Packet::Datagram(Input::Datagram(bytes.clone()));
+                        self.after(delay, Event::Packet { from, to, packet });
                     }
                 }
                 Output::Sync { peer, bytes, .. } => {
@@ -99,6 +100,13 @@ impl World {
             self.view_changed(node);
         }
         answer
+    }
+
+    /// How often a datagram arrives: as many come twice as are lost.
+    fn copies(&mut self) -> usize {
+        let loss = self.swarm.loss;
+        let arrives = !self.chance.random_bool(loss);
+        usize::from(arrives) + usize::from(self.chance.random_bool(loss))
     }
 
     fn stream_delay(&mut self) -> Duration {

@@ -165,6 +165,11 @@ impl World {
             {
                 found.push(format!("node {node} should see {key:?} {row:?}: {:?}", shown.get(key)));
             }
+            let members = &self.leader.state.nodes;
+            for (key, row) in view.endpoints.iter().filter(|(_, r)| !members.contains_key(&r.node))
+            {
+                found.push(format!("node {node} sees {key:?} of node {}, removed", row.node.0));
+            }
             for key in shown.keys().filter(|key| !truth.endpoints.contains_key(*key)) {
                 found.push(format!("node {node} still sees {key:?}"));
             }

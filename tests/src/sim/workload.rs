@@ -44,6 +44,11 @@ impl World {
         for node in nodes {
             self.wish_availability(node, Availability::Active);
         }
+        if let Some(id) = self.swarm.lost
+            && self.wishes.random_bool(0.5)
+        {
+            self.ask(&Request::RemoveNode { id, force: true });
+        }
         if self.leader.state.live_networks().all(|network| network.spec.ingress) {
             self.wish_network();
         }
