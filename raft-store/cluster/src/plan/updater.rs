@@ -30,9 +30,7 @@ pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
         proceed(draft, id);
     } else if status.state.is_paused() {
         // No further slot is touched, but one that has both tasks would keep them for ever.
-        if config(&service, status).order == "start-first" {
-            retire_relieved(draft, &service, &slots);
-        }
+        retire_relieved(draft, &service, &slots);
     } else if dirty {
         start(draft, id);
         proceed(draft, id);
@@ -64,10 +62,9 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
         }
     }
     let start_first = config.order == "start-first";
-    if start_first {
-        retire_relieved(draft, &service, &slots);
-        slots = slots::slots(draft.state(), id);
-    }
+    // Whatever the order is now: an update that was start-first may have left pairs.
+    retire_relieved(draft, &service, &slots);
+    slots = slots::slots(draft.state(), id);
     let delay_ms = config.delay / 1_000_000;
     let mut busy = 0_u64;
     for tasks in slots.values() {
@@ -134,7 +131,7 @@ fn is_dirty(service: &Service, tasks: &SlotTasks) -> bool {
     tasks.occupants.iter().any(|task| task.spec_version != service.spec_version)
 }
 
-/// With start-first: the old task goes when the new one runs.
+/// Where two tasks stand for a slot, as with start-first: the old one goes when the new one runs.
 fn retire_relieved(draft: &mut Draft<'_>, service: &Service, slots: &BTreeMap<Slot, SlotTasks>) {
     for tasks in slots.values().filter(|tasks| tasks.is_current(service)) {
         if let Settled::Since(_) | Settled::Done = settled_at(service, tasks) {
