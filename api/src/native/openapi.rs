@@ -11,6 +11,7 @@ struct Resource {
     answers: &'static str,
 }
 
+const NODE: (&str, &str) = ("node", "id or name; the node that is asked unless given");
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain";
 
@@ -21,14 +22,15 @@ const RESOURCES: &[Resource] = &[
                   the kernel",
         parameters: &[
             ("from", "task (id or name) that asks"),
-            ("to", "name, task or address that is asked for"),
+            ("to", "name that is asked for"),
+            ("port", "port that is called"),
         ],
         answers: JSON,
     },
     Resource {
         path: "/skein/v1/plan",
-        summary: "The kernel operations that would run now on this node",
-        parameters: &[],
+        summary: "The kernel operations that would run now on a node",
+        parameters: &[NODE],
         answers: JSON,
     },
     Resource {
@@ -39,25 +41,25 @@ const RESOURCES: &[Resource] = &[
     },
     Resource {
         path: "/skein/v1/gossip",
-        summary: "Members, rows and versions, as this node has them",
-        parameters: &[],
+        summary: "Members, rows and versions, as a node has them",
+        parameters: &[NODE],
         answers: JSON,
     },
     Resource {
         path: "/skein/v1/dataplane",
-        summary: "Desired and observed state of this node's kernel, and drift",
-        parameters: &[],
+        summary: "What a node's kernel should hold in short, passes and operations so far",
+        parameters: &[NODE],
         answers: JSON,
     },
     Resource {
         path: "/skein/v1/receipts",
         summary: "Which node has which revision in its kernel",
-        parameters: &[("revision", "wait until every node concerned has it")],
+        parameters: &[],
         answers: JSON,
     },
     Resource {
         path: "/skein/v1/debug/{topic}",
-        summary: "A core printed as a table: state, assignment, gossip, desired, observed or plan",
+        summary: "A core printed as a table: state, assignment or desired",
         parameters: &[],
         answers: TEXT,
     },
