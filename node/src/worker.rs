@@ -99,6 +99,13 @@ pub enum Event {
         /// TCP port.
         dns_tcp_port: u16,
     },
+    /// Its program is being started already: by the daemon before this one.
+    Starting {
+        /// UDP port of DNS.
+        dns_udp_port: u16,
+        /// TCP port of DNS.
+        dns_tcp_port: u16,
+    },
     /// Its program runs.
     Running {
         /// UDP port of DNS.

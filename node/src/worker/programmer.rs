@@ -133,7 +133,9 @@ pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: 
             }
             log(&report, &cause);
             let outcome = outcome(&wanted, assignment, &report);
-            ends.done.send_modify(|done| done.follow(*digest, desired, report));
+            // A pass that removed nothing for lack of knowledge has not applied the assignment.
+            let digest = digest.filter(|_| knowledge == Knowledge::Complete);
+            ends.done.send_modify(|done| done.follow(digest, desired, report));
             if ends.inbox.send(outcome).await.is_err() {
                 return;
             }

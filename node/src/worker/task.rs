@@ -125,6 +125,10 @@ impl LocalTask {
                 self.dns_ports = Some((dns_udp_port, dns_tcp_port));
                 self.phase = self.phase.max(Phase::Prepared);
             }
+            Event::Starting { dns_udp_port, dns_tcp_port } => {
+                self.dns_ports = Some((dns_udp_port, dns_tcp_port));
+                self.phase = self.phase.max(Phase::Starting);
+            }
             Event::Running { dns_udp_port, dns_tcp_port, pid, health, detail } => {
                 let healthy = health == Health::Healthy;
                 self.failing_checks = health == Health::Unhealthy;

@@ -180,6 +180,20 @@ fn nothing_is_launched_before_the_running_tasks_are_known() {
 }
 
 #[test]
+fn a_task_that_is_found_starting_is_not_started_twice() {
+    let mut worker = Worker::new(NODE, "172.18.0.0/16".parse().unwrap());
+    let wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
+    step(&mut worker, wanted, 0);
+    let event = Event::Starting { dns_udp_port: 1, dns_tcp_port: 2 };
+    let adopted = Adopted { egress: [172, 18, 0, 2].into(), event };
+    assert_eq!(step(&mut worker, Input::Adopted([(TASK, adopted)].into()), 1), []);
+    let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
+    assert_eq!(step(&mut worker, programmed, 2), []);
+    step(&mut worker, running(Health::Healthy), 3);
+    assert_eq!(state(&worker), TaskState::Running);
+}
+
+#[test]
 fn a_task_that_ran_and_is_gone_is_reported_not_started_again() {
     let mut worker = worker();
     let wanted = assignment(10, Some(TaskState::Running), TaskState::Running);

@@ -178,7 +178,8 @@ async fn follow(id: TaskId, handle: Handle, inbox: tokio::sync::mpsc::Sender<Inp
 fn event_of(report: &TaskReport) -> Event {
     let (dns_udp_port, dns_tcp_port) = (report.dns_port, report.dns_port);
     match &report.phase {
-        Phase::Prepared | Phase::Starting => Event::Prepared { dns_udp_port, dns_tcp_port },
+        Phase::Prepared => Event::Prepared { dns_udp_port, dns_tcp_port },
+        Phase::Starting => Event::Starting { dns_udp_port, dns_tcp_port },
         Phase::Running { pid, .. } => {
             let state = report.health.as_ref().map(|health| health.state);
             let health = match state {
