@@ -138,7 +138,10 @@ fn adopted(lab: &Lab, before: &[(String, i64)]) -> Result<()> {
     })?;
     let backends = lab.running(0, "echo")?;
     for client in lab.running(0, "client")? {
-        ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS)?, &backends)?;
+        // Peers that had hidden the node have yet to hear from it again.
+        lab.wait_for(CONVERGE_MAX, "all backends to answer again", || {
+            ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS)?, &backends)
+        })?;
     }
     Ok(())
 }
