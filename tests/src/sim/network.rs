@@ -1,4 +1,5 @@
-//! Gossip's underlay: datagrams are late, lost or doubled, streams are late or fail, groups are cut off.
+//! Gossip's underlay: datagrams are late, lost or doubled, streams are late or fail, groups are
+//! cut off.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
