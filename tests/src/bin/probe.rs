@@ -4,6 +4,7 @@
 //! on one line and then hears its own words; a datagram is answered by that line, padded to the
 //! datagram's length.
 //! `skein-lab-probe ask tcp|udp HOST:PORT [TIMES [FROM_PORT [BYTES]]]`: prints one answer a line.
+//! `skein-lab-probe names ADDR:PORT`: a DNS server that knows one address for every name.
 //! `skein-lab-probe count HOST:PORT`: one TCP connection, a number every 5 ms, until standard input
 //! ends; then prints `sent=… received=… gap_ms=…`, the gap being the longest time without an echo.
 
@@ -23,11 +24,13 @@ use tests::lab::wait::{Pace, now};
 
 const ANSWER_SECONDS: i64 = 2;
 const ANSWER_MAX: Duration = Duration::from_secs(ANSWER_SECONDS as u64);
-const USAGE: &str = "serve [ADDR:]PORT | count HOST:PORT | \
+const USAGE: &str = "serve [ADDR:]PORT | names ADDR:PORT | count HOST:PORT | \
     ask tcp|udp HOST:PORT [TIMES [FROM_PORT [BYTES]]]";
 const COUNT_PERIOD: Duration = Duration::from_millis(5);
 /// How long the last echoes may take after counting was ended.
 const TAIL_MAX: Duration = Duration::from_secs(5);
+/// The address of every name: one for documentation (RFC 5737).
+const THE_ADDRESS: [u8; 4] = [203, 0, 113, 9];
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 
 fn main() -> Result<()> {
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
         ["serve", port] => serve(port),
         ["ask", protocol, to, rest @ ..] => ask(protocol, to, rest),
         ["count", to] => count(to),
+        ["names", address] => serve_names(address),
         _ => bail!("usage: {USAGE}"),
     }
 }
@@ -61,6 +65,39 @@ fn answer_datagrams(socket: &UdpSocket) -> Result<()> {
         line.resize(line.len().max(length), b'.');
         socket.send_to(&line, from)?;
     }
+}
+
+fn serve_names(address: &str) -> Result<()> {
+    end_on_sigterm()?;
+    let socket = UdpSocket::bind(address).with_context(|| format!("binding {address}"))?;
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        if let Some(answer) = answer_name(&buffer[..length]) {
+            socket.send_to(&answer, from)?;
+        }
+    }
+}
+
+/// The answer to a query (RFC 1035, section 4.1): [`THE_ADDRESS`] to A, nothing to other types.
+fn answer_name(query: &[u8]) -> Option<Vec<u8>> {
+    let header = query.get(..12)?;
+    let mut end = 12;
+    while *query.get(end)? != 0 {
+        end += 1 + usize::from(query[end]);
+    }
+    let question = query.get(12..end + 5)?;
+    let is_address = question.ends_with(&[0, 1, 0, 1]);
+    let mut answer = header[..2].to_vec();
+    // A response with recursion; one question, perhaps one answer.
+    answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
+    answer.extend(question);
+    if is_address {
+        // The name of the question, type A, class IN, a minute, four bytes.
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend(THE_ADDRESS);
+    }
+    Some(answer)
 }
 
 fn echo(mut stream: TcpStream) -> Result<()> {
@@ -175,4 +212,16 @@ fn read_echoes(echoes: TcpStream) -> Result<(u64, Duration)> {
         last = time;
     }
     Ok((received, longest))
+}
+
+#[test]
+fn a_name_has_one_address_and_no_other_record() {
+    let query = |kind| {
+        [b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0\x01a\x07example\0\0", &[kind, 0, 1][..]].concat()
+    };
+    let answer = answer_name(&query(1)).expect("an answer");
+    assert!(answer.starts_with(b"\x12\x34\x81\x80") && answer.ends_with(&THE_ADDRESS));
+    let empty = answer_name(&query(28)).expect("an answer");
+    assert_eq!(empty[7], 0, "no AAAA record");
+    assert!(answer_name(b"short").is_none());
 }

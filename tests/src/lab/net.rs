@@ -1,15 +1,18 @@
 //! The lab's wires: an underlay bridge in a namespace of its own, and one namespace per host.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::command::{Output, ip, run};
 
 /// Where `ip netns` keeps its namespaces.
 const NETNS_FOLDER: &str = "/run/netns";
+/// Where `ip netns exec` finds files of one namespace.
+const FILES_FOLDER: &str = "/etc/netns";
 /// Last byte of the external client's address.
 const CLIENT_LAST: u8 = 100;
 /// Last byte of the address of node 0; node i has the i-th after it.
@@ -71,6 +74,7 @@ pub(crate) fn make(lab: &str, nodes: usize, subnet: [u8; 3]) -> Result<Wires> {
         add_host(host)?;
     }
     for host in &wires.nodes {
+        write_resolvers(&host.namespace, wires.client.address)?;
         // A machine has a default route; the client stands for the rest of the world.
         let client = wires.client.address;
         ip(&format!("-n {} route add default via {client}", host.namespace))?;
@@ -94,6 +98,16 @@ pub(crate) fn describe(lab: &str, nodes: usize, subnet: [u8; 3]) -> Result<Wires
     let nodes = (NODE_LAST..CLIENT_LAST).take(nodes).enumerate();
     let nodes = nodes.map(|(index, last)| host(format!("n{}", index + 1), last)).collect();
     Ok(Wires { nodes, client: host("cl".to_owned(), CLIENT_LAST) })
+}
+
+/// `ip netns exec` puts this file in the place of the machine's (ip-netns(8)): a node of the lab
+/// asks the outside host for names, never the machine's own resolvers.
+fn write_resolvers(namespace: &str, server: Ipv4Addr) -> Result<()> {
+    let folder = Path::new(FILES_FOLDER).join(namespace);
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let file = folder.join("resolv.conf");
+    let text = format!("nameserver {server}\noptions timeout:1 attempts:1\n");
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
 }
 
 fn add_namespace(name: &str) -> Result<()> {
@@ -132,6 +146,10 @@ pub(crate) fn all_namespaces() -> BTreeSet<String> {
 pub(crate) fn remove(lab: &str) -> Result<()> {
     for name in namespaces_of(lab) {
         ip(&format!("netns del {name}"))?;
+        let files = Path::new(FILES_FOLDER).join(&name);
+        if files.exists() {
+            fs::remove_dir_all(&files).with_context(|| format!("removing {}", files.display()))?;
+        }
     }
     Ok(())
 }

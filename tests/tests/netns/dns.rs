@@ -1,6 +1,7 @@
 //! Names inside a sandbox, each form of them.
 
 use std::collections::BTreeSet;
+use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::lab::Lab;
@@ -27,6 +28,7 @@ fn names_resolve_in_every_form() {
         ("TCP answers too", over_tcp),
         ("a task may serve port 53 itself", own_port_53),
         ("names follow scaling", follow_scaling),
+        ("other names are asked of the host's resolvers", forwarding),
     ]);
 }
 
@@ -165,5 +167,39 @@ fn follow_scaling(lab: &mut Lab) -> Result<()> {
         lab.wait_running(0, "echo", replicas)?;
         expect(lab, &["tasks.echo"], &addresses(lab, "echo")?)?;
     }
+    Ok(())
+}
+
+/// A DNS server on the outside host, which every node has as its resolver.
+struct Outside(Child);
+
+impl Outside {
+    fn start(lab: &Lab) -> Result<Self> {
+        let address = format!("{}:53", lab.client.address);
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &lab.client.namespace, PROBE, "names", &address]);
+        Ok(Self(command.spawn().context("starting a DNS server")?))
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        // It is ours, and nothing is lost with it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn forwarding(lab: &mut Lab) -> Result<()> {
+    let unanswered = lab.running(0, "client")?.remove(0);
+    let before = in_task(&unanswered, &["dig", "+tries=1", "+time=10", "far.example"])?.ok()?;
+    ensure!(before.contains("status: SERVFAIL"), "nobody can know: {before}");
+    let outside = Outside::start(lab)?;
+    expect(lab, &["www.example"], &["203.0.113.9".to_owned()])?;
+    expect(lab, &["+tcp", "www.example"], &["203.0.113.9".to_owned()])?;
+    // A name of the cluster is never asked outside, though it would be answered there.
+    expect(lab, &["echo"], &vip(lab)?)?;
+    expect(lab, &["echo", "AAAA"], &[])?;
+    drop(outside);
     Ok(())
 }

@@ -26,6 +26,7 @@ fn a_restart_loses_no_packet() {
         ("kill -9 of the backend's daemon", |lab| kill_and_restart(lab, 2)),
         ("kill -9 of the only manager", |lab| kill_and_restart(lab, 0)),
         ("SIGTERM and a new start", stop_and_start),
+        ("a daemon that pauses is avoided, and found again", pause_and_go_on),
         ("the planner has nothing to do afterwards", plan_is_empty),
         ("new tasks can be made afterwards", scale_up),
     ]);
@@ -154,6 +155,19 @@ fn stop_and_start(lab: &mut Lab) -> Result<()> {
         lab.nodes[index].start()?;
         adopted(lab, &before)?;
     }
+    traffic.finish()
+}
+
+fn pause_and_go_on(lab: &mut Lab) -> Result<()> {
+    let before = processes(lab)?;
+    let traffic = Traffic::start(lab)?;
+    let clients = lab.running(0, "client")?;
+    let asked = clients.iter().find(|task| task.node == 1).context("a client on node2")?;
+    lab.nodes[2].pause(true)?;
+    let suspected = wait_suspected(lab, asked);
+    lab.nodes[2].pause(false)?;
+    suspected?;
+    adopted(lab, &before)?;
     traffic.finish()
 }
 

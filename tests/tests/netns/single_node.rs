@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::lab::Lab;
 use tests::lab::cluster::text;
 
 use crate::stage::{
-    CALLS, NETWORK, Stage, ask, ensure_all_answer, in_task, make_network, remove_services, serve,
-    serve_client, serve_echo,
+    CALLS, NETWORK, PROBE, Stage, ask, ensure_all_answer, in_task, make_network, remove_services,
+    serve, serve_client, serve_echo,
 };
 
 const SOON: Duration = Duration::from_secs(15);
@@ -23,6 +23,7 @@ fn one_node_serves_and_cleans_up() {
         ("the VIP reaches every local backend", vip_reaches_backends),
         ("skein exec runs in the sandbox", exec_enters_the_sandbox),
         ("logs come back through the API", logs_are_readable),
+        ("a health check gates VIP and DNS", health_gates),
         ("a task that is killed is replaced", killed_task_is_replaced),
         ("a crash loop leaves a short history", crash_loop_is_bounded),
         ("health, readiness and metrics answer", telemetry_answers),
@@ -67,6 +68,31 @@ fn logs_are_readable(lab: &mut Lab) -> Result<()> {
         Ok(())
     })?;
     lab.nodes[0].skein(&["service", "logs", "talker"])?.ok()?;
+    Ok(())
+}
+
+/// A task whose check fails takes no calls and has no name; once it passes, it has both.
+fn health_gates(lab: &mut Lab) -> Result<()> {
+    let check = ["--health-cmd", "test -e /tmp/good", "--health-interval", "100ms"];
+    let patience = ["--health-start-period", "60s", "--name", "checked", "--network", NETWORK];
+    let program = ["host", PROBE, "serve", "7000"];
+    lab.create_service(0, &[check.as_slice(), &patience, &program].concat())?;
+    let started = lab.wait_for(SOON, "the program to run, unchecked", || {
+        let task = lab.all_tasks(0, "checked")?.into_iter().next().context("no task")?;
+        ensure!(task.state == "starting" && task.pid > 0, "{task:?}");
+        Ok(task)
+    })?;
+    let client = &lab.running(0, "client")?[0];
+    let named = in_task(client, &["dig", "+short", "+tries=1", "tasks.checked"])?.ok()?;
+    ensure!(!named.contains("10."), "it has a name before its check passed: {named}");
+    let early = ask(client, "tcp", "checked:7000", 1);
+    ensure!(early.is_err(), "it is called before its check passed: {early:?}");
+    lab.nodes[0].exec(&started.id, &["touch", "/tmp/good"])?.ok()?;
+    lab.wait_running(0, "checked", 1)?;
+    lab.wait_for(SOON, "the healthy task to answer", || ask(client, "tcp", "checked:7000", 1))?;
+    let named = in_task(client, &["dig", "+short", "+tries=1", "tasks.checked"])?.ok()?;
+    ensure!(named == started.address(NETWORK)?.to_string(), "{named:?}");
+    lab.nodes[0].docker(&["service", "rm", "checked"])?.ok()?;
     Ok(())
 }
 
