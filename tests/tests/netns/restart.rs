@@ -11,8 +11,9 @@ use crate::stage::{
     serve_echo,
 };
 
-/// A retransmission of TCP takes 200 ms: a longer silence means that packets got lost.
-const SILENCE_MS_MAX: u64 = 190;
+/// Whether packets got lost is what the ping counts. A connection may be silent while a busy machine
+/// runs others, but not for longer than this.
+const SILENCE_MS_MAX: u64 = 1_000;
 
 /// Goal: restarting the agent drops no packet. Method: a counter over TCP and a ping, both across
 /// kill -9 and restart, on the client's node and on the backend's.
