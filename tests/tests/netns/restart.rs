@@ -11,8 +11,8 @@ use crate::stage::{
     serve_echo,
 };
 
-/// Whether packets got lost is what the ping counts. A connection may be silent while a busy machine
-/// runs others, but not for longer than this.
+/// Whether packets got lost is what the ping counts. A connection may be silent while a busy
+/// machine runs others, but not for longer than this.
 const SILENCE_MS_MAX: u64 = 1_000;
 
 /// Goal: restarting the agent drops no packet. Method: a counter over TCP and a ping, both across
