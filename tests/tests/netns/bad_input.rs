@@ -106,8 +106,22 @@ fn everything(lab: &Lab) -> Result<Value> {
     Ok(json!([node.get("/networks")?, node.get("/services")?, node.get("/tasks")?]))
 }
 
+/// The same once nothing that went before is still under way.
+fn settled(lab: &Lab) -> Result<Value> {
+    const QUIET_LOOKS: usize = 5;
+    let (mut last, mut quiet) = (Value::Null, 0);
+    lab.wait_for(CONVERGE_MAX, "what went before to be done", || {
+        let now = everything(lab)?;
+        quiet = if now == last { quiet + 1 } else { 0 };
+        last = now;
+        ensure!(quiet >= QUIET_LOOKS, "something still changes");
+        Ok(())
+    })?;
+    Ok(last)
+}
+
 fn refused_requests(lab: &mut Lab) -> Result<()> {
-    let before = everything(lab)?;
+    let before = settled(lab)?;
     let mut complaints = Vec::new();
     for refused in refusals() {
         let answer = lab.nodes[0].request("POST", refused.path, &refused.body)?;
@@ -126,7 +140,7 @@ fn refused_requests(lab: &mut Lab) -> Result<()> {
 
 /// Sends a request that must be refused, and gives the message.
 fn refuse(lab: &Lab, path: &str, body: &Value, status: u16) -> Result<String> {
-    let before = everything(lab)?;
+    let before = settled(lab)?;
     let answer = lab.nodes[0].request("POST", path, body)?;
     ensure!(answer.status == status, "{} {}, not {status}", answer.status, answer.message());
     ensure!(everything(lab)? == before, "a refused request changed something");

@@ -78,6 +78,11 @@ impl Traffic {
         let backends = lab.running(0, "echo")?;
         let backend = backends.iter().find(|task| task.node == 2).context("one on node3")?;
         let direct = format!("{}:7000", backend.address(NETWORK)?);
+        // A program runs a moment before it listens, and a backend a moment before all know it.
+        lab.wait_for(tests::lab::cluster::CONVERGE_MAX, "the backends to answer", || {
+            ask(client, "tcp", &direct, 1)?;
+            ask(client, "tcp", "echo:7000", CALLS)
+        })?;
         let mut counters = vec![Counter::start(client, &direct)?];
         for _ in 0..4 {
             counters.push(Counter::start(client, "echo:7000")?);
