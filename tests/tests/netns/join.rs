@@ -129,10 +129,7 @@ fn rotated_token_is_refused(lab: &mut Lab) -> Result<()> {
 }
 
 fn worker_comes_back(lab: &mut Lab) -> Result<()> {
-    // By Skein's own client: the first time it was docker's.
-    let manager = format!("{}:2377", lab.nodes[0].host.address);
-    let words = ["swarm", "join", "--token", &token(lab, "worker")?, &manager];
-    lab.nodes[3].skein(&words)?.ok()?;
+    lab.join(3, "worker")?;
     lab.wait_nodes_ready(4)
 }
 
