@@ -11,6 +11,7 @@ pub mod http;
 pub mod net;
 pub mod node;
 pub mod process;
+pub mod topology;
 pub mod wait;
 
 use std::fs;
