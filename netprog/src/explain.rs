@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::dns::{self, Answer, Data, Kind, Question, Zone};
 use crate::endpoint::Directory;
+use crate::local::Balancer;
 use crate::plane::Plane;
 
 /// One call to be explained.
@@ -25,6 +26,8 @@ pub struct Call<'a> {
     pub view: &'a View,
     /// What its kernel holds, read with the desired plane.
     pub observed: &'a Plane,
+    /// Which balancer programs VIPs on that node.
+    pub balancer: Balancer,
     /// The calling task.
     pub from: TaskId,
     /// A name or an address.

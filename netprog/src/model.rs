@@ -5,6 +5,7 @@
 //! what goes away together with something else.
 
 mod entries;
+mod ipvs;
 mod links;
 
 use std::collections::BTreeMap;
@@ -85,6 +86,10 @@ impl Model {
                 space.neighbours.remove(&(device.clone(), *address));
             }),
             Op::SetSysctl(place, name, value) => self.set_sysctl(*place, name, value),
+            Op::SetVirtualService(..)
+            | Op::DeleteVirtualService(..)
+            | Op::SetRealServer(..)
+            | Op::DeleteRealServer(..) => self.change_ipvs(op),
             Op::LoadTable(..)
             | Op::DeleteTable(..)
             | Op::AddElement(..)

@@ -7,6 +7,7 @@ use cluster::net::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::plane::ipnet_text::Cidr;
+use crate::plane::ipvs::{Scheduler, VirtualKey};
 use crate::plane::{FdbKey, Link, Place, PortFlags, Route, Rule, Table, TableKey, VethPair};
 
 /// One operation in one namespace (a veth pair names its own two).
@@ -46,6 +47,14 @@ pub enum Op {
     DeleteNeighbour(Place, String, IpAddr),
     /// Write a sysctl.
     SetSysctl(Place, String, String),
+    /// Add a virtual service of IPVS, or give it another scheduler.
+    SetVirtualService(Place, VirtualKey, Scheduler),
+    /// Remove a virtual service with its real servers.
+    DeleteVirtualService(Place, VirtualKey),
+    /// Add a real server by direct routing, or give it another weight.
+    SetRealServer(Place, VirtualKey, IpAddr, u32),
+    /// Remove a real server.
+    DeleteRealServer(Place, VirtualKey, IpAddr),
     /// Load a table whole (replacing one of the same name) with its elements.
     LoadTable(Place, TableKey, Table),
     /// Remove a table.
@@ -93,6 +102,10 @@ impl Op {
             | Self::SetNeighbour(place, ..)
             | Self::DeleteNeighbour(place, ..)
             | Self::SetSysctl(place, ..)
+            | Self::SetVirtualService(place, ..)
+            | Self::DeleteVirtualService(place, _)
+            | Self::SetRealServer(place, ..)
+            | Self::DeleteRealServer(place, ..)
             | Self::LoadTable(place, ..)
             | Self::DeleteTable(place, _)
             | Self::AddElement(place, ..)

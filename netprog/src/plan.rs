@@ -1,13 +1,14 @@
 //! The operations between what the kernel holds and what it should hold: a plain comparison.
 //!
-//! Order: namespaces, links, addresses, sysctls, routes and rules, forwarding entries, nftables;
-//! then removal, the other way round. In a table, sets grow before maps and shrink after them: a
+//! Order: namespaces, links, addresses, sysctls, routes and rules, forwarding entries, virtual
+//! services, nftables; then removal, the other way round. In a table, sets grow before maps and shrink after them: a
 //! backend is live before a slot leads to it, and loses its slots before it is not live.
 //!
 //! Laws (held by tests): a plan from a state to itself is empty; after a plan is applied the next
 //! one is empty, also after any crash in between; with partial knowledge nothing is removed.
 
 mod entries;
+mod ipvs;
 mod links;
 mod nft;
 #[cfg(test)]
@@ -76,9 +77,15 @@ pub fn plan(desired: &Plane, observed: &Plane, knowledge: Knowledge) -> Vec<Op> 
         entries::forwarding(*place, wanted, there, &mut ops);
     }
     for (place, wanted, there) in &pairs {
+        ipvs::set(*place, wanted, there, knowledge, &mut ops);
+    }
+    for (place, wanted, there) in &pairs {
         nft::change(*place, wanted, there, knowledge, &mut ops);
     }
     if knowledge == Knowledge::Complete {
+        for (place, wanted, there) in &pairs {
+            ipvs::remove(*place, wanted, there, &mut ops);
+        }
         for (place, wanted, there) in &pairs {
             entries::remove(*place, wanted, there, &mut ops);
         }

@@ -1,9 +1,11 @@
 //! One shape for desired and observed: a set of network namespaces, each with its links,
-//! addresses, routes, forwarding entries, sysctls and nftables.
+//! addresses, routes, forwarding entries, sysctls, virtual services and nftables.
 //!
 //! Fabrics and sandboxes are ours as a whole. Of the host namespace a plane only speaks of what
 //! carries our mark: links whose alias begins with `skein:`, addresses, routes and entries on
 //! those links, and nft tables whose name begins with `skein`.
+
+pub mod ipvs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,6 +14,8 @@ use std::net::IpAddr;
 use cluster::id::{NetworkId, TaskId};
 use cluster::net::{MacAddr, Vni};
 use serde::{Deserialize, Serialize};
+
+use ipvs::{VirtualEntry, VirtualKey};
 
 /// Alias prefix of every link that we make: `skein:<what it belongs to>`.
 pub const ALIAS_PREFIX: &str = "skein:";
@@ -76,6 +80,8 @@ pub struct Space {
     pub neighbours: BTreeMap<(String, IpAddr), MacAddr>,
     /// Sysctls by path below /proc/sys; observed planes hold those that the desired one names.
     pub sysctls: BTreeMap<String, String>,
+    /// Virtual services of IPVS; in fabrics only.
+    pub ipvs: BTreeMap<VirtualKey, VirtualEntry>,
     /// nftables.
     pub nft: BTreeMap<TableKey, Table>,
 }

@@ -137,7 +137,7 @@ mod tests {
         for (n, on) in tasks {
             world.add(*n, REDIS, *on).up(*n, true);
         }
-        render(&world.assignment, &world.view, &world.local).unwrap()
+        render(&world.assignment, &world.view, &world.local)
     }
 
     fn programmer() -> Programmer<FakeKernel> {

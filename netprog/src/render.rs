@@ -25,7 +25,7 @@ use crate::local::{Local, LocalSandbox};
 use crate::plane::ipnet_text::Cidr;
 use crate::plane::{Place, Plane, Route, Table};
 
-pub use service::{Backend, FabricFacts, LoadBalancer, Unsupported, VirtualService, balancer};
+pub(crate) use service::{LoadBalancer, balancer, virtual_service};
 
 /// Bytes that VXLAN adds to a frame over IPv4 (RFC 7348 section 5: outer Ethernet is not counted
 /// by the MTU, the inner one is: 20 + 8 + 8 + 14).
@@ -42,14 +42,15 @@ pub const INGRESS_LINK: &str = "ing0";
 pub const TABLE: &str = "skein";
 
 /// What the node's kernel should hold. Sandboxes appear once they exist; networks are programmed
-/// with or without tasks. Refused where the balancer of `local` is not built.
-pub fn render(assignment: &Assignment, view: &View, local: &Local) -> Result<Plane, Unsupported> {
+/// with or without tasks.
+#[must_use]
+pub fn render(assignment: &Assignment, view: &View, local: &Local) -> Plane {
     let scene = Scene {
         assignment,
         view,
         local,
         directory: Directory::new(assignment, view),
-        balancer: balancer(local.balancer)?,
+        balancer: balancer(local.balancer),
     };
     let mut plane = Plane::default();
     host::render(&scene, &mut plane);
@@ -59,7 +60,7 @@ pub fn render(assignment: &Assignment, view: &View, local: &Local) -> Result<Pla
     for (task, sandbox) in scene.sandboxes() {
         sandbox::render(&scene, &task, sandbox, &mut plane);
     }
-    Ok(plane)
+    plane
 }
 
 /// Everything that rendering reads.

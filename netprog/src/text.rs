@@ -38,6 +38,18 @@ impl fmt::Display for Op {
                 write!(f, "{place}: delete neigh {address} dev {device}")
             }
             Self::SetSysctl(place, name, value) => write!(f, "{place}: set {name} = {value}"),
+            Self::SetVirtualService(place, key, scheduler) => {
+                write!(f, "{place}: set virtual service {key} {scheduler}")
+            }
+            Self::DeleteVirtualService(place, key) => {
+                write!(f, "{place}: delete virtual service {key}")
+            }
+            Self::SetRealServer(place, key, address, weight) => {
+                write!(f, "{place}: set real server {key} -r {address} -g -w {weight}")
+            }
+            Self::DeleteRealServer(place, key, address) => {
+                write!(f, "{place}: delete real server {key} -r {address}")
+            }
             Self::LoadTable(place, key, table) => {
                 let sets: usize = table.sets.values().map(|set| set.len()).sum();
                 let maps: usize = table.maps.values().map(|map| map.len()).sum();
@@ -190,6 +202,12 @@ impl fmt::Display for Space {
         }
         for (name, value) in &self.sysctls {
             writeln!(f, "  {name} = {value}")?;
+        }
+        for (key, service) in &self.ipvs {
+            writeln!(f, "  ipvs {key} {}", service.scheduler)?;
+            for (address, weight) in &service.real {
+                writeln!(f, "    real {address} -g -w {weight}")?;
+            }
         }
         for (key, table) in &self.nft {
             writeln!(f, "  table {key} {}", table.digest)?;

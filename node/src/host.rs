@@ -66,7 +66,7 @@ impl Host {
         })?;
         let balancer = choose_balancer(config.load_balancer, &capabilities)?;
         let nft = capabilities.nft_version.as_deref().unwrap_or("unknown");
-        tracing::info!(nft, ip_vs = capabilities.ip_vs, balancer = balancer.name(), "kernel");
+        tracing::info!(nft, balancer = balancer.name(), "kernel");
         tracing::info!(%gwbridge, "egress prefix");
         let system = nix::sys::utsname::uname()?;
         let text = |word: &std::ffi::OsStr| word.to_string_lossy().into_owned();
@@ -129,15 +129,16 @@ fn choose_balancer(
     choice: BalancerChoice,
     capabilities: &Capabilities,
 ) -> anyhow::Result<Balancer> {
-    match choice {
-        BalancerChoice::Auto | BalancerChoice::Nft => Ok(Balancer::Nft),
-        BalancerChoice::Ipvs if !capabilities.ip_vs => anyhow::bail!(
-            "--load-balancer ipvs: this kernel has no ip_vs (load the module ip_vs, \
-             CONFIG_IP_VS); give nft or auto"
-        ),
-        BalancerChoice::Ipvs => anyhow::bail!(
-            "--load-balancer ipvs: the IPVS back-end is not in this version; give nft or auto"
-        ),
+    match (choice, &capabilities.ipvs) {
+        (BalancerChoice::Nft, _) => Ok(Balancer::Nft),
+        (BalancerChoice::Auto | BalancerChoice::Ipvs, Ok(())) => Ok(Balancer::Ipvs),
+        (BalancerChoice::Auto, Err(reason)) => {
+            tracing::info!(%reason, "IPVS cannot be used, nft balances");
+            Ok(Balancer::Nft)
+        }
+        (BalancerChoice::Ipvs, Err(reason)) => {
+            anyhow::bail!("--load-balancer ipvs: {reason}; or give nft or auto")
+        }
     }
 }
 

@@ -153,7 +153,8 @@ pub async fn answer(services: &NodeServices, call: &NativeCall) -> Result<Value,
             let port = port.transpose().map_err(|e| format!("parameter port: {e}"))?;
             let view = services.gossip.view().borrow().clone();
             let (assignment, observed) = (&*assignment, &observed);
-            let call = Call { assignment, view: &view, observed, from: task, to, port };
+            let balancer = services.worker.balancer;
+            let call = Call { assignment, view: &view, observed, balancer, from: task, to, port };
             serde_json::to_value(explain(&call)).map_err(|e| e.to_string())
         }
     }
@@ -187,6 +188,7 @@ struct SpaceSummary {
     routes: usize,
     fdb: usize,
     neighbours: usize,
+    virtual_services: usize,
     tables: Vec<String>,
 }
 
@@ -198,6 +200,7 @@ impl SpaceSummary {
             routes: space.routes.len(),
             fdb: space.fdb.len(),
             neighbours: space.neighbours.len(),
+            virtual_services: space.ipvs.len(),
             tables: space.nft.keys().map(|key| key.name.clone()).collect(),
         }
     }

@@ -18,7 +18,7 @@ use crate::namespace::{Identity, Inside, Namespace, Pending};
 use crate::netlink::Refusal;
 use crate::observe::{self, Unread, Wanted};
 use crate::spaces::Spaces;
-use crate::{nft, route, sysctl};
+use crate::{ipvs, nft, route, sysctl};
 use activity::activity;
 
 /// The kernel of this machine. Its methods block: call them from a thread of yours, never from a
@@ -139,6 +139,16 @@ impl<S: Spaces> LinuxKernel<S> {
                     bulk::apply(&inside.bulk, &entries)
                 })
             }
+            Run::Ipvs(place) => {
+                let ops = ops.to_vec();
+                self.run_inside(place, ops.len(), move |inside| async move {
+                    match inside.ipvs() {
+                        Ok(Some(client)) => client.apply(&ops),
+                        Ok(None) => ipvs::absent(ops.len()),
+                        Err(refusal) => (0..ops.len()).map(|at| (at, refusal.clone())).collect(),
+                    }
+                })
+            }
             Run::Nft(place) => {
                 let ops = ops.to_vec();
                 self.run_inside(place, ops.len(), move |inside| async move {
@@ -218,6 +228,8 @@ impl<S: Spaces> Kernel for LinuxKernel<S> {
 enum Run {
     /// FDB and neighbour entries of one namespace.
     Entries(Place),
+    /// Virtual services of one namespace.
+    Ipvs(Place),
     /// nftables of one namespace.
     Nft(Place),
     /// Single requests in one namespace.
@@ -243,6 +255,10 @@ impl Run {
             | Op::DeleteFdb(place, _)
             | Op::SetNeighbour(place, ..)
             | Op::DeleteNeighbour(place, ..) => Self::Entries(*place),
+            Op::SetVirtualService(place, ..)
+            | Op::DeleteVirtualService(place, _)
+            | Op::SetRealServer(place, ..)
+            | Op::DeleteRealServer(place, ..) => Self::Ipvs(*place),
             Op::LoadTable(place, ..)
             | Op::DeleteTable(place, _)
             | Op::AddElement(place, ..)
@@ -262,7 +278,7 @@ fn entry(op: &Op) -> Option<Entry> {
         Op::DeleteNeighbour(_, device, address) => {
             Some(Entry::DeleteNeighbour(device.clone(), *address))
         }
-        shared_op!() | single_op!() | nft_op!() => None,
+        shared_op!() | single_op!() | ipvs_op!() | nft_op!() => None,
     }
 }
 
@@ -277,7 +293,7 @@ async fn inside_op(inside: &Inside, op: &Op) -> Result<(), Refusal> {
         Op::AddRule(_, rule) => route::add_rule(inside, rule).await,
         Op::DeleteRule(_, rule) => route::delete_rule(inside, rule).await,
         Op::SetSysctl(_, name, value) => sysctl::write(name, value),
-        shared_op!() | entry_op!() | nft_op!() => {
+        shared_op!() | entry_op!() | ipvs_op!() | nft_op!() => {
             Err(Refusal::other("this operation is not a single request"))
         }
     }

@@ -1,4 +1,4 @@
-//! The four kinds of operations, as patterns: a match that names all four is exhaustive, so a new
+//! The kinds of operations, as patterns: a match that names all of them is exhaustive, so a new
 //! operation must find its place here.
 
 /// More than one namespace is concerned.
@@ -27,6 +27,16 @@ macro_rules! single_op {
 macro_rules! entry_op {
     () => {
         Op::SetFdb(..) | Op::DeleteFdb(..) | Op::SetNeighbour(..) | Op::DeleteNeighbour(..)
+    };
+}
+
+/// IPVS: requests of generic netlink.
+macro_rules! ipvs_op {
+    () => {
+        Op::SetVirtualService(..)
+            | Op::DeleteVirtualService(..)
+            | Op::SetRealServer(..)
+            | Op::DeleteRealServer(..)
     };
 }
 

@@ -12,6 +12,8 @@ mod bulk;
 pub mod dns_server;
 pub mod drift;
 pub mod facts;
+mod generic;
+mod ipvs;
 pub mod kernel;
 mod link;
 pub mod namespace;

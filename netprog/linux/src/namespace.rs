@@ -5,7 +5,7 @@
 //! programs started by a job inherit it. The thread keeps the namespace alive: drop the
 //! [`Namespace`] before deleting what it stands for.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
@@ -26,7 +26,8 @@ use rtnetlink::sys::{AsyncSocket, Socket};
 use tokio::sync::mpsc;
 
 use crate::drift::{Doorbell, Ear, Quiet};
-use crate::nft;
+use crate::netlink::Refusal;
+use crate::{ipvs, nft};
 
 /// Jobs that may wait for one namespace's thread; more are refused.
 pub const JOBS_MAX: usize = 64;
@@ -64,6 +65,8 @@ pub(crate) struct Inside {
     pub(crate) bulk: Socket,
     /// Reads tables and sets.
     pub(crate) nft: RefCell<nft::Reader>,
+    /// Speaks with IPVS, from when it is first needed and there.
+    ipvs: OnceCell<ipvs::Client>,
     /// Links that a job has found to be ours, for whoever listens here.
     pub(crate) ours: RefCell<Option<BTreeSet<u32>>>,
 }
@@ -303,7 +306,19 @@ impl Inside {
             route,
             bulk: crate::netlink::open(NETLINK_ROUTE)?,
             nft: RefCell::new(nft::Reader::new(crate::netlink::open(NETLINK_NETFILTER)?)),
+            ipvs: OnceCell::new(),
             ours: RefCell::new(None),
         })
+    }
+
+    /// IPVS of this namespace, if the kernel has it by now.
+    pub(crate) fn ipvs(&self) -> Result<Option<&ipvs::Client>, Refusal> {
+        if self.ipvs.get().is_none()
+            && let Some(client) = ipvs::Client::open()?
+        {
+            // Only this thread sets it, and it was not set.
+            let _unset = self.ipvs.set(client);
+        }
+        Ok(self.ipvs.get())
     }
 }

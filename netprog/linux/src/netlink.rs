@@ -1,5 +1,7 @@
 //! Sending to the kernel and reading its answers, with the kernel's own words in errors.
 
+pub(crate) mod raw;
+
 use std::io;
 use std::num::NonZeroI32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -159,34 +161,4 @@ fn words(payload: &[u8]) -> Option<String> {
             String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
         },
     )
-}
-
-/// A request with its family's header and text attributes, for families without message types of
-/// their own here.
-pub(crate) fn encode(
-    sequence: u32,
-    kind: u16,
-    flags: u16,
-    family_header: &[u8],
-    texts: &[(u16, &str)],
-) -> Vec<u8> {
-    let mut body = family_header.to_vec();
-    for (kind, text) in texts {
-        // Length, type, text with its end, padding to four bytes.
-        let length = 4 + text.len() + 1;
-        body.extend(u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
-        body.extend(kind.to_ne_bytes());
-        body.extend(text.as_bytes());
-        body.resize(body.len() + 1, 0);
-        body.resize(body.len().next_multiple_of(4), 0);
-    }
-    let length = u32::try_from(NETLINK_HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
-    let mut bytes = Vec::with_capacity(NETLINK_HEADER_BYTES + body.len());
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend(0_u32.to_ne_bytes());
-    bytes.extend(body);
-    bytes
 }

@@ -95,7 +95,7 @@ async fn alone(op: &Op, refusal: Refusal) -> Result<(), Refusal> {
             };
             run(&script::transaction(&[add])).await
         }
-        nft_op!() | shared_op!() | single_op!() | entry_op!() => Err(refusal),
+        nft_op!() | shared_op!() | single_op!() | entry_op!() | ipvs_op!() => Err(refusal),
     }
 }
 

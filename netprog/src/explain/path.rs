@@ -1,6 +1,5 @@
 //! From the sandbox to the backend: VIP, slots, forwarding entries.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cluster::assignment::AssignedNetwork;
@@ -9,9 +8,8 @@ use cluster::view::{EndpointOwner, Liveness};
 
 use super::{Entry, Hop, Scene};
 use crate::endpoint::{Endpoint, open};
-use crate::maglev;
 use crate::plane::{Family, FdbKey, FdbTable, Place, Space, Table, TableKey};
-use crate::render::{TABLE, bridge_name, vip_route, vxlan_name};
+use crate::render::{TABLE, balancer, bridge_name, vip_route, virtual_service, vxlan_name};
 
 impl Scene<'_> {
     fn space(&self, place: Place) -> Option<&Space> {
@@ -74,26 +72,16 @@ impl Scene<'_> {
             hops.push(Hop::failed("backend", self.nobody(name, endpoints)));
             return;
         }
-        let macs: Vec<_> = candidates.iter().map(|endpoint| endpoint.mac).collect();
-        let mut slots: BTreeMap<String, usize> = BTreeMap::new();
-        for mac in maglev::table(&macs) {
-            *slots.entry(mac.to_string()).or_default() += 1;
-        }
-        let table = self.table(place, Family::Bridge);
+        let none = Space::default();
+        let fabric = self.space(place).unwrap_or(&none);
+        let service = virtual_service(vip, endpoints);
+        let shares = balancer(self.call.balancer).shares(fabric, &service);
         let mut entries = Vec::new();
         let mut words = Vec::new();
-        for endpoint in &candidates {
-            let mac = endpoint.mac.to_string();
-            let share = slots.get(&mac).copied().unwrap_or_default();
-            let there = table.map_or(0, |table| slots_of(table, vip, &mac));
-            let live = format!("{vip} . {mac}");
-            let is_live =
-                table.is_some_and(|t| t.sets.get("live").is_some_and(|s| s.contains(&live)));
+        for (endpoint, (share, evidence)) in candidates.iter().zip(shares) {
             let node = self.node_name(endpoint);
-            words.push(format!("{} on {node} ({share} slots)", self.name(endpoint)));
-            entries.push(self.entry(place, format!("live {{ {live} }}"), is_live));
-            let text = format!("slots {{ {vip} . * : {mac} }}: {there} of {share}");
-            entries.push(self.entry(place, text, there == share));
+            words.push(format!("{} on {node} ({share})", self.name(endpoint)));
+            entries.extend(evidence.into_iter().map(|(e, there)| self.entry(place, e, there)));
         }
         let summary = format!("by the caller's port, one of {}", words.join(", "));
         hops.push(Hop::checked("backend", summary, entries));
@@ -111,11 +99,10 @@ impl Scene<'_> {
             let present = self.space(place).is_some_and(|space| space.routes.contains(&route));
             entries.push(self.entry(place, format!("route {route}"), present));
         }
-        let balanced = self
-            .table(place, Family::Bridge)
-            .and_then(|table| table.sets.get("vips"))
-            .is_some_and(|vips| vips.contains(&vip.to_string()));
-        entries.push(self.entry(place, format!("vips {{ {vip} }}"), balanced));
+        let none = Space::default();
+        let fabric = self.space(place).unwrap_or(&none);
+        let (text, taken) = balancer(self.call.balancer).takes(fabric, vip);
+        entries.push(self.entry(place, text, taken));
         let summary = format!(
             "{} is the VIP of {name} on {}: {bridge} of this node answers for it",
             self.target(vip),
@@ -223,11 +210,4 @@ impl Scene<'_> {
         );
         Some(Hop::checked("arrival", summary, vec![self.entry(place, text, present)]))
     }
-}
-
-/// Slots of a VIP that lead to a MAC address in the kernel.
-fn slots_of(table: &Table, vip: IpAddr, mac: &str) -> usize {
-    let prefix = format!("{vip} . ");
-    let slots = table.maps.get("slots").into_iter().flatten();
-    slots.filter(|(key, value)| key.starts_with(&prefix) && *value == mac).count()
 }

@@ -24,7 +24,7 @@ fn check(world: &World, to: &str, interference: &[Op], expected: ExpectFile) {
     kernel.create_sandbox(task(1));
     kernel.create_sandbox(task(3));
     let mut programmer = Programmer::new(kernel);
-    let desired = render(&world.assignment, &world.view, &world.local).unwrap();
+    let desired = render(&world.assignment, &world.view, &world.local);
     assert_eq!(programmer.pass(&desired, Knowledge::Complete, false).failures, []);
     for op in interference {
         programmer.kernel().interfere(op).unwrap();
@@ -34,6 +34,7 @@ fn check(world: &World, to: &str, interference: &[Op], expected: ExpectFile) {
         assignment: &world.assignment,
         view: &world.view,
         observed: &observed,
+        balancer: world.local.balancer,
         from: task(3),
         to,
         port: Some(6379),
@@ -56,10 +57,17 @@ fn a_call_to_a_vip() {
 }
 
 #[test]
+fn a_call_to_a_vip_of_ipvs() {
+    let mut world = small();
+    world.local.balancer = crate::local::Balancer::Ipvs;
+    check(&world, "redis", &[], expect_file!["../../testdata/explain/vip_ipvs.txt"]);
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let fabric = Place::Fabric(WEB);
     let world = small();
-    let desired = render(&world.assignment, &world.view, &world.local).unwrap();
+    let desired = render(&world.assignment, &world.view, &world.local);
     let fdb = desired.spaces[&fabric].fdb.iter().find(|(_, vtep)| vtep.is_some()).unwrap();
     let interference = [Op::DeleteFdb(fabric, fdb.0.clone())];
     check(&world, "10.0.1.12", &interference, expect_file!["../../testdata/explain/missing.txt"]);

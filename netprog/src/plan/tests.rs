@@ -7,6 +7,7 @@ use super::*;
 use crate::fake::FakeKernel;
 use crate::fixture::{REDIS, VOTE, WEB, World, node, task};
 use crate::kernel::Kernel;
+use crate::local::Balancer;
 use crate::render::render;
 
 const TASKS_MAX: u8 = 6;
@@ -36,8 +37,11 @@ prop_compose! {
         mtu in prop_oneof![Just(1500_u32), Just(9000)],
         vtep in 1_u8..=2,
         without_web in proptest::bool::weighted(0.2),
+        balancer in prop_oneof![Just(Balancer::Nft), Just(Balancer::Ipvs)],
     ) -> World {
-        build(&tasks, &suspects, (mtu, vtep), without_web)
+        let mut world = build(&tasks, &suspects, (mtu, vtep), without_web);
+        world.local.balancer = balancer;
+        world
     }
 }
 
@@ -69,7 +73,7 @@ fn build(
 }
 
 fn desired(world: &World) -> Plane {
-    render(&world.assignment, &world.view, &world.local).unwrap()
+    render(&world.assignment, &world.view, &world.local)
 }
 
 /// Supervisors make the sandboxes before the plane is rendered.
@@ -101,6 +105,8 @@ fn removes(op: &Op) -> bool {
         | Op::DeleteRule(..)
         | Op::DeleteFdb(..)
         | Op::DeleteNeighbour(..)
+        | Op::DeleteVirtualService(..)
+        | Op::DeleteRealServer(..)
         | Op::DeleteTable(..)
         | Op::DeleteElement(..)
         | Op::SetMapElement { old: Some(_), .. } => true,
@@ -114,6 +120,8 @@ fn removes(op: &Op) -> bool {
         | Op::SetFdb(..)
         | Op::SetNeighbour(..)
         | Op::SetSysctl(..)
+        | Op::SetVirtualService(..)
+        | Op::SetRealServer(..)
         | Op::LoadTable(..)
         | Op::AddElement(..)
         | Op::SetMapElement { old: None, .. } => false,
@@ -192,9 +200,10 @@ proptest! {
         prop_assert!(!ops.iter().any(removes), "{}", text(&ops));
     }
 
-    /// A backend is live before a slot leads to it, and has lost its slots before it is not live.
+    /// A backend is live before a slot leads to it, and has lost its slots before it is not live;
+    /// a virtual service is there before a mark leads to it, and until after none does.
     #[test]
-    fn no_slot_ever_leads_to_a_backend_that_is_not_live(first in world(), second in world()) {
+    fn nothing_ever_leads_to_what_is_not_there(first in world(), second in world()) {
         let mut kernel = FakeKernel::new();
         prepare(&mut kernel);
         pass(&mut kernel, &desired(&first), Knowledge::Complete);
@@ -203,6 +212,7 @@ proptest! {
         for op in &ops {
             kernel.apply(std::slice::from_ref(op));
             prop_assert!(slots_are_live(kernel.contents()), "after {}", op);
+            prop_assert!(marks_are_served(kernel.contents()), "after {}", op);
         }
     }
 }
@@ -230,6 +240,15 @@ fn slots_are_live(plane: &Plane) -> bool {
     })
 }
 
+fn marks_are_served(plane: &Plane) -> bool {
+    plane.spaces.values().all(|space| {
+        let marks = space.nft.values().filter_map(|table| table.maps.get("marks")).flatten();
+        marks.map(|(_, mark)| mark.parse::<u32>().unwrap()).all(|fwmark| {
+            space.ipvs.contains_key(&crate::plane::ipvs::VirtualKey { ipv6: false, fwmark })
+        })
+    })
+}
+
 fn redis(tasks: &[(u8, u8)]) -> World {
     let mut world = World::new();
     for (n, on) in tasks {
@@ -253,6 +272,24 @@ fn a_remote_backend_comes_and_goes() {
     let gone = shown(&pass(&mut kernel, &desired(&redis(&[(1, 1)])), Knowledge::Complete));
     expect_test::expect_file!["../../testdata/plan/backend.txt"]
         .assert_eq(&format!("{came}--\n{gone}"));
+}
+
+#[test]
+fn a_remote_backend_of_ipvs_comes_drains_and_goes() {
+    let mut kernel = FakeKernel::new();
+    prepare(&mut kernel);
+    let planned = |kernel: &mut FakeKernel, mut world: World| {
+        world.local.balancer = Balancer::Ipvs;
+        text(&pass(kernel, &desired(&world), Knowledge::Complete))
+    };
+    planned(&mut kernel, redis(&[(1, 1)]));
+    let came = planned(&mut kernel, redis(&[(1, 1), (2, 2)]));
+    let mut draining = redis(&[(1, 1), (2, 2)]);
+    draining.assignment.tasks.get_mut(&task(2)).unwrap().draining = true;
+    let drained = planned(&mut kernel, draining);
+    let gone = planned(&mut kernel, redis(&[(1, 1)]));
+    expect_test::expect_file!["../../testdata/plan/backend_ipvs.txt"]
+        .assert_eq(&format!("{came}--\n{drained}--\n{gone}"));
 }
 
 #[test]

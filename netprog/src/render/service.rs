@@ -1,6 +1,8 @@
 //! Virtual services of a network, and the balancers that can program them.
 
+mod ipvs;
 mod nft;
+mod returns;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,11 +18,11 @@ use crate::plane::Space;
 
 /// A real server of a virtual service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Backend {
+pub(crate) struct Backend {
     /// Its address on the network.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// Its MAC address there.
-    pub mac: MacAddr,
+    pub(crate) mac: MacAddr,
 }
 
 impl From<&Endpoint> for Backend {
@@ -31,51 +33,54 @@ impl From<&Endpoint> for Backend {
 
 /// A VIP and who serves it, as every balancer needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VirtualService {
+pub(crate) struct VirtualService {
     /// The virtual address.
-    pub vip: IpAddr,
+    pub(crate) vip: IpAddr,
     /// Take new flows.
-    pub open: Vec<Backend>,
+    pub(crate) open: Vec<Backend>,
     /// Keep the flows that they have (IPVS: the others of these have weight 0).
-    pub live: Vec<Backend>,
+    pub(crate) live: Vec<Backend>,
 }
 
 /// What a balancer must know of the fabric that it works in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FabricFacts {
+pub(crate) struct FabricFacts {
     /// The bridge.
-    pub bridge: String,
+    pub(crate) bridge: String,
     /// Its MAC address: where a frame goes that no backend takes.
-    pub bridge_mac: MacAddr,
+    pub(crate) bridge_mac: MacAddr,
     /// The VXLAN device: what comes by it has been balanced already.
-    pub vxlan: String,
+    pub(crate) vxlan: String,
     /// Whether addresses are IPv4.
-    pub ipv4: bool,
+    pub(crate) ipv4: bool,
     /// On the ingress network: VIP and port towards it → `ing0` of the node that it stands for.
-    pub returns: Option<BTreeMap<(IpAddr, u16), MacAddr>>,
+    pub(crate) returns: Option<BTreeMap<(IpAddr, u16), MacAddr>>,
 }
+
+/// A kernel entry that a call to a VIP needs, in the words of the tool that shows it, and whether
+/// the kernel holds it.
+pub(crate) type Evidence = (String, bool);
 
 /// Programs virtual services into a fabric. Frames to a VIP enter addressed to the bridge and
 /// leave addressed to a backend; source and destination address stay as they are, and nothing may
 /// depend on the source MAC address, because IPVS routes a frame anew.
-pub trait LoadBalancer: Sync {
+pub(crate) trait LoadBalancer: Sync {
     /// Adds to the fabric what balances these services; the bridge already answers for their VIPs.
     fn program(&self, facts: &FabricFacts, services: &[VirtualService], space: &mut Space);
+
+    /// What leads packets to this VIP to the balancer.
+    fn takes(&self, fabric: &Space, vip: IpAddr) -> Evidence;
+
+    /// For each backend of the service that takes new flows: its share in words, and what leads
+    /// to it.
+    fn shares(&self, fabric: &Space, service: &VirtualService) -> Vec<(String, Vec<Evidence>)>;
 }
 
-/// The balancer cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the {name} balancer is not available in this version: use --load-balancer nft")]
-pub struct Unsupported {
-    /// Its name.
-    pub name: &'static str,
-}
-
-/// The balancer by that name, refused where it is not built: to be asked once at start.
-pub fn balancer(choice: Balancer) -> Result<&'static dyn LoadBalancer, Unsupported> {
+/// The balancer by that name.
+pub(crate) fn balancer(choice: Balancer) -> &'static dyn LoadBalancer {
     match choice {
-        Balancer::Nft => Ok(&nft::NftBalancer),
-        Balancer::Ipvs => Err(Unsupported { name: choice.name() }),
+        Balancer::Nft => &nft::NftBalancer,
+        Balancer::Ipvs => &ipvs::IpvsBalancer,
     }
 }
 

@@ -12,8 +12,15 @@ fn small() -> World {
     world
 }
 
+/// The same, balanced by IPVS.
+fn small_ipvs() -> World {
+    let mut world = small();
+    world.local.balancer = crate::local::Balancer::Ipvs;
+    world
+}
+
 fn rendered(world: &World) -> Plane {
-    render(&world.assignment, &world.view, &world.local).unwrap()
+    render(&world.assignment, &world.view, &world.local)
 }
 
 fn check(place: Place, world: &World, expected: ExpectFile) {
@@ -127,14 +134,32 @@ fn an_internal_network_has_no_way_out() {
 }
 
 #[test]
-fn ipvs_is_refused_by_name() {
-    let mut world = small();
-    world.local.balancer = crate::local::Balancer::Ipvs;
-    let refused = render(&world.assignment, &world.view, &world.local).unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "the ipvs balancer is not available in this version: use --load-balancer nft"
-    );
+fn ipvs_takes_a_network_and_the_way_back_stays_in_the_bridge() {
+    let world = small_ipvs();
+    check(Place::Fabric(WEB), &world, expect_file!["../../testdata/render/web_ipvs.txt"]);
+    check(Place::Fabric(INGRESS), &world, expect_file!["../../testdata/render/ingress_ipvs.txt"]);
+    let plane = rendered(&world);
+    let key = |family| TableKey { family, name: TABLE.to_owned() };
+    let structure = |place, key| plane.spaces[&place].nft[&key].structure.clone();
+    let marks = structure(Place::Fabric(WEB), key(Family::Ip));
+    expect_file!["../../testdata/render/marks.nft"].assert_eq(&marks);
+    let returns = structure(Place::Fabric(INGRESS), key(Family::Bridge));
+    expect_file!["../../testdata/render/returns.nft"].assert_eq(&returns);
+    // Sandboxes and the host do not know what balances.
+    for place in [Place::Host, Place::Sandbox(task(3))] {
+        assert_eq!(plane.spaces[&place], rendered(&small()).spaces[&place]);
+    }
+}
+
+#[test]
+fn weights_are_those_of_open_and_live() {
+    let mut world = small_ipvs();
+    world.assignment.tasks.get_mut(&task(2)).unwrap().draining = true;
+    let plane = rendered(&world);
+    let services = &plane.spaces[&Place::Fabric(WEB)].ipvs;
+    let of_redis = services.iter().find(|(key, _)| key.fwmark == 0x0a00_0102).unwrap().1;
+    let real: Vec<_> = of_redis.real.iter().map(|(a, w)| (a.to_string(), *w)).collect();
+    assert_eq!(real, [("10.0.1.11".to_owned(), 1), ("10.0.1.12".to_owned(), 0)]);
 }
 
 #[test]

@@ -116,11 +116,7 @@ pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: 
         let mut pause = VERIFY_INTERVAL;
         if let Some((digest, assignment)) = &wanted.assignment {
             let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
-            let desired = match render(assignment, &view, &facts.local(&wanted)) {
-                Ok(desired) => desired,
-                // Refused when the daemon started; a kernel does not change under it.
-                Err(error) => return tracing::error!(%error, "render"),
-            };
+            let desired = render(assignment, &view, &facts.local(&wanted));
             let verify = !matches!(cause, Cause::News);
             let pass = tokio::task::spawn_blocking(move || {
                 let report = programmer.pass(&desired, knowledge, verify);

@@ -62,6 +62,8 @@ pub struct WorkerHandle {
     pub tasks: watch::Receiver<BTreeMap<TaskId, super::LocalTask>>,
     /// Process ids and log directories.
     pub executor: Arc<ProcessExecutor>,
+    /// What programs VIPs here.
+    pub balancer: netprog::local::Balancer,
     stop_tasks: mpsc::Sender<()>,
     asks: mpsc::Sender<programmer::Ask>,
     ended: watch::Receiver<bool>,
@@ -161,6 +163,7 @@ impl Shell {
             done: done_writer,
             inbox: inbox.clone(),
         };
+        let balancer = facts.balancer;
         spawn(stop, programmer::run(kernel, facts.clone(), ends));
         let leader = Arc::new(watch::channel(None).0);
         let session = Session { net: net.clone(), managers: managers_reader, leader };
@@ -199,6 +202,7 @@ impl Shell {
             done,
             tasks: tasks_reader,
             executor,
+            balancer,
             stop_tasks,
             asks,
             ended,

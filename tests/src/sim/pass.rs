@@ -115,13 +115,7 @@ impl World {
             | Plant::KeptRow
             | Plant::EarlyEnd => None,
         };
-        let desired = match render(seen.as_ref().unwrap_or(assignment), view, &local) {
-            Ok(desired) => desired,
-            Err(error) => {
-                self.problems.push(format!("render: {error}"));
-                return None;
-            }
-        };
+        let desired = render(seen.as_ref().unwrap_or(assignment), view, &local);
         let host = self.hosts.get_mut(&node)?;
         let observed = host.kernel.observe(&desired).unwrap_or_default();
         let mut ops = plan(&desired, &observed, knowledge);
@@ -142,7 +136,7 @@ impl World {
             return Vec::new();
         };
         let Some(local) = local(node, &wanted) else { return Vec::new() };
-        let Ok(desired) = render(assignment, truth, &local) else { return Vec::new() };
+        let desired = render(assignment, truth, &local);
         let Some(host) = self.hosts.get_mut(&node) else { return Vec::new() };
         let observed = host.kernel.observe(&desired).unwrap_or_default();
         plan(&desired, &observed, Knowledge::Complete)
@@ -192,9 +186,14 @@ pub(super) fn local(node: NodeId, wanted: &Wanted) -> Option<Local> {
         vtep: address(node).ip(),
         underlay_mtu: 1500,
         gwbridge: gwbridge()?,
-        balancer: Balancer::Nft,
+        balancer: balancer(node),
         sandboxes: wanted.sandboxes.clone(),
     })
+}
+
+/// Nodes of one cluster need not balance alike: every other one has IPVS.
+pub(super) fn balancer(node: NodeId) -> Balancer {
+    if node.0.is_multiple_of(2) { Balancer::Ipvs } else { Balancer::Nft }
 }
 
 /// A planted bug: what gossip suspects is taken for gone.

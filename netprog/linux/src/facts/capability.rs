@@ -5,20 +5,12 @@ use std::fmt;
 use std::io;
 
 use netprog::op::Op;
+use netprog::plane::ipvs::{FLAG_FALLBACK, FLAG_PORT, Scheduler, VirtualKey};
 use netprog::plane::{Family, Link, LinkKind, Place, Table, TableKey};
 
 use crate::namespace::Namespace;
-use crate::netlink::{self, Refusal};
 use crate::spaces::{new_namespace, own_namespace};
-use crate::{link, nft};
-use rtnetlink::sys::protocols::NETLINK_GENERIC;
-
-/// Generic netlink's controller and its request for a family by name
-/// (include/uapi/linux/genetlink.h).
-const CONTROLLER: u16 = 0x10;
-const GET_FAMILY: u8 = 3;
-const FAMILY_NAME: u16 = 2;
-const IPVS_FAMILY: &str = "IPVS";
+use crate::{ipvs, link, nft};
 
 /// What the balancer needs of nftables: concatenated keys, a dynamic map, hashing, and a change
 /// of the destination MAC address in a bridge.
@@ -72,19 +64,19 @@ impl fmt::Display for Missing {
 }
 
 /// What was found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
     /// What a node cannot do without; empty on a usable machine.
     pub missing: Vec<Missing>,
     /// As the program names itself: `1.0.6`.
     pub nft_version: Option<String>,
-    /// IPVS is there.
-    pub ip_vs: bool,
+    /// IPVS can balance; the reason if it cannot.
+    pub ipvs: Result<(), String>,
 }
 
 /// Tries everything once. Blocks for some milliseconds and leaves nothing behind.
 pub fn probe() -> io::Result<Capabilities> {
-    let mut found = Capabilities { nft_version: nft_version(), ..Capabilities::default() };
+    let mut found = Capabilities { missing: Vec::new(), nft_version: nft_version(), ipvs: Ok(()) };
     let entered = new_namespace().and_then(|fd| Namespace::enter("probe", fd));
     let trial = match entered {
         Ok(namespace) => namespace,
@@ -109,7 +101,10 @@ pub fn probe() -> io::Result<Capabilities> {
         })?
         .wait()?;
     let host = Namespace::enter("probe", own_namespace()?)?;
-    found.ip_vs = host.run(has_ipvs)?;
+    found.ipvs = match host.run(load_ipvs)? {
+        Ok(()) => trial.run(try_ipvs)?,
+        lacking => lacking,
+    };
     Ok(found)
 }
 
@@ -143,31 +138,34 @@ fn nft_version() -> Option<String> {
     Some(version.to_owned())
 }
 
-/// Whether generic netlink has the IPVS family; asking loads the module where there is one.
-fn has_ipvs() -> bool {
-    match ask_for_family(IPVS_FAMILY) {
-        Ok(answer) => answer,
-        Err(refusal) => {
-            tracing::debug!(error = %refusal, "ask for the IPVS family");
-            false
-        }
+/// Has the kernel load IPVS where it is a module; the reason where it cannot be used.
+fn load_ipvs() -> Result<(), String> {
+    match ipvs::Client::load() {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err("the kernel has no ip_vs: load the module ip_vs (CONFIG_IP_VS)".to_owned()),
+        Err(refusal) => Err(refusal.text),
     }
 }
 
-fn ask_for_family(name: &str) -> Result<bool, Refusal> {
-    let socket = netlink::open(NETLINK_GENERIC)?;
-    let sequence = netlink::next_sequence(1);
-    let message = netlink::encode(
-        sequence,
-        CONTROLLER,
-        netlink_packet_core::NLM_F_REQUEST,
-        &[GET_FAMILY, 1, 0, 0],
-        &[(FAMILY_NAME, name)],
-    );
-    socket.send(&message, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
-    Ok(kind == Some(CONTROLLER))
+/// Makes the services that a fabric would have.
+fn try_ipvs() -> Result<(), String> {
+    let client = ipvs::Client::open().map_err(|refusal| refusal.text)?;
+    let client = client.ok_or("ip_vs works in the host's network namespace only")?;
+    let services = [false, true].map(|ipv6| {
+        let scheduler = Scheduler { name: "mh".to_owned(), flags: FLAG_FALLBACK | FLAG_PORT };
+        Op::SetVirtualService(Place::Host, VirtualKey { ipv6, fwmark: 1 }, scheduler)
+    });
+    match client.apply(&services).into_iter().next() {
+        None => Ok(()),
+        Some((at, refusal)) => {
+            let family = if at == 0 { "IPv4" } else { "IPv6" };
+            Err(format!(
+                "it refuses a service of {family} with scheduler mh ({}): load the module \
+                 ip_vs_mh (CONFIG_IP_VS_MH, CONFIG_IP_VS_IPV6)",
+                refusal.text
+            ))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -179,12 +177,6 @@ mod tests {
         let found = probe().unwrap();
         assert_eq!(found.missing, []);
         assert!(found.nft_version.is_some());
-    }
-
-    #[test]
-    fn families_are_told_apart() {
-        assert!(ask_for_family("nlctrl").unwrap());
-        assert!(!ask_for_family("skein-nix").unwrap());
     }
 
     #[test]

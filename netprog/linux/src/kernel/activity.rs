@@ -47,6 +47,18 @@ pub(super) fn activity(op: &Op) -> String {
             format!("delete neighbour {address} on {device} in {place}")
         }
         Op::SetSysctl(place, name, value) => format!("set sysctl {name} to {value} in {place}"),
+        Op::SetVirtualService(place, key, scheduler) => {
+            format!("set virtual service {key} {scheduler} in {place}")
+        }
+        Op::DeleteVirtualService(place, key) => {
+            format!("delete virtual service {key} in {place}")
+        }
+        Op::SetRealServer(place, key, address, weight) => {
+            format!("set real server {address} of {key} to weight {weight} in {place}")
+        }
+        Op::DeleteRealServer(place, key, address) => {
+            format!("delete real server {address} of {key} in {place}")
+        }
         Op::LoadTable(place, key, _) => format!("load table {} in {place}", table(key)),
         Op::DeleteTable(place, key) => format!("delete table {} in {place}", table(key)),
         Op::AddElement(place, key, set, element) => {

@@ -19,7 +19,7 @@ impl<S: Spaces> LinuxKernel<S> {
             Op::DeleteSpace(place) => self.delete_space(*place),
             Op::CreateVeth(pair) => self.create_veth(pair),
             Op::CreateLink(place, name, link) => self.create_link(*place, name, link),
-            single_op!() | entry_op!() | nft_op!() => {
+            single_op!() | entry_op!() | ipvs_op!() | nft_op!() => {
                 Err(Refusal::other("this operation belongs to one namespace"))
             }
         }

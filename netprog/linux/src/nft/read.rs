@@ -8,10 +8,10 @@ use rtnetlink::sys::Socket;
 use super::Names;
 use super::element::Type;
 use super::wire::{
-    GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, GET_TABLE, be32, dump, generation, nested, number,
-    text,
+    GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, GET_TABLE, dump, generation, number,
 };
 use crate::netlink::Refusal;
+use crate::netlink::raw::{be32, nested, text};
 
 const TABLE_NAME: u16 = 1;
 const TABLE_USERDATA: u16 = 6;

@@ -33,7 +33,7 @@ fn line(script: &mut String, op: &Op) -> std::fmt::Result {
                 None => Ok(()),
             }
         }
-        shared_op!() | single_op!() | entry_op!() => Ok(()),
+        shared_op!() | single_op!() | entry_op!() | ipvs_op!() => Ok(()),
     }
 }
 

@@ -15,7 +15,7 @@ use cluster::spec::{Protocol, PublishMode, TaskSpec};
 use cluster::time::Revision;
 use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, Liveness, View, VtepRow};
 use netprog::kernel::Kernel;
-use netprog::local::{Balancer, Local, LocalSandbox};
+use netprog::local::{Local, LocalSandbox};
 use netprog::op::{LinkChange, Op};
 use netprog::plan::{Knowledge, plan};
 use netprog::plane::Place;
@@ -180,7 +180,7 @@ impl Lab {
                 vtep: ip(&format!("192.168.50.{n}")),
                 underlay_mtu: 1500,
                 gwbridge: "172.18.0.0/16".parse().unwrap(),
-                balancer: Balancer::Nft,
+                balancer: crate::BALANCER,
                 sandboxes: BTreeMap::new(),
             };
             (n, Node { kernel: join(n), local })
@@ -260,7 +260,7 @@ impl Lab {
     pub(crate) fn settle(&mut self) {
         for (n, owner) in &mut self.nodes {
             let assignment = Assignment { node: node(*n), ..self.assignment.clone() };
-            let desired = render(&assignment, &self.view, &owner.local).unwrap();
+            let desired = render(&assignment, &self.view, &owner.local);
             let observed = owner.kernel.observe(&desired).unwrap();
             let ops = plan(&desired, &observed, Knowledge::Complete);
             assert_eq!(owner.kernel.apply(&ops), [], "node {n}");

@@ -12,14 +12,12 @@ use std::net::IpAddr;
 use cluster::net::MacAddr;
 
 use super::super::{TABLE, table};
-use super::{FabricFacts, LoadBalancer, VirtualService};
+use super::{Evidence, FabricFacts, LoadBalancer, VirtualService, returns};
 use crate::maglev;
-use crate::plane::{Family, Space, TableKey};
+use crate::plane::{Family, Space, Table, TableKey};
 
 /// Flows that a network remembers; beyond it new flows are balanced by their slot alone.
 const FLOWS_MAX: u32 = 262_144;
-/// Fragmented packets that are under way at once.
-const FRAGMENTS_MAX: u32 = 65_536;
 
 pub(super) struct NftBalancer;
 
@@ -42,19 +40,50 @@ impl LoadBalancer for NftBalancer {
             }
         }
         if let Some(returns) = &facts.returns {
-            let elements = returns
-                .iter()
-                .map(|((vip, port), mac)| (format!("{vip} . {port}"), mac.to_string()));
-            table.maps.insert("returns".to_owned(), elements.collect());
+            returns::fill(returns, &mut table);
         }
-        let key = TableKey { family: Family::Bridge, name: TABLE.to_owned() };
-        space.nft.insert(key, table);
+        space.nft.insert(key(), table);
     }
+
+    fn takes(&self, fabric: &Space, vip: IpAddr) -> Evidence {
+        let vips = fabric.nft.get(&key()).and_then(|table| table.sets.get("vips"));
+        let balanced = vips.is_some_and(|vips| vips.contains(&vip.to_string()));
+        (format!("vips {{ {vip} }}"), balanced)
+    }
+
+    fn shares(&self, fabric: &Space, service: &VirtualService) -> Vec<(String, Vec<Evidence>)> {
+        let VirtualService { vip, open, .. } = service;
+        let table = fabric.nft.get(&key());
+        let macs: Vec<MacAddr> = open.iter().map(|backend| backend.mac).collect();
+        let slots = maglev::table(&macs);
+        let share = |mac: &MacAddr| {
+            let share = slots.iter().filter(|slot| *slot == mac).count();
+            let live = format!("{vip} . {mac}");
+            let is_live =
+                table.is_some_and(|t| t.sets.get("live").is_some_and(|s| s.contains(&live)));
+            let there = table.map_or(0, |table| slots_of(table, *vip, *mac));
+            let text = format!("slots {{ {vip} . * : {mac} }}: {there} of {share}");
+            let entries = vec![(format!("live {{ {live} }}"), is_live), (text, there == share)];
+            (format!("{share} slots"), entries)
+        };
+        macs.iter().map(share).collect()
+    }
+}
+
+fn key() -> TableKey {
+    TableKey { family: Family::Bridge, name: TABLE.to_owned() }
 }
 
 /// Key of a slot in the map `slots`.
 pub(crate) fn slot_element(vip: IpAddr, slot: usize) -> String {
     format!("{vip} . {slot}")
+}
+
+/// Slots of a VIP that lead to a MAC address in the kernel.
+fn slots_of(table: &Table, vip: IpAddr, mac: MacAddr) -> usize {
+    let (prefix, mac) = (format!("{vip} . "), mac.to_string());
+    let slots = table.maps.get("slots").into_iter().flatten();
+    slots.filter(|(key, value)| key.starts_with(&prefix) && **value == mac).count()
 }
 
 fn structure(facts: &FabricFacts) -> String {
@@ -67,21 +96,8 @@ fn structure(facts: &FabricFacts) -> String {
     let first_fragment = words.first_fragment();
     let later_fragment = words.later_fragment();
     let quoted = words.quoted(*bridge_mac);
-    let returns = if returning {
-        "map returns { type ipv4_addr . inet_service : ether_addr; }\n"
-    } else {
-        ""
-    };
-    let from_vip = if returning {
-        format!(
-            "chain from-vip {{
-{later_fragment}  meta l4proto {{ tcp, udp }} ether daddr set ip saddr . th sport map @returns
-{first_fragment}}}
-"
-        )
-    } else {
-        String::new()
-    };
+    let returns = if returning { returns::MAP } else { "" };
+    let from_vip = if returning { returns::chain() } else { String::new() };
     let from_vip_jump =
         if returning { format!("  {ip} saddr @vips goto from-vip\n") } else { String::new() };
     let icmp = words.icmp;
@@ -179,34 +195,17 @@ impl Words {
         }
     }
 
-    /// Fragments after the first carry no ports: they follow the first. IPv6 fragments are not
-    /// followed, because the key is beyond nft 1.0.6.
+    /// IPv6 fragments are not followed, because the key is beyond nft 1.0.6.
     fn fragments(&self) -> String {
-        if !self.ipv4 {
-            return String::new();
-        }
-        format!(
-            "map fragments {{ typeof ip saddr . ip daddr . ip id : ether daddr; \
-             flags dynamic,timeout; timeout 10s; size {FRAGMENTS_MAX}; }}\n"
-        )
+        if self.ipv4 { returns::fragments_map() } else { String::new() }
     }
 
     fn later_fragment(&self) -> &'static str {
-        if self.ipv4 {
-            "  ip frag-off & 0x1fff != 0 ether daddr set ip saddr . ip daddr . ip id map \
-             @fragments accept\n"
-        } else {
-            ""
-        }
+        if self.ipv4 { returns::FRAGMENTS.later } else { "" }
     }
 
     fn first_fragment(&self) -> &'static str {
-        if self.ipv4 {
-            "  ip frag-off & 0x2000 != 0 update @fragments \
-             { ip saddr . ip daddr . ip id : ether daddr }\n"
-        } else {
-            ""
-        }
+        if self.ipv4 { returns::FRAGMENTS.first } else { "" }
     }
 
     /// An ICMP error goes where the flow goes that it quotes.

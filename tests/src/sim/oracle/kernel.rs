@@ -8,9 +8,12 @@ use cluster::id::{NetworkId, NodeId};
 use cluster::net::MacAddr;
 use cluster::object::{Attachment, Network, TaskState};
 use cluster::spec::PublishMode;
-use netprog::plane::{Family, FdbTable, Place, Space, TableKey};
+use netprog::local::Balancer;
+use netprog::plane::ipvs::VirtualKey;
+use netprog::plane::{Family, FdbTable, LinkKind, Place, Space, TableKey};
 
 use crate::sim::network::address;
+use crate::sim::pass::balancer;
 use crate::sim::world::World;
 
 /// Entries of a fabric: MAC address to VTEP, and address to MAC address.
@@ -89,8 +92,8 @@ impl World {
         entries
     }
 
-    /// Slots of every virtual address lead to the service's running tasks, to all of them, and to
-    /// nothing else; open flows may go on to nobody else either.
+    /// New flows to every virtual address are led to the service's running tasks, to all of them,
+    /// and to nothing else; open flows may go on to nobody else either.
     fn compare_balancer(
         &self,
         node: NodeId,
@@ -112,16 +115,11 @@ impl World {
                 expected.insert(*vip, macs);
             }
         }
-        let key = TableKey { family: Family::Bridge, name: "skein".to_owned() };
-        let Some(table) = space.nft.get(&key) else {
-            found.push(format!("node {} has no balancer on network {network}", node.0));
-            return;
+        let (open, live) = match balancer(node) {
+            Balancer::Nft => balanced_by_nft(space),
+            Balancer::Ipvs => balanced_by_ipvs(space),
         };
-        let slots = table.maps.get("slots").into_iter().flatten();
-        let live = table.sets.get("live").into_iter().flatten();
-        let live = live.filter_map(|element| element.split_once(" . "));
-        let led = by_address(slots.map(|(key, mac)| (key.as_str(), mac.as_str())));
-        for (what, held) in [("slots", led), ("live backends", by_address(live))] {
+        for (what, held) in [("new flows", open), ("live backends", live)] {
             if held != expected {
                 let what = format!("{what} {held:?} where {expected:?} is right");
                 found.push(format!("node {} network {network}: {what}", node.0));
@@ -148,19 +146,60 @@ impl World {
     }
 }
 
+/// Entries of the VXLAN device. Those of the bridge are the balancer's.
 fn entries(space: &Space) -> Entries {
+    let is_vxlan = |device: &String| {
+        space.links.get(device).is_some_and(|link| matches!(link.kind, LinkKind::Vxlan { .. }))
+    };
     let own = space.fdb.iter().filter(|(key, _)| key.table == FdbTable::Device);
+    let neighbours = space.neighbours.iter().filter(|((device, _), _)| is_vxlan(device));
     Entries {
         fdb: own.map(|(key, vtep)| (key.mac, *vtep)).collect(),
-        neighbours: space.neighbours.iter().map(|((_, to), mac)| (*to, *mac)).collect(),
+        neighbours: neighbours.map(|((_, to), mac)| (*to, *mac)).collect(),
     }
 }
 
+/// MAC addresses by VIP.
+type Led = BTreeMap<IpAddr, BTreeSet<String>>;
+
+/// Where slots lead, and who is live.
+fn balanced_by_nft(space: &Space) -> (Led, Led) {
+    let key = TableKey { family: Family::Bridge, name: "skein".to_owned() };
+    let table = space.nft.get(&key);
+    let slots = table.and_then(|table| table.maps.get("slots")).into_iter().flatten();
+    let live = table.and_then(|table| table.sets.get("live")).into_iter().flatten();
+    let live = live.filter_map(|element| element.split_once(" . "));
+    (by_address(slots.map(|(key, mac)| (key.as_str(), mac.as_str()))), by_address(live))
+}
+
+/// Real servers of the service that a VIP's mark leads to, by the bridge's neighbour entries: those
+/// with a weight, and all.
+fn balanced_by_ipvs(space: &Space) -> (Led, Led) {
+    let key = TableKey { family: Family::Ip, name: "skein".to_owned() };
+    let marks = space.nft.get(&key).and_then(|table| table.maps.get("marks"));
+    let (mut open, mut live) = (Led::new(), Led::new());
+    for (vip, mark) in marks.into_iter().flatten() {
+        let (Ok(vip), Ok(fwmark)) = (vip.parse(), mark.parse()) else { continue };
+        let service = space.ipvs.get(&VirtualKey { ipv6: false, fwmark });
+        for (address, weight) in service.into_iter().flat_map(|service| &service.real) {
+            let on_bridge = |device: &String| {
+                space.links.get(device).is_some_and(|link| link.kind == LinkKind::Bridge)
+            };
+            let mut neighbours = space.neighbours.iter();
+            let found = neighbours.find(|((device, to), _)| to == address && on_bridge(device));
+            let mac = found.map_or_else(|| format!("none for {address}"), |(_, m)| m.to_string());
+            if *weight > 0 {
+                open.entry(vip).or_default().insert(mac.clone());
+            }
+            live.entry(vip).or_default().insert(mac);
+        }
+    }
+    (open, live)
+}
+
 /// Elements whose key begins with an address, as address and values.
-fn by_address<'a>(
-    elements: impl Iterator<Item = (&'a str, &'a str)>,
-) -> BTreeMap<IpAddr, BTreeSet<String>> {
-    let mut found: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
+fn by_address<'a>(elements: impl Iterator<Item = (&'a str, &'a str)>) -> Led {
+    let mut found = Led::new();
     for (key, value) in elements {
         let address = key.split(" . ").next().and_then(|address| address.parse().ok());
         if let Some(address) = address {

@@ -1,0 +1,127 @@
+//! IPVS by generic netlink: virtual services by firewall mark with real servers by direct routing.
+//!
+//! The kernel takes one request for each change; there is no batch and no transaction.
+
+mod wire;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use netprog::op::Op;
+use netprog::plane::ipvs::{Scheduler, VirtualEntry, VirtualKey};
+use nix::errno::Errno;
+use rtnetlink::sys::Socket;
+use rtnetlink::sys::protocols::NETLINK_GENERIC;
+
+use crate::generic;
+use crate::netlink::raw::{Attributes, Expect, Request, exchange};
+use crate::netlink::{self, Refusal};
+
+/// As generic netlink knows it.
+const FAMILY: &str = "IPVS";
+
+/// Speaks with the IPVS of one namespace.
+pub(crate) struct Client {
+    socket: Socket,
+    family: u16,
+}
+
+impl Client {
+    /// In the calling thread's namespace; `None` where IPVS is not loaded.
+    pub(crate) fn open() -> Result<Option<Self>, Refusal> {
+        let socket = netlink::open(NETLINK_GENERIC)?;
+        let family = generic::find(&socket, FAMILY)?;
+        Ok(family.map(|family| Self { socket, family }))
+    }
+
+    /// The same, and has the kernel load IPVS if it can.
+    pub(crate) fn load() -> Result<Option<Self>, Refusal> {
+        let socket = netlink::open(NETLINK_GENERIC)?;
+        let family = generic::load(&socket, FAMILY)?;
+        Ok(family.map(|family| Self { socket, family }))
+    }
+
+    /// Applies operations in order and returns what failed, by index. What should be removed and
+    /// is gone succeeds.
+    pub(crate) fn apply(&self, ops: &[Op]) -> Vec<(usize, Refusal)> {
+        let results = ops.iter().map(|op| self.apply_one(op));
+        results.enumerate().filter_map(|(at, result)| Some((at, result.err()?))).collect()
+    }
+
+    fn apply_one(&self, op: &Op) -> Result<(), Refusal> {
+        match op {
+            Op::SetVirtualService(_, key, scheduler) => self.set_service(*key, scheduler),
+            Op::DeleteVirtualService(_, key) => {
+                gone(self.change(wire::DELETE_SERVICE, &wire::named(*key)))
+            }
+            Op::SetRealServer(_, key, address, weight) => self.set_real(*key, *address, *weight),
+            Op::DeleteRealServer(_, key, address) => {
+                gone(self.change(wire::DELETE_REAL, &wire::real_named(*key, *address)))
+            }
+            shared_op!() | single_op!() | entry_op!() | nft_op!() => {
+                Err(Refusal::other("this operation is not one of IPVS"))
+            }
+        }
+    }
+
+    fn set_service(&self, key: VirtualKey, scheduler: &Scheduler) -> Result<(), Refusal> {
+        let service = wire::service(key, scheduler);
+        match self.change(wire::NEW_SERVICE, &service) {
+            Err(refusal) if refusal.is(Errno::EEXIST) => self.change(wire::SET_SERVICE, &service),
+            other => other,
+        }
+    }
+
+    fn set_real(&self, key: VirtualKey, address: IpAddr, weight: u32) -> Result<(), Refusal> {
+        let real = wire::real(key, address, weight);
+        match self.change(wire::NEW_REAL, &real) {
+            Err(refusal) if refusal.is(Errno::EEXIST) => self.change(wire::SET_REAL, &real),
+            other => other,
+        }
+    }
+
+    /// Every service by mark with its real servers.
+    pub(crate) fn read(&self) -> Result<BTreeMap<VirtualKey, VirtualEntry>, Refusal> {
+        let mut found = BTreeMap::new();
+        for message in self.dump(wire::GET_SERVICE, &Attributes::default())? {
+            let Some((key, scheduler)) = wire::read_service(&message) else { continue };
+            let reals = self.dump(wire::GET_REAL, &wire::named(key))?;
+            let real = reals.iter().filter_map(|m| wire::read_real(m, key.ipv6)).collect();
+            found.insert(key, VirtualEntry { scheduler, real });
+        }
+        Ok(found)
+    }
+
+    fn change(&self, command: u8, attributes: &Attributes) -> Result<(), Refusal> {
+        self.exchange(command, attributes, Expect::Done).map(|_| ())
+    }
+
+    fn dump(&self, command: u8, attributes: &Attributes) -> Result<Vec<Vec<u8>>, Refusal> {
+        self.exchange(command, attributes, Expect::Dump)
+    }
+
+    fn exchange(
+        &self,
+        command: u8,
+        attributes: &Attributes,
+        expect: Expect,
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
+        let header = [command, wire::VERSION, 0, 0];
+        let request = Request { kind: self.family, header: &header, attributes };
+        exchange(&self.socket, &request, expect)
+    }
+}
+
+/// A service that is not there is ESRCH, a real server ENOENT (net/netfilter/ipvs/ip_vs_ctl.c).
+fn gone(result: Result<(), Refusal>) -> Result<(), Refusal> {
+    match result {
+        Err(refusal) if refusal.is(Errno::ESRCH) || refusal.is(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Refuses operations on a kernel without IPVS.
+pub(crate) fn absent(count: usize) -> Vec<(usize, Refusal)> {
+    let refusal = Refusal::other("this kernel has no IPVS: load the module ip_vs (CONFIG_IP_VS)");
+    (0..count).map(|at| (at, refusal.clone())).collect()
+}

@@ -1,0 +1,26 @@
+//! The IPVS balancer on a kernel that has IPVS, as root: the fake kernel is held equal to the real
+//! one, `ipvsadm` sees what was meant, and packets walk every path that they walk with nft. The
+//! tier `vm` runs this on the kernels that Skein is meant for; nothing here is left out where a
+//! kernel lacks IPVS, it fails.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    reason = "what cannot be set up fails the test"
+)]
+
+use netprog::local::Balancer;
+
+/// What balances in these tests.
+const BALANCER: Balancer = Balancer::Ipvs;
+
+#[path = "ipvs/conformance.rs"]
+mod conformance;
+#[path = "datapath/lab.rs"]
+mod lab;
+#[path = "datapath/paths.rs"]
+mod paths;
+#[path = "ipvs/services.rs"]
+mod services;
+#[path = "datapath/talk.rs"]
+mod talk;

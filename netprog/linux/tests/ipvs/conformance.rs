@@ -1,0 +1,68 @@
+//! The fake kernel is held equal to the real one: the same operations on virtual services fail, and
+//! the same services are observed. Method: random operations over few names, so that they meet.
+
+use std::net::IpAddr;
+
+use cluster::id::NetworkId;
+use netprog::fake::FakeKernel;
+use netprog::kernel::Kernel;
+use netprog::op::Op;
+use netprog::plane::ipvs::{FLAG_FALLBACK, FLAG_PORT, Scheduler, VirtualKey};
+use netprog::plane::{Place, Plane};
+use netprog_linux::spaces::new_namespace;
+use netprog_linux::{HeldSpaces, LinuxKernel};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::Config;
+
+const CASES: u32 = 64;
+const OPS_MAX: usize = 24;
+const FABRIC: Place = Place::Fabric(NetworkId(0xabc));
+const KEYS: [VirtualKey; 3] = [
+    VirtualKey { ipv6: false, fwmark: 1 },
+    VirtualKey { ipv6: false, fwmark: u32::MAX },
+    VirtualKey { ipv6: true, fwmark: 1 },
+];
+const ADDRESSES: [&str; 4] = ["10.0.0.5", "10.0.0.6", "fd00:a::5", "fd00:a::6"];
+
+fn scheduler() -> impl Strategy<Value = Scheduler> {
+    let flags = select(&[0, FLAG_PORT, FLAG_FALLBACK | FLAG_PORT][..]);
+    (select(&["mh", "rr", "no-such"][..]), flags)
+        .prop_map(|(name, flags)| Scheduler { name: name.to_owned(), flags })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let key = select(&KEYS[..]);
+    let address = select(&ADDRESSES[..]).prop_map(|text| text.parse::<IpAddr>().unwrap());
+    prop_oneof![
+        1 => Just(Op::CreateSpace(FABRIC)),
+        1 => Just(Op::DeleteSpace(FABRIC)),
+        6 => (key.clone(), scheduler())
+            .prop_map(|(key, scheduler)| Op::SetVirtualService(FABRIC, key, scheduler)),
+        2 => key.clone().prop_map(|key| Op::DeleteVirtualService(FABRIC, key)),
+        8 => (key.clone(), address.clone(), 0..3_u32)
+            .prop_map(|(key, address, weight)| Op::SetRealServer(FABRIC, key, address, weight)),
+        3 => (key, address).prop_map(|(key, address)| Op::DeleteRealServer(FABRIC, key, address)),
+    ]
+}
+
+/// What failed, and what is there at the end.
+fn run(kernel: &mut impl Kernel, ops: &[Op]) -> (Vec<String>, String) {
+    assert_eq!(kernel.apply(&[Op::CreateSpace(FABRIC)]), []);
+    let failed = kernel.apply(ops).into_iter().map(|(at, _)| format!("{at}: {}", ops[at]));
+    (failed.collect(), kernel.observe(&Plane::default()).unwrap().to_string())
+}
+
+proptest! {
+    #![proptest_config(Config { cases: CASES, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn the_fake_kernel_does_what_the_real_one_does(
+        ops in prop::collection::vec(op(), 0..OPS_MAX)
+    ) {
+        let real = run(&mut LinuxKernel::new(HeldSpaces::new(new_namespace().unwrap())), &ops);
+        let fake = run(&mut FakeKernel::new(), &ops);
+        let ops: Vec<String> = ops.iter().map(ToString::to_string).collect();
+        prop_assert!(real == fake, "{}\nreal: {:#?}\nfake: {:#?}", ops.join("\n"), real, fake);
+    }
+}

@@ -1,0 +1,48 @@
+//! IPVS: services and real servers come before the marks that lead to them (nftables), and go
+//! after them.
+
+use super::Knowledge;
+use crate::op::Op;
+use crate::plane::{Place, Space};
+
+/// Adds what is missing. A service or a weight that is there takes another value only with
+/// complete knowledge: until then a remote backend that is still to be heard of cannot be told
+/// from one that drains.
+pub(super) fn set(
+    place: Place,
+    wanted: &Space,
+    there: &Space,
+    knowledge: Knowledge,
+    ops: &mut Vec<Op>,
+) {
+    let complete = knowledge == Knowledge::Complete;
+    for (key, service) in &wanted.ipvs {
+        let now = there.ipvs.get(key);
+        if now.is_none_or(|now| complete && now.scheduler != service.scheduler) {
+            ops.push(Op::SetVirtualService(place, *key, service.scheduler.clone()));
+        }
+        for (address, weight) in &service.real {
+            let there = now.and_then(|now| now.real.get(address));
+            if there.is_none_or(|there| complete && there != weight) {
+                ops.push(Op::SetRealServer(place, *key, *address, *weight));
+            }
+        }
+    }
+}
+
+/// Removes what is not wanted. IPVS works for nobody else in a fabric; elsewhere it is not ours.
+pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
+    match place {
+        Place::Fabric(_) => {}
+        Place::Host | Place::Sandbox(_) => return,
+    }
+    for (key, service) in &there.ipvs {
+        let Some(wanted) = wanted.ipvs.get(key) else {
+            ops.push(Op::DeleteVirtualService(place, *key));
+            continue;
+        };
+        for address in service.real.keys().filter(|address| !wanted.real.contains_key(address)) {
+            ops.push(Op::DeleteRealServer(place, *key, *address));
+        }
+    }
+}
