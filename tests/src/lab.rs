@@ -50,7 +50,7 @@ impl Lab {
     /// # Errors
     /// Without root, without a fresh `skein` binary, or when the kernel refuses.
     pub fn for_test(what: &str, nodes: usize) -> Result<Self> {
-        let name = format!("{TEST_PREFIX}-{}-{what}", std::process::id());
+        let name = test_name(what);
         let folder = std::env::temp_dir().join(&name);
         Self::new(&name, &folder, nodes)
     }
@@ -210,6 +210,12 @@ pub fn sweep_dead() -> Result<()> {
         }
     }
     labs.iter().try_for_each(|lab| sweep(lab, &temporary.join(lab)))
+}
+
+/// The name of a lab of this process: [`sweep_dead`] finds it when the process has ended.
+#[must_use]
+pub fn test_name(what: &str) -> String {
+    format!("{TEST_PREFIX}-{}-{what}", std::process::id())
 }
 
 /// Whether this is the name of a test's lab whose process has ended.

@@ -27,8 +27,8 @@ pub struct Host {
     pub namespace: String,
     /// Its address on the underlay, on device `eth0`.
     pub address: Ipv4Addr,
-    underlay: String,
-    wire: String,
+    pub(crate) underlay: String,
+    pub(crate) wire: String,
 }
 
 impl Host {
@@ -110,13 +110,15 @@ fn write_resolvers(namespace: &str, server: Ipv4Addr) -> Result<()> {
     fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
 }
 
-fn add_namespace(name: &str) -> Result<()> {
+/// Makes a namespace whose loopback is up.
+pub(crate) fn add_namespace(name: &str) -> Result<()> {
     ip(&format!("netns add {name}"))?;
     ip(&format!("-n {name} link set lo up"))?;
     Ok(())
 }
 
-fn add_host(host: &Host) -> Result<()> {
+/// Makes a host's namespace and its wire.
+pub(crate) fn add_host(host: &Host) -> Result<()> {
     let Host { namespace, address, underlay, wire } = host;
     add_namespace(namespace)?;
     let peer = format!("peer name eth0 netns {namespace}");
