@@ -11,6 +11,9 @@ use super::TEST_PREFIX;
 use super::namespaces::{self, Namespaces};
 use super::net;
 use super::topology::{Kind, Topology};
+use crate::vm;
+use crate::vm::kernel::Kernel;
+use crate::vm::topology::VirtualMachines;
 
 /// Where the labs lie that are no test's.
 pub const FOLDER: &str = "/var/lib/skein-lab";
@@ -45,9 +48,18 @@ pub fn of(kind: Kind) -> Result<OfKind> {
             sweep: namespaces::sweep,
             offers: namespaces::OFFERS,
         }),
-        Kind::Containers | Kind::VirtualMachines => {
-            bail!("topology {kind} is not built in: use {}", Kind::Namespaces)
-        }
+        Kind::VirtualMachines => Ok(OfKind {
+            make: |name, folder, nodes| {
+                let kernel = Kernel::of_user()?;
+                Ok(Box::new(VirtualMachines::make(name, folder, nodes, kernel)?))
+            },
+            attach: |name, folder, nodes| {
+                Ok(Box::new(VirtualMachines::attach(name, folder, nodes)?))
+            },
+            sweep: vm::topology::sweep,
+            offers: vm::topology::OFFERS,
+        }),
+        Kind::Containers => bail!("topology {kind} is not built in: use {}", Kind::Namespaces),
     }
 }
 

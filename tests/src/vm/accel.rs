@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 
 use super::cache::{Cache, tell};
 use super::guest::{QEMU, qemu_words};
@@ -19,7 +20,7 @@ const TRIAL_MEMORY_MIB: u32 = 256;
 const ANSWER: &str = "skein-lab: the trial boots";
 
 /// An accelerator of QEMU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Accel {
     /// The processor itself.
     Kvm,

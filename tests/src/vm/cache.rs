@@ -84,21 +84,25 @@ impl Cache {
         Ok(place)
     }
 
-    /// Removes the entries called `what` but the one at `kept`.
+    /// Removes the oldest entries called `what`, until `count` are left.
     ///
     /// # Errors
     /// When one stays.
-    pub fn keep_only(&self, what: &str, kept: &Path) -> Result<()> {
+    pub fn keep_newest(&self, what: &str, count: usize) -> Result<()> {
+        let mut entries = Vec::new();
         for entry in self.folder.read_dir().context("listing the cache")? {
             let path = entry.context("listing the cache")?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let digest = name.strip_prefix(what).and_then(|rest| rest.strip_prefix('-'));
-            let is_entry = digest.is_some_and(|digest| digest.len() == DIGEST_DIGITS);
-            if is_entry && path != kept {
-                remove(&path)?;
+            if digest.is_some_and(|digest| digest.len() == DIGEST_DIGITS) {
+                // One that another process removed meanwhile has no time.
+                let made = fs::metadata(&path).and_then(|data| data.modified());
+                entries.extend(made.ok().map(|made| (made, path)));
             }
         }
-        Ok(())
+        entries.sort();
+        let spare = entries.len().saturating_sub(count);
+        entries.iter().take(spare).try_for_each(|(_, path)| remove(path))
     }
 
     fn lock(&self, name: &str) -> Result<Flock<File>> {
@@ -110,10 +114,12 @@ impl Cache {
 }
 
 fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", folder.display()))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn digest(text: &str) -> Result<String> {
@@ -140,7 +146,9 @@ fn an_entry_is_built_once_for_what_it_is_made_from() {
     assert_eq!(fs::read_to_string(one.join("file")).expect("a file"), "first");
     let other = cache.entry("image", "b", build("other")).expect("it is built");
     assert_ne!(one, other);
-    cache.keep_only("image", &other).expect("the old one goes");
+    cache.keep_newest("image", 2).expect("both stay");
+    assert!(one.exists() && other.exists());
+    cache.keep_newest("image", 1).expect("the old one goes");
     assert!(!one.exists() && other.exists());
 }
 

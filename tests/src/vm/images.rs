@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use super::accel::Accel;
 use super::cache::Cache;
@@ -11,7 +12,7 @@ use super::kernel::{Boot, Kernel, boot_files};
 use super::root::{programs_image, root_image};
 
 /// Images and kernel.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Images {
     /// Which kernel it is.
     pub kernel: Kernel,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 use super::cache::{Cache, tell};
 use super::debian::Apt;
@@ -29,7 +30,7 @@ const BUILD_SECONDS: u32 = 3600;
 const STEP_SECONDS: u32 = 300;
 
 /// The kernel of a guest, and how it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kernel {
     /// Debian 12's kernel 6.1, in QEMU.
     Debian61,
@@ -37,6 +38,19 @@ pub enum Kernel {
     DebianCurrent,
     /// User-mode Linux: a process of this machine, at the speed of this machine.
     Uml,
+}
+
+impl Kernel {
+    /// The one that the user wants where none is named: `SKEIN_VM_GUEST`, or Debian 12's.
+    ///
+    /// # Errors
+    /// When the variable names no kind of guest.
+    pub fn of_user() -> Result<Self> {
+        match std::env::var_os("SKEIN_VM_GUEST") {
+            Some(word) => word.to_string_lossy().parse().context("reading SKEIN_VM_GUEST"),
+            None => Ok(Self::Debian61),
+        }
+    }
 }
 
 impl FromStr for Kernel {
@@ -63,7 +77,7 @@ impl fmt::Display for Kernel {
 }
 
 /// The files that boot a kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Boot {
     /// By QEMU.
     Qemu {

@@ -31,6 +31,9 @@ const ASK_SECONDS: u32 = 20;
 /// Lines of a console that a failure shows.
 const CONSOLE_LINES: usize = 25;
 
+/// The name of the namespace that is the caller's own.
+pub const OWN_NAMESPACE: &str = "-";
+
 /// A guest and where it runs.
 #[derive(Debug, Clone)]
 pub struct Monitor {
@@ -53,6 +56,14 @@ impl Monitor {
 
     fn pid_file(&self) -> PathBuf {
         self.guest.folder.join("monitor.pid")
+    }
+
+    /// Keeps the number of the process that is the guest, which the caller has started.
+    ///
+    /// # Errors
+    /// When the guest's folder cannot be written to.
+    pub fn keep_pid(&self, pid: u32) -> Result<()> {
+        fs::write(self.pid_file(), format!("{pid}\n")).context("keeping the monitor's pid")
     }
 
     /// The process that is the guest, while it is on.
@@ -185,6 +196,19 @@ impl Monitor {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
             bail!("process {pid} still runs")
         })
+    }
+
+    /// The memory of this machine that the guest's process takes now, in MiB. That of user-mode
+    /// Linux is its guest's whole memory as far as it was touched.
+    ///
+    /// # Errors
+    /// When it is off.
+    pub fn resident_mib(&self) -> Result<u64> {
+        let pid = self.pid().with_context(|| format!("{} is off", self.guest.name))?;
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).context("reading /proc")?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
+        Ok(kib.parse::<u64>().context("reading VmRSS")? >> 10)
     }
 
     /// The last lines of its console, under a line that names it.

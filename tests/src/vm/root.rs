@@ -28,6 +28,11 @@ const LINKS: &[(&str, &str)] = &[
     ("sbin/reboot", "../bin/busybox"),
     ("usr/bin/awk", "mawk"),
 ];
+/// Users of programs that make their own when they are set up, as lines of files in /etc.
+const USERS: &[(&str, &str)] = &[
+    ("passwd", "tcpdump:x:900:900::/nonexistent:/usr/sbin/nologin\n"),
+    ("group", "tcpdump:x:900:\n"),
+];
 /// Folders that Debian 12 and newer keep in /usr alone.
 const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];
 /// Folders that something is mounted on.
@@ -36,8 +41,10 @@ const MOUNTED: &[&str] =
 /// Where the programs of this build lie in a guest.
 pub const PROGRAMS_FOLDER: &str = "/opt/skein";
 /// The programs of this build that guests get.
-const PROGRAMS: &[&str] =
+pub(super) const PROGRAMS: &[&str] =
     &["skein", "skein-lab-agent", "skein-lab-probe", "skein-demo-worker", "skein-demo-vote"];
+/// How many builds' programs the cache holds.
+const PROGRAM_IMAGES_MAX: usize = 8;
 const STRIP_SECONDS: u32 = 120;
 /// Part of what the root is made from: raised when the code that makes it changes.
 const RECIPE: u32 = 2;
@@ -48,8 +55,9 @@ const RECIPE: u32 = 2;
 /// When this is not Debian or packages cannot be fetched.
 pub fn root_image(cache: &Cache) -> Result<PathBuf> {
     let release = own_release()?;
-    let made_from =
-        format!("{RECIPE} {release} {PACKAGES} {FILES:?} {LINKS:?} {MERGED:?} {MOUNTED:?}");
+    let made_from = format!(
+        "{RECIPE} {release} {PACKAGES} {FILES:?} {LINKS:?} {USERS:?} {MERGED:?} {MOUNTED:?}"
+    );
     let entry = cache.entry("root", &made_from, |folder| {
         tell("making the guests' root of Debian's packages, once");
         build_root(&release, folder)
@@ -82,10 +90,11 @@ fn build_root(release: &str, folder: &Path) -> Result<()> {
         }
     }
     // The users that every Debian has; base-passwd copies them when it is set up.
-    for name in ["passwd", "group"] {
+    for (name, user) in USERS {
         let master = tree.join(format!("usr/share/base-passwd/{name}.master"));
-        let place = tree.join("etc").join(name);
-        fs::copy(&master, &place).with_context(|| format!("copying {}", master.display()))?;
+        let text = fs::read_to_string(&master);
+        let text = text.with_context(|| format!("reading {}", master.display()))?;
+        write(&tree.join("etc").join(name), &format!("{text}{user}"), false)?;
     }
     for name in ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/i18n"] {
         let path = tree.join(name);
@@ -141,6 +150,8 @@ pub fn programs_image(cache: &Cache) -> Result<PathBuf> {
         make_image(&files, &folder.join("programs.img"))?;
         fs::remove_dir_all(&files).with_context(|| format!("removing {}", files.display()))
     })?;
+    // Old ones may still be a running guest's: its monitor would miss them at a new start.
+    cache.keep_newest("programs", PROGRAM_IMAGES_MAX)?;
     Ok(entry.join("programs.img"))
 }
 

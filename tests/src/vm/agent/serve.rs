@@ -90,11 +90,11 @@ fn carry(mut child: Child, reader: BufReader<TcpStream>, stream: &TcpStream) -> 
     let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let watched = Arc::clone(&running);
     std::thread::spawn(move || {
-        if feed(reader, input).is_err() {
-            if let Some(group) = *watched.lock().unwrap_or_else(PoisonError::into_inner) {
-                // One that ended meanwhile is what we want.
-                let _ = killpg(group, Signal::SIGKILL);
-            }
+        // It ends only when the connection does.
+        let _ = feed(reader, input);
+        if let Some(group) = *watched.lock().unwrap_or_else(PoisonError::into_inner) {
+            // One that ended meanwhile is what we want.
+            let _ = killpg(group, Signal::SIGKILL);
         }
     });
     let outputs = output.map(|output| pump(output, Arc::clone(&to), Frame::Output));
