@@ -102,15 +102,15 @@ impl Guest {
     fn uml(&self, program: &Path) -> Vec<String> {
         let Self { memory_mib, root, programs, .. } = self;
         let tap = &self.wire.tap;
+        // A reboot would start the program anew with the TAP still held: it ends instead.
         let words = format!(
             "mem={memory_mib}M seccomp=on quiet loglevel=4 root=/dev/ubda ro rootfstype=ext4 \
              init=/lab/first con=null con0=null,fd:1 ubd0r={} ubd1r={} ubd2={} uml_dir={} \
-             umid={} vec0:transport=tap,ifname={tap},mac={} {}",
+             noreboot vec0:transport=tap,ifname={tap},mac={} {}",
             shown(root),
             shown(programs),
             shown(&self.data_disk()),
             shown(&self.folder),
-            self.name,
             mac(self.wire.address),
             self.parameters("ubd")
         );
@@ -231,6 +231,7 @@ mod tests {
             "seccomp=on",
             "init=/lab/first",
             "con0=null,fd:1",
+            "noreboot",
             "ubd0r=/c/root.img",
             "ubd1r=/c/programs.img",
             "ubd2=/lab/n1/data.img",

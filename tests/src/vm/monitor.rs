@@ -104,10 +104,6 @@ impl Monitor {
     /// # Errors
     /// When it does not: the error shows the end of its console.
     pub fn wait_boot(&self) -> Result<String> {
-        self.wait_boot_other_than("")
-    }
-
-    fn wait_boot_other_than(&self, old: &str) -> Result<String> {
         let name = &self.guest.name;
         let mut is_off = false;
         let result = wait_for(BOOT_MAX, &format!("{name} to boot"), || {
@@ -115,9 +111,7 @@ impl Monitor {
                 is_off = true;
                 return Ok(String::new());
             }
-            let id = self.boot_id()?;
-            ensure!(id != old, "it has not ended its old boot yet");
-            Ok(id)
+            self.boot_id()
         });
         ensure!(!is_off, "{name} ended while it booted\n{}", self.console_tail());
         result.with_context(|| self.console_tail())
@@ -163,7 +157,18 @@ impl Monitor {
         let old = self.boot_id()?;
         // It may go down before the program's end can be told.
         let _ = self.run(ASK_SECONDS, &["reboot", "-f"])?;
-        self.wait_boot_other_than(&old)
+        let name = &self.guest.name;
+        wait_for(BOOT_MAX, &format!("{name} to leave its boot"), || {
+            let is_old = self.pid().is_some() && self.boot_id()? == old;
+            ensure!(!is_old, "it is in boot {old} still");
+            Ok(())
+        })
+        .with_context(|| self.console_tail())?;
+        // QEMU goes on; user-mode Linux is a program that has ended.
+        if self.pid().is_none() {
+            self.start()?;
+        }
+        self.wait_boot()
     }
 
     /// Lets the guest end itself: what it holds is written to its disk.
