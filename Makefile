@@ -1,6 +1,6 @@
 # The two commands of the README are `make test` and `make demo`; each does all set-up by itself.
 # Logic beyond a few lines is Rust in tests/src/bin or a script in deploy/lab/.
-.PHONY: help check fix test sim netns tidy demo demo-down bench-vertical setup build
+.PHONY: help check fix test sim netns vm tidy demo demo-down bench-vertical setup build
 CARGO ?= cargo
 # One lab at a time: parallel clusters on two cores would measure each other.
 SERIAL := -- --test-threads=1
@@ -33,6 +33,10 @@ sim: ## a thousand seeds of the simulator, or COUNT from FROM; the first that fa
 
 netns: setup build ## real daemons, real kernel, real redis, in network namespaces
 	$(CARGO) test --locked -p tests --test netns $(SERIAL)
+
+vm: setup build ## guests with kernels of their own: user-mode Linux, and kernel 6.1 in QEMU
+	@deploy/vm/setup.sh
+	$(CARGO) test --locked -p skein -p tests --test vm $(SERIAL)
 
 tidy: ## import rules, lengths, purposes
 	$(CARGO) test --locked -p tests --test tidy

@@ -1,13 +1,17 @@
-//! A lab: N hosts in network namespaces of this machine, joined by an underlay bridge, with a
-//! real `skein daemon` on each, an external client beside them, and means to break things.
+//! A lab: N machines on one underlay with a real `skein daemon` on each, an external client beside
+//! them, and means to break things. What the machines are made of is a [`Topology`]; all else is
+//! the same for every kind.
 //!
-//! Everything of a lab carries its name: namespaces (`<name>-n1` …) and one folder. Dropping the
-//! lab removes it all, after a panic too; [`sweep`] removes what a killed run left. Only processes
-//! that the lab started, and their descendants, are ever signalled.
+//! Everything of a lab carries its name and lies in one folder, where `lab.json` tells any other
+//! process what it is. Dropping the lab removes it all, after a panic too; [`sweep`] removes what a
+//! killed run left.
 
 pub mod cluster;
 pub mod command;
+pub mod faults;
 pub mod http;
+pub mod kinds;
+pub mod namespaces;
 pub mod net;
 pub mod node;
 pub mod process;
@@ -15,20 +19,21 @@ pub mod topology;
 pub mod wait;
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, bail};
-use nix::unistd::Uid;
+use anyhow::{Context as _, Result, bail, ensure};
 
-pub use self::net::Host;
+use self::command::{Output, run};
+use self::kinds::Record;
+pub use self::kinds::{sweep, sweep_dead};
 pub use self::node::Node;
+use self::topology::{Fault, Kind, Point, Topology};
 use self::wait::wait_for;
 
-/// The underlay's first three bytes.
-const SUBNET: [u8; 3] = [192, 168, 50];
 /// First word of the names of labs that tests make; the pid follows.
-const TEST_PREFIX: &str = "skl";
+pub(crate) const TEST_PREFIX: &str = "skl";
 
 /// A running lab.
 #[derive(Debug)]
@@ -37,74 +42,94 @@ pub struct Lab {
     pub name: String,
     /// Its nodes, in order.
     pub nodes: Vec<Node>,
-    /// A host outside the cluster.
-    pub client: Host,
+    topology: Box<dyn Topology>,
     folder: PathBuf,
     kept: bool,
 }
 
 impl Lab {
-    /// A lab for one test: its name carries this process's id, so that parallel runs do not meet
-    /// and a later run can tell a dead one's leftovers. No daemon runs yet.
+    /// A lab of namespaces for one test: its name carries this process's id, so that parallel
+    /// runs do not meet and a later run can tell a dead one's leftovers. No daemon runs yet.
     ///
     /// # Errors
     /// Without root, without a fresh `skein` binary, or when the kernel refuses.
     pub fn for_test(what: &str, nodes: usize) -> Result<Self> {
-        let name = format!("{TEST_PREFIX}-{}-{what}", std::process::id());
+        let name = test_name(what);
         let folder = std::env::temp_dir().join(&name);
         Self::new(&name, &folder, nodes)
     }
 
-    /// A lab with a name and a folder of the caller's choice.
+    /// A lab of namespaces with a name and a folder of the caller's choice.
     ///
     /// # Errors
-    /// As [`Lab::for_test`], and when a lab of this name exists.
+    /// As [`Lab::make`].
     pub fn new(name: &str, folder: &Path, nodes: usize) -> Result<Self> {
-        if !Uid::effective().is_root() {
-            bail!("the lab makes network namespaces, which needs root: run it as root");
+        Self::make(Kind::Namespaces, name, folder, nodes)
+    }
+
+    /// A lab of any kind. No daemon runs yet.
+    ///
+    /// # Errors
+    /// When a lab of this name exists, or its machines cannot be made: nothing is left of it then.
+    pub fn make(kind: Kind, name: &str, folder: &Path, nodes: usize) -> Result<Self> {
+        ensure!(!folder.exists(), "a lab named {name} exists already: stop it first");
+        Record { name: name.to_owned(), kind, nodes }.write(folder)?;
+        let made = kinds::of(kind).and_then(|of_kind| (of_kind.make)(name, folder, nodes));
+        let made = made.and_then(|topology| Self::on(name, folder, topology));
+        if made.is_err() {
+            fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
         }
-        skein_binary()?;
-        if !net::namespaces_of(name).is_empty() || folder.exists() {
-            bail!("a lab named {name} exists already: stop it first");
-        }
-        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        let made = net::make(name, nodes, SUBNET).and_then(|wires| Self::lay_out(wires, folder));
-        match made {
-            Ok((nodes, client)) => {
-                let folder = folder.to_owned();
-                Ok(Self { name: name.to_owned(), nodes, client, folder, kept: false })
+        made.with_context(|| format!("making lab {name}"))
+    }
+
+    /// A lab on machines that were made for it and are its own from now on. No daemon runs yet.
+    ///
+    /// # Errors
+    /// When its machines cannot be found. They are removed then.
+    pub fn on(name: &str, folder: &Path, mut topology: Box<dyn Topology>) -> Result<Self> {
+        let laid_out = Self::nodes_of(topology.as_ref()).and_then(|nodes| {
+            let (kind, count) = (topology.kind(), nodes.len());
+            Record { name: name.to_owned(), kind, nodes: count }.write(folder)?;
+            Ok(nodes)
+        });
+        match laid_out {
+            Ok(nodes) => {
+                let (name, folder) = (name.to_owned(), folder.to_owned());
+                Ok(Self { name, nodes, topology, folder, kept: false })
             }
             Err(error) => {
-                let swept = sweep(name, folder);
-                Err(error.context(format!("making lab {name}, swept: {swept:?}")))
+                let removed = topology.tear_down();
+                Err(error.context(format!("finding the machines of {name}, removed: {removed:?}")))
             }
         }
     }
 
-    /// A lab that another process made and kept: its nodes can be asked and broken, but their
-    /// daemons are not this process's children. Dropping the value tears the lab down, too;
-    /// [`Lab::keep`] lets it be.
+    /// A lab that another process made and kept: its nodes can be asked and broken. Dropping the
+    /// value tears the lab down, too; [`Lab::keep`] lets it be.
     ///
     /// # Errors
-    /// When no lab of this name runs.
-    pub fn attach(name: &str, folder: &Path, nodes: usize) -> Result<Self> {
-        if net::namespaces_of(name).is_empty() {
-            bail!("no lab named {name} runs");
-        }
-        let wires = net::describe(name, nodes, SUBNET)?;
-        let (nodes, client) = Self::lay_out(wires, folder)?;
-        Ok(Self { name: name.to_owned(), nodes, client, folder: folder.to_owned(), kept: false })
+    /// When no lab lies in this folder, or its machines are not there.
+    pub fn attach(folder: &Path) -> Result<Self> {
+        let Record { name, kind, nodes } = Record::read(folder)?;
+        let topology = (kinds::of(kind)?.attach)(&name, folder, nodes)?;
+        let nodes = Self::nodes_of(topology.as_ref())?;
+        Ok(Self { name, nodes, topology, folder: folder.to_owned(), kept: false })
     }
 
-    fn lay_out(wires: net::Wires, folder: &Path) -> Result<(Vec<Node>, Host)> {
-        let binary = skein_binary()?;
-        let hosts = wires.nodes.into_iter().enumerate();
-        let nodes = hosts.map(|(index, host)| {
-            let number = index + 1;
-            let folder = folder.join(format!("n{number}"));
-            Node::new(format!("node{number}"), host, folder, binary.clone())
-        });
-        Ok((nodes.collect::<Result<_>>()?, wires.client))
+    fn nodes_of(topology: &dyn Topology) -> Result<Vec<Node>> {
+        Ok(topology.machines()?.into_iter().map(Node::new).collect())
+    }
+
+    /// What its machines are made of.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.topology.kind()
+    }
+
+    /// The lab's own folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Starts every daemon that does not run and waits until all answer.
@@ -112,10 +137,110 @@ impl Lab {
     /// # Errors
     /// When one does not.
     pub fn start_all(&mut self) -> Result<()> {
-        for node in self.nodes.iter_mut().filter(|node| node.daemon_pid().is_none()) {
-            node.spawn()?;
+        for node in &mut self.nodes {
+            if !node.is_running()? {
+                node.spawn()?;
+            }
         }
         self.nodes.iter_mut().try_for_each(Node::wait_ready)
+    }
+
+    /// Where a program of this build lies on every node.
+    ///
+    /// # Errors
+    /// When it was not built, or is not there.
+    pub fn program(&self, name: &str) -> Result<String> {
+        self.nodes.first().context("a lab without nodes")?.program(name)
+    }
+
+    /// The external client's address.
+    #[must_use]
+    pub fn client_address(&self) -> Ipv4Addr {
+        self.topology.client_address()
+    }
+
+    /// The command line that runs `words` on the external client.
+    #[must_use]
+    pub fn client_line(&self, words: &[&str]) -> Vec<String> {
+        self.topology.client_line(words)
+    }
+
+    /// Where a program of this build lies on the external client.
+    ///
+    /// # Errors
+    /// When it was not built, or is not there.
+    pub fn client_program(&self, name: &str) -> Result<String> {
+        self.topology.client_program(name)
+    }
+
+    /// Runs a program on the external client, for at most `seconds`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn client_run(&self, seconds: u32, words: &[&str]) -> Result<Output> {
+        run(seconds, &self.client_line(words))
+    }
+
+    /// Every end of the underlay: the nodes, then the client.
+    pub fn points(&self) -> impl Iterator<Item = Point> + use<> {
+        (0..self.nodes.len()).map(Point::Node).chain([Point::Client])
+    }
+
+    /// Disturbs the underlay from one point to another, one way, in place of any fault that was
+    /// there.
+    ///
+    /// # Errors
+    /// When a point is not in the lab, or its topology does not offer the fault.
+    pub fn disturb(&mut self, from: Point, to: Point, fault: Fault) -> Result<()> {
+        self.check_pair(from, to)?;
+        self.topology.disturb(from, to, fault)
+    }
+
+    /// Takes away all faults between two points, both ways.
+    ///
+    /// # Errors
+    /// When a point is not in the lab, or a fault stays.
+    pub fn heal(&mut self, one: Point, other: Point) -> Result<()> {
+        self.check_pair(one, other)?;
+        self.topology.heal(one, other)
+    }
+
+    /// The faults that are there now: (from, to, fault), one way each.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn faults(&self) -> Result<Vec<(Point, Point, Fault)>> {
+        self.topology.faults()
+    }
+
+    /// Cuts a point from every other one, both ways.
+    ///
+    /// # Errors
+    /// As [`Lab::disturb`].
+    pub fn cut_off(&mut self, point: Point) -> Result<()> {
+        for other in self.points().filter(|other| *other != point) {
+            self.disturb(point, other, Fault::Cut)?;
+            self.disturb(other, point, Fault::Cut)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away all faults between a point and every other one.
+    ///
+    /// # Errors
+    /// As [`Lab::heal`].
+    pub fn rejoin(&mut self, point: Point) -> Result<()> {
+        let others = self.points().filter(|other| *other != point);
+        others.into_iter().try_for_each(|other| self.heal(point, other))
+    }
+
+    fn check_pair(&self, one: Point, other: Point) -> Result<()> {
+        for point in [one, other] {
+            let count = self.nodes.len();
+            ensure!(self.points().any(|known| known == point), "{point}: {count} nodes are there");
+        }
+        ensure!(one != other, "{one} has no underlay to itself: name two ends");
+        Ok(())
     }
 
     /// As [`wait::wait_for`]; a failure shows the end of every daemon's log too.
@@ -135,21 +260,14 @@ impl Lab {
     /// Lets everything run on when this value is dropped. [`sweep`] ends it later.
     pub fn keep(mut self) {
         self.kept = true;
-        self.nodes.iter_mut().for_each(Node::forget);
     }
 
     /// Ends and removes everything of the lab.
-    ///
-    /// # Errors
-    /// With all that could not be removed.
     fn tear_down(&mut self) -> Result<()> {
         let mut problems = Vec::new();
-        for node in &mut self.nodes {
-            problems.extend(node.kill_processes().err());
-            let copied = save_log(node, &self.name);
-            problems.extend(copied.err());
-        }
-        problems.extend(sweep(&self.name, &self.folder).err());
+        problems.extend(self.nodes.iter().filter_map(|node| save_log(node, &self.name).err()));
+        problems.extend(self.topology.tear_down().err());
+        problems.extend(kinds::remove_folder(&self.folder).err());
         if problems.is_empty() { Ok(()) } else { bail!("{problems:?}") }
     }
 }
@@ -170,54 +288,17 @@ impl Drop for Lab {
 /// Keeps a daemon's log beside the build, so that a failed run can be read afterwards. The file
 /// is named after the lab without the process id: a later run overwrites it.
 fn save_log(node: &Node, lab: &str) -> Result<()> {
-    if !node.log_path().exists() {
-        return Ok(());
-    }
     let folder = target_folder()?.join("lab-logs");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let what = lab.splitn(3, '-').last().unwrap_or(lab);
     let to = folder.join(format!("{what}-{}.log", node.name));
-    fs::copy(node.log_path(), &to).with_context(|| format!("writing {}", to.display()))?;
-    Ok(())
+    fs::write(&to, node.log()).with_context(|| format!("writing {}", to.display()))
 }
 
-/// Ends the processes of a lab, then removes its namespaces and its folder. Doing it twice, or for
-/// a lab that does not exist, changes nothing.
-///
-/// # Errors
-/// When something of it stays.
-pub fn sweep(name: &str, folder: &Path) -> Result<()> {
-    process::kill_all(folder)?;
-    net::remove(name)?;
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
-    }
-    Ok(())
-}
-
-/// Removes the labs of test runs whose process is no more.
-///
-/// # Errors
-/// When something of one stays.
-pub fn sweep_dead() -> Result<()> {
-    let temporary = std::env::temp_dir();
-    let folders = temporary.read_dir().into_iter().flatten().flatten();
-    let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut labs: Vec<String> = names.filter(|name| is_dead_lab(name)).collect();
-    for namespace in net::all_namespaces().into_iter().filter(|name| is_dead_lab(name)) {
-        if let Some((lab, _host)) = namespace.rsplit_once('-') {
-            labs.push(lab.to_owned());
-        }
-    }
-    labs.iter().try_for_each(|lab| sweep(lab, &temporary.join(lab)))
-}
-
-/// Whether this is the name of a test's lab whose process has ended.
-fn is_dead_lab(name: &str) -> bool {
-    let mut words = name.splitn(3, '-');
-    let (prefix, pid) = (words.next(), words.next().and_then(|word| word.parse::<u32>().ok()));
-    let alive = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();
-    prefix == Some(TEST_PREFIX) && words.next().is_some() && pid.is_some_and(|pid| !alive(pid))
+/// The name of a lab of this process: [`sweep_dead`] finds it when the process has ended.
+#[must_use]
+pub fn test_name(what: &str) -> String {
+    format!("{TEST_PREFIX}-{}-{what}", std::process::id())
 }
 
 /// The folder of the build that this program belongs to: `target/debug` or `target/release`.
@@ -251,10 +332,6 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn skein_binary() -> Result<PathBuf> {
-    program("skein")
-}
-
 /// The first source in a dep-info list (`target: source source …`) that changed after `built`.
 fn newer_source(list: &str, built: SystemTime) -> Option<PathBuf> {
     let sources = list.split_once(": ").map(|(_, sources)| sources).unwrap_or_default();
@@ -263,17 +340,6 @@ fn newer_source(list: &str, built: SystemTime) -> Option<PathBuf> {
         .split_whitespace()
         .map(PathBuf::from)
         .find(|path| changed(path).is_some_and(|time| time > built))
-}
-
-#[test]
-fn only_labs_of_ended_processes_are_dead() {
-    let own = std::process::id();
-    assert!(!is_dead_lab(&format!("skl-{own}-vip-n1")));
-    // Linux numbers processes below 2^22.
-    assert!(is_dead_lab("skl-4194305-vip-n1"));
-    for other in ["skl-demo-n1", "skein-demo-n1", "skl", "skl-4194305", "eth-4194305-x"] {
-        assert!(!is_dead_lab(other), "{other}");
-    }
 }
 
 #[test]

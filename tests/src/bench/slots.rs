@@ -16,6 +16,7 @@ use nix::sys::socket::{
 
 use super::sandbox::in_namespace;
 use crate::lab::Node;
+use crate::lab::namespaces::daemon_pid;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM` (linux/netfilter/nf_tables.h).
 const GET_ELEMENTS: u16 = (10 << 8) | 13;
@@ -48,7 +49,7 @@ impl Slots {
     /// # Errors
     /// When the node's daemon does not run or the network has no fabric there.
     pub fn open(node: &Node, network: &str) -> Result<Self> {
-        let pid = node.daemon_pid().context("the daemon does not run")?;
+        let pid = daemon_pid(node.folder()?)?;
         // The daemon was started in a mount namespace of its own, where its fabrics are mounted.
         let run_dir = node.run_dir();
         let path = format!("/proc/{pid}/root{}/netns/fabric-{network}", run_dir.display());

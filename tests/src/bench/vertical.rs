@@ -125,7 +125,6 @@ impl Stage {
         let begin = now();
         self.lab.nodes[lost].kill_machine()?;
         let end = until(&slots, backend, false)?;
-        self.lab.nodes[lost].host.set_wire(true)?;
         self.lab.nodes[lost].start()?;
         self.lab.wait_nodes_ready(3)?;
         self.remove(&service)?;

@@ -1,23 +1,23 @@
 //! The demo: three nodes on this machine, redis behind a VIP, and a web front on every node.
 //!
-//! `skein-demo up [--managers 1|3]` starts it and shows it, `status` shows it again, `down` removes
-//! all of it. Nodes are network namespaces `skein-demo-n1` … with a real daemon each; the outside
-//! world is `skein-demo-cl`.
+//! `skein-demo up [--managers 1|3] [--topology KIND]` starts it and shows it, `status` shows it
+//! again, `down` removes all of it. It is a lab like any other: `skein-lab --name skein-demo …`
+//! breaks things in it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tests::lab::cluster::{CONVERGE_MAX, Task};
+use tests::lab::kinds::folder_of;
+use tests::lab::topology::Kind;
 use tests::lab::wait::wait_for;
-use tests::lab::{Lab, program, sweep};
+use tests::lab::{Lab, sweep};
 
 const NAME: &str = "skein-demo";
-const FOLDER: &str = "/var/lib/skein-demo";
 const NETWORK: &str = "vote";
 const FRONT_PORT: u16 = 3000;
 /// Calls that the worker has to have made before the spread is shown.
@@ -27,15 +27,17 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["up"] => up(1),
-        ["up", "--managers", "1"] => up(1),
-        ["up", "--managers", "3"] => up(3),
-        ["status"] => attach().and_then(|lab| show(&lab).map(|()| lab.keep())),
+        ["up", options @ ..] => match read_options(options) {
+            Ok((managers, kind)) => up(managers, kind),
+            Err(error) => return usage(&format!("{error:#}")),
+        },
+        ["status"] => attach().and_then(|lab| {
+            let shown = show(&lab);
+            lab.keep();
+            shown
+        }),
         ["down"] => down(),
-        _ => {
-            say("usage: skein-demo up [--managers 1|3] | status | down");
-            return ExitCode::from(2);
-        }
+        other => return usage(&format!("{:?} is not understood", other.join(" "))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -44,6 +46,26 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn usage(problem: &str) -> ExitCode {
+    let usage = "up [--managers 1|3] [--topology namespaces|vm|containers] | status | down";
+    let _ = writeln!(std::io::stderr(), "skein-demo: {problem}; usage: skein-demo {usage}");
+    ExitCode::from(2)
+}
+
+/// Number of managers, and what the machines are to be made of.
+fn read_options(words: &[&str]) -> Result<(usize, Kind)> {
+    let (mut managers, mut kind) = (1, Kind::Namespaces);
+    for pair in words.chunks(2) {
+        match pair {
+            ["--managers", "1"] => managers = 1,
+            ["--managers", "3"] => managers = 3,
+            ["--topology", word] => kind = word.parse()?,
+            other => bail!("{:?} is not understood", other.join(" ")),
+        }
+    }
+    Ok((managers, kind))
 }
 
 fn say(text: &str) {
@@ -55,40 +77,39 @@ fn title(text: &str) {
     say(&format!("\n== {text}"));
 }
 
-fn folder() -> PathBuf {
-    PathBuf::from(FOLDER)
-}
-
-fn up(managers: usize) -> Result<()> {
-    if folder().exists() {
+fn up(managers: usize, kind: Kind) -> Result<()> {
+    let folder = folder_of(NAME);
+    if folder.exists() {
         bail!("the demo is up already: `skein-demo status` shows it, `make demo-down` stops it");
     }
-    say("Three machines are made of network namespaces; a real daemon starts on each.");
-    let mut lab = Lab::new(NAME, &folder(), 3)?;
+    say(&format!("Three machines are made ({kind}); a real daemon starts on each."));
+    let mut lab = Lab::make(kind, NAME, &folder, 3)?;
     let result = start(&mut lab, managers).and_then(|()| show(&lab));
+    let farewell = farewell(&lab);
     // A demo that failed half-way is left for a look too: `down` removes it.
     lab.keep();
     result.context("the demo did not come up; look around, then run `make demo-down`")?;
-    farewell();
+    title("It all keeps running. Look around:");
+    say(&farewell);
     Ok(())
 }
 
 fn attach() -> Result<Lab> {
-    ensure!(folder().exists(), "the demo is not up: run `make demo`");
-    Lab::attach(NAME, Path::new(FOLDER), 3)
+    let folder = folder_of(NAME);
+    ensure!(folder.exists(), "the demo is not up: run `make demo`");
+    Lab::attach(&folder)
 }
 
 fn down() -> Result<()> {
-    sweep(NAME, &folder())?;
-    say("The demo is gone: its processes, namespaces and files.");
+    sweep(NAME, &folder_of(NAME))?;
+    say("The demo is gone: its machines, their processes and files.");
     Ok(())
 }
 
 fn start(lab: &mut Lab, managers: usize) -> Result<()> {
     lab.make_cluster(managers)?;
     lab.nodes[0].docker(&["network", "create", "-d", "overlay", NETWORK])?.ok()?;
-    let beside = |name: &str| Ok::<_, anyhow::Error>(program(name)?.to_string_lossy().into_owned());
-    let (worker, vote) = (beside("skein-demo-worker")?, beside("skein-demo-vote")?);
+    let (worker, vote) = (lab.program("skein-demo-worker")?, lab.program("skein-demo-vote")?);
     let redis = ["redis-server", "--port", "6379", "--protected-mode", "no", "--save", ""];
     let common = ["--network", NETWORK, "--name"];
     let create = |words: &[&[&str]]| lab.create_service(0, &words.concat());
@@ -185,12 +206,12 @@ fn spread(lab: &Lab) -> Result<String> {
 }
 
 fn votes(lab: &Lab) -> Result<String> {
-    let mut text = format!("calling from {}\n", lab.client.address);
+    let mut text = format!("calling from {}\n", lab.client_address());
     for (index, node) in lab.nodes.iter().enumerate() {
         let choice = if index == 1 { "dogs" } else { "cats" };
-        let url = format!("http://{}:{FRONT_PORT}/vote?for={choice}", node.host.address);
+        let url = format!("http://{}:{FRONT_PORT}/vote?for={choice}", node.address);
         let answer = wait_for(CONVERGE_MAX, "the front to answer", || {
-            lab.client.run(10, &["curl", "-sSf", "--max-time", "5", &url])?.ok()
+            lab.client_run(10, &["curl", "-sSf", "--max-time", "5", &url])?.ok()
         })?;
         let answer: Value = serde_json::from_str(&answer).context("reading the front's answer")?;
         let (client, votes) = (&answer["client"], &answer["votes"]);
@@ -199,15 +220,18 @@ fn votes(lab: &Lab) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-fn farewell() {
-    let socket = format!("unix://{FOLDER}/n1/skein.sock");
-    title("It all keeps running. Look around:");
-    say(&format!("  docker -H {socket} service ls"));
-    say(&format!("  docker -H {socket} service logs -f worker"));
-    say(&format!("  docker -H {socket} service scale redis=5"));
-    say(&format!("  ip netns exec {NAME}-cl curl -s 192.168.50.11:{FRONT_PORT}/vote?for=cats"));
-    say(&format!("  logs of the daemons: {FOLDER}/n*/daemon.log"));
-    say("  make demo-down     stops it; nothing stays behind");
+fn farewell(lab: &Lab) -> String {
+    let url = lab.nodes[0].url();
+    let front = format!("{}:{FRONT_PORT}/vote?for=cats", lab.nodes[0].address);
+    let vote = lab.client_line(&["curl", "-s", &front]).join(" ");
+    format!(
+        "  docker -H {url} service ls\n  \
+           docker -H {url} service logs -f worker\n  \
+           docker -H {url} service scale redis=5\n  \
+           {vote}\n  \
+           skein-lab status --name {NAME}      and `skein-lab help`: cut wires, lose nodes, see logs\n  \
+           make demo-down     stops it; nothing stays behind"
+    )
 }
 
 #[test]
@@ -215,4 +239,14 @@ fn a_report_of_the_worker_is_read() {
     let report = read_report("vip=10.0.1.2 10.0.1.3=12 10.0.1.4=7 errors=0");
     let expected = [("10.0.1.3", 12), ("10.0.1.4", 7), ("errors", 0)];
     assert_eq!(report, expected.map(|(key, value)| (key.to_owned(), value)).into());
+}
+
+#[test]
+fn options_are_read_in_any_order() {
+    let vm = ["--topology", "vm", "--managers", "3"];
+    assert_eq!(read_options(&vm).expect("understood"), (3, Kind::VirtualMachines));
+    assert_eq!(read_options(&[]).expect("understood"), (1, Kind::Namespaces));
+    for wrong in [["--managers", "2"].as_slice(), &["--topology", "mars"], &["--managers"]] {
+        assert!(read_options(wrong).is_err(), "{wrong:?}");
+    }
 }

@@ -6,8 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use super::command::{Output, run};
 use super::{Lab, Node};
 
+/// Limit for one program in a task.
+const IN_TASK_SECONDS: u32 = 60;
 /// How long services may take to converge on a busy machine of two cores.
 pub const CONVERGE_MAX: Duration = Duration::from_secs(30);
 
@@ -53,7 +56,7 @@ impl Lab {
     pub fn make_cluster(&mut self, managers: usize) -> Result<()> {
         self.start_all()?;
         let first = &self.nodes[0];
-        let address = first.host.address.to_string();
+        let address = first.address.to_string();
         first.docker(&["swarm", "init", "--advertise-addr", &address])?.ok()?;
         for index in 1..self.nodes.len() {
             self.join(index, if index < managers { "manager" } else { "worker" })?;
@@ -67,7 +70,7 @@ impl Lab {
     /// When it is refused.
     pub fn join(&self, index: usize, role: &str) -> Result<()> {
         let token = self.nodes[0].docker(&["swarm", "join-token", "-q", role])?.ok()?;
-        let manager = format!("{}:2377", self.nodes[0].host.address);
+        let manager = format!("{}:2377", self.nodes[0].address);
         let words = ["swarm", "join", "--token", &token, &manager];
         self.nodes[index].docker(&words)?.ok()?;
         Ok(())
@@ -128,6 +131,26 @@ impl Lab {
             };
             bail!("{:?}", all.iter().map(told).collect::<Vec<_>>())
         })
+    }
+
+    /// The command line that runs `words` in a task's namespaces, without asking any daemon.
+    ///
+    /// # Errors
+    /// When the task is on no node of the lab.
+    pub fn task_line(&self, task: &Task, words: &[&str]) -> Result<Vec<String>> {
+        let node = self.nodes.get(task.node);
+        let node = node.with_context(|| format!("task {} is on no node", task.id))?;
+        let pid = task.pid.to_string();
+        let enter = ["nsenter", "-t", &pid, "-n", "-m", "-u", "--"];
+        Ok(node.line(&[enter.as_slice(), words].concat()))
+    }
+
+    /// Runs a program in a task's namespaces, without asking any daemon.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn in_task(&self, task: &Task, words: &[&str]) -> Result<Output> {
+        run(IN_TASK_SECONDS, &self.task_line(task, words)?)
     }
 
     /// The VIP of a service on a network.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 /// How long a request may take before the test counts it as lost.
-const REQUEST_SECONDS: u64 = 30;
+pub const REQUEST_MAX: Duration = Duration::from_secs(30);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
@@ -58,11 +58,24 @@ impl Answer {
 /// # Errors
 /// When the server cannot be reached or answers something that is not HTTP.
 pub fn over_unix(socket: &Path, method: &str, path: &str, body: &Value) -> Result<Answer> {
+    over_unix_within(REQUEST_MAX, socket, method, path, body)
+}
+
+/// As [`over_unix`], with a limit of the caller's for each step.
+///
+/// # Errors
+/// As [`over_unix`].
+pub fn over_unix_within(
+    limit: Duration,
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: &Value,
+) -> Result<Answer> {
     let shown = || format!("{method} {path} to {}", socket.display());
     let stream = UnixStream::connect(socket).with_context(shown)?;
-    let limit = Some(Duration::from_secs(REQUEST_SECONDS));
-    stream.set_read_timeout(limit).with_context(shown)?;
-    stream.set_write_timeout(limit).with_context(shown)?;
+    stream.set_read_timeout(Some(limit)).with_context(shown)?;
+    stream.set_write_timeout(Some(limit)).with_context(shown)?;
     exchange(stream, method, path, body).with_context(shown)
 }
 

@@ -1,4 +1,7 @@
 //! The lab's wires: an underlay bridge in a namespace of its own, and one namespace per host.
+//!
+//! A wire ends on the bridge in a port that is named after the last byte of its address (`p11`);
+//! machines of other kinds hang on the same kind of underlay by ports of the same names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,8 +10,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::command::{Output, ip, run};
+use super::command::ip;
 
+/// The underlay's bridge.
+pub const BRIDGE: &str = "br0";
 /// Where `ip netns` keeps its namespaces.
 const NETNS_FOLDER: &str = "/run/netns";
 /// Where `ip netns exec` finds files of one namespace.
@@ -27,19 +32,18 @@ pub struct Host {
     pub namespace: String,
     /// Its address on the underlay, on device `eth0`.
     pub address: Ipv4Addr,
-    underlay: String,
-    wire: String,
+    /// Name of the namespace of the underlay.
+    pub underlay: String,
+    /// Name of its wire's end on the underlay's bridge.
+    pub wire: String,
 }
 
 impl Host {
-    /// Runs a program in this host's network namespace, for at most `seconds`.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn run(&self, seconds: u32, words: &[&str]) -> Result<Output> {
-        let mut line = vec!["ip", "netns", "exec", &self.namespace];
-        line.extend(words);
-        run(seconds, &line)
+    /// The command line that runs `words` in this host's network namespace.
+    #[must_use]
+    pub fn line(&self, words: &[&str]) -> Vec<String> {
+        let enter = ["ip", "netns", "exec", &self.namespace];
+        enter.iter().chain(words).map(|word| (*word).to_owned()).collect()
     }
 
     /// Unplugs the host's wire from the underlay, or plugs it in again.
@@ -68,8 +72,8 @@ pub(crate) fn make(lab: &str, nodes: usize, subnet: [u8; 3]) -> Result<Wires> {
     let wires = describe(lab, nodes, subnet)?;
     let underlay = &wires.client.underlay;
     add_namespace(underlay)?;
-    ip(&format!("-n {underlay} link add br0 type bridge"))?;
-    ip(&format!("-n {underlay} link set br0 up"))?;
+    ip(&format!("-n {underlay} link add {BRIDGE} type bridge"))?;
+    ip(&format!("-n {underlay} link set {BRIDGE} up"))?;
     for host in wires.nodes.iter().chain([&wires.client]) {
         add_host(host)?;
     }
@@ -110,27 +114,37 @@ fn write_resolvers(namespace: &str, server: Ipv4Addr) -> Result<()> {
     fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
 }
 
-fn add_namespace(name: &str) -> Result<()> {
+/// Makes a namespace whose loopback is up.
+pub(crate) fn add_namespace(name: &str) -> Result<()> {
     ip(&format!("netns add {name}"))?;
     ip(&format!("-n {name} link set lo up"))?;
     Ok(())
 }
 
-fn add_host(host: &Host) -> Result<()> {
+/// Makes a host's namespace and its wire.
+pub(crate) fn add_host(host: &Host) -> Result<()> {
     let Host { namespace, address, underlay, wire } = host;
     add_namespace(namespace)?;
     let peer = format!("peer name eth0 netns {namespace}");
     ip(&format!("-n {underlay} link add {wire} type veth {peer}"))?;
-    ip(&format!("-n {underlay} link set {wire} master br0 up"))?;
+    ip(&format!("-n {underlay} link set {wire} master {BRIDGE} up"))?;
     ip(&format!("-n {namespace} addr add {address}/24 dev eth0"))?;
     ip(&format!("-n {namespace} link set eth0 up"))?;
     Ok(())
 }
 
-/// The namespaces that exist and belong to labs whose name is `lab`.
+/// The namespaces that exist and belong to the lab whose name is `lab`.
 pub(crate) fn namespaces_of(lab: &str) -> BTreeSet<String> {
-    let prefix = format!("{lab}-");
-    all_namespaces().into_iter().filter(|name| name.starts_with(&prefix)).collect()
+    all_namespaces().into_iter().filter(|name| belongs_to(name, lab)).collect()
+}
+
+/// Whether a lab makes a namespace of this name. Another one may have a name that begins with its.
+fn belongs_to(namespace: &str, lab: &str) -> bool {
+    let host = namespace.strip_prefix(lab).and_then(|rest| rest.strip_prefix('-'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    host.is_some_and(|host| {
+        host == "ul" || host == "cl" || host.strip_prefix('n').is_some_and(is_number)
+    })
 }
 
 /// Every named namespace of the machine.
@@ -152,4 +166,14 @@ pub(crate) fn remove(lab: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_lab_owns_its_own_namespaces_only() {
+    for own in ["a-n1", "a-n12", "a-ul", "a-cl"] {
+        assert!(belongs_to(own, "a"), "{own}");
+    }
+    for other in ["a", "a-", "a-n", "a-b-n1", "ab-n1", "a-n1-ul", "a-nx", "b-n1"] {
+        assert!(!belongs_to(other, "a"), "{other}");
+    }
 }

@@ -1,24 +1,21 @@
-//! One node of a lab: its host namespace, its folder, and the real daemon that runs there.
+//! One node of a lab as scenarios see it: a machine, the daemon on it, and clients that ask it.
+//! What the machine is made of is behind [`Machine`]; everything here is the same for all kinds.
 
-use std::fs::{self, File, OpenOptions};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::command::{Output, run_with_input};
+use super::command::{Output, run};
 use super::http::{self, Answer};
-use super::net::Host;
-use super::process;
+use super::program;
+use super::topology::Machine;
 use super::wait::wait_for;
 
-/// How long a daemon may take until it answers on its socket.
-const READY_MAX: Duration = Duration::from_secs(15);
-/// How long a daemon may take to stop on SIGTERM.
+/// How long a daemon may take to stop on SIGTERM, or to be gone after SIGKILL.
 const STOP_MAX: Duration = Duration::from_secs(15);
 /// Limit for one command of a client.
 const COMMAND_SECONDS: u32 = 60;
@@ -30,134 +27,86 @@ const LOG_TAIL_LINES: usize = 12;
 pub struct Node {
     /// Its host name in the cluster: `node1` for the first.
     pub name: String,
-    /// Its network namespace and address.
-    pub host: Host,
-    folder: PathBuf,
-    binary: PathBuf,
-    extra: Vec<String>,
-    daemon: Option<Child>,
+    /// Its address on the underlay.
+    pub address: Ipv4Addr,
+    machine: Box<dyn Machine>,
 }
 
 impl Node {
-    pub(crate) fn new(name: String, host: Host, folder: PathBuf, binary: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        Ok(Self { name, host, folder, binary, extra: Vec::new(), daemon: None })
+    pub(crate) fn new(machine: Box<dyn Machine>) -> Self {
+        Self { name: machine.name().to_owned(), address: machine.address(), machine }
     }
 
     /// Further words for the daemon's command line, from its next start on.
-    pub fn set_flags(&mut self, flags: &[&str]) {
-        self.extra = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    ///
+    /// # Errors
+    /// When they cannot be kept.
+    pub fn set_flags(&mut self, flags: &[&str]) -> Result<()> {
+        self.machine.set_flags(flags)
     }
 
-    /// The node's folder: everything of it lies here, and it is its alone.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// The daemon's data directory.
+    /// The daemon's data directory, on the node.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.join("data")
+        self.machine.data_dir()
     }
 
-    /// The daemon's run directory.
+    /// The daemon's run directory, on the node.
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {
-        self.folder.join("run")
+        self.machine.run_dir()
     }
 
-    /// The socket of the daemon's API.
-    #[must_use]
-    pub fn socket(&self) -> PathBuf {
-        self.folder.join("skein.sock")
+    /// The node's folder on this machine, with all its files and processes.
+    ///
+    /// # Errors
+    /// When this machine does not see those of the node.
+    pub fn folder(&self) -> Result<&Path> {
+        self.machine.folder().with_context(|| format!("{} is another machine", self.name))
     }
 
-    /// The socket as clients' `-H` takes it.
+    /// The daemon's socket on this machine as clients' `-H` takes it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("unix://{}", self.socket().display())
+        format!("unix://{}", self.machine.socket().display())
     }
 
-    /// The daemon's process, while the lab runs one.
-    #[must_use]
-    pub fn daemon_pid(&self) -> Option<i32> {
-        self.daemon.as_ref().and_then(|child| i32::try_from(child.id()).ok())
-    }
-
-    /// The command line of this node's daemon, without the way into its namespace.
-    #[must_use]
-    pub fn daemon_words(&self) -> Vec<String> {
-        let folder = |path: PathBuf| path.to_string_lossy().into_owned();
-        let mut words = vec![
-            folder(self.binary.clone()),
-            "daemon".to_owned(),
-            "--data-dir".to_owned(),
-            folder(self.data_dir()),
-            "--run-dir".to_owned(),
-            folder(self.run_dir()),
-            "-H".to_owned(),
-            self.url(),
-            "--advertise-addr".to_owned(),
-            self.host.address.to_string(),
-        ];
-        words.extend(self.extra.iter().cloned());
-        words
-    }
-
-    /// Starts the daemon without waiting for it.
+    /// Where on the node a program of this build lies.
     ///
     /// # Errors
-    /// When one runs already or the process cannot be started.
+    /// When it was not built, or is not there.
+    pub fn program(&self, name: &str) -> Result<String> {
+        self.machine.program(name)
+    }
+
+    /// The command line that runs `words` on the node.
+    #[must_use]
+    pub fn line(&self, words: &[&str]) -> Vec<String> {
+        self.machine.line(words)
+    }
+
+    /// Runs a program on the node, for at most `seconds`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, seconds: u32, words: &[&str]) -> Result<Output> {
+        run(seconds, &self.line(words))
+    }
+
+    /// Whether the daemon runs.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn is_running(&mut self) -> Result<bool> {
+        self.machine.is_running()
+    }
+
+    /// Switches the machine on, if it is off, and starts the daemon without waiting for it.
+    ///
+    /// # Errors
+    /// When one runs already or the machine does not start.
     pub fn spawn(&mut self) -> Result<()> {
-        if self.daemon.is_some() {
-            bail!("the daemon of {} runs already", self.name);
-        }
-        let log = self.open_log()?;
-        let child = self
-            .daemon_command()
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().context("sharing the log")?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("starting the daemon of {}", self.name))?;
-        self.daemon = Some(child);
-        Ok(())
-    }
-
-    /// The daemon's command in its network namespace and with a host name of its own, as on a
-    /// machine of its own. Each step is an exec, so the child's pid is the daemon's.
-    fn daemon_command(&self) -> Command {
-        let set_name = "echo \"$0\" >/proc/sys/kernel/hostname && exec \"$@\"";
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &self.host.namespace, "unshare", "--uts", "--"])
-            .args(["sh", "-c", set_name, &self.name])
-            .args(self.daemon_words());
-        command
-    }
-
-    /// Runs a daemon that is expected to refuse to start, with these words instead of its own.
-    ///
-    /// # Errors
-    /// When it cannot be started at all.
-    pub fn run_daemon(&self, words: &[&str]) -> Result<Output> {
-        let binary = self.binary.to_string_lossy();
-        let mut line = vec![binary.as_ref(), "daemon"];
-        line.extend(words);
-        self.host.run(20, &line)
-    }
-
-    fn open_log(&self) -> Result<File> {
-        let path = self.log_path();
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        file.with_context(|| format!("opening {}", path.display()))
-    }
-
-    /// Where the daemon's output goes, of all its starts.
-    #[must_use]
-    pub fn log_path(&self) -> PathBuf {
-        self.folder.join("daemon.log")
+        self.machine.spawn().with_context(|| format!("starting {}", self.name))
     }
 
     /// Starts the daemon and waits until its API answers.
@@ -175,20 +124,15 @@ impl Node {
     /// When it does not, or the daemon has ended.
     pub fn wait_ready(&mut self) -> Result<()> {
         let what = format!("the daemon of {} to answer", self.name);
-        let mut ended = None;
-        let result = wait_for(READY_MAX, &what, || {
-            if let Some(child) = self.daemon.as_mut() {
-                ended = child.try_wait().context("asking for the daemon's state")?;
-            }
-            match ended {
-                Some(_) => Ok(()),
-                None => self.get("/_ping").map(|_| ()),
-            }
+        let (mut was_running, mut ended) = (false, false);
+        let result = wait_for(self.machine.ready_max(), &what, || {
+            let runs = self.machine.is_running()?;
+            // A machine that is switched on takes a while until its daemon runs at all.
+            ended = was_running && !runs;
+            was_running |= runs;
+            if ended { Ok(()) } else { self.get("/_ping").map(|_| ()) }
         });
-        if let Some(status) = ended {
-            self.daemon = None;
-            bail!("the daemon of {} ended with {status}\n{}", self.name, self.log_tail());
-        }
+        ensure!(!ended, "the daemon of {} ended\n{}", self.name, self.log_tail());
         result.with_context(|| self.log_tail())
     }
 
@@ -197,18 +141,7 @@ impl Node {
     /// # Errors
     /// When none runs, or it does not end in time.
     pub fn stop(&mut self) -> Result<()> {
-        self.signal(Signal::SIGTERM)?;
-        let Some(mut child) = self.daemon.take() else { bail!("no daemon runs") };
-        let what = format!("the daemon of {} to stop on SIGTERM", self.name);
-        let ended = wait_for(STOP_MAX, &what, || match child.try_wait() {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => bail!("it still runs"),
-            Err(error) => Err(error.into()),
-        });
-        if ended.is_err() {
-            self.daemon = Some(child);
-        }
-        ended.with_context(|| self.log_tail())
+        self.end(Signal::SIGTERM)
     }
 
     /// Kills the daemon, and nothing else, by SIGKILL.
@@ -216,79 +149,53 @@ impl Node {
     /// # Errors
     /// When none runs.
     pub fn kill_daemon(&mut self) -> Result<()> {
-        let Some(mut child) = self.daemon.take() else { bail!("no daemon runs") };
-        child.kill().context("killing the daemon")?;
-        child.wait().context("awaiting the daemon")?;
-        Ok(())
+        self.end(Signal::SIGKILL)
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<()> {
+        self.machine.signal(signal)?;
+        let what = format!("the daemon of {} to end by {signal}", self.name);
+        let ended = wait_for(STOP_MAX, &what, || match self.machine.is_running()? {
+            false => Ok(()),
+            true => bail!("it still runs"),
+        });
+        ended.with_context(|| self.log_tail())
     }
 
     /// Stops the daemon's time (SIGSTOP), or lets it go on (SIGCONT).
     ///
     /// # Errors
     /// When none runs.
-    pub fn pause(&self, paused: bool) -> Result<()> {
-        self.signal(if paused { Signal::SIGSTOP } else { Signal::SIGCONT })
+    pub fn pause(&mut self, paused: bool) -> Result<()> {
+        self.machine.signal(if paused { Signal::SIGSTOP } else { Signal::SIGCONT })
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let Some(pid) = self.daemon_pid() else { bail!("no daemon runs on {}", self.name) };
-        kill(Pid::from_raw(pid), signal).with_context(|| format!("sending {signal} to {pid}"))
-    }
-
-    /// The loss of the whole machine: its wire is unplugged and then its daemon, holder,
-    /// supervisors and tasks end at once, so that none of them can say good-bye.
+    /// The loss of the whole machine: daemon, holder, supervisors and tasks end at once, so that
+    /// none of them can say good-bye. [`Node::spawn`] brings it back.
     ///
     /// # Errors
-    /// When a process of the node does not end.
+    /// When something of it goes on.
     pub fn kill_machine(&mut self) -> Result<()> {
-        self.host.set_wire(false)?;
-        self.kill_processes()
+        self.machine.power_off().with_context(|| format!("switching {} off", self.name))
     }
 
-    /// Ends every process of the node, the daemon included.
-    ///
-    /// # Errors
-    /// When one does not end.
-    pub fn kill_processes(&mut self) -> Result<()> {
-        if let Some(mut child) = self.daemon.take() {
-            child.kill().context("killing the daemon")?;
-            child.wait().context("awaiting the daemon")?;
-        }
-        process::kill_all(&self.folder)
-    }
-
-    /// Leaves the daemon running when the lab is dropped: the demo stays up.
-    pub(crate) fn forget(&mut self) {
-        self.daemon = None;
-    }
-
-    /// The processes of the node that run now.
-    #[must_use]
-    pub fn processes(&self) -> usize {
-        process::of_folder(&self.folder).len()
-    }
-
-    /// `docker -H <this node>` with these words.
+    /// `docker -H <this node>` with these words, on this machine.
     ///
     /// # Errors
     /// When docker cannot be started.
     pub fn docker(&self, words: &[&str]) -> Result<Output> {
-        self.client_command("docker", words)
+        let url = self.url();
+        run(COMMAND_SECONDS, &[["docker", "-H", &url].as_slice(), words].concat())
     }
 
-    /// `skein -H <this node>` with these words.
+    /// `skein -H <this node>` with these words, on this machine.
     ///
     /// # Errors
-    /// When the binary cannot be started.
+    /// When the binary was not built or cannot be started.
     pub fn skein(&self, words: &[&str]) -> Result<Output> {
-        self.client_command(&self.binary.to_string_lossy(), words)
-    }
-
-    fn client_command(&self, program: &str, words: &[&str]) -> Result<Output> {
-        let url = self.url();
-        let mut line = vec!["ip", "netns", "exec", &self.host.namespace, program, "-H", &url];
-        line.extend(words);
-        run_with_input(COMMAND_SECONDS, &line, "")
+        let (own, url) = (program("skein")?, self.url());
+        let own = own.to_string_lossy();
+        run(COMMAND_SECONDS, &[[own.as_ref(), "-H", &url].as_slice(), words].concat())
     }
 
     /// Runs a program in the sandbox of a task of this node.
@@ -296,9 +203,10 @@ impl Node {
     /// # Errors
     /// When `skein exec` cannot be started.
     pub fn exec(&self, task: &str, words: &[&str]) -> Result<Output> {
-        let mut line = vec!["exec", task, "--"];
-        line.extend(words);
-        self.skein(&line)
+        let (own, socket) = (self.program("skein")?, self.machine.inner_socket());
+        let url = format!("unix://{}", socket.display());
+        let line = [&own, "-H", &url, "exec", task, "--"];
+        self.run(COMMAND_SECONDS, &[line.as_slice(), words].concat())
     }
 
     /// One request to the node's API.
@@ -306,7 +214,21 @@ impl Node {
     /// # Errors
     /// When the daemon does not answer; an answer of any status is not an error.
     pub fn request(&self, method: &str, path: &str, body: &Value) -> Result<Answer> {
-        http::over_unix(&self.socket(), method, path, body)
+        http::over_unix(&self.machine.socket(), method, path, body)
+    }
+
+    /// As [`Node::request`], with a limit of the caller's for each step.
+    ///
+    /// # Errors
+    /// As [`Node::request`].
+    pub fn request_within(
+        &self,
+        limit: Duration,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<Answer> {
+        http::over_unix_within(limit, &self.machine.socket(), method, path, body)
     }
 
     /// A GET that must succeed, as JSON or, where the body is none, as a JSON string.
@@ -330,10 +252,16 @@ impl Node {
         answer.json().with_context(|| format!("POST {path} to {}", self.name))
     }
 
+    /// The daemon's output, of all its starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.machine.log()
+    }
+
     /// The last lines of the daemon's log, under a line that names the node.
     #[must_use]
     pub fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<_> = text.lines().collect();
         let from = lines.len().saturating_sub(LOG_TAIL_LINES);
         format!("--- log of {}:\n{}\n", self.name, lines[from..].join("\n"))

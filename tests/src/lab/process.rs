@@ -32,6 +32,13 @@ pub fn of_folder(folder: &Path) -> BTreeSet<i32> {
     found
 }
 
+/// Whether a process runs and has the folder in its command line.
+#[must_use]
+pub fn names(pid: i32, folder: &Path) -> bool {
+    let found = read(pid, None);
+    found.is_some_and(|process| has_path(&process.command, &folder.to_string_lossy()))
+}
+
 /// Sends SIGKILL to every process of `folder` until there is none.
 ///
 /// # Errors
@@ -50,13 +57,16 @@ pub fn kill_all(folder: &Path) -> Result<()> {
     })
 }
 
+/// Whether a text holds this path, or one below it.
+fn has_path(text: &str, folder: &str) -> bool {
+    text.match_indices(folder).any(|(at, _)| {
+        let next = text.as_bytes().get(at + folder.len());
+        next.is_none_or(|byte| b"/\0 ,:\n".contains(byte))
+    })
+}
+
 fn choose(processes: &BTreeMap<i32, Process>, folder: &str) -> BTreeSet<i32> {
-    let names = |text: &str| {
-        text.match_indices(folder).any(|(at, _)| {
-            let next = text.as_bytes().get(at + folder.len());
-            next.is_none_or(|byte| b"/\0 ,:\n".contains(byte))
-        })
-    };
+    let names = |text: &str| has_path(text, folder);
     let mut chosen: BTreeSet<i32> = processes
         .iter()
         .filter(|(_, process)| names(&process.command) || names(&process.own_mounts))
@@ -77,29 +87,30 @@ fn choose(processes: &BTreeMap<i32, Process>, folder: &str) -> BTreeSet<i32> {
 
 /// All processes of the machine that can be read; zombies are left out.
 fn processes() -> BTreeMap<i32, Process> {
-    let own_mount_namespace = fs::read_link("/proc/self/ns/mnt").ok();
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        let folder = entry.path();
-        let Ok(stat) = fs::read_to_string(folder.join("stat")) else { continue };
-        // The name in parentheses may hold spaces: the fields begin after the last one.
-        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-        let (state, parent) = (fields.next(), fields.next());
-        if state == Some("Z") {
-            continue;
-        }
-        let command = fs::read(folder.join("cmdline")).unwrap_or_default();
-        let is_elsewhere = fs::read_link(folder.join("ns/mnt")).ok() != own_mount_namespace;
-        let mounts = is_elsewhere.then(|| fs::read_to_string(folder.join("mountinfo")).ok());
-        let process = Process {
-            parent: parent.and_then(|word| word.parse().ok()).unwrap_or_default(),
-            command: String::from_utf8_lossy(&command).into_owned(),
-            own_mounts: mounts.flatten().unwrap_or_default(),
-        };
-        found.insert(pid, process);
+    let own_mounts = fs::read_link("/proc/self/ns/mnt").ok();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+    pids.filter_map(|pid| Some((pid, read(pid, own_mounts.as_deref())?))).collect()
+}
+
+/// One process, unless it ended. Mounts are read where its mount namespace is not `known`.
+fn read(pid: i32, known: Option<&Path>) -> Option<Process> {
+    let folder = Path::new("/proc").join(pid.to_string());
+    let stat = fs::read_to_string(folder.join("stat")).ok()?;
+    // The name in parentheses may hold spaces: the fields begin after the last one.
+    let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    let (state, parent) = (fields.next(), fields.next());
+    if state == Some("Z") {
+        return None;
     }
-    found
+    let command = fs::read(folder.join("cmdline")).unwrap_or_default();
+    let is_elsewhere = fs::read_link(folder.join("ns/mnt")).ok().as_deref() != known;
+    let mounts = is_elsewhere.then(|| fs::read_to_string(folder.join("mountinfo")).ok());
+    Some(Process {
+        parent: parent.and_then(|word| word.parse().ok()).unwrap_or_default(),
+        command: String::from_utf8_lossy(&command).into_owned(),
+        own_mounts: mounts.flatten().unwrap_or_default(),
+    })
 }
 
 #[test]

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tests::lab::Lab;
 use tests::lab::cluster::{CONVERGE_MAX, list};
 
-use crate::stage::{NETWORK, PROBE, Stage, make_network};
+use tests::scenario::services::{NETWORK, make_network, probe};
+
+use crate::stage::Stage;
 
 /// Goal: every mistake of the list is answered well. Method: raw requests, whose status
 /// and message are read, and daemons that must refuse to start.
@@ -178,8 +180,9 @@ fn subnet_over_route(lab: &mut Lab) -> Result<()> {
 fn full_subnet(lab: &mut Lab) -> Result<()> {
     let words = ["network", "create", "-d", "overlay", "--subnet", "10.88.0.0/29", "tiny"];
     lab.nodes[0].docker(&words)?.ok()?;
+    let probe = probe(lab)?;
     // Eight addresses: network, broadcast, gateway and VIP leave four for tasks.
-    let words = ["--name", "crowd", "--network", "tiny", "--replicas", "6", "host", PROBE];
+    let words = ["--name", "crowd", "--network", "tiny", "--replicas", "6", "host", &probe];
     lab.create_service(0, &[words.as_slice(), &["serve", "80"]].concat())?;
     lab.wait_running(0, "crowd", 4)?;
     lab.wait_for(CONVERGE_MAX, "two tasks to tell why they wait", || {
@@ -234,8 +237,9 @@ fn missing_program(lab: &mut Lab) -> Result<()> {
 
 fn limits(lab: &mut Lab) -> Result<()> {
     if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        let probe = probe(lab)?;
         // With cgroup v2 the limit holds instead: the executor's own tests measure it.
-        let words = ["--name", "limited", "--limit-memory", "64M", "host", PROBE, "serve", "80"];
+        let words = ["--name", "limited", "--limit-memory", "64M", "host", &probe, "serve", "80"];
         lab.create_service(0, &words)?;
         lab.wait_running(0, "limited", 1)?;
         lab.nodes[0].docker(&["service", "rm", "limited"])?.ok()?;
@@ -247,7 +251,9 @@ fn limits(lab: &mut Lab) -> Result<()> {
 
 /// Starts a second daemon with these words, which must refuse with status 1 and one clear line.
 fn daemon_refuses(lab: &Lab, words: &[&str], told: &[&str]) -> Result<()> {
-    let output = lab.nodes[1].run_daemon(words)?;
+    let binary = lab.nodes[1].program("skein")?;
+    let line = [[binary.as_str(), "daemon"].as_slice(), words].concat();
+    let output = lab.nodes[1].run(20, &line)?;
     ensure!(output.status == 1 || output.status == 2, "it should refuse: {output}");
     let last = output.stderr.lines().last().unwrap_or_default();
     let named = told.iter().all(|word| output.stderr.contains(word));
@@ -257,7 +263,7 @@ fn daemon_refuses(lab: &Lab, words: &[&str], told: &[&str]) -> Result<()> {
 
 fn data_directory_in_use(lab: &mut Lab) -> Result<()> {
     let data = lab.nodes[1].data_dir().to_string_lossy().into_owned();
-    let other = lab.nodes[1].folder().join("other");
+    let other = lab.nodes[1].folder()?.join("other");
     let run = other.to_string_lossy().into_owned();
     let socket = format!("unix://{run}/skein.sock");
     let words = ["--data-dir", &data, "--run-dir", &run, "-H", &socket];
@@ -266,18 +272,20 @@ fn data_directory_in_use(lab: &mut Lab) -> Result<()> {
 
 fn taken_port(lab: &mut Lab) -> Result<()> {
     // Binding a TCP port in a namespace takes a process there: the probe holds it.
-    let folder = lab.nodes[0].folder().join("taken");
+    let folder = lab.nodes[0].folder()?.join("taken");
     let (data, run) = (folder.join("data"), folder.join("run"));
     let (data, run) = (data.to_string_lossy(), run.to_string_lossy());
     let socket = format!("unix://{run}/skein.sock");
-    let address = lab.nodes[1].host.address.to_string();
+    let address = lab.nodes[1].address.to_string();
     // The node's own daemon listens on 7946 already, in the same namespace.
     let words =
         ["--data-dir", &data, "--run-dir", &run, "-H", &socket, "--advertise-addr", &address];
-    let mut child = std::process::Command::new("ip");
-    child.args(["netns", "exec", &lab.nodes[1].host.namespace, "timeout", "20"]);
-    child.arg(tests::lab::program("skein")?).arg("daemon").args(words);
-    let log = lab.nodes[0].folder().join("taken.log");
+    let binary = lab.nodes[1].program("skein")?;
+    let line = [["timeout", "20", &binary, "daemon"].as_slice(), &words].concat();
+    let line = lab.nodes[1].line(&line);
+    let mut child = std::process::Command::new(&line[0]);
+    child.args(&line[1..]);
+    let log = lab.nodes[0].folder()?.join("taken.log");
     let mut child =
         child.stderr(std::fs::File::create(&log)?).stdout(std::process::Stdio::null()).spawn()?;
     let path = std::path::PathBuf::from(format!("{run}/skein.sock"));
@@ -319,14 +327,14 @@ fn no_privileges(lab: &mut Lab) -> Result<()> {
         "-H",
         &socket,
     ];
-    let output = lab.nodes[1].host.run(20, &words)?;
+    let output = lab.nodes[1].run(20, &words)?;
     ensure!(output.status == 1, "it should refuse: {output}");
     ensure!(output.stderr.contains("root") || output.stderr.contains("CAP_"), "{output}");
     Ok(())
 }
 
 fn unknown_key(lab: &mut Lab) -> Result<()> {
-    let file = lab.nodes[1].folder().join("bad.toml");
+    let file = lab.nodes[1].folder()?.join("bad.toml");
     std::fs::write(&file, "log_format = \"text\"\nlisten_adr = \"10.0.0.1\"\n")?;
     let path = file.to_string_lossy().into_owned();
     daemon_refuses(lab, &["--config", &path], &["listen_adr", "2"])
@@ -337,7 +345,7 @@ fn missing_balancer(lab: &mut Lab) -> Result<()> {
         // This kernel has IPVS: that the daemon takes it is shown where it may be used.
         return Ok(());
     }
-    let other = lab.nodes[1].folder().join("ipvs").to_string_lossy().into_owned();
+    let other = lab.nodes[1].folder()?.join("ipvs").to_string_lossy().into_owned();
     let socket = format!("unix://{other}/skein.sock");
     let words =
         ["--data-dir", &other, "--run-dir", &other, "-H", &socket, "--load-balancer", "ipvs"];

@@ -8,7 +8,9 @@ use serde_json::Value;
 use tests::lab::Lab;
 use tests::lab::command::Output;
 
-use crate::stage::{PROBE, Stage};
+use tests::scenario::services::probe;
+
+use crate::stage::Stage;
 
 /// Goal: hands that know docker need nothing new. Method: the real client's commands.
 #[test]
@@ -53,7 +55,7 @@ fn swarm(lab: &mut Lab) -> Result<()> {
     lab.start_all()?;
     let before = docker(lab, "node ls")?.refused()?;
     ensure!(before.contains("This node is not a swarm manager"), "{before}");
-    let address = lab.nodes[0].host.address;
+    let address = lab.nodes[0].address;
     shows(
         lab,
         &format!("swarm init --advertise-addr {address}"),
@@ -109,8 +111,9 @@ fn networks(lab: &mut Lab) -> Result<()> {
 fn service_create(lab: &mut Lab) -> Result<()> {
     // Not detached: the client polls until the service has converged.
     let line = format!(
-        "service create --quiet --name web --network front -p 8080:80 --replicas 2 host {PROBE} \
-         serve 80"
+        "service create --quiet --name web --network front -p 8080:80 --replicas 2 host {} \
+         serve 80",
+        probe(lab)?
     );
     let id = docker(lab, &line)?.ok()?;
     ensure!(id.len() == 25, "{id:?} is no id");
@@ -159,10 +162,11 @@ fn service_logs(lab: &mut Lab) -> Result<()> {
 }
 
 fn stacks(lab: &mut Lab) -> Result<()> {
-    let file = lab.nodes[0].folder().join("stack.yaml");
+    let file = lab.nodes[0].folder()?.join("stack.yaml");
+    let probe = probe(lab)?;
     let text = format!(
         "version: '3.8'\nservices:\n  api:\n    image: host\n\
-         \x20   command: ['{PROBE}', serve, '80']\n\
+         \x20   command: ['{probe}', serve, '80']\n\
          \x20   networks: [inner]\n    deploy:\n      replicas: 2\nnetworks:\n  inner: {{}}\n"
     );
     std::fs::write(&file, text)?;
@@ -190,7 +194,8 @@ fn service_rm(lab: &mut Lab) -> Result<()> {
 fn skein_client(lab: &mut Lab) -> Result<()> {
     let skein = |line: &str| lab.nodes[0].skein(&line.split(' ').collect::<Vec<_>>());
     skein("network create -d overlay back")?.ok()?;
-    skein(&format!("service create -d --name api --network back host {PROBE} serve 80"))?.ok()?;
+    let program = probe(lab)?;
+    skein(&format!("service create -d --name api --network back host {program} serve 80"))?.ok()?;
     lab.wait_running(0, "api", 1)?;
     for (line, word) in [
         ("node ls", "node2"),
@@ -213,7 +218,7 @@ fn skein_client(lab: &mut Lab) -> Result<()> {
 }
 
 fn events(lab: &mut Lab) -> Result<()> {
-    let file = lab.nodes[0].folder().join("events");
+    let file = lab.nodes[0].folder()?.join("events");
     let mut child = Command::new("docker")
         .args(["-H", &lab.nodes[0].url(), "events", "--filter", "type=service"])
         .stdout(File::create(&file)?)

@@ -7,10 +7,13 @@ use serde_json::Value;
 use tests::lab::Lab;
 use tests::lab::cluster::text;
 
-use crate::stage::{
-    CALLS, NETWORK, PROBE, Stage, ask, ensure_all_answer, in_task, make_network, remove_services,
-    serve, serve_client, serve_echo,
+use tests::lab::process;
+use tests::scenario::calls::{CALLS, ask, ensure_all_answer};
+use tests::scenario::services::{
+    NETWORK, make_network, probe, remove_services, serve, serve_client, serve_echo,
 };
+
+use crate::stage::Stage;
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -37,7 +40,7 @@ fn vip_reaches_backends(lab: &mut Lab) -> Result<()> {
     let backends = serve_echo(lab, 3)?;
     let client = &serve_client(lab)?[0];
     for protocol in ["tcp", "udp"] {
-        let told = ask(client, protocol, "echo:7000", CALLS)?;
+        let told = ask(lab, client, protocol, "echo:7000", CALLS)?;
         ensure_all_answer(&told, &backends)?;
         let own = client.address(NETWORK)?.to_string();
         ensure!(told.iter().all(|told| told.client == own), "{protocol}: {told:?}, not {own}");
@@ -75,7 +78,7 @@ fn logs_are_readable(lab: &mut Lab) -> Result<()> {
 fn health_gates(lab: &mut Lab) -> Result<()> {
     let check = ["--health-cmd", "test -e /tmp/good", "--health-interval", "100ms"];
     let patience = ["--health-start-period", "60s", "--name", "checked", "--network", NETWORK];
-    let program = ["host", PROBE, "serve", "7000"];
+    let program = ["host", &probe(lab)?, "serve", "7000"];
     lab.create_service(0, &[check.as_slice(), &patience, &program].concat())?;
     let started = lab.wait_for(SOON, "the program to run, unchecked", || {
         let task = lab.all_tasks(0, "checked")?.into_iter().next().context("no task")?;
@@ -83,14 +86,16 @@ fn health_gates(lab: &mut Lab) -> Result<()> {
         Ok(task)
     })?;
     let client = &lab.running(0, "client")?[0];
-    let named = in_task(client, &["dig", "+short", "+tries=1", "tasks.checked"])?.ok()?;
+    let named = lab.in_task(client, &["dig", "+short", "+tries=1", "tasks.checked"])?.ok()?;
     ensure!(!named.contains("10."), "it has a name before its check passed: {named}");
-    let early = ask(client, "tcp", "checked:7000", 1);
+    let early = ask(lab, client, "tcp", "checked:7000", 1);
     ensure!(early.is_err(), "it is called before its check passed: {early:?}");
     lab.nodes[0].exec(&started.id, &["touch", "/tmp/good"])?.ok()?;
     lab.wait_running(0, "checked", 1)?;
-    lab.wait_for(SOON, "the healthy task to answer", || ask(client, "tcp", "checked:7000", 1))?;
-    let named = in_task(client, &["dig", "+short", "+tries=1", "tasks.checked"])?.ok()?;
+    lab.wait_for(SOON, "the healthy task to answer", || {
+        ask(lab, client, "tcp", "checked:7000", 1)
+    })?;
+    let named = lab.in_task(client, &["dig", "+short", "+tries=1", "tasks.checked"])?.ok()?;
     ensure!(named == started.address(NETWORK)?.to_string(), "{named:?}");
     lab.nodes[0].docker(&["service", "rm", "checked"])?.ok()?;
     Ok(())
@@ -115,7 +120,7 @@ fn killed_task_is_replaced(lab: &mut Lab) -> Result<()> {
     ensure!(state.as_deref() == Some("failed"), "the killed task is {state:?}");
     let client = &lab.running(0, "client")?[0];
     lab.wait_for(SOON, "the new backend to answer", || {
-        ensure_all_answer(&ask(client, "tcp", "echo:7000", CALLS)?, &after)
+        ensure_all_answer(&ask(lab, client, "tcp", "echo:7000", CALLS)?, &after)
     })
 }
 
@@ -171,7 +176,7 @@ fn secrets_are_empty(lab: &mut Lab) -> Result<()> {
 
 fn removal_leaves_nothing(lab: &mut Lab) -> Result<()> {
     let client = lab.running(0, "client")?[0].clone();
-    ensure!(in_task(&client, &["true"])?.status == 0, "the client's namespaces are there");
+    ensure!(lab.in_task(&client, &["true"])?.status == 0, "the client's namespaces are there");
     remove_services(lab, &["echo", "client", "talker"])?;
     lab.nodes[0].docker(&["network", "rm", NETWORK])?.ok()?;
     lab.wait_for(SOON, "processes and devices to go", || {
@@ -182,7 +187,7 @@ fn removal_leaves_nothing(lab: &mut Lab) -> Result<()> {
         let left: Vec<_> = names.filter(|name| name.starts_with("sandbox-")).collect();
         ensure!(left.is_empty(), "namespaces {left:?} are left");
         // The daemon and its holder.
-        let processes = lab.nodes[0].processes();
+        let processes = process::of_folder(lab.nodes[0].folder()?).len();
         ensure!(processes <= 2, "{processes} processes are left");
         Ok(())
     })

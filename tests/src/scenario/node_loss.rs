@@ -3,35 +3,33 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::Lab;
-use tests::lab::cluster::{CONVERGE_MAX, text};
-use tests::lab::wait::now;
 
-use crate::stage::{CALLS, Stage, ask, ensure_all_answer, make_network, serve_client, serve_echo};
+use super::Scenario;
+use super::calls::{CALLS, ask, ensure_all_answer};
+use super::services::{make_network, serve_client_and_echo};
+use crate::lab::Lab;
+use crate::lab::cluster::{CONVERGE_MAX, text};
+use crate::lab::topology::Point;
+use crate::lab::wait::now;
 
 /// From the loss of a machine until no balancer uses its tasks: the aim for p99.
 const PURGE_MAX: Duration = Duration::from_secs(3);
 
 /// Goal: the loss of a node costs seconds, not the service. Method: its wire is cut and all its
 /// processes are killed at once.
-#[test]
-fn a_lost_node_is_replaced() {
-    let mut stage = Stage::cluster("loss", 3, 1);
-    stage.check(&[
+pub const SCENARIO: Scenario = Scenario {
+    name: "loss",
+    nodes: 3,
+    managers: 1,
+    checks: &[
         ("a network is made", make_network),
-        ("services start", start),
+        ("services start", serve_client_and_echo),
         ("its backends are avoided within 3 s and then moved", lose),
         ("the node is listed as down", is_down),
         ("it comes back empty and is used again", comes_back),
         ("a cut node is left, and found again with its tasks ended", cut_and_heal),
-    ]);
-}
-
-fn start(lab: &mut Lab) -> Result<()> {
-    serve_client(lab)?;
-    serve_echo(lab, 3)?;
-    Ok(())
-}
+    ],
+};
 
 fn lose(lab: &mut Lab) -> Result<()> {
     let before = lab.running(0, "echo")?;
@@ -43,7 +41,7 @@ fn lose(lab: &mut Lab) -> Result<()> {
     for client in clients.iter().filter(|client| client.node != 2) {
         // A call that meets the dead backend fails by time-out: the condition is that none does.
         lab.wait_for(CONVERGE_MAX, "calls to avoid the lost node", || {
-            ask(client, "tcp", "echo:7000", CALLS)
+            ask(lab, client, "tcp", "echo:7000", CALLS)
         })?;
     }
     let took = lost.elapsed();
@@ -56,7 +54,7 @@ fn lose(lab: &mut Lab) -> Result<()> {
     })?;
     for client in clients.iter().filter(|client| client.node != 2) {
         lab.wait_for(CONVERGE_MAX, "the moved backend to answer", || {
-            ensure_all_answer(&ask(client, "tcp", "echo:7000", CALLS)?, &after)
+            ensure_all_answer(&ask(lab, client, "tcp", "echo:7000", CALLS)?, &after)
         })?;
     }
     Ok(())
@@ -72,7 +70,6 @@ fn is_down(lab: &mut Lab) -> Result<()> {
 }
 
 fn comes_back(lab: &mut Lab) -> Result<()> {
-    lab.nodes[2].host.set_wire(true)?;
     lab.nodes[2].start()?;
     lab.wait_nodes_ready(3)?;
     lab.nodes[0].docker(&["service", "scale", "-d", "echo=6"])?.ok()?;
@@ -80,34 +77,33 @@ fn comes_back(lab: &mut Lab) -> Result<()> {
     ensure!(tasks.iter().any(|task| task.node == 2), "nothing is placed on it: {tasks:?}");
     for client in lab.wait_running(0, "client", 3)? {
         lab.wait_for(CONVERGE_MAX, "all backends to answer", || {
-            ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS * 4)?, &tasks)
+            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS * 4)?, &tasks)
         })?;
     }
     Ok(())
 }
 
 fn cut_and_heal(lab: &mut Lab) -> Result<()> {
-    lab.nodes[1].host.set_wire(false)?;
+    lab.cut_off(Point::Node(1))?;
     lab.wait_for(CONVERGE_MAX, "the cut node's tasks to move", || {
         let tasks = lab.running(0, "echo")?;
         ensure!(tasks.len() == 6 && tasks.iter().all(|task| task.node != 1), "{tasks:?}");
         Ok(())
     })?;
-    lab.nodes[1].host.set_wire(true)?;
+    lab.rejoin(Point::Node(1))?;
     lab.wait_nodes_ready(3)?;
     let tasks = lab.wait_running(0, "echo", 6)?;
     let client = lab.wait_running(0, "client", 3)?;
     let client = client.iter().find(|task| task.node == 1).context("a client on it")?;
     lab.wait_for(CONVERGE_MAX, "the healed node to reach exactly the running backends", || {
-        ensure_all_answer(&ask(client, "tcp", "echo:7000", CALLS * 4)?, &tasks)
+        ensure_all_answer(&ask(lab, client, "tcp", "echo:7000", CALLS * 4)?, &tasks)
     })?;
     // The orphans that ran there are stopped: supervisors of current tasks are all that is left.
     let wanted = 1 + tasks.iter().filter(|task| task.node == 1).count();
     lab.wait_for(CONVERGE_MAX, "orphans to be stopped", || {
         let folder = lab.nodes[1].run_dir().join("netns");
-        let entries = folder.read_dir().into_iter().flatten().flatten();
-        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let sandboxes = names.filter(|name| name.starts_with("sandbox-")).count();
+        let names = lab.nodes[1].run(20, &["ls", &folder.to_string_lossy()])?.ok()?;
+        let sandboxes = names.lines().filter(|name| name.starts_with("sandbox-")).count();
         ensure!(sandboxes == wanted, "{sandboxes} sandboxes for {wanted} tasks");
         Ok(())
     })

@@ -2,32 +2,27 @@
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use tests::lab::Lab;
-use tests::lab::cluster::{CONVERGE_MAX, list};
 
-use crate::stage::{
-    CALLS, NETWORK, Stage, ask, ensure_all_answer, make_network, serve_client, serve_echo,
-};
+use super::Scenario;
+use super::calls::{CALLS, ask, ensure_all_answer};
+use super::services::{NETWORK, make_network, serve_client_and_echo};
+use crate::lab::cluster::{CONVERGE_MAX, Task, list};
+use crate::lab::{Lab, Node};
 
 /// Goal: state is on disk and tasks outlive daemons. Method: kill -9 of all daemons at once, then
-/// of all processes of all nodes.
-#[test]
-fn a_cluster_survives_the_death_of_all_its_daemons() {
-    let mut stage = Stage::cluster("cold", 3, 3);
-    stage.check(&[
+/// of all machines.
+pub const SCENARIO: Scenario = Scenario {
+    name: "cold",
+    nodes: 3,
+    managers: 3,
+    checks: &[
         ("a network is made", make_network),
-        ("services start", start),
+        ("services start", serve_client_and_echo),
         ("all daemons killed: traffic goes on, then all is there", daemons),
-        ("all processes killed: tasks start again", machines),
+        ("all machines lost: tasks start again", machines),
         ("it can be done twice", machines),
-    ]);
-}
-
-fn start(lab: &mut Lab) -> Result<()> {
-    serve_client(lab)?;
-    serve_echo(lab, 3)?;
-    Ok(())
-}
+    ],
+};
 
 /// What the cluster has agreed on, without what follows from its processes.
 fn agreed(lab: &Lab) -> Result<Vec<Value>> {
@@ -59,7 +54,7 @@ fn all_answer(lab: &Lab) -> Result<()> {
         lab.wait_for(CONVERGE_MAX, "all backends to answer", || {
             let backends = lab.running(0, "echo")?;
             ensure!(backends.len() == 3, "{} tasks run", backends.len());
-            ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS)?, &backends)
+            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS)?, &backends)
         })?;
     }
     Ok(())
@@ -68,25 +63,25 @@ fn all_answer(lab: &Lab) -> Result<()> {
 fn daemons(lab: &mut Lab) -> Result<()> {
     let before = agreed(lab)?;
     let (clients, backends) = (lab.running(0, "client")?, lab.running(0, "echo")?);
-    lab.nodes.iter_mut().try_for_each(tests::lab::Node::kill_daemon)?;
+    lab.nodes.iter_mut().try_for_each(Node::kill_daemon)?;
     for client in &clients {
         // By address: nobody serves names while no daemon runs, connections go on all the same.
-        let vip_calls = ask(client, "tcp", &format!("{}:7000", backends[0].address(NETWORK)?), 5)?;
+        let vip_calls =
+            ask(lab, client, "tcp", &format!("{}:7000", backends[0].address(NETWORK)?), 5)?;
         ensure!(vip_calls.len() == 5, "{vip_calls:?}");
     }
     back_again(lab)?;
     ensure!(agreed(lab)? == before, "before {before:?}, after {:?}", agreed(lab)?);
     all_answer(lab)?;
-    let ids = |tasks: &[tests::lab::cluster::Task]| {
-        tasks.iter().map(|task| (task.id.clone(), task.pid)).collect::<Vec<_>>()
-    };
+    let ids =
+        |tasks: &[Task]| tasks.iter().map(|task| (task.id.clone(), task.pid)).collect::<Vec<_>>();
     ensure!(ids(&lab.running(0, "echo")?) == ids(&backends), "tasks were not adopted");
     Ok(())
 }
 
 fn machines(lab: &mut Lab) -> Result<()> {
     let before = agreed(lab)?;
-    lab.nodes.iter_mut().try_for_each(tests::lab::Node::kill_processes)?;
+    lab.nodes.iter_mut().try_for_each(Node::kill_machine)?;
     back_again(lab)?;
     ensure!(agreed(lab)? == before, "before {before:?}, after {:?}", agreed(lab)?);
     all_answer(lab)

@@ -1,19 +1,21 @@
 //! Names inside a sandbox, each form of them.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::Lab;
-use tests::lab::cluster::Task;
 
-use crate::stage::{NETWORK, PROBE, Stage, hostname, in_task, make_network, serve, serve_client};
+use super::Scenario;
+use super::calls::{Beside, ask, until_input_ends};
+use super::services::{NETWORK, hostname, make_network, probe, serve, serve_client};
+use crate::lab::Lab;
+use crate::lab::cluster::{CONVERGE_MAX, Task};
 
 /// Goal: every form of a name resolves, and only where it may. Method: dig in a real sandbox.
-#[test]
-fn names_resolve_in_every_form() {
-    let mut stage = Stage::cluster("dns", 2, 1);
-    stage.check(&[
+pub const SCENARIO: Scenario = Scenario {
+    name: "dns",
+    nodes: 2,
+    managers: 1,
+    checks: &[
         ("networks are made", make_networks),
         ("services start", start),
         ("a service's name is its VIP", service_name),
@@ -29,8 +31,8 @@ fn names_resolve_in_every_form() {
         ("a task may serve port 53 itself", own_port_53),
         ("names follow scaling", follow_scaling),
         ("other names are asked of the host's resolvers", forwarding),
-    ]);
-}
+    ],
+};
 
 fn make_networks(lab: &mut Lab) -> Result<()> {
     make_network(lab)?;
@@ -39,7 +41,8 @@ fn make_networks(lab: &mut Lab) -> Result<()> {
 }
 
 fn start(lab: &mut Lab) -> Result<()> {
-    let program = [PROBE, "serve", "7000"];
+    let probe = probe(lab)?;
+    let program = [probe.as_str(), "serve", "7000"];
     let words = ["--name", "echo", "--network", "name=vote,alias=mirror", "--replicas", "2"];
     lab.create_service(0, &[&words, ["host"].as_slice(), &program].concat())?;
     lab.wait_running(0, "echo", 2)?;
@@ -52,10 +55,10 @@ fn start(lab: &mut Lab) -> Result<()> {
 }
 
 /// What dig answers from a task, one record a line.
-fn dig(from: &Task, words: &[&str]) -> Result<BTreeSet<String>> {
+fn dig(lab: &Lab, from: &Task, words: &[&str]) -> Result<BTreeSet<String>> {
     let mut line = vec!["dig", "+short", "+tries=1", "+time=3"];
     line.extend(words);
-    let text = in_task(from, &line)?.ok()?;
+    let text = lab.in_task(from, &line)?.ok()?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 
@@ -63,8 +66,8 @@ fn dig(from: &Task, words: &[&str]) -> Result<BTreeSet<String>> {
 fn expect(lab: &Lab, words: &[&str], expected: &[String]) -> Result<()> {
     let expected: BTreeSet<String> = expected.iter().cloned().collect();
     for client in lab.running(0, "client")? {
-        lab.wait_for(tests::lab::cluster::CONVERGE_MAX, "the name", || {
-            let found = dig(&client, words)?;
+        lab.wait_for(CONVERGE_MAX, "the name", || {
+            let found = dig(lab, &client, words)?;
             ensure!(found == expected, "{words:?} is {found:?}, not {expected:?}");
             Ok(())
         })?;
@@ -116,7 +119,7 @@ fn reverse(lab: &mut Lab) -> Result<()> {
     let client = &lab.running(0, "client")?[0];
     for task in lab.running(0, "echo")? {
         let address = task.address(NETWORK)?.to_string();
-        let names = dig(client, &["-x", &address])?;
+        let names = dig(lab, client, &["-x", &address])?;
         let expected = format!("echo.{}.{}", task.slot, task.id);
         ensure!(names.iter().any(|name| name.starts_with(&expected)), "{address} is {names:?}");
     }
@@ -125,19 +128,19 @@ fn reverse(lab: &mut Lab) -> Result<()> {
 
 fn empty_not_forwarded(lab: &mut Lab) -> Result<()> {
     let client = &lab.running(0, "client")?[0];
-    let answer = in_task(client, &["dig", "+tries=1", "+time=3", "echo", "AAAA"])?.ok()?;
+    let answer = lab.in_task(client, &["dig", "+tries=1", "+time=3", "echo", "AAAA"])?.ok()?;
     ensure!(answer.contains("status: NOERROR") && answer.contains("ANSWER: 0"), "{answer}");
     Ok(())
 }
 
 fn other_network(lab: &mut Lab) -> Result<()> {
     let client = &lab.running(0, "client")?[0];
-    let answer = in_task(client, &["dig", "+short", "+tries=1", "+time=3", "hidden"])?;
+    let answer = lab.in_task(client, &["dig", "+short", "+tries=1", "+time=3", "hidden"])?;
     ensure!(!answer.stdout.contains("10."), "a name leaked: {answer}");
     let hidden = &lab.running(0, "hidden")?[0];
-    let own = dig(hidden, &["hidden"])?;
+    let own = dig(lab, hidden, &["hidden"])?;
     ensure!(own.len() == 1, "its own network does not know it: {own:?}");
-    let across = in_task(hidden, &["dig", "+short", "+tries=1", "+time=3", "echo"])?;
+    let across = lab.in_task(hidden, &["dig", "+short", "+tries=1", "+time=3", "echo"])?;
     ensure!(!across.stdout.contains("10."), "a name leaked: {across}");
     Ok(())
 }
@@ -147,15 +150,15 @@ fn over_tcp(lab: &mut Lab) -> Result<()> {
 }
 
 fn own_port_53(lab: &mut Lab) -> Result<()> {
-    let server = &serve(lab, "resolver", &[], &[PROBE, "serve", "53"], 1)?[0];
+    let server = &serve(lab, "resolver", &[], &[&probe(lab)?, "serve", "53"], 1)?[0];
     let client = &lab.running(0, "client")?[0];
-    lab.wait_for(tests::lab::cluster::CONVERGE_MAX, "the task on port 53", || {
-        let told = crate::stage::ask(client, "udp", "resolver:53", 1)?;
+    lab.wait_for(CONVERGE_MAX, "the task on port 53", || {
+        let told = ask(lab, client, "udp", "resolver:53", 1)?;
         let first = told.first().context("an answer")?;
         ensure!(first.server == hostname(server), "{first:?}");
         Ok(())
     })?;
-    let inside = dig(server, &["echo"])?;
+    let inside = dig(lab, server, &["echo"])?;
     ensure!(inside == vip(lab)?.into_iter().collect(), "in its own sandbox: {inside:?}");
     Ok(())
 }
@@ -170,36 +173,19 @@ fn follow_scaling(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// A DNS server on the outside host, which every node has as its resolver.
-struct Outside(Child);
-
-impl Outside {
-    fn start(lab: &Lab) -> Result<Self> {
-        let address = format!("{}:53", lab.client.address);
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &lab.client.namespace, PROBE, "names", &address]);
-        Ok(Self(command.spawn().context("starting a DNS server")?))
-    }
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        // It is ours, and nothing is lost with it.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn forwarding(lab: &mut Lab) -> Result<()> {
     let unanswered = lab.running(0, "client")?.remove(0);
-    let before = in_task(&unanswered, &["dig", "+tries=1", "+time=10", "far.example"])?.ok()?;
+    let before = lab.in_task(&unanswered, &["dig", "+tries=1", "+time=10", "far.example"])?.ok()?;
     ensure!(before.contains("status: SERVFAIL"), "nobody can know: {before}");
-    let outside = Outside::start(lab)?;
+    // Every node has the outside host as its resolver.
+    let address = format!("{}:53", lab.client_address());
+    let server = [&lab.client_program("skein-lab-probe")?, "names", &address];
+    let outside = Beside::start(&lab.client_line(&until_input_ends("TERM", &server)))?;
     expect(lab, &["www.example"], &["203.0.113.9".to_owned()])?;
     expect(lab, &["+tcp", "www.example"], &["203.0.113.9".to_owned()])?;
     // A name of the cluster is never asked outside, though it would be answered there.
     expect(lab, &["echo"], &vip(lab)?)?;
     expect(lab, &["echo", "AAAA"], &[])?;
-    drop(outside);
+    outside.finish()?;
     Ok(())
 }

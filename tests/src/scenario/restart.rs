@@ -1,15 +1,12 @@
 //! A daemon is killed and comes back: its tasks and their traffic do not notice.
 
-use std::process::{Child, Command, Stdio};
-
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::Lab;
-use tests::lab::cluster::{CONVERGE_MAX, Task};
 
-use crate::stage::{
-    CALLS, Counter, NETWORK, Stage, ask, ensure_all_answer, in_task, make_network, serve_client,
-    serve_echo,
-};
+use super::Scenario;
+use super::calls::{Beside, CALLS, Counter, ask, ensure_all_answer, until_input_ends};
+use super::services::{NETWORK, make_network, serve_client_and_echo};
+use crate::lab::Lab;
+use crate::lab::cluster::{CONVERGE_MAX, Task};
 
 /// Whether packets got lost is what the ping counts. A connection may be silent while a busy
 /// machine runs others, but not for longer than this.
@@ -17,12 +14,13 @@ const SILENCE_MS_MAX: u64 = 1_000;
 
 /// Goal: restarting the agent drops no packet. Method: a counter over TCP and a ping, both across
 /// kill -9 and restart, on the client's node and on the backend's.
-#[test]
-fn a_restart_loses_no_packet() {
-    let mut stage = Stage::cluster("restart", 3, 1);
-    stage.check(&[
+pub const SCENARIO: Scenario = Scenario {
+    name: "restart",
+    nodes: 3,
+    managers: 1,
+    checks: &[
         ("a network is made", make_network),
-        ("services start", start),
+        ("services start", serve_client_and_echo),
         ("kill -9 of the client's daemon", |lab| kill_and_restart(lab, 1)),
         ("kill -9 of the backend's daemon", |lab| kill_and_restart(lab, 2)),
         ("kill -9 of the only manager", |lab| kill_and_restart(lab, 0)),
@@ -30,31 +28,20 @@ fn a_restart_loses_no_packet() {
         ("a daemon that pauses is avoided, and found again", pause_and_go_on),
         ("the planner has nothing to do afterwards", plan_is_empty),
         ("new tasks can be made afterwards", scale_up),
-    ]);
-}
-
-fn start(lab: &mut Lab) -> Result<()> {
-    serve_client(lab)?;
-    serve_echo(lab, 3)?;
-    Ok(())
-}
+    ],
+};
 
 /// A ping every 10 ms from one task to another's address.
-fn start_ping(from: &Task, to: &Task) -> Result<Child> {
-    Command::new("nsenter")
-        .args(["-t", &from.pid.to_string(), "-n", "--", "ping", "-q", "-i", "0.01"])
-        .arg(to.address(NETWORK)?.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting ping")
+fn start_ping(lab: &Lab, from: &Task, to: &Task) -> Result<Beside> {
+    let to = to.address(NETWORK)?.to_string();
+    // It counts what it lost when it is interrupted.
+    let words = until_input_ends("INT", &["ping", "-q", "-i", "0.01", &to]);
+    Beside::start(&lab.task_line(from, &words)?)
 }
 
-/// Ends a ping and gives what it lost.
-fn end_ping(child: Child) -> Result<()> {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
-    let output = child.wait_with_output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+/// Ends a ping, which must have lost nothing.
+fn end_ping(ping: Beside) -> Result<()> {
+    let text = ping.finish()?.stdout;
     let line = text.lines().find(|line| line.contains("packets transmitted"));
     let line = line.context("ping tells nothing")?;
     let mut numbers = line.split(' ').filter_map(|word| word.parse::<u64>().ok());
@@ -68,7 +55,7 @@ fn end_ping(child: Child) -> Result<()> {
 /// Traffic from the client on node 2 to the backend on node 3, and through the VIP.
 struct Traffic {
     counters: Vec<Counter>,
-    ping: Child,
+    ping: Beside,
 }
 
 impl Traffic {
@@ -79,15 +66,15 @@ impl Traffic {
         let backend = backends.iter().find(|task| task.node == 2).context("one on node3")?;
         let direct = format!("{}:7000", backend.address(NETWORK)?);
         // A program runs a moment before it listens, and a backend a moment before all know it.
-        lab.wait_for(tests::lab::cluster::CONVERGE_MAX, "the backends to answer", || {
-            ask(client, "tcp", &direct, 1)?;
-            ask(client, "tcp", "echo:7000", CALLS)
+        lab.wait_for(CONVERGE_MAX, "the backends to answer", || {
+            ask(lab, client, "tcp", &direct, 1)?;
+            ask(lab, client, "tcp", "echo:7000", CALLS)
         })?;
-        let mut counters = vec![Counter::start(client, &direct)?];
+        let mut counters = vec![Counter::start(lab, client, &direct)?];
         for _ in 0..4 {
-            counters.push(Counter::start(client, "echo:7000")?);
+            counters.push(Counter::start(lab, client, "echo:7000")?);
         }
-        Ok(Self { counters, ping: start_ping(client, backend)? })
+        Ok(Self { counters, ping: start_ping(lab, client, backend)? })
     }
 
     fn finish(self) -> Result<()> {
@@ -101,10 +88,11 @@ impl Traffic {
 }
 
 /// The tasks of both services as processes: what must stay the same.
-fn processes(lab: &Lab) -> Result<Vec<(String, i64)>> {
+fn processes(lab: &Lab) -> Result<Vec<(String, usize, i64)>> {
     let mut found = Vec::new();
     for service in ["client", "echo"] {
-        found.extend(lab.running(0, service)?.into_iter().map(|task| (task.id, task.pid)));
+        let tasks = lab.running(0, service)?.into_iter();
+        found.extend(tasks.map(|task| (task.id, task.node, task.pid)));
     }
     found.sort();
     Ok(found)
@@ -117,8 +105,9 @@ fn kill_and_restart(lab: &mut Lab, index: usize) -> Result<()> {
     let asked = clients.iter().find(|task| task.node != index).context("a client elsewhere")?;
     lab.nodes[index].kill_daemon()?;
     wait_suspected(lab, asked)?;
-    for (_, pid) in &before {
-        ensure!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "task {pid} ended");
+    for (_, node, pid) in &before {
+        let there = lab.nodes[*node].run(20, &["test", "-e", &format!("/proc/{pid}")])?;
+        ensure!(there.status == 0, "task {pid} ended: {there}");
     }
     lab.nodes[index].start()?;
     adopted(lab, &before)?;
@@ -129,14 +118,14 @@ fn kill_and_restart(lab: &mut Lab, index: usize) -> Result<()> {
 /// gossip's suspicion, so a hitless restart is no matter of being quick.
 fn wait_suspected(lab: &Lab, asked: &Task) -> Result<()> {
     lab.wait_for(CONVERGE_MAX, "the silent node's tasks to be hidden", || {
-        let names = in_task(asked, &["dig", "+short", "+tries=1", "tasks.echo"])?.ok()?;
+        let names = lab.in_task(asked, &["dig", "+short", "+tries=1", "tasks.echo"])?.ok()?;
         ensure!(names.lines().count() == 2, "{names:?}");
         Ok(())
     })
 }
 
 /// Waits until the cluster is whole again, with the very same processes.
-fn adopted(lab: &Lab, before: &[(String, i64)]) -> Result<()> {
+fn adopted(lab: &Lab, before: &[(String, usize, i64)]) -> Result<()> {
     lab.wait_nodes_ready(3)?;
     lab.wait_for(CONVERGE_MAX, "every task to be adopted", || {
         let after = processes(lab)?;
@@ -147,7 +136,7 @@ fn adopted(lab: &Lab, before: &[(String, i64)]) -> Result<()> {
     for client in lab.running(0, "client")? {
         // Peers that had hidden the node have yet to hear from it again.
         lab.wait_for(CONVERGE_MAX, "all backends to answer again", || {
-            ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS)?, &backends)
+            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS)?, &backends)
         })?;
     }
     Ok(())
@@ -195,7 +184,7 @@ fn scale_up(lab: &mut Lab) -> Result<()> {
     let backends = lab.wait_running(0, "echo", 6)?;
     for client in lab.running(0, "client")? {
         lab.wait_for(CONVERGE_MAX, "all six backends to answer", || {
-            ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS * 4)?, &backends)
+            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS * 4)?, &backends)
         })?;
     }
     Ok(())

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use tests::lab::Lab;
-use tests::lab::cluster::{list, text};
 
-use crate::stage::{NETWORK, Stage, make_network, serve_echo};
+use super::Scenario;
+use super::services::{NETWORK, make_network, serve_echo};
+use crate::lab::Lab;
+use crate::lab::cluster::{list, text};
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// Goal: any manager serves any request, one may be lost. Method: docker's client on each.
-#[test]
-fn three_managers_are_one_cluster() {
-    let mut stage = Stage::cluster("join", 4, 3);
-    stage.check(&[
+pub const SCENARIO: Scenario = Scenario {
+    name: "join",
+    nodes: 4,
+    managers: 3,
+    checks: &[
         ("roles are as joined", roles_are_as_joined),
         ("a follower forwards writes", follower_forwards),
         ("a worker refuses managers' routes", worker_refuses),
@@ -24,8 +26,8 @@ fn three_managers_are_one_cluster() {
         ("a token that was rotated is refused", rotated_token_is_refused),
         ("a worker leaves and joins again", worker_comes_back),
         ("a lost leader is followed by another", leader_may_be_lost),
-    ]);
-}
+    ],
+};
 
 fn roles_are_as_joined(lab: &mut Lab) -> Result<()> {
     let nodes = lab.nodes[1].get("/nodes")?;
@@ -84,7 +86,7 @@ fn leave(lab: &Lab) -> Result<()> {
 
 /// Tries to join with a token, which must be refused without a trace.
 fn refuse_token(lab: &Lab, token: &str) -> Result<String> {
-    let manager = format!("{}:2377", lab.nodes[0].host.address);
+    let manager = format!("{}:2377", lab.nodes[0].address);
     let words = ["swarm", "join", "--token", token, &manager];
     let refusal = lab.nodes[3].docker(&words)?.refused()?;
     let state = lab.nodes[3].get("/info")?["Swarm"]["LocalNodeState"].clone();

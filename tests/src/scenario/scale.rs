@@ -3,17 +3,20 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::Lab;
-use tests::lab::cluster::{CONVERGE_MAX, list, text};
 
-use crate::stage::{CALLS, Stage, ask, ensure_all_answer, make_network, serve_client, serve_echo};
+use super::Scenario;
+use super::calls::{CALLS, ask, ensure_all_answer};
+use super::services::{NETWORK, make_network, probe, serve, serve_client, serve_echo};
+use crate::lab::Lab;
+use crate::lab::cluster::{CONVERGE_MAX, list, text};
 
 /// Goal: backends come and go without a failed call. Method: calls from every node while the
 /// service is scaled and updated.
-#[test]
-fn backends_come_and_go() {
-    let mut stage = Stage::cluster("scale", 3, 1);
-    stage.check(&[
+pub const SCENARIO: Scenario = Scenario {
+    name: "scale",
+    nodes: 3,
+    managers: 1,
+    checks: &[
         ("a network is made", make_network),
         ("one replica answers", start),
         ("scaled up, all replicas answer on every node", up),
@@ -22,8 +25,8 @@ fn backends_come_and_go() {
         ("constraints place tasks", constraints),
         ("a drained node loses its tasks", drain),
         ("an update replaces tasks one at a time", update),
-    ]);
-}
+    ],
+};
 
 fn start(lab: &mut Lab) -> Result<()> {
     serve_client(lab)?;
@@ -36,7 +39,7 @@ fn converged(lab: &Lab, replicas: usize) -> Result<()> {
     let backends = lab.wait_running(0, "echo", replicas)?;
     for client in lab.running(0, "client")? {
         lab.wait_for(CONVERGE_MAX, "exactly the running backends to answer", || {
-            ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS)?, &backends)
+            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS)?, &backends)
         })?;
     }
     Ok(())
@@ -56,7 +59,7 @@ fn up(lab: &mut Lab) -> Result<()> {
     }
     for client in lab.running(0, "client")? {
         lab.wait_for(CONVERGE_MAX, "all six backends to answer", || {
-            ensure_all_answer(&ask(&client, "tcp", "echo:7000", CALLS * 4)?, &tasks)
+            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS * 4)?, &tasks)
         })?;
     }
     Ok(())
@@ -67,16 +70,16 @@ fn down(lab: &mut Lab) -> Result<()> {
     scale(lab, 3)?;
     // A task is stopped when no balancer uses it any more: calls made meanwhile do not fail.
     while lab.running(0, "echo")?.len() > 3 {
-        ask(client, "tcp", "echo:7000", 10)?;
+        ask(lab, client, "tcp", "echo:7000", 10)?;
     }
     converged(lab, 3)
 }
 
 fn to_zero(lab: &mut Lab) -> Result<()> {
-    let vip = lab.vip(0, "echo", crate::stage::NETWORK)?;
+    let vip = lab.vip(0, "echo", NETWORK)?;
     scale(lab, 0)?;
     lab.wait_running(0, "echo", 0)?;
-    ensure!(lab.vip(0, "echo", crate::stage::NETWORK)? == vip, "the VIP moved");
+    ensure!(lab.vip(0, "echo", NETWORK)? == vip, "the VIP moved");
     scale(lab, 3)?;
     converged(lab, 3)
 }
@@ -90,8 +93,7 @@ fn constraints(lab: &mut Lab) -> Result<()> {
         ("by-label", "node.labels.disk==ssd", BTreeSet::from([2])),
     ] {
         let flags = ["--constraint", constraint, "--replicas", "4"];
-        let tasks =
-            crate::stage::serve(lab, name, &flags, &[crate::stage::PROBE, "serve", "81"], 4)?;
+        let tasks = serve(lab, name, &flags, &[&probe(lab)?, "serve", "81"], 4)?;
         let nodes: BTreeSet<_> = tasks.iter().map(|task| task.node).collect();
         ensure!(nodes == expected, "{constraint} placed on {nodes:?}");
         node.docker(&["service", "rm", name])?.ok()?;
@@ -140,10 +142,9 @@ fn update(lab: &mut Lab) -> Result<()> {
     })?;
     let after = lab.wait_running(0, "echo", 3)?;
     ensure!(after.iter().all(|task| !before.contains(&task.id)), "an old task still runs");
-    let environment = crate::stage::in_task(&after[0], &["cat", "/proc/1/environ"])?;
-    let of_pid = std::fs::read(format!("/proc/{}/environ", after[0].pid))?;
-    let of_pid = String::from_utf8_lossy(&of_pid).into_owned();
-    ensure!(of_pid.contains("COLOUR=blue"), "{of_pid} {environment}");
+    let file = format!("/proc/{}/environ", after[0].pid);
+    let environment = lab.nodes[after[0].node].run(20, &["cat", &file])?.ok()?;
+    ensure!(environment.contains("COLOUR=blue"), "{environment}");
     let service = lab.nodes[0].get("/services/echo")?;
     let env = list(&service["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"]).count();
     ensure!(env == 1, "{service}");

@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use tests::lab::Lab;
 
-use crate::stage::{
-    CALLS, Counter, NETWORK, PROBE, Stage, ask, ensure_all_answer, in_task, make_network,
-    serve_client, serve_echo, serve_redis,
-};
+use super::Scenario;
+use super::calls::{CALLS, Counter, ask, ensure_all_answer};
+use super::services::{NETWORK, make_network, probe, serve, serve_client, serve_echo, serve_redis};
+use crate::lab::Lab;
+use crate::lab::cluster::{CONVERGE_MAX, Task};
 
 /// Goal: a VIP balances over all nodes without touching addresses. Method: real redis and the
 /// probe, asked from a task on every node.
-#[test]
-fn a_vip_reaches_every_replica_from_every_node() {
-    let mut stage = Stage::cluster("vip", 3, 1);
-    stage.check(&[
+pub const SCENARIO: Scenario = Scenario {
+    name: "vip",
+    nodes: 3,
+    managers: 1,
+    checks: &[
         ("a network is made", make_network),
         ("services start on all nodes", start),
         ("the VIP of redis reaches every replica from every node", redis_answers),
@@ -25,13 +26,11 @@ fn a_vip_reaches_every_replica_from_every_node() {
         ("datagrams that fragment come through", fragments_come_through),
         ("an open connection stays on its backend", open_connection_stays),
         ("the demo's worker counts all replicas", worker_counts),
-    ]);
-}
+    ],
+};
 
 fn start(lab: &mut Lab) -> Result<()> {
-    let spread = |tasks: &[tests::lab::cluster::Task]| {
-        tasks.iter().map(|task| task.node).collect::<BTreeSet<_>>().len()
-    };
+    let spread = |tasks: &[Task]| tasks.iter().map(|task| task.node).collect::<BTreeSet<_>>().len();
     let redis = serve_redis(lab)?;
     ensure!(spread(&redis) == 3, "redis is not spread: {redis:?}");
     let echo = serve_echo(lab, 3)?;
@@ -46,7 +45,7 @@ fn redis_answers(lab: &mut Lab) -> Result<()> {
             "for i in $(seq {CALLS}); do redis-cli -h redis info server || exit 1; done \
              | grep run_id | sort -u | wc -l"
         );
-        let replicas = in_task(&client, &["sh", "-c", &script])?.ok()?;
+        let replicas = lab.in_task(&client, &["sh", "-c", &script])?.ok()?;
         ensure!(replicas == "3", "node{} met {replicas} replicas", client.node + 1);
     }
     Ok(())
@@ -55,7 +54,7 @@ fn redis_answers(lab: &mut Lab) -> Result<()> {
 fn redis_sees_the_client(lab: &mut Lab) -> Result<()> {
     for client in lab.running(0, "client")? {
         let own = client.address(NETWORK)?;
-        let told = in_task(&client, &["redis-cli", "-h", "redis", "client", "info"])?.ok()?;
+        let told = lab.in_task(&client, &["redis-cli", "-h", "redis", "client", "info"])?.ok()?;
         ensure!(told.contains(&format!(" addr={own}:")), "{own} was seen as {told}");
     }
     Ok(())
@@ -66,7 +65,7 @@ fn echo_sees_the_client(lab: &mut Lab) -> Result<()> {
     for client in lab.running(0, "client")? {
         let own = client.address(NETWORK)?.to_string();
         for protocol in ["tcp", "udp"] {
-            let told = ask(&client, protocol, "echo:7000", CALLS)?;
+            let told = ask(lab, &client, protocol, "echo:7000", CALLS)?;
             ensure_all_answer(&told, &backends)?;
             let wrong = told.iter().find(|told| told.client != own);
             ensure!(wrong.is_none(), "{protocol} from {own}: {wrong:?}");
@@ -79,7 +78,7 @@ fn backend_reaches_itself(lab: &mut Lab) -> Result<()> {
     let backends = lab.running(0, "echo")?;
     for backend in &backends {
         for protocol in ["tcp", "udp"] {
-            let told = ask(backend, protocol, "echo:7000", CALLS)?;
+            let told = ask(lab, backend, protocol, "echo:7000", CALLS)?;
             ensure_all_answer(&told, &backends)?;
         }
     }
@@ -93,11 +92,12 @@ fn backend_reaches_itself(lab: &mut Lab) -> Result<()> {
 fn fragments_come_through(lab: &mut Lab) -> Result<()> {
     const ASKED: usize = 20;
     const LOST_MAX: usize = 3;
+    let probe = probe(lab)?;
     for client in lab.running(0, "client")? {
         let mut answered = 0;
         for _ in 0..ASKED {
-            let words = [PROBE, "ask", "udp", "echo:7000", "1", "0", "4000"];
-            answered += usize::from(in_task(&client, &words)?.ok().is_ok());
+            let words = [&probe, "ask", "udp", "echo:7000", "1", "0", "4000"];
+            answered += usize::from(lab.in_task(&client, &words)?.ok().is_ok());
         }
         ensure!(answered + LOST_MAX >= ASKED, "only {answered} of {ASKED} came through");
     }
@@ -106,11 +106,11 @@ fn fragments_come_through(lab: &mut Lab) -> Result<()> {
 
 fn open_connection_stays(lab: &mut Lab) -> Result<()> {
     let client = &lab.running(0, "client")?[0];
-    let counter = Counter::start(client, "echo:7000")?;
+    let counter = Counter::start(lab, client, "echo:7000")?;
     lab.nodes[0].docker(&["service", "scale", "-d", "echo=5"])?.ok()?;
     let more = lab.wait_running(0, "echo", 5)?;
-    lab.wait_for(tests::lab::cluster::CONVERGE_MAX, "the new backends to answer", || {
-        ensure_all_answer(&ask(client, "tcp", "echo:7000", CALLS * 2)?, &more)
+    lab.wait_for(CONVERGE_MAX, "the new backends to answer", || {
+        ensure_all_answer(&ask(lab, client, "tcp", "echo:7000", CALLS * 2)?, &more)
     })?;
     counter.finish()?;
     lab.nodes[0].docker(&["service", "scale", "-d", "echo=3"])?.ok()?;
@@ -119,9 +119,9 @@ fn open_connection_stays(lab: &mut Lab) -> Result<()> {
 }
 
 fn worker_counts(lab: &mut Lab) -> Result<()> {
-    let program = [env!("CARGO_BIN_EXE_skein-demo-worker"), "redis:6379"];
-    crate::stage::serve(lab, "worker", &[], &program, 1)?;
-    lab.wait_for(tests::lab::cluster::CONVERGE_MAX, "a report of three replicas", || {
+    let program = [&lab.program("skein-demo-worker")?, "redis:6379"];
+    serve(lab, "worker", &[], &program, 1)?;
+    lab.wait_for(CONVERGE_MAX, "a report of three replicas", || {
         let logs = lab.nodes[0].docker(&["service", "logs", "--raw", "worker"])?.ok()?;
         let last = logs.lines().last().unwrap_or_default();
         let replicas = last.split(' ').filter(|word| word.starts_with("10.")).count();

@@ -1,0 +1,24 @@
+//! Virtual machines: guests with kernels of their own, which boot from images made of Debian's
+//! packages and hang on the lab's underlay by TAPs.
+//!
+//! [`images`] builds what they boot from, once; [`guest`] says how one is started; [`monitor`]
+//! starts, finds and ends it; [`agent`] runs programs in it. [`topology`] is a lab of them,
+//! [`runner`] runs one program on a kernel of choice, [`single`] one guest in the foreground.
+//! deploy/vm/README.md is for a person.
+
+pub mod accel;
+pub mod agent;
+pub mod cache;
+pub mod debian;
+pub mod disk;
+pub mod guest;
+pub mod host;
+pub mod images;
+pub mod kernel;
+pub mod machine;
+pub mod monitor;
+pub mod root;
+pub mod runner;
+pub mod single;
+pub mod topology;
+pub mod wires;
