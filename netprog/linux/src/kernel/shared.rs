@@ -55,7 +55,7 @@ impl<S: Spaces> LinuxKernel<S> {
         match link.kind {
             LinkKind::Vxlan { .. } => {
                 let destination = self.file(place)?;
-                self.by_host([place], move |inside| async move {
+                self.asked_by(Place::Host, [place], move |inside| async move {
                     link::create(&inside, &text, &new, Some(&destination)).await
                 })?;
             }
@@ -74,14 +74,19 @@ impl<S: Spaces> LinuxKernel<S> {
             Ok::<_, Refusal>(VethEnd { name: name.clone(), namespace: self.file(*place)? })
         };
         let (outer, inner) = (end(&pair.outer)?, end(&pair.inner)?);
-        self.by_host([pair.outer.0, pair.inner.0], move |inside| async move {
+        // Asked for where the first end will be: Linux before 6.14 looks for a link of its name in
+        // the asking namespace (`__rtnl_newlink` in net/core/rtnetlink.c), and outer ends of a task
+        // have one name in all of theirs.
+        let changed = [pair.outer.0, pair.inner.0];
+        self.asked_by(pair.outer.0, changed, move |inside| async move {
             link::create_veth(&inside, &outer, &inner).await
         })
     }
 
-    /// A request of the host's namespace that changes others: there it is not drift.
-    fn by_host<const N: usize, F, Fut>(
+    /// A request of one namespace that changes others: there it is not drift.
+    fn asked_by<const N: usize, F, Fut>(
         &mut self,
+        asker: Place,
         changed: [Place; N],
         job: F,
     ) -> Result<(), Refusal>
@@ -92,7 +97,7 @@ impl<S: Spaces> LinuxKernel<S> {
         for namespace in changed.iter().filter_map(|place| self.entered.get(place)) {
             namespace.changing();
         }
-        let result = self.inside(Place::Host, job);
+        let result = self.inside(asker, job);
         for namespace in changed.iter().filter_map(|place| self.entered.get(place)) {
             namespace.changed()?;
         }
