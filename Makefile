@@ -1,6 +1,6 @@
 # The two commands of the README are `make test` and `make demo`; each does all set-up by itself.
 # Logic beyond a few lines is Rust in tests/src/bin or a script in deploy/lab/.
-.PHONY: help check fix test sim netns vm tidy demo demo-down bench-vertical setup build
+.PHONY: help check fix test sim netns vm tidy demo demo-down lab lab-down bench-vertical setup build
 CARGO ?= cargo
 # One lab at a time: parallel clusters on two cores would measure each other.
 SERIAL := -- --test-threads=1
@@ -47,6 +47,12 @@ demo: setup ## three nodes, redis behind a VIP, a web front on port 3000; MANAGE
 
 demo-down: ## stop the demo; nothing of it stays
 	@target/release/skein-demo down
+
+lab: setup build ## a lab of NODES nodes (3), MANAGERS of them managers (1); see deploy/lab/README.md
+	@target/debug/skein-lab up --nodes $(or $(NODES),3) --managers $(or $(MANAGERS),1)
+
+lab-down: ## remove the lab; nothing of it stays
+	@target/debug/skein-lab down
 
 bench-vertical: setup ## the figures of docs/benchmarks.md
 	$(CARGO) build --locked --release -p skein -p tests --bins

@@ -17,6 +17,7 @@ pub mod node;
 pub mod process;
 pub mod topology;
 pub mod wait;
+pub mod words;
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -237,7 +238,8 @@ impl Lab {
     fn check_pair(&self, one: Point, other: Point) -> Result<()> {
         for point in [one, other] {
             let count = self.nodes.len();
-            ensure!(self.points().any(|known| known == point), "{point}: {count} nodes are there");
+            let known = self.points().any(|known| known == point);
+            ensure!(known, "{point} is not there: the lab has {count} nodes and the client");
         }
         ensure!(one != other, "{one} has no underlay to itself: name two ends");
         Ok(())

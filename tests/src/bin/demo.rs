@@ -229,7 +229,7 @@ fn farewell(lab: &Lab) -> String {
            docker -H {url} service logs -f worker\n  \
            docker -H {url} service scale redis=5\n  \
            {vote}\n  \
-           skein-lab status --name {NAME}      and `skein-lab help`: cut wires, lose nodes, see logs\n  \
+           skein-lab status --name {NAME}    and `skein-lab help`: cut, lose, see logs\n  \
            make demo-down     stops it; nothing stays behind"
     )
 }

@@ -30,7 +30,8 @@ pub struct OfKind {
     pub make: Door,
     /// Finds those that another process made.
     pub attach: Door,
-    /// Removes whatever is left of them by name and folder; where nothing is, it does nothing.
+    /// Removes whatever is left of them by name and folder. Where nothing is, or what machines of
+    /// this kind need is not on this machine, it does nothing.
     pub sweep: fn(&str, &Path) -> Result<()>,
     /// The faults of the underlay and of machines that it offers, for people.
     pub offers: &'static str,
@@ -110,9 +111,12 @@ impl Record {
 /// # Errors
 /// When something of it stays.
 pub fn sweep(name: &str, folder: &Path) -> Result<()> {
-    // A run that was killed early has left no record: namespaces are found by name alone.
-    let kind = Record::read(folder).map_or(Kind::Namespaces, |record| record.kind);
-    (of(kind)?.sweep)(name, folder)?;
+    let kinds = match Record::read(folder) {
+        Ok(record) => vec![of(record.kind)?],
+        // It may be of any kind then: each finds its own by name.
+        Err(_no_record) => Kind::ALL.into_iter().filter_map(|kind| of(kind).ok()).collect(),
+    };
+    kinds.iter().try_for_each(|of_kind| (of_kind.sweep)(name, folder))?;
     remove_folder(folder)
 }
 

@@ -205,7 +205,8 @@ pub trait Machine: fmt::Debug {
     fn log(&self) -> String;
 }
 
-/// A set of machines on one underlay, with an external client on it.
+/// A set of machines on one underlay, with an external client on it. The client stands for the rest
+/// of the world: it is every machine's default route and its only resolver.
 pub trait Topology: fmt::Debug {
     /// What the machines are made of.
     fn kind(&self) -> Kind;

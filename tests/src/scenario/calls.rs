@@ -16,6 +16,9 @@ use crate::lab::command::Output;
 /// Enough calls that each of three backends is met: one is missed with (2/3)^60, about 3e-11.
 pub const CALLS: usize = 60;
 
+/// Longest time that a program runs beside a scenario.
+const BESIDE_SECONDS: &str = "600";
+
 /// What the probe told: who answered, and the client that it saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
@@ -76,9 +79,9 @@ impl Beside {
     /// When it cannot be started.
     pub fn start(line: &[String]) -> Result<Self> {
         let shown = line.join(" ");
-        let (program, words) = line.split_first().context("an empty command line")?;
-        let child = Command::new(program)
-            .args(words)
+        let child = Command::new("timeout")
+            .args(["-k", "1", BESIDE_SECONDS])
+            .args(line)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -6,6 +6,7 @@
 //! those that are about one kernel or about docker's own client.
 
 mod bad_input;
+mod command;
 mod docker_cli;
 mod faults;
 mod played;

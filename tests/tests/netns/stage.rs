@@ -17,7 +17,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// A lab without a running daemon.
     pub(crate) fn empty(what: &str, nodes: usize) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         sweep_dead().expect("leftovers of dead runs can be removed");
         let lab = Lab::for_test(what, nodes).unwrap_or_else(|error| panic!("{error:#}"));
         Self { lab, _turn: turn }
@@ -34,6 +34,11 @@ impl Stage {
     pub(crate) fn check(&mut self, checks: &[Check]) {
         scenario::check(&mut self.lab, checks).unwrap_or_else(|error| panic!("{error:#}"));
     }
+}
+
+/// The right to be the only one.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Plays a scenario on a lab of its own.
