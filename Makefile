@@ -1,5 +1,6 @@
 # The two commands of the README are `make test` and `make demo`; each does all set-up by itself.
 # Logic beyond a few lines is Rust in tests/src/bin or a script in deploy/lab/.
+.PHONY: setup-compose compose demo-compose demo-compose-down image systemd install
 .PHONY: help check fix test sim netns tidy demo demo-down bench-vertical setup build
 CARGO ?= cargo
 # One lab at a time: parallel clusters on two cores would measure each other.
@@ -34,6 +35,12 @@ sim: ## a thousand seeds of the simulator, or COUNT from FROM; the first that fa
 netns: setup build ## real daemons, real kernel, real redis, in network namespaces
 	$(CARGO) test --locked -p tests --test netns $(SERIAL)
 
+setup-compose: ## the same for containers: Docker's engine and compose, without starting a service
+	@deploy/compose/setup.sh
+
+compose: setup-compose build ## real daemons in containers of a Docker Engine, by deploy/compose/
+	$(CARGO) test --locked -p tests --test compose $(SERIAL)
+
 tidy: ## import rules, lengths, purposes
 	$(CARGO) test --locked -p tests --test tidy
 
@@ -43,6 +50,26 @@ demo: setup ## three nodes, redis behind a VIP, a web front on port 3000; MANAGE
 
 demo-down: ## stop the demo; nothing of it stays
 	@target/release/skein-demo down
+
+demo-compose: setup-compose ## the demo in containers: three managers and two workers
+	$(CARGO) build --locked --release -p skein -p tests --bins
+	@target/release/skein-compose up
+
+demo-compose-down: ## stop the demo in containers; nothing of it stays
+	@target/release/skein-compose down
+
+image: ## a container image of a node alone, on the engine of DOCKER_HOST: skein:latest
+	$(CARGO) build --locked --release -p skein -p tests --bins
+	@deploy/container/build.sh target/release base skein
+
+systemd: ## check deploy/systemd/ by systemd-analyze
+	@deploy/systemd/check.sh
+
+install: ## install the program and its unit below DESTDIR; docs/operations.md says what then
+	install -D -m 755 target/release/skein $(DESTDIR)/usr/local/bin/skein
+	install -D -m 644 deploy/systemd/skein.service $(DESTDIR)/etc/systemd/system/skein.service
+	install -D -m 644 deploy/systemd/skein.sysctl.conf $(DESTDIR)/etc/sysctl.d/90-skein.conf
+	install -D -m 644 deploy/systemd/skein.modules.conf $(DESTDIR)/etc/modules-load.d/skein.conf
 
 bench-vertical: setup ## the figures of docs/benchmarks.md
 	$(CARGO) build --locked --release -p skein -p tests --bins

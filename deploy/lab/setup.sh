@@ -35,22 +35,9 @@ fi
 command -v apt-get >/dev/null || fail "missing: ${missing[*]} ${docker/no/}; this machine has no" \
   "apt-get, install them by hand"
 
-# Debian asks this program before it starts a service; 101 means no.
-policy=/usr/sbin/policy-rc.d
-saved=
-[ -e "$policy" ] && saved=$(mktemp) && cp -p "$policy" "$saved"
-restore() {
-  if [ -n "$saved" ]; then mv "$saved" "$policy"; else rm -f "$policy"; fi
-}
-trap restore EXIT
-printf '#!/bin/sh\nexit 101\n' >"$policy"
-chmod 755 "$policy"
-
-export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 if [ "$docker" = missing ]; then
   # The client alone where Debian has it as a package of its own, else the one inside docker.io.
   if apt-cache show docker-cli >/dev/null 2>&1; then missing+=(docker-cli); else missing+=(docker.io); fi
 fi
-echo "setup: installing ${missing[*]}"
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+deploy/lab/install.sh "${missing[@]}"

@@ -213,7 +213,7 @@ pub fn sweep_dead() -> Result<()> {
 }
 
 /// Whether this is the name of a test's lab whose process has ended.
-fn is_dead_lab(name: &str) -> bool {
+pub(crate) fn is_dead_lab(name: &str) -> bool {
     let mut words = name.splitn(3, '-');
     let (prefix, pid) = (words.next(), words.next().and_then(|word| word.parse::<u32>().ok()));
     let alive = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();
