@@ -58,9 +58,10 @@ demo-compose: setup-compose ## the demo in containers: three managers and two wo
 demo-compose-down: ## stop the demo in containers; nothing of it stays
 	@target/release/skein-compose down
 
-image: ## a container image of a node alone, on the engine of DOCKER_HOST: skein:latest
+image: ## images of a node on the engine of DOCKER_HOST: skein, and skein-demo with the demo's programs
 	$(CARGO) build --locked --release -p skein -p tests --bins
 	@deploy/container/build.sh target/release base skein
+	@deploy/container/build.sh target/release demo skein-demo
 
 systemd: ## check deploy/systemd/ by systemd-analyze
 	@deploy/systemd/check.sh

@@ -38,10 +38,10 @@ fetch() {
 }
 
 unpack() {
-  [ "$(ls "$out/packages")" != "$(cat "$stage.list" 2>/dev/null)" ] || return 0
-  rm -rf "$stage" "$stage.list"
+  [ "$(ls "$out/packages")" != "$(cat "$stage/list" 2>/dev/null)" ] || return 0
+  rm -rf "$stage"
   for package in "$out"/packages/*.deb; do dpkg -x "$package" "$stage"; done
-  ls "$out/packages" >"$stage.list"
+  ls "$out/packages" >"$stage/list"
 }
 
 # The libraries that a program loads, as paths in the stage, found by the stage's own loader.

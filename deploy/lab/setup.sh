@@ -22,7 +22,8 @@ oldest=$(printf '%s\n%s\n' "$wanted" "${found%%-*}" | sort -V | head -n1)
 # program:package
 missing=()
 for pair in nft:nftables ip:iproute2 redis-server:redis-server redis-cli:redis-tools \
-  ping:iputils-ping dig:bind9-dnsutils ps:procps curl:curl gcc:gcc mount:mount; do
+  ping:iputils-ping dig:bind9-dnsutils ps:procps curl:curl gcc:gcc mount:mount \
+  systemd-analyze:systemd; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)

@@ -74,10 +74,10 @@ impl Containers {
     ///
     /// # Errors
     /// As [`Containers::create`].
-    pub fn for_test(what: &str) -> Result<Self> {
+    pub fn for_test(what: &str, restart: Restart) -> Result<Self> {
         let name = format!("{TEST_PREFIX}-{}-{what}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
-        Self::create(&name, &folder, Restart::ByHand)
+        Self::create(&name, &folder, restart)
     }
 
     /// Builds the image and makes all containers, which are off but for the client. What was made
@@ -102,6 +102,8 @@ impl Containers {
 
     fn create_on(engine: &Engine, name: &str, folder: &Path, restart: Restart) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        // Before the image is built, which takes longest.
+        engine.compose_line()?;
         let image = image::build(engine)?;
         let net = choose_net(engine)?;
         let by_hand = if restart == Restart::ByHand { "--by-hand" } else { "" };

@@ -30,12 +30,13 @@ const BY_HAND: &str = "--by-hand";
 const FLAGS: &str = "/etc/skein/flags";
 /// The program itself, whatever becomes of its file.
 const OWN: &str = "/proc/self/exe";
-/// What the log says of each start, before the pid.
-const STARTED: &str = "skein first: the daemon is started as process";
+/// Whose words these are, in the log that the daemon's are in, too.
+const OWN_NAME: &str = "skein first";
 /// The kernel's parameters.
 const PARAMETERS: &str = "/proc/sys";
-/// Between the end of a daemon that was killed and the next one's start.
-const START_AGAIN: Duration = Duration::from_secs(1);
+/// Between the end of a daemon that was killed and the next one's start: short of a node's lease
+/// (`LEASE`, node/src/dispatcher.rs), after which its tasks are replaced. systemd's own default.
+const START_AGAIN: Duration = Duration::from_millis(100);
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
@@ -88,7 +89,7 @@ impl First {
     fn start(&mut self) -> nix::Result<()> {
         match sys::fork()? {
             Forked::Parent(pid) => {
-                note(&format!("{STARTED} {pid}"));
+                note(&format!("{OWN_NAME}: the daemon is started as process {pid}"));
                 self.daemon = Some(pid.as_raw());
             }
             Forked::Child => {
@@ -102,6 +103,8 @@ impl First {
 
     fn look_after(&mut self) -> nix::Result<ExitCode> {
         loop {
+            let signal = sys::next_signal();
+            // A daemon that has ended counts as such before the signal: they come in any order.
             while let Some((pid, ended)) = sys::reap(-1, false) {
                 if self.daemon != Some(pid) {
                     continue;
@@ -110,21 +113,21 @@ impl First {
                 match after(ended, self.by_hand, self.stopping) {
                     After::End(code) => return Ok(ExitCode::from(code)),
                     After::Wait => {
-                        note(&format!("skein first: the daemon {ended}; SIGHUP starts it"))
+                        note(&format!("{OWN_NAME}: the daemon {ended}; SIGHUP starts it"))
                     }
                     After::StartAgain => {
-                        note(&format!("skein first: the daemon {ended}; it is started again"));
+                        note(&format!("{OWN_NAME}: the daemon {ended}; it is started again"));
                         detach::pause(START_AGAIN);
                         self.start()?;
                     }
                 }
             }
-            match (sys::next_signal(), self.daemon) {
+            match (signal, self.daemon) {
                 (SIGHUP, None) => self.start()?,
                 (SIGTERM | SIGINT, None) => return Ok(ExitCode::SUCCESS),
                 (SIGTERM | SIGINT, Some(daemon)) => {
                     self.stopping = true;
-                    // One that has just ended is found in the next round.
+                    // One that ended just now is found in the next round.
                     let _ = sys::kill(daemon, SIGTERM);
                 }
                 _ => {}

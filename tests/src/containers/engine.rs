@@ -169,20 +169,28 @@ impl Engine {
         ["docker", "-H", &self.url].iter().chain(words).map(|word| (*word).to_owned()).collect()
     }
 
-    /// docker-compose, v1 or the v2 plugin, with these variables and words.
+    /// The command line of docker-compose, v1 or the v2 plugin, on this engine.
     ///
     /// # Errors
     /// When neither is installed.
-    pub fn compose(&self, variables: &[String], words: &[&str]) -> Result<Output> {
-        let mut line = vec!["env".to_owned()];
-        line.extend(variables.iter().cloned());
+    pub fn compose_line(&self) -> Result<Vec<String>> {
         if find_program("docker-compose").is_some() {
-            line.extend(["docker-compose", "-H", &self.url].map(str::to_owned));
+            Ok(["docker-compose", "-H", &self.url].map(str::to_owned).to_vec())
         } else if self.docker(&["compose", "version"])?.status == 0 {
-            line.extend(self.docker_line(&["compose"]));
+            Ok(self.docker_line(&["compose"]))
         } else {
             bail!("neither docker-compose nor docker's compose plugin is installed: {INSTALL}");
         }
+    }
+
+    /// docker-compose with these variables and words.
+    ///
+    /// # Errors
+    /// When it is not installed.
+    pub fn compose(&self, variables: &[String], words: &[&str]) -> Result<Output> {
+        let mut line = vec!["env".to_owned()];
+        line.extend(variables.iter().cloned());
+        line.extend(self.compose_line()?);
         line.extend(words.iter().map(|word| (*word).to_owned()));
         run(DOCKER_SECONDS, &line)
     }

@@ -2,6 +2,7 @@
 //! managers and two workers does there what it does on machines. Needs root; see
 //! deploy/compose/README.md.
 
+mod bad_input;
 mod nodes;
 mod stage;
 mod traffic;
@@ -27,5 +28,6 @@ fn a_project_of_five_containers_is_a_cluster() {
         ("a restart by compose keeps a node's identity", nodes::is_same),
         ("a lost container's tasks move, and it comes back", nodes::lose),
     ]);
+    bad_input::check(&stage.topology);
     stage.leaves_nothing();
 }

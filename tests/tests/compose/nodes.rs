@@ -10,12 +10,11 @@ use tests::containers::cluster::{
     wait_ready, wait_running,
 };
 use tests::lab::cluster::{CONVERGE_MAX, Task, list, text};
-use tests::lab::command::run;
 use tests::lab::topology::{Fault, Machine, Point, Topology};
 use tests::lab::wait::wait_for;
 
-use crate::stage::{CALLS, ask_outside, ensure_all_answer, read_told, task_line};
-use crate::traffic::{PUBLISHED, ask};
+use crate::stage::{CALLS, ask_outside, ensure_all_answer, task_line};
+use crate::traffic::{MOVERS, PUBLISHED, ask};
 
 /// The node that is restarted by compose: a worker.
 const RESTARTED: usize = 4;
@@ -23,8 +22,10 @@ const RESTARTED: usize = 4;
 pub(crate) const RESTARTED_NAME: &str = "node5";
 /// The node that is lost: a manager, but not the one that is asked.
 const LOST: usize = 2;
-/// Limit for one program.
-const PROGRAM_SECONDS: u32 = 60;
+/// New connections that are made one after the other while a daemon is dead.
+const ASKED: &str = "10000";
+/// What pid 1 says of a daemon that was killed (node/src/supervise/first.rs).
+const ENDED_BY_KILL: &str = "skein first: the daemon was ended by signal 9";
 /// Enough that a loss of half of them is not all or none: 2^-59.
 const PINGS: &str = "60";
 /// Column of echo requests that arrived, in /proc/net/snmp (`InEchos`).
@@ -49,10 +50,13 @@ pub(crate) fn are_well(_: &mut dyn Topology, machines: &mut Machines) -> Result<
 
 /// A TCP connection from a task that counts every 5 ms, until its input ends.
 fn count(machine: &dyn Machine, client: &Task, to: &str) -> Result<Child> {
-    let line = task_line(machine, client, &["skein-lab-probe", "count", to]);
+    start(&task_line(machine, client, &["skein-lab-probe", "count", to]), Stdio::piped())
+}
+
+fn start(line: &[String], output: Stdio) -> Result<Child> {
     let mut command = Command::new(&line[0]);
-    command.args(&line[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    command.spawn().context("starting the counter")
+    command.args(&line[1..]).stdin(Stdio::piped()).stdout(output).stderr(Stdio::piped());
+    command.spawn().with_context(|| format!("starting {line:?}"))
 }
 
 /// Ends the count. Fails unless every number came back.
@@ -67,33 +71,38 @@ fn finish(mut counter: Child) -> Result<()> {
     Ok(())
 }
 
-/// The daemon of every node is killed once. Meanwhile its published port, its client and a
-/// connection that was opened before go on, and in the end no task was replaced.
+/// The daemon of every node is killed once, and pid 1 starts the next one. Meanwhile a connection
+/// of the node's client counts on, every new connection to the node's published port is answered,
+/// and in the end no task was replaced.
 pub(crate) fn kill_daemon(topology: &mut dyn Topology, machines: &mut Machines) -> Result<()> {
     let before = running(machines, 0, "echo")?;
     let clients = running(machines, 0, "client")?;
     // Names are the daemon's to answer: while it is dead its tasks reach what they resolved.
     let resolved = exec(machines, &clients[0], &["getent", "hosts", "echo"])?.ok()?;
     let vip = format!("{}:7000", resolved.split(' ').next().unwrap_or_default());
-    let counter = count(machines[clients[0].node].as_ref(), &clients[0], &vip)?;
     for index in (0..NODES).rev() {
+        let client = clients.iter().find(|client| client.node == index).context("a client")?;
+        let machine = machines[index].as_ref();
+        let counter = count(machine, client, &vip)?;
+        let published = format!("{}:{PUBLISHED}", machine.address());
+        let line = topology.client_line(&["skein-lab-probe", "ask", "tcp", &published, ASKED]);
+        // Its answers would fill a pipe; whether all came, its status tells.
+        let mut asking = start(&line, Stdio::null())?;
+        let ends = machine.log().matches(ENDED_BY_KILL).count();
         machines[index].signal(Signal::SIGKILL)?;
         wait_for(CONVERGE_MAX, &format!("the daemon of node{} to end", index + 1), || {
-            ensure!(!machines[index].is_running()?, "it runs");
+            let now = machines[index].log().matches(ENDED_BY_KILL).count();
+            ensure!(now > ends, "it was not ended");
             Ok(())
         })?;
-        let machine = machines[index].as_ref();
-        let published = format!("{}:{PUBLISHED}", machine.address());
-        ensure_all_answer(&ask_outside(topology, &published, CALLS)?, &before)?;
-        let client = clients.iter().find(|client| client.node == index).context("a client")?;
-        let calls = CALLS.to_string();
-        let line = task_line(machine, client, &["skein-lab-probe", "ask", "tcp", &vip, &calls]);
-        ensure_all_answer(&read_told(&run(PROGRAM_SECONDS, &line)?.ok()?)?, &before)?;
-        machines[index].spawn()?;
+        let early = asking.try_wait().context("asking for the calls")?;
+        ensure!(early.is_none(), "the calls to {published} ended before the daemon: {early:?}");
         wait_ready(machines[index].as_mut())?;
         wait_nodes_ready(machines, 0, NODES)?;
+        let answers = asking.wait_with_output().context("awaiting the calls")?;
+        ensure!(answers.status.success(), "a call to {published} failed: {answers:?}");
+        finish(counter)?;
     }
-    finish(counter)?;
     let ids = |tasks: &[Task]| tasks.iter().map(|task| task.id.clone()).collect::<Vec<_>>();
     let after = wait_running(machines, 0, "echo", NODES)?;
     ensure!(ids(&before) == ids(&after), "tasks were replaced: {before:?} by {after:?}");
@@ -154,28 +163,34 @@ pub(crate) fn is_same(topology: &mut dyn Topology, machines: &mut Machines) -> R
     wait_for(CONVERGE_MAX, "its task to reach every backend", || {
         ensure_all_answer(&ask(machines, client, CALLS)?, &backends)
     })?;
-    let to = format!("{}:{PUBLISHED}", machines[RESTARTED].address());
-    wait_for(CONVERGE_MAX, "its published port to answer", || {
-        ensure_all_answer(&ask_outside(topology, &to, CALLS)?, &backends)
-    })
+    answer_everywhere(topology, machines, NODES)
 }
 
 pub(crate) fn lose(topology: &mut dyn Topology, machines: &mut Machines) -> Result<()> {
+    let had = running(machines, 0, "mover")?;
+    ensure!(had.iter().any(|task| task.node == LOST), "it has nothing to lose: {had:?}");
     machines[LOST].power_off()?;
-    let moved = wait_for(CONVERGE_MAX, "the lost node's tasks to move", || {
-        let tasks = running(machines, 0, "echo")?;
-        ensure!(tasks.len() == NODES && tasks.iter().all(|task| task.node != LOST), "{tasks:?}");
-        Ok(tasks)
+    wait_for(CONVERGE_MAX, "the lost node's tasks to move", || {
+        let tasks = running(machines, 0, "mover")?;
+        ensure!(tasks.len() == MOVERS && tasks.iter().all(|task| task.node != LOST), "{tasks:?}");
+        Ok(())
     })?;
-    let to = format!("{}:{PUBLISHED}", machines[0].address());
-    wait_for(CONVERGE_MAX, "exactly the moved tasks to answer", || {
-        ensure_all_answer(&ask_outside(topology, &to, CALLS)?, &moved)
-    })?;
+    answer_everywhere(topology, machines, NODES - 1)?;
     machines[LOST].spawn()?;
     wait_ready(machines[LOST].as_mut())?;
     wait_nodes_ready(machines, 0, NODES)?;
-    let to = format!("{}:{PUBLISHED}", machines[LOST].address());
-    wait_for(CONVERGE_MAX, "the node that came back to answer", || {
-        ensure_all_answer(&ask_outside(topology, &to, CALLS)?, &moved)
-    })
+    answer_everywhere(topology, machines, NODES)
+}
+
+/// Waits until the published port answers from exactly the running tasks, `count` of them, at each
+/// node that has one.
+fn answer_everywhere(topology: &dyn Topology, machines: &Machines, count: usize) -> Result<()> {
+    for task in wait_running(machines, 0, "echo", count)? {
+        let to = format!("{}:{PUBLISHED}", machines[task.node].address());
+        wait_for(CONVERGE_MAX, &format!("{to} to answer from {count} tasks"), || {
+            let backends = wait_running(machines, 0, "echo", count)?;
+            ensure_all_answer(&ask_outside(topology, &to, CALLS)?, &backends)
+        })?;
+    }
+    Ok(())
 }

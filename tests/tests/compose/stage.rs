@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::containers::cluster::{Machines, log_tail};
-use tests::containers::{Containers, sweep_dead};
+use tests::containers::{Containers, Restart, sweep_dead};
 use tests::lab::cluster::Task;
 use tests::lab::command::run;
 use tests::lab::topology::{Machine, Topology};
@@ -19,7 +19,7 @@ const CLIENT_SECONDS: u32 = 60;
 
 /// A project and its machines.
 pub(crate) struct Stage {
-    topology: Containers,
+    pub(crate) topology: Containers,
     machines: Vec<Box<dyn Machine>>,
     is_down: bool,
 }
@@ -30,7 +30,9 @@ pub(crate) type Check = (&'static str, fn(&mut dyn Topology, &mut Machines) -> R
 impl Stage {
     pub(crate) fn new(what: &str) -> Self {
         sweep_dead().unwrap_or_else(|error| panic!("leftovers of dead runs stay: {error:#}"));
-        let topology = Containers::for_test(what).unwrap_or_else(|error| panic!("{error:#}"));
+        // As users have it: pid 1 starts a daemon that was killed.
+        let topology =
+            Containers::for_test(what, Restart::Always).unwrap_or_else(|error| panic!("{error:#}"));
         let machines = topology.machines().unwrap_or_else(|error| panic!("{error:#}"));
         Self { topology, machines, is_down: false }
     }

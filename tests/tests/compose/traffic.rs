@@ -11,19 +11,28 @@ use crate::stage::{CALLS, NETWORK, Told, ask_outside, ensure_all_answer, read_to
 /// Where the service is published.
 pub(crate) const PUBLISHED: u16 = 8080;
 
-/// One probe behind a VIP and a published port, and a client, on each of the five nodes.
+/// Replicas of the service that moves: two for each node, so that every node has some to lose.
+pub(crate) const MOVERS: usize = 10;
+
+/// One probe behind a VIP and a published port, and a client, on each of the five nodes; and a
+/// service that is to have its replicas wherever there are nodes.
 pub(crate) fn start(_: &mut dyn Topology, machines: &mut Machines) -> Result<()> {
     let first = machines[0].as_ref();
     docker(first, &["network", "create", "-d", "overlay", NETWORK])?.ok()?;
     let probe = first.program("skein-lab-probe")?;
     let publish = format!("{PUBLISHED}:7000");
-    let echo = ["--name", "echo", "--network", NETWORK, "--replicas", "5", "-p", &publish];
-    create_service(first, &[&echo, &["host", &probe, "serve", "7000"] as &[&str]].concat())?;
-    let client = ["--name", "client", "--network", NETWORK, "--mode", "global"];
-    create_service(first, &[&client, &["host", &probe, "serve", "9"] as &[&str]].concat())?;
-    for service in ["echo", "client"] {
-        let tasks = wait_running(machines, 0, service, machines.len())?;
-        for index in 0..machines.len() {
+    let movers = MOVERS.to_string();
+    let serve = |name: &str, flags: &[&str], port: &str| {
+        let common = ["--name", name, "--network", NETWORK];
+        create_service(first, &[&common, flags, &["host", &probe, "serve", port]].concat())
+    };
+    serve("echo", &["--mode", "global", "-p", &publish], "7000")?;
+    serve("client", &["--mode", "global"], "9")?;
+    serve("mover", &["--replicas", &movers], "9")?;
+    let nodes = machines.len();
+    for (service, count) in [("echo", nodes), ("client", nodes), ("mover", MOVERS)] {
+        let tasks = wait_running(machines, 0, service, count)?;
+        for index in 0..nodes {
             ensure!(
                 tasks.iter().any(|task| task.node == index),
                 "{service} is not spread: {tasks:?}"
