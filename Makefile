@@ -1,6 +1,7 @@
 # The two commands of the README are `make test` and `make demo`; each does all set-up by itself.
 # Logic beyond a few lines is Rust in tests/src/bin or a script in deploy/lab/.
-.PHONY: help check fix test sim netns vm tidy demo demo-down lab lab-down bench-vertical setup build
+.PHONY: help check fix test sim netns vm compose tidy demo demo-down demo-vm demo-vm-down bench-vertical
+.PHONY: setup setup-compose demo-compose demo-compose-down lab lab-down image systemd install build
 CARGO ?= cargo
 # One lab at a time: parallel clusters on two cores would measure each other.
 SERIAL := -- --test-threads=1
@@ -38,6 +39,12 @@ vm: setup build ## guests with kernels of their own: user-mode Linux, and kernel
 	@deploy/vm/setup.sh
 	$(CARGO) test --locked -p skein -p tests --test vm $(SERIAL)
 
+setup-compose: ## the same for containers: Docker's engine and compose, without starting a service
+	@deploy/compose/setup.sh
+
+compose: setup-compose build ## real daemons in containers of a Docker Engine, by deploy/compose/
+	$(CARGO) test --locked -p tests --test compose $(SERIAL)
+
 tidy: ## import rules, lengths, purposes
 	$(CARGO) test --locked -p tests --test tidy
 
@@ -53,6 +60,27 @@ lab: setup build ## a lab of NODES nodes (3), MANAGERS of them managers (1); see
 
 lab-down: ## remove the lab; nothing of it stays
 	@target/debug/skein-lab down
+
+demo-compose: setup-compose ## the demo in containers: three managers and two workers
+	$(CARGO) build --locked --release -p skein -p tests --bins
+	@target/release/skein-compose up
+
+demo-compose-down: ## stop the demo in containers; nothing of it stays
+	@target/release/skein-compose down
+
+image: ## images of a node on the engine of DOCKER_HOST: skein, and skein-demo with the demo's programs
+	$(CARGO) build --locked --release -p skein -p tests --bins
+	@deploy/container/build.sh target/release base skein
+	@deploy/container/build.sh target/release demo skein-demo
+
+systemd: ## check deploy/systemd/ by systemd-analyze
+	@deploy/systemd/check.sh
+
+install: ## install the program and its unit below DESTDIR; docs/operations.md says what then
+	install -D -m 755 target/release/skein $(DESTDIR)/usr/local/bin/skein
+	install -D -m 644 deploy/systemd/skein.service $(DESTDIR)/etc/systemd/system/skein.service
+	install -D -m 644 deploy/systemd/skein.sysctl.conf $(DESTDIR)/etc/sysctl.d/90-skein.conf
+	install -D -m 644 deploy/systemd/skein.modules.conf $(DESTDIR)/etc/modules-load.d/skein.conf
 
 bench-vertical: setup ## the figures of docs/benchmarks.md
 	$(CARGO) build --locked --release -p skein -p tests --bins

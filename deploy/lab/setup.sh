@@ -22,7 +22,8 @@ oldest=$(printf '%s\n%s\n' "$wanted" "${found%%-*}" | sort -V | head -n1)
 # program:package
 missing=()
 for pair in nft:nftables ip:iproute2 redis-server:redis-server redis-cli:redis-tools \
-  ping:iputils-ping dig:bind9-dnsutils ps:procps curl:curl gcc:gcc mount:mount; do
+  ping:iputils-ping dig:bind9-dnsutils ps:procps curl:curl gcc:gcc mount:mount \
+  systemd-analyze:systemd; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
@@ -35,22 +36,9 @@ fi
 command -v apt-get >/dev/null || fail "missing: ${missing[*]} ${docker/no/}; this machine has no" \
   "apt-get, install them by hand"
 
-# Debian asks this program before it starts a service; 101 means no.
-policy=/usr/sbin/policy-rc.d
-saved=
-[ -e "$policy" ] && saved=$(mktemp) && cp -p "$policy" "$saved"
-restore() {
-  if [ -n "$saved" ]; then mv "$saved" "$policy"; else rm -f "$policy"; fi
-}
-trap restore EXIT
-printf '#!/bin/sh\nexit 101\n' >"$policy"
-chmod 755 "$policy"
-
-export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 if [ "$docker" = missing ]; then
   # The client alone where Debian has it as a package of its own, else the one inside docker.io.
   if apt-cache show docker-cli >/dev/null 2>&1; then missing+=(docker-cli); else missing+=(docker.io); fi
 fi
-echo "setup: installing ${missing[*]}"
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+deploy/lab/install.sh "${missing[@]}"

@@ -21,7 +21,10 @@ tier tidy cargo test --locked -p tests --test tidy
 tier sim cargo test --locked -p tests --test sim
 tier crates cargo test --locked --workspace --exclude tests
 tier lab cargo test --locked -p tests --lib --bins
+tier systemd deploy/systemd/check.sh
 tier netns cargo test --locked -p tests --test netns -- --test-threads=1
+tier docker deploy/compose/setup.sh
+tier compose cargo test --locked -p tests --test compose -- --test-threads=1
 
 echo
 echo "== tiers"

@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, umask};
 
 pub(crate) mod detach;
 mod etc;
+mod first;
 pub(crate) mod health;
 mod init;
 mod lifecycle;
@@ -42,14 +43,16 @@ use crate::enter;
 use status::{LAUNCH, Launch};
 
 /// Runs what needs a process of one thread, if that is what the program was called for:
-/// `supervise TASK_DIR`, `hold RUN_DIR` or `enter JSON`. To be called first thing in `main` with
-/// all arguments after the program's name; `None` means that the program was called by a user.
+/// `supervise TASK_DIR`, `hold RUN_DIR`, `enter JSON` or `first DAEMON…`. To be called first thing
+/// in `main` with all arguments after the program's name; `None` means that the program was called
+/// by a user.
 pub fn dispatch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let (mode, argument) = (arguments.next()?, arguments.next()?);
     match mode.to_str()? {
         "supervise" => Some(run(Path::new(&argument))),
         "hold" => Some(crate::hold::run(Path::new(&argument))),
         enter::MODE => Some(run_inside(&argument.to_string_lossy())),
+        first::MODE => Some(first::run(std::iter::once(argument).chain(arguments))),
         _ => None,
     }
 }

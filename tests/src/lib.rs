@@ -2,6 +2,7 @@
 //! kinds, and the scenarios that are played on each of them.
 
 pub mod bench;
+pub mod containers;
 pub mod demo;
 pub mod lab;
 pub mod scenario;

@@ -2,6 +2,7 @@
 //! Everything here is a thin call without policy.
 
 use std::ffi::CString;
+use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -84,6 +85,15 @@ pub(crate) enum Ended {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Code(code) => write!(f, "ended with status {code}"),
+            Ended::Signal(signal) => write!(f, "was ended by signal {signal}"),
+        }
+    }
 }
 
 /// One child that has ended, without waiting; `None` when none has. nix's version fails when the

@@ -213,7 +213,7 @@ pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn read_task(task: &Value, nodes: &[(String, usize)]) -> Result<Task> {
+pub(crate) fn read_task(task: &Value, nodes: &[(String, usize)]) -> Result<Task> {
     let status = &task["Status"];
     let node = text(&task["NodeID"]);
     let index = nodes.iter().find(|(id, _)| *id == node).map(|(_, index)| *index);
@@ -242,7 +242,7 @@ fn without_prefix(address: &str) -> Result<Ipv4Addr> {
 }
 
 /// Encodes a query's value (RFC 3986, section 2.1).
-fn percent_encode(text: &str) -> String {
+pub(crate) fn percent_encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let encode =
         |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };

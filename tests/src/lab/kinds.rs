@@ -4,13 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::TEST_PREFIX;
 use super::namespaces::{self, Namespaces};
 use super::net;
 use super::topology::{Kind, Topology};
+use crate::containers::{self, Containers, NODES, Restart};
 use crate::vm;
 use crate::vm::kernel::Kernel;
 use crate::vm::topology::VirtualMachines;
@@ -40,7 +41,7 @@ pub struct OfKind {
 /// What is known of a kind.
 ///
 /// # Errors
-/// When this build does not have it.
+/// Never today; a kind may come to need what a machine lacks.
 pub fn of(kind: Kind) -> Result<OfKind> {
     match kind {
         Kind::Namespaces => Ok(OfKind {
@@ -60,7 +61,15 @@ pub fn of(kind: Kind) -> Result<OfKind> {
             sweep: vm::topology::sweep,
             offers: vm::topology::OFFERS,
         }),
-        Kind::Containers => bail!("topology {kind} is not built in: use {}", Kind::Namespaces),
+        Kind::Containers => Ok(OfKind {
+            make: |name, folder, nodes| {
+                ensure!(nodes == NODES, "the compose file has {NODES} nodes, not {nodes}");
+                Ok(Box::new(Containers::create(name, folder, Restart::ByHand)?))
+            },
+            attach: |name, folder, _nodes| Ok(Box::new(Containers::attach(name, folder)?)),
+            sweep: containers::remove,
+            offers: containers::OFFERS,
+        }),
     }
 }
 
@@ -145,7 +154,7 @@ pub fn sweep_dead() -> Result<()> {
 }
 
 /// Whether this is the name of a test's lab whose process has ended.
-fn is_dead_lab(name: &str) -> bool {
+pub(crate) fn is_dead_lab(name: &str) -> bool {
     let mut words = name.splitn(3, '-');
     let (prefix, pid) = (words.next(), words.next().and_then(|word| word.parse::<u32>().ok()));
     let alive = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();

@@ -1,10 +1,12 @@
 //! Holds the rules that no compiler holds: who may import whom, how long things may be, what each
-//! crate is for. Every checker is a pure function over text, with its own tests that show it fail.
+//! crate is for, what the unit may do. Every checker is a pure function over text, with its own
+//! tests that show it fail.
 
 mod files;
 mod imports;
 mod roots;
 mod source;
+mod units;
 
 use std::path::PathBuf;
 use std::process::Command;
