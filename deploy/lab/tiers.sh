@@ -23,6 +23,10 @@ tier crates cargo test --locked --workspace --exclude tests
 tier lab cargo test --locked -p tests --lib --bins
 tier systemd deploy/systemd/check.sh
 tier netns cargo test --locked -p tests --test netns -- --test-threads=1
+tier machines deploy/vm/setup.sh
+tier ipvs deploy/vm/ipvs.sh uml
+tier ipvs-6.1 deploy/vm/ipvs.sh qemu
+tier vm cargo test --locked -p skein -p tests --test vm -- --test-threads=1
 tier docker deploy/compose/setup.sh
 tier compose cargo test --locked -p tests --test compose -- --test-threads=1
 

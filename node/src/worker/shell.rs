@@ -163,7 +163,6 @@ impl Shell {
             done: done_writer,
             inbox: inbox.clone(),
         };
-        let balancer = facts.balancer;
         spawn(stop, programmer::run(kernel, facts.clone(), ends));
         let leader = Arc::new(watch::channel(None).0);
         let session = Session { net: net.clone(), managers: managers_reader, leader };
@@ -202,7 +201,7 @@ impl Shell {
             done,
             tasks: tasks_reader,
             executor,
-            balancer,
+            balancer: facts.balancer,
             stop_tasks,
             asks,
             ended,
