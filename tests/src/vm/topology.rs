@@ -54,9 +54,9 @@ impl VirtualMachines {
         let there = net::namespaces_of(name);
         ensure!(there.is_empty(), "a lab named {name} exists already, stop it first: {there:?}");
         let made = Self::make_all(name, folder, nodes, images);
-        made.or_else(|error| {
+        made.map_err(|error| {
             let swept = sweep(name, folder);
-            Err(error.context(format!("making virtual machines, swept: {swept:?}")))
+            error.context(format!("making virtual machines, swept: {swept:?}"))
         })
     }
 
