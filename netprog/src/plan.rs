@@ -1,8 +1,9 @@
 //! The operations between what the kernel holds and what it should hold: a plain comparison.
 //!
 //! Order: namespaces, links, addresses, sysctls, routes and rules, forwarding entries, virtual
-//! services, nftables; then removal, the other way round. In a table, sets grow before maps and shrink after them: a
-//! backend is live before a slot leads to it, and loses its slots before it is not live.
+//! services, nftables; then removal, the other way round. In a table, sets grow before maps and
+//! shrink after them: a backend is live before a slot leads to it, and loses its slots before it
+//! is not live.
 //!
 //! Laws (held by tests): a plan from a state to itself is empty; after a plan is applied the next
 //! one is empty, also after any crash in between; with partial knowledge nothing is removed.
