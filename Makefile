@@ -63,10 +63,14 @@ lab-down: ## remove the lab; nothing of it stays
 
 demo-compose: setup-compose ## the demo in containers: three managers and two workers
 	$(CARGO) build --locked --release -p skein -p tests --bins
-	@target/release/skein-compose up
+	@target/release/skein-demo up --topology containers --nodes 5 --managers 3
 
-demo-compose-down: ## stop the demo in containers; nothing of it stays
-	@target/release/skein-compose down
+demo-vm: setup ## the demo on virtual machines with Debian's kernel; SKEIN_VM_GUEST=uml for user-mode Linux
+	@deploy/vm/setup.sh
+	$(CARGO) build --locked --release -p skein -p tests --bins
+	@target/release/skein-demo up --topology vm --managers $(or $(MANAGERS),1)
+
+demo-vm-down demo-compose-down: demo-down ## the same as demo-down: there is one demo at a time
 
 image: ## images of a node on the engine of DOCKER_HOST: skein, and skein-demo with the demo's programs
 	$(CARGO) build --locked --release -p skein -p tests --bins

@@ -16,7 +16,7 @@ base_programs=(nft)
 demo_packages=(dash coreutils grep sed procps libc-bin iproute2 iputils-ping bind9-dnsutils
   redis-server redis-tools curl mount util-linux)
 demo_programs=(sh dash cat cut date dd echo env false head id kill ls mkdir mv rm seq sleep sort
-  tail tee timeout touch tr true uniq wc grep sed ps pgrep pidof getent ip ss bridge ping dig
+  tail tee test timeout touch tr true uniq wc grep sed ps pgrep pidof getent ip ss bridge ping dig
   redis-server redis-cli curl mount umount nsenter unshare)
 
 fail() {

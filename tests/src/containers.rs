@@ -1,10 +1,9 @@
-//! Nodes that are containers of a Docker Engine: the project of `deploy/compose/`, five nodes and a
-//! client on one network of the engine's.
+//! Nodes that are containers of a Docker Engine: the project of `deploy/compose/`, up to five nodes
+//! and a client on one network of the engine's.
 //!
 //! Everything of a project carries its name: containers, network and volumes by compose's labels,
 //! the table of faults, and one folder. Only what carries it is ever removed.
 
-pub mod cluster;
 pub mod engine;
 mod faults;
 mod image;
@@ -17,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::unistd::Uid;
 
 use self::engine::Engine;
 use self::faults::{Faults, Station};
@@ -28,8 +28,10 @@ use crate::lab::wait::wait_for;
 
 /// The compose file, below the workspace's root.
 const COMPOSE_FILE: &str = "deploy/compose/docker-compose.yml";
-/// Nodes of the compose file.
-pub const NODES: usize = 5;
+/// What a lab adds to it.
+const LAB_FILE: &str = "deploy/compose/lab.yml";
+/// Nodes of the compose file; a smaller lab starts the first of them.
+pub const NODES_MAX: usize = 5;
 /// The label by which compose knows its own.
 const LABEL: &str = "com.docker.compose.project";
 /// Last byte of the address of node 0; node i has the i-th after it.
@@ -38,8 +40,6 @@ const NODE_LAST: u8 = 11;
 const CLIENT_LAST: u8 = 100;
 /// Networks that are tried, by their third byte, unless SKEIN_NET names one.
 const NETS: std::ops::RangeInclusive<u8> = 61..=76;
-/// First word of the names of projects that tests make; the pid follows.
-const TEST_PREFIX: &str = "skl";
 /// The file of the compose file's variables, in the project's folder.
 const VARIABLES: &str = "variables";
 /// The file of the faults in force, in the project's folder.
@@ -65,6 +65,7 @@ pub struct Containers {
     name: String,
     engine: Engine,
     folder: PathBuf,
+    nodes: usize,
     /// What the compose file asks for, as `NAME=value`.
     variables: Vec<String>,
     /// The network's first three bytes, with dots.
@@ -73,28 +74,26 @@ pub struct Containers {
 }
 
 impl Containers {
-    /// A project for one test: its name carries this process's id. No daemon runs yet.
-    ///
-    /// # Errors
-    /// As [`Containers::create`].
-    pub fn for_test(what: &str, restart: Restart) -> Result<Self> {
-        let name = format!("{TEST_PREFIX}-{}-{what}", std::process::id());
-        let folder = std::env::temp_dir().join(&name);
-        Self::create(&name, &folder, restart)
-    }
-
     /// Builds the image and makes all containers, which are off but for the client. What was made
     /// is removed again when a step fails.
     ///
     /// # Errors
     /// With what is missing and how to get it.
-    pub fn create(name: &str, folder: &Path, restart: Restart) -> Result<Self> {
+    pub fn create(name: &str, folder: &Path, nodes: usize, restart: Restart) -> Result<Self> {
+        ensure!(
+            (1..=NODES_MAX).contains(&nodes),
+            "{COMPOSE_FILE} has {NODES_MAX} nodes, not {nodes}: ask for 1 to {NODES_MAX}"
+        );
+        ensure!(
+            Uid::effective().is_root(),
+            "nodes' sockets lie in volumes, which only root may enter: run it as root, as by sudo"
+        );
         let engine = Engine::find_or_start()?;
         ensure!(
             labelled(&engine, name)?.is_empty() && !folder.join(VARIABLES).exists(),
             "a project named {name} exists already: take it down first"
         );
-        let made = Self::create_on(&engine, name, folder, restart);
+        let made = Self::create_on(&engine, name, folder, nodes, restart);
         made.map_err(|error| match remove(name, folder) {
             Ok(()) => error.context(format!("making {name}; what was made is removed")),
             Err(also) => {
@@ -103,7 +102,13 @@ impl Containers {
         })
     }
 
-    fn create_on(engine: &Engine, name: &str, folder: &Path, restart: Restart) -> Result<Self> {
+    fn create_on(
+        engine: &Engine,
+        name: &str,
+        folder: &Path,
+        nodes: usize,
+        restart: Restart,
+    ) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         // Before the image is built, which takes longest.
         engine.compose_line()?;
@@ -116,8 +121,10 @@ impl Containers {
             format!("SKEIN_FIRST={by_hand}"),
         ];
         fs::write(folder.join(VARIABLES), variables.join("\n")).context("writing variables")?;
-        let project = Self::attach(name, folder)?;
-        project.compose(&["up", "--no-start"])?.ok()?;
+        let project = Self::attach(name, folder, nodes)?;
+        let services: Vec<String> = (0..nodes).map(service).collect();
+        let services: Vec<&str> = services.iter().map(String::as_str).collect();
+        project.compose(&[&["up", "--no-start"], services.as_slice()].concat())?.ok()?;
         project.compose(&["up", "-d", "client"])?.ok()?;
         Ok(project)
     }
@@ -126,7 +133,7 @@ impl Containers {
     ///
     /// # Errors
     /// When none of this name is there.
-    pub fn attach(name: &str, folder: &Path) -> Result<Self> {
+    pub fn attach(name: &str, folder: &Path, nodes: usize) -> Result<Self> {
         let Some(engine) = Engine::find()? else { bail!("no Docker Engine runs") };
         let variables = fs::read_to_string(folder.join(VARIABLES))
             .with_context(|| format!("no project named {name} is up"))?;
@@ -136,7 +143,7 @@ impl Containers {
         let faults = fs::read_to_string(folder.join(FAULTS)).unwrap_or_default();
         let faults = faults::read(&faults)?;
         let (name, folder) = (name.to_owned(), folder.to_owned());
-        Ok(Self { name, engine, folder, variables, net, faults })
+        Ok(Self { name, engine, folder, nodes, variables, net, faults })
     }
 
     /// docker-compose with these words, on this project.
@@ -144,8 +151,10 @@ impl Containers {
     /// # Errors
     /// When it cannot be started.
     pub fn compose(&self, words: &[&str]) -> Result<Output> {
-        let file = image::workspace()?.join(COMPOSE_FILE);
-        let project = ["-f", &file.to_string_lossy(), "-p", &self.name];
+        let root = image::workspace()?;
+        let [file, lab] = [COMPOSE_FILE, LAB_FILE].map(|name| root.join(name));
+        let (file, lab) = (file.to_string_lossy(), lab.to_string_lossy());
+        let project = ["-f", &file, "-f", &lab, "-p", &self.name];
         self.engine.compose(&self.variables, &[&project, words].concat())
     }
 
@@ -153,12 +162,6 @@ impl Containers {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// The project's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     fn container(&self, service: &str) -> Result<String> {
@@ -172,15 +175,14 @@ impl Containers {
 
     fn address(&self, point: Point) -> Result<Ipv4Addr> {
         let last = match point {
-            Point::Node(index) if index < NODES => NODE_LAST + u8::try_from(index)?,
-            Point::Node(index) => bail!("there is no node {index}, there are {NODES}"),
+            Point::Node(index) => NODE_LAST + u8::try_from(index)?,
             Point::Client => CLIENT_LAST,
         };
         format!("{}.{last}", self.net).parse().with_context(|| format!("network {:?}", self.net))
     }
 
     fn machine(&self, index: usize) -> Result<Container> {
-        let name = format!("node{}", index + 1);
+        let name = service(index);
         let volume = format!("{}_{name}-api", self.name);
         let words = ["volume", "inspect", "--format", "{{.Mountpoint}}", &volume];
         let mountpoint = self.engine.docker(&words)?.ok()?;
@@ -213,7 +215,9 @@ impl Topology for Containers {
     }
 
     fn machines(&self) -> Result<Vec<Box<dyn Machine>>> {
-        (0..NODES).map(|index| Ok(Box::new(self.machine(index)?) as Box<dyn Machine>)).collect()
+        (0..self.nodes)
+            .map(|index| Ok(Box::new(self.machine(index)?) as Box<dyn Machine>))
+            .collect()
     }
 
     fn client_address(&self) -> Ipv4Addr {
@@ -225,6 +229,14 @@ impl Topology for Containers {
         // Compose's name for the only container of a service differs between its versions.
         let id = self.container("client").unwrap_or_else(|_| "client".to_owned());
         self.engine.docker_line(&[&["exec", "-i", id.as_str()], words].concat())
+    }
+
+    fn client_program(&self, name: &str) -> Result<String> {
+        machine::place_of(name)
+    }
+
+    fn faults(&self) -> Result<Vec<(Point, Point, Fault)>> {
+        Ok(self.faults.iter().map(|(&(from, to), &fault)| (from, to, fault)).collect())
     }
 
     fn disturb(&mut self, from: Point, to: Point, fault: Fault) -> Result<()> {
@@ -243,6 +255,11 @@ impl Topology for Containers {
     fn tear_down(&mut self) -> Result<()> {
         remove(&self.name, &self.folder)
     }
+}
+
+/// The compose file's name of a node.
+fn service(index: usize) -> String {
+    format!("node{}", index + 1)
 }
 
 /// A network that nothing uses: the one that SKEIN_NET names (`192.168.61`), else the first free

@@ -78,7 +78,7 @@ impl Lab {
         let made = kinds::of(kind).and_then(|of_kind| (of_kind.make)(name, folder, nodes));
         let made = made.and_then(|topology| Self::on(name, folder, topology));
         if made.is_err() {
-            fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+            kinds::remove_folder(folder)?;
         }
         made.with_context(|| format!("making lab {name}"))
     }

@@ -1,6 +1,6 @@
-//! The demo: three nodes on this machine, redis behind a VIP, and a web front on every node.
+//! The demo: nodes on this machine, redis behind a VIP, and a web front on every node.
 //!
-//! `skein-demo up [--managers 1|3] [--topology KIND]` starts it and shows it, `status` shows it
+//! `skein-demo up [--nodes N] [--managers M] [--topology KIND]` starts it and shows it, `status` shows it
 //! again, `down` removes all of it. It is a lab like any other: `skein-lab --name skein-demo …`
 //! breaks things in it.
 
@@ -14,7 +14,8 @@ use serde_json::Value;
 use tests::lab::cluster::{CONVERGE_MAX, Task};
 use tests::lab::kinds::folder_of;
 use tests::lab::topology::Kind;
-use tests::lab::wait::wait_for;
+use tests::lab::wait::{now, wait_for};
+use tests::lab::words::{self, Size, Wish};
 use tests::lab::{Lab, sweep};
 
 const NAME: &str = "skein-demo";
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["up", options @ ..] => match read_options(options) {
-            Ok((managers, kind)) => up(managers, kind),
+            Ok(size) => up(&size),
             Err(error) => return usage(&format!("{error:#}")),
         },
         ["status"] => attach().and_then(|lab| {
@@ -49,23 +50,18 @@ fn main() -> ExitCode {
 }
 
 fn usage(problem: &str) -> ExitCode {
-    let usage = "up [--managers 1|3] [--topology namespaces|vm|containers] | status | down";
+    let kinds = Kind::ALL.map(Kind::word).join("|");
+    let usage = format!("up [--nodes N] [--managers M] [--topology {kinds}] | status | down");
     let _ = writeln!(std::io::stderr(), "skein-demo: {problem}; usage: skein-demo {usage}");
     ExitCode::from(2)
 }
 
-/// Number of managers, and what the machines are to be made of.
-fn read_options(words: &[&str]) -> Result<(usize, Kind)> {
-    let (mut managers, mut kind) = (1, Kind::Namespaces);
-    for pair in words.chunks(2) {
-        match pair {
-            ["--managers", "1"] => managers = 1,
-            ["--managers", "3"] => managers = 3,
-            ["--topology", word] => kind = word.parse()?,
-            other => bail!("{:?} is not understood", other.join(" ")),
-        }
+/// What the cluster is to be: the same words as those of `skein-lab up`.
+fn read_options(words: &[&str]) -> Result<Size> {
+    match words::read(&[&["up", "--name", NAME], words].concat())?.wish {
+        Wish::Up(size) if size.managers > 0 => Ok(size),
+        _ => bail!("the demo is a cluster: {:?} is not understood", words.join(" ")),
     }
-    Ok((managers, kind))
 }
 
 fn say(text: &str) {
@@ -77,14 +73,22 @@ fn title(text: &str) {
     say(&format!("\n== {text}"));
 }
 
-fn up(managers: usize, kind: Kind) -> Result<()> {
+fn up(size: &Size) -> Result<()> {
     let folder = folder_of(NAME);
     if folder.exists() {
         bail!("the demo is up already: `skein-demo status` shows it, `make demo-down` stops it");
     }
-    say(&format!("Three machines are made ({kind}); a real daemon starts on each."));
-    let mut lab = Lab::make(kind, NAME, &folder, 3)?;
-    let result = start(&mut lab, managers).and_then(|()| show(&lab));
+    let (nodes, kind) = (size.nodes, size.kind);
+    say(&format!("Machines are made, {nodes} of them ({kind}); a real daemon starts on each."));
+    let begin = now();
+    let mut lab = Lab::make(kind, NAME, &folder, nodes)?;
+    let made = begin.elapsed();
+    let result = lab.make_cluster(size.managers).and_then(|()| {
+        let total = begin.elapsed();
+        say(&format!("From nothing to {nodes} ready nodes: {total:.1?}, machines {made:.1?}"));
+        serve(&lab)?;
+        show(&lab)
+    });
     let farewell = farewell(&lab);
     // A demo that failed half-way is left for a look too: `down` removes it.
     lab.keep();
@@ -106,8 +110,7 @@ fn down() -> Result<()> {
     Ok(())
 }
 
-fn start(lab: &mut Lab, managers: usize) -> Result<()> {
-    lab.make_cluster(managers)?;
+fn serve(lab: &Lab) -> Result<()> {
     lab.nodes[0].docker(&["network", "create", "-d", "overlay", NETWORK])?.ok()?;
     let (worker, vote) = (lab.program("skein-demo-worker")?, lab.program("skein-demo-vote")?);
     let redis = ["redis-server", "--port", "6379", "--protected-mode", "no", "--save", ""];
@@ -216,6 +219,8 @@ fn votes(lab: &Lab) -> Result<String> {
         let answer: Value = serde_json::from_str(&answer).context("reading the front's answer")?;
         let (client, votes) = (&answer["client"], &answer["votes"]);
         writeln!(text, "{url}: votes {votes}, the task saw client {client}")?;
+        let own = lab.client_address().to_string();
+        ensure!(client == &Value::String(own), "the task saw {client} for the client");
     }
     Ok(text.trim_end().to_owned())
 }
@@ -242,11 +247,13 @@ fn a_report_of_the_worker_is_read() {
 }
 
 #[test]
-fn options_are_read_in_any_order() {
+fn options_are_those_of_a_lab() {
     let vm = ["--topology", "vm", "--managers", "3"];
-    assert_eq!(read_options(&vm).expect("understood"), (3, Kind::VirtualMachines));
-    assert_eq!(read_options(&[]).expect("understood"), (1, Kind::Namespaces));
-    for wrong in [["--managers", "2"].as_slice(), &["--topology", "mars"], &["--managers"]] {
+    let expected = Size { kind: Kind::VirtualMachines, nodes: 3, managers: 3 };
+    assert_eq!(read_options(&vm).expect("understood"), expected);
+    let expected = Size { kind: Kind::Namespaces, nodes: 3, managers: 1 };
+    assert_eq!(read_options(&[]).expect("understood"), expected);
+    for wrong in [["--managers", "4"].as_slice(), &["--topology", "mars"], &["--no-cluster"]] {
         assert!(read_options(wrong).is_err(), "{wrong:?}");
     }
 }

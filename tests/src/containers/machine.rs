@@ -29,6 +29,12 @@ const START_MAX: Duration = Duration::from_secs(20);
 /// Limit for a program that is asked about the container.
 const ASK_SECONDS: u32 = 20;
 
+/// Where in every container a program of this build lies.
+pub(super) fn place_of(name: &str) -> Result<String> {
+    ensure!(PROGRAMS.contains(&name), "{name} is not in the image, which has {PROGRAMS:?}");
+    Ok(format!("/usr/bin/{name}"))
+}
+
 /// One container of the project.
 #[derive(Debug)]
 pub(super) struct Container {
@@ -86,8 +92,7 @@ impl Machine for Container {
     }
 
     fn program(&self, name: &str) -> Result<String> {
-        ensure!(PROGRAMS.contains(&name), "{name} is not in the image, which has {PROGRAMS:?}");
-        Ok(format!("/usr/bin/{name}"))
+        place_of(name)
     }
 
     fn socket(&self) -> PathBuf {

@@ -4,14 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::TEST_PREFIX;
 use super::namespaces::{self, Namespaces};
 use super::net;
 use super::topology::{Kind, Topology};
-use crate::containers::{self, Containers, NODES, Restart};
+use crate::containers::{self, Containers, Restart};
 use crate::vm;
 use crate::vm::kernel::Kernel;
 use crate::vm::topology::VirtualMachines;
@@ -63,10 +63,10 @@ pub fn of(kind: Kind) -> Result<OfKind> {
         }),
         Kind::Containers => Ok(OfKind {
             make: |name, folder, nodes| {
-                ensure!(nodes == NODES, "the compose file has {NODES} nodes, not {nodes}");
-                Ok(Box::new(Containers::create(name, folder, Restart::ByHand)?))
+                // As on machines of any other kind, a daemon that ends is started by who asks for it.
+                Ok(Box::new(Containers::create(name, folder, nodes, Restart::ByHand)?))
             },
-            attach: |name, folder, _nodes| Ok(Box::new(Containers::attach(name, folder)?)),
+            attach: |name, folder, nodes| Ok(Box::new(Containers::attach(name, folder, nodes)?)),
             sweep: containers::remove,
             offers: containers::OFFERS,
         }),

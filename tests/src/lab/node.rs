@@ -162,6 +162,14 @@ impl Node {
         ended.with_context(|| self.log_tail())
     }
 
+    /// Sends a signal to the daemon without waiting for what comes of it.
+    ///
+    /// # Errors
+    /// When none runs.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.machine.signal(signal)
+    }
+
     /// Stops the daemon's time (SIGSTOP), or lets it go on (SIGCONT).
     ///
     /// # Errors

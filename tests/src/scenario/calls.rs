@@ -16,6 +16,8 @@ use crate::lab::command::Output;
 /// Enough calls that each of three backends is met: one is missed with (2/3)^60, about 3e-11.
 pub const CALLS: usize = 60;
 
+/// Limit for the calls of one [`ask_outside`].
+const OUTSIDE_SECONDS: u32 = 60;
 /// Longest time that a program runs beside a scenario.
 const BESIDE_SECONDS: &str = "600";
 
@@ -52,6 +54,17 @@ pub fn read_told(text: &str) -> Result<Vec<Told>> {
 pub fn ask(lab: &Lab, from: &Task, protocol: &str, to: &str, times: usize) -> Result<Vec<Told>> {
     let words = [&probe(lab)?, "ask", protocol, to, &times.to_string()];
     read_told(&lab.in_task(from, &words)?.ok()?)
+}
+
+/// Asks a probe from the outside host: `rest` follows the address on the probe's command line, as
+/// the number of calls.
+///
+/// # Errors
+/// When one call fails.
+pub fn ask_outside(lab: &Lab, protocol: &str, to: &str, rest: &[&str]) -> Result<Vec<Told>> {
+    let probe = lab.client_program("skein-lab-probe")?;
+    let words = [[&probe, "ask", protocol, to].as_slice(), rest].concat();
+    read_told(&lab.client_run(OUTSIDE_SECONDS, &words)?.ok()?)
 }
 
 /// Fails unless the answers came from exactly these tasks.

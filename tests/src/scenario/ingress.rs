@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 
 use super::Scenario;
-use super::calls::{CALLS, Told, ensure_all_answer, read_told};
+use super::calls::{CALLS, Told, ask_outside, ensure_all_answer, read_told};
 use super::services::{hostname, make_network, probe, serve, serve_redis};
 use crate::lab::Lab;
 use crate::lab::cluster::Task;
@@ -49,14 +49,7 @@ fn publish(lab: &mut Lab) -> Result<()> {
 /// Calls the published port of a node from the outside host.
 fn call(lab: &Lab, node: usize, protocol: &str, times: usize) -> Result<Vec<Told>> {
     let to = format!("{}:{PUBLISHED}", lab.nodes[node].address);
-    call_address(lab, &to, protocol, &[&times.to_string()])
-}
-
-/// Asks the probe at an address from the outside host.
-fn call_address(lab: &Lab, to: &str, protocol: &str, rest: &[&str]) -> Result<Vec<Told>> {
-    let probe = lab.client_program("skein-lab-probe")?;
-    let words = [[&probe, "ask", protocol, to].as_slice(), rest].concat();
-    read_told(&lab.client_run(60, &words)?.ok()?)
+    ask_outside(lab, protocol, &to, &[&times.to_string()])
 }
 
 fn outside(lab: &mut Lab, protocol: &str) -> Result<()> {
@@ -80,7 +73,7 @@ fn outside(lab: &mut Lab, protocol: &str) -> Result<()> {
 fn one_client_port(lab: &mut Lab) -> Result<()> {
     for (index, protocol) in [(0, "tcp"), (1, "tcp"), (2, "tcp"), (0, "udp"), (1, "udp")] {
         let to = format!("{}:{PUBLISHED}", lab.nodes[index].address);
-        let told = call_address(lab, &to, protocol, &["1", "40000"])?;
+        let told = ask_outside(lab, protocol, &to, &["1", "40000"])?;
         ensure!(told[0].client == lab.client_address().to_string(), "{told:?}");
     }
     Ok(())
@@ -89,7 +82,7 @@ fn one_client_port(lab: &mut Lab) -> Result<()> {
 fn fragments(lab: &mut Lab) -> Result<()> {
     for node in &lab.nodes {
         let to = format!("{}:{PUBLISHED}", node.address);
-        call_address(lab, &to, "udp", &["10", "0", "4000"])?;
+        ask_outside(lab, "udp", &to, &["10", "0", "4000"])?;
     }
     Ok(())
 }

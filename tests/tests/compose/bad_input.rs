@@ -1,72 +1,80 @@
-//! What the demo says when something is missing: what it is and how to get it. Nothing of it stays.
+//! What `skein-lab up --topology containers` says when something is missing: what it is and how to
+//! get it. Nothing of it stays.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use tests::containers::Containers;
+use tests::containers::Restart;
 use tests::lab::command::{Output, run};
-use tests::lab::topology::Topology as _;
+use tests::lab::kinds::folder_of;
 
-const DEMO: &str = env!("CARGO_BIN_EXE_skein-compose");
-/// Limit for a refusal, the start of a private engine included.
-const REFUSAL_SECONDS: u32 = 120;
+use crate::stage::{lab, must, project, turn};
+
+const SKEIN_LAB: &str = env!("CARGO_BIN_EXE_skein-lab");
+/// Limit for a refusal, the start of a private engine and the build of an image included.
+const REFUSAL_SECONDS: u32 = 240;
+/// The lab that is refused.
+const NAME: &str = "refused-lab";
 /// A user without any right.
 const NOBODY: &str = "65534";
 
-/// The demo's command with this environment, `NAME=value`.
-fn demo(environment: &[String], word: &str) -> Output {
-    let mut line = vec!["env".to_owned()];
-    line.extend(environment.iter().cloned());
-    line.extend([DEMO, word].map(str::to_owned));
+/// The command with this environment, `NAME=value`.
+fn command(environment: &[String], word: &str, more: &[&str]) -> Output {
+    let own = [SKEIN_LAB, word, "--name", NAME];
+    let environment = environment.iter().map(String::as_str);
+    let line: Vec<&str> =
+        ["env"].into_iter().chain(environment).chain(own).chain(more.iter().copied()).collect();
     run(REFUSAL_SECONDS, &line).expect("env runs")
 }
 
-/// Fails unless the demo refused and said all of `words`.
+/// Fails unless the command refused and said all of `words`.
 fn refuses(environment: &[String], words: &[&str]) {
-    let said = demo(environment, "up").refused().expect("a refusal");
+    let more = ["--topology", "containers", "--nodes", "3"];
+    let said = command(environment, "up", &more).refused().expect("a refusal");
     for word in words {
         assert!(said.contains(word), "{word:?} is not in {said:?}");
     }
-    assert!(!Path::new("/var/lib/skein-compose").exists(), "files stay: {said}");
+    assert!(!folder_of(NAME).exists(), "files stay: {said}");
 }
 
-/// On the engine of a project that is up: its network is taken, its names are not touched.
-pub(crate) fn check(running: &Containers) {
+/// On the engine of a project that is up: its network is taken, its containers are not touched.
+#[test]
+fn a_network_or_a_name_that_is_taken_is_said() {
+    let _turn = turn();
+    let lab = must(lab("taken", 1, Restart::ByHand));
+    let running = must(project(&lab));
     let engine = format!("DOCKER_HOST={}", running.engine().url());
-    let address = running.machines().expect("machines")[0].address().to_string();
+    let address = lab.nodes[0].address.to_string();
     let net = address.rsplit_once('.').expect("an address").0.to_owned();
     refuses(&[engine.clone(), format!("SKEIN_NET={net}")], &[&net, "in use here", "give another"]);
     let nonsense = "SKEIN_NET=nonsense".to_owned();
     refuses(&[engine.clone(), nonsense], &["nonsense", "first three bytes"]);
-    half_way(running, &engine);
-    let ids = running.engine().docker(&["ps", "-q"]).and_then(|output| output.ok());
-    assert_eq!(ids.expect("the engine answers").lines().count(), 6, "five nodes and a client run");
-}
 
-/// A container of the user's has a name that compose wants: `up` stops half-way, removes what it
-/// made, and leaves the stranger alone.
-fn half_way(running: &Containers, engine: &str) {
-    let docker = |words: &[&str]| running.engine().docker(words).and_then(|output| output.ok());
-    let images = docker(&["images", "-q", "skein-demo"]).expect("images");
-    let image = images.lines().next().expect("the image of the nodes");
-    // As compose v1 names it, and as v2 does.
-    let names = ["skein-compose_node3_1", "skein-compose-node3-1"];
-    for name in names {
-        docker(&["create", "--name", name, image]).expect("a container of the user's");
+    // A container of the user's has a name that compose wants, of v1 or of v2: `up` stops
+    // half-way, removes what it made, and leaves the stranger alone.
+    let docker =
+        |words: &[&str]| must(running.engine().docker(words).and_then(|output| output.ok()));
+    let image = docker(&["images", "-q", "skein-demo"]);
+    let image = image.lines().next().expect("the image of the nodes");
+    let names = ["_node3_1", "-node3-1"].map(|end| format!("{}{end}", NAME));
+    for name in &names {
+        docker(&["create", "--name", name, image]);
     }
-    refuses(&[engine.to_owned()], &["what was made is removed", "node3"]);
-    let listed = docker(&["ps", "-a", "--format", "{{.Names}}"]).expect("containers");
-    let left: Vec<_> = listed.lines().filter(|name| name.starts_with("skein-compose")).collect();
+    refuses(&[engine], &["what was made is removed", "node3"]);
+    let listed = docker(&["ps", "-a", "--format", "{{.Names}}"]);
+    let left: Vec<_> = listed.lines().filter(|line| line.starts_with(NAME)).collect();
     assert_eq!(left.len(), names.len(), "{left:?}");
-    for name in names {
-        assert!(left.contains(&name), "{left:?}");
-        docker(&["rm", name]).expect("it is ours");
+    for name in &names {
+        assert!(left.contains(&name.as_str()), "{left:?}");
+        docker(&["rm", name]);
     }
+    assert!(!docker(&["ps", "-q"]).is_empty(), "the client of the project runs");
 }
 
 #[test]
 fn docker_missing_or_dead_or_forbidden_is_said() {
+    let _turn = turn();
     let folder = tempfile::tempdir().expect("a folder");
     let place = |name: &str| folder.path().join(name);
     let dead = format!("unix://{}", place("dead.sock").display());
@@ -75,19 +83,14 @@ fn docker_missing_or_dead_or_forbidden_is_said() {
         &[&dead, "does not answer", "systemctl start docker"],
     );
 
-    // A socket that only root may use.
-    let socket = place("root.sock");
-    let _listener = UnixListener::bind(&socket).expect("a socket");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode;
-    fs::set_permissions(folder.path(), mode(0o755)).expect("readable");
-    fs::set_permissions(&socket, mode(0o600)).expect("only root's");
-    let copy = place("skein-compose");
-    fs::copy(DEMO, &copy).expect("a copy that anyone may run");
-    let host = format!("DOCKER_HOST=unix://{}", socket.display());
+    // Nobody else may make a lab.
+    let copy = place("skein-lab");
+    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("readable");
+    fs::copy(SKEIN_LAB, &copy).expect("a copy that anyone may run");
     let copy = copy.display().to_string();
-    let line = ["setpriv", "--reuid", NOBODY, "--clear-groups", "env", &host, &copy, "up"];
+    let line = ["setpriv", "--reuid", NOBODY, "--clear-groups", &copy, "up"];
     let said = run(REFUSAL_SECONDS, &line).and_then(|output| output.refused()).expect("a refusal");
-    assert!(said.contains("no right to its socket") && said.contains("group docker"), "{said}");
+    assert!(said.contains("needs root") && said.contains("sudo"), "{said}");
 
     // Nothing of Docker in the PATH.
     let programs = place("programs");
@@ -101,7 +104,7 @@ fn an_image_cannot_be_built_without_network_and_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let script = root.join("deploy/container/tree.sh").display().to_string();
-    let programs = Path::new(DEMO).parent().expect("a folder").display().to_string();
+    let programs = Path::new(SKEIN_LAB).parent().expect("a folder").display().to_string();
     let out = folder.path().join("out").display().to_string();
     let line = ["unshare", "--net", &script, &programs, &out];
     let said = run(REFUSAL_SECONDS, &line).and_then(|output| output.refused()).expect("a refusal");
@@ -110,7 +113,8 @@ fn an_image_cannot_be_built_without_network_and_says_so() {
 
 #[test]
 fn taking_down_what_is_not_there_changes_nothing() {
+    let _turn = turn();
     for _ in 0..2 {
-        demo(&[], "down").ok().expect("there is nothing to do");
+        command(&[], "down", &[]).ok().expect("there is nothing to do");
     }
 }
