@@ -29,6 +29,8 @@ pub struct Guest {
     pub memory_mib: u32,
     /// Its wire.
     pub wire: Wire,
+    /// The program that makes a system of it, where not that of the root image (busybox).
+    pub init: Option<String>,
 }
 
 /// The wire of a guest: a TAP of the namespace that its monitor runs in.
@@ -131,6 +133,10 @@ impl Guest {
                 text += &format!(" skein.{key}={value}");
             }
         }
+        // Without a dot the kernel hands it on as a variable, which guest/first reads.
+        if let Some(init) = &self.init {
+            text += &format!(" LAB_INIT={init}");
+        }
         text
     }
 }
@@ -191,6 +197,7 @@ mod tests {
                 gateway: Some(Ipv4Addr::new(192, 168, 50, 100)),
                 dns: None,
             },
+            init: None,
         }
     }
 

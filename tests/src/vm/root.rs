@@ -19,6 +19,16 @@ const FILES: &[(&str, &str, bool)] = &[
     ("lab/first", include_str!("../../../deploy/vm/guest/first"), true),
     ("lab/start", include_str!("../../../deploy/vm/guest/start"), true),
     ("etc/inittab", include_str!("../../../deploy/vm/guest/inittab"), false),
+    (
+        "etc/systemd/system/lab-start.service",
+        include_str!("../../../deploy/vm/guest/lab-start.service"),
+        false,
+    ),
+    (
+        "etc/systemd/system/multi-user.target.wants/lab-agent.service",
+        include_str!("../../../deploy/vm/guest/lab-agent.service"),
+        false,
+    ),
     ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", false),
 ];
 /// Links of the root image: place and target. Debian makes them when packages are set up.
@@ -27,6 +37,7 @@ const LINKS: &[(&str, &str)] = &[
     ("sbin/poweroff", "../bin/busybox"),
     ("sbin/reboot", "../bin/busybox"),
     ("usr/bin/awk", "mawk"),
+    ("etc/systemd/system/default.target", "/lib/systemd/system/multi-user.target"),
 ];
 /// Users of programs that make their own when they are set up, as lines of files in /etc.
 const USERS: &[(&str, &str)] = &[

@@ -100,6 +100,7 @@ impl Job {
             programs: images.programs.clone(),
             memory_mib,
             wire,
+            init: None,
         };
         Monitor::new(guest, &node.underlay)
     }

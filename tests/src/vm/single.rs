@@ -60,6 +60,7 @@ impl Single {
             programs: images.programs,
             memory_mib,
             wire: self.wire.clone(),
+            init: None,
         };
         if !guest.data_disk().exists() {
             make_data_disk(&guest.data_disk(), None)?;

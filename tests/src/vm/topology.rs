@@ -132,6 +132,7 @@ impl VirtualMachines {
                 gateway: client,
                 dns: client,
             },
+            init: None,
         };
         VirtualMachine::new(guest, &host.underlay)
     }

@@ -82,25 +82,34 @@ fn start(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// Which tasks there are is asked at each look: those of a node that was restarted are replaced.
 fn answers_everywhere(lab: &mut Lab) -> Result<()> {
-    let backends = lab.wait_running(0, "echo", NODES_MAX)?;
-    for client in lab.wait_running(0, "client", NODES_MAX)? {
-        lab.wait_for(CONVERGE_MAX, "every backend to answer a task", || {
-            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS)?, &backends)
-        })?;
-    }
+    lab.wait_for(CONVERGE_MAX * 2, "every backend to answer every task", || {
+        let backends = all_running(lab, "echo")?;
+        for client in all_running(lab, "client")? {
+            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS)?, &backends)?;
+        }
+        Ok(())
+    })?;
     let own = lab.client_address().to_string();
     for node in &lab.nodes {
         let to = format!("{}:{PUBLISHED}", node.address);
         let told = lab.wait_for(CONVERGE_MAX, &format!("{to} to answer"), || {
             let told = ask_outside(lab, "tcp", &to, &[&CALLS.to_string()])?;
-            ensure_all_answer(&told, &backends)?;
+            ensure_all_answer(&told, &all_running(lab, "echo")?)?;
             Ok(told)
         })?;
         let wrong = told.iter().find(|told| told.client != own);
         ensure!(wrong.is_none(), "{to} from {own}: {wrong:?}");
     }
     Ok(())
+}
+
+/// A service's tasks: one on each of the five nodes.
+fn all_running(lab: &Lab, service: &str) -> Result<Vec<Task>> {
+    let tasks = lab.running(0, service)?;
+    ensure!(tasks.len() == NODES_MAX, "{} of {service} run", tasks.len());
+    Ok(tasks)
 }
 
 /// The daemon of every node is killed once, and pid 1 starts the next one. Meanwhile a connection

@@ -1,5 +1,5 @@
-//! Three guests as a cluster: how long it takes, a VIP across kernels, and what the loss of power
-//! and a reboot leave of it.
+//! Three guests as a cluster: how long it takes, a VIP across kernels, and what the loss of power,
+//! a reboot and a clock that jumps leave of it.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -8,45 +8,46 @@ use anyhow::{Result, ensure};
 use tests::lab::Lab;
 use tests::lab::cluster::{CONVERGE_MAX, text};
 use tests::lab::wait::now;
-use tests::scenario::calls::{CALLS, ask, ensure_all_answer};
-use tests::scenario::services::{make_network, serve_client, serve_echo};
+use tests::scenario::calls::{CALLS, Counter, ask, ensure_all_answer};
+use tests::scenario::services::{make_network, probe, serve, serve_client, serve_echo};
 use tests::scenario::{Check, check};
 use tests::vm::kernel::Kernel;
 
+use crate::played::balances_by_ipvs;
 use crate::stage::{guest, lab, must, turn};
 
 /// From nothing to three ready nodes, under emulation on two cores.
 const EMULATED_MAX: Duration = Duration::from_secs(60);
 const NODES: usize = 3;
+const HOUR_S: i64 = 3600;
 
 /// What is checked of each cluster.
 const CHECKS: &[Check] = &[
     ("a VIP reaches every replica from every guest", vip_answers),
     ("the log survives the manager's loss of power", manager_loses_power),
     ("a rebooted guest is used again", worker_reboots),
+    ("clocks that jump an hour ahead and back cost nothing", clocks_jump),
+    ("the balancer is IPVS on every node", balances_by_ipvs),
 ];
 
-/// Goal: a cluster on kernels of its own. Method: user-mode Linux; the balancer is nft.
+/// Goal: a cluster on kernels of its own. Method: user-mode Linux.
 #[test]
 fn three_guests_of_user_mode_linux_are_a_cluster() {
     let _turn = turn();
-    must(cluster(Kernel::Uml, "nft", None));
+    must(cluster(Kernel::Uml, None));
 }
 
 /// Goal: the same on Debian 12's kernel, within a minute. Method: QEMU.
 #[test]
 fn three_guests_of_debian_12_are_a_cluster() {
     let _turn = turn();
-    must(cluster(Kernel::Debian61, "nft", Some(EMULATED_MAX)));
+    must(cluster(Kernel::Debian61, Some(EMULATED_MAX)));
 }
 
-fn cluster(kernel: Kernel, balancer: &str, ready_max: Option<Duration>) -> Result<()> {
+fn cluster(kernel: Kernel, ready_max: Option<Duration>) -> Result<()> {
     let begin = now();
     let mut lab = lab("cluster", kernel, NODES)?;
     let booted = begin.elapsed();
-    for node in &mut lab.nodes {
-        node.set_flags(&["--load-balancer", balancer])?;
-    }
     lab.make_cluster(1)?;
     let ready = begin.elapsed();
     let (booted_s, ready_s) = (booted.as_secs_f64(), ready.as_secs_f64());
@@ -62,21 +63,7 @@ fn cluster(kernel: Kernel, balancer: &str, ready_max: Option<Duration>) -> Resul
     );
     let is_late = ready_max.is_some_and(|limit| ready > limit);
     ensure!(!is_late, "three guests took {ready_s:.1} s until they were ready");
-    check(&mut lab, CHECKS)?;
-    if balancer == "ipvs" {
-        check(&mut lab, &[("the balancer is IPVS on every node", balances_by_ipvs)])?;
-    }
-    Ok(())
-}
-
-/// Run while a VIP is there: a node that balances it by other means fails.
-fn balances_by_ipvs(lab: &mut Lab) -> Result<()> {
-    for node in &lab.nodes {
-        let script = "for n in /run/skein/netns/fabric-*; do nsenter --net=$n ipvsadm -Ln; done";
-        let table = node.run(60, &["sh", "-c", script])?.ok()?;
-        ensure!(table.contains("FWM") && table.contains("Route"), "{}: {table}", node.name);
-    }
-    Ok(())
+    check(&mut lab, CHECKS)
 }
 
 fn vip_answers(lab: &mut Lab) -> Result<()> {
@@ -116,4 +103,28 @@ fn worker_reboots(lab: &mut Lab) -> Result<()> {
     lab.nodes[2].start()?;
     lab.wait_nodes_ready(NODES)?;
     all_answer(lab)
+}
+
+/// The clocks of a manager and of a worker jump, as when a battery is empty or a time server errs.
+/// Everything that waits does so by time that only goes on: nothing is replaced, nobody is given up.
+fn clocks_jump(lab: &mut Lab) -> Result<()> {
+    let ids = |lab: &Lab| -> Result<Vec<String>> {
+        let tasks = lab.wait_running(0, "echo", NODES)?;
+        Ok(tasks.into_iter().map(|task| task.id).collect())
+    };
+    let before = ids(lab)?;
+    let client = lab.wait_running(0, "client", NODES)?.remove(0);
+    let counter = Counter::start(lab, &client, "echo:7000")?;
+    for (seconds, name) in [(HOUR_S, "ahead"), (-2 * HOUR_S, "back"), (HOUR_S, "right")] {
+        for index in [0, 2] {
+            guest(lab, index)?.move_clock(seconds)?;
+        }
+        all_answer(lab)?;
+        // Something new is agreed on and placed.
+        serve(lab, name, &["--mode", "global"], &[&probe(lab)?, "serve", "9"], NODES)?;
+        lab.wait_nodes_ready(NODES)?;
+    }
+    counter.finish()?;
+    ensure!(ids(lab)? == before, "tasks were replaced");
+    Ok(())
 }

@@ -4,5 +4,7 @@
 
 mod cluster;
 mod machine;
+mod played;
 mod prototypes;
 mod stage;
+mod systemd;

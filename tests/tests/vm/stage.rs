@@ -36,6 +36,6 @@ pub(crate) fn guest(lab: &Lab, index: usize) -> Result<VirtualMachine> {
 }
 
 /// Fails with the whole chain of an error.
-pub(crate) fn must(result: Result<()>) {
-    result.unwrap_or_else(|error| panic!("{error:#}"));
+pub(crate) fn must<T>(result: Result<T>) -> T {
+    result.unwrap_or_else(|error| panic!("{error:#}"))
 }

@@ -1,0 +1,73 @@
+//! The scenarios of every kind of lab, on guests: each node finds by itself that its kernel can
+//! balance by IPVS. All of them on user-mode Linux, which is quick; on Debian 12's kernel, which is
+//! emulated, those of the data path.
+
+use anyhow::{Result, ensure};
+use tests::lab::Lab;
+use tests::scenario::{Scenario, check, cold_restart, ingress, node_loss, restart, scale, vip};
+use tests::vm::kernel::Kernel;
+
+use crate::stage::{lab, must, turn};
+
+fn play(kernel: Kernel, scenario: &Scenario) {
+    let _turn = turn();
+    let mut lab = must(lab(scenario.name, kernel, scenario.nodes));
+    must(scenario.play(&mut lab));
+    must(check(&mut lab, &[("the balancer is IPVS on every node", balances_by_ipvs)]));
+}
+
+/// Run while services are there: their VIPs and published ports are firewall marks whose real
+/// servers are reached by direct routing, and no table of nftables chooses a backend.
+pub(crate) fn balances_by_ipvs(lab: &mut Lab) -> Result<()> {
+    for node in &lab.nodes {
+        let log = node.log();
+        ensure!(log.contains("balancer=\"ipvs\""), "{} chose another: {log}", node.name);
+        let script = "for n in /run/skein/netns/fabric-*; do nsenter --net=$n ipvsadm -Ln; done";
+        let table = node.run(60, &["sh", "-c", script])?.ok()?;
+        let direct = table.lines().filter(|line| line.contains(" Route ")).count();
+        ensure!(table.contains("FWM ") && direct > 0, "{}: {table}", node.name);
+        ensure!(!table.contains(" Masq "), "{} rewrites addresses: {table}", node.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn vip_reaches_every_replica_from_every_node() {
+    play(Kernel::Uml, &vip::SCENARIO);
+}
+
+#[test]
+fn ingress_answers_on_every_node() {
+    play(Kernel::Uml, &ingress::SCENARIO);
+}
+
+#[test]
+fn scale_lets_backends_come_and_go() {
+    play(Kernel::Uml, &scale::SCENARIO);
+}
+
+#[test]
+fn restart_loses_no_packet() {
+    play(Kernel::Uml, &restart::SCENARIO);
+}
+
+#[test]
+fn node_loss_is_made_good() {
+    play(Kernel::Uml, &node_loss::SCENARIO);
+}
+
+/// Three managers lose their power at once: their logs survive.
+#[test]
+fn cold_restart_finds_what_was_agreed() {
+    play(Kernel::Uml, &cold_restart::SCENARIO);
+}
+
+#[test]
+fn vip_reaches_every_replica_on_debian_12() {
+    play(Kernel::Debian61, &vip::SCENARIO);
+}
+
+#[test]
+fn ingress_answers_on_debian_12() {
+    play(Kernel::Debian61, &ingress::SCENARIO);
+}
