@@ -25,10 +25,12 @@ const FILES: &[(&str, &str, bool)] = &[
         false,
     ),
     (
-        "etc/systemd/system/multi-user.target.wants/lab-agent.service",
+        "etc/systemd/system/lab-agent.service",
         include_str!("../../../deploy/vm/guest/lab-agent.service"),
         false,
     ),
+    // Empty: systemd takes a number for this boot, and asks nobody to set the machine up.
+    ("etc/machine-id", "", false),
     ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", false),
 ];
 /// Links of the root image: place and target. Debian makes them when packages are set up.
@@ -37,6 +39,8 @@ const LINKS: &[(&str, &str)] = &[
     ("sbin/poweroff", "../bin/busybox"),
     ("sbin/reboot", "../bin/busybox"),
     ("usr/bin/awk", "mawk"),
+    ("etc/systemd/system/serial-getty@ttyS0.service", "/dev/null"),
+    ("etc/systemd/system/multi-user.target.wants/lab-agent.service", "../lab-agent.service"),
     ("etc/systemd/system/default.target", "/lib/systemd/system/multi-user.target"),
 ];
 /// Users of programs that make their own when they are set up, as lines of files in /etc.
@@ -126,6 +130,9 @@ pub(super) fn names(list: &str) -> impl Iterator<Item = &str> {
 }
 
 fn link(target: &str, place: &Path) -> Result<()> {
+    if let Some(folder) = place.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
     symlink(target, place).with_context(|| format!("linking {}", place.display()))
 }
 
