@@ -54,6 +54,10 @@ pub(super) fn render(
         attach(scene, task, leg, plane, &mut space);
     }
     space.sysctls.insert("net/ipv4/conf/all/rp_filter".to_owned(), "0".to_owned());
+    // A packet is matched to a socket before chain `clash` may give it another source port. Kernels
+    // before 6.3 keep that match: a clashing call would meet the other one's connection and hang.
+    // This is for both families (ip6_rcv_finish_core, net/ipv6/ip6_input.c).
+    space.sysctls.insert("net/ipv4/ip_early_demux".to_owned(), "0".to_owned());
     let egress = LocalTask::link(task.assigned.attachments.len());
     if egress::has_leg(scene, task.assigned) {
         egress::attach(scene, task, (&egress, sandbox), plane, &mut space);
