@@ -1,8 +1,8 @@
 //! The demo: nodes on this machine, redis behind a VIP, and a web front on every node.
 //!
-//! `skein-demo up [--nodes N] [--managers M] [--topology KIND]` starts it and shows it, `status` shows it
-//! again, `down` removes all of it. It is a lab like any other: `skein-lab --name skein-demo …`
-//! breaks things in it.
+//! `skein-demo up [--nodes N] [--managers M] [--topology KIND]` starts it and shows it, `status`
+//! shows it again, `down` removes all of it. It is a lab like any other: `skein-lab --name
+//! skein-demo …` breaks things in it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -63,7 +63,7 @@ pub fn of(kind: Kind) -> Result<OfKind> {
         }),
         Kind::Containers => Ok(OfKind {
             make: |name, folder, nodes| {
-                // As on machines of any other kind, a daemon that ends is started by who asks for it.
+                // As on machines of any other kind, nobody starts a daemon that ended by himself.
                 Ok(Box::new(Containers::create(name, folder, nodes, Restart::ByHand)?))
             },
             attach: |name, folder, nodes| Ok(Box::new(Containers::attach(name, folder, nodes)?)),

@@ -106,7 +106,8 @@ fn worker_reboots(lab: &mut Lab) -> Result<()> {
 }
 
 /// The clocks of a manager and of a worker jump, as when a battery is empty or a time server errs.
-/// Everything that waits does so by time that only goes on: nothing is replaced, nobody is given up.
+/// Everything that waits does so by time that only goes on: nothing is replaced, nobody is given
+/// up.
 fn clocks_jump(lab: &mut Lab) -> Result<()> {
     let ids = |lab: &Lab| -> Result<Vec<String>> {
         let tasks = lab.wait_running(0, "echo", NODES)?;
