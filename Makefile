@@ -1,6 +1,6 @@
 # The two commands of the README are `make test` and `make demo`; each does all set-up by itself.
 # Logic beyond a few lines is Rust in tests/src/bin or a script in deploy/lab/.
-.PHONY: help check fix test sim netns vm compose tidy demo demo-down demo-vm demo-vm-down bench-vertical
+.PHONY: help check fix test sim netns vm compose tidy demo demo-down demo-vm demo-vm-down bench-vertical bench-topologies
 .PHONY: setup setup-compose demo-compose demo-compose-down lab lab-down image systemd install build
 CARGO ?= cargo
 # One lab at a time: parallel clusters on two cores would measure each other.
@@ -43,6 +43,7 @@ setup-compose: ## the same for containers: Docker's engine and compose, without 
 	@deploy/compose/setup.sh
 
 compose: setup-compose build ## real daemons in containers of a Docker Engine, by deploy/compose/
+	@deploy/vm/setup.sh
 	$(CARGO) test --locked -p tests --test compose $(SERIAL)
 
 tidy: ## import rules, lengths, purposes
@@ -89,3 +90,8 @@ install: ## install the program and its unit below DESTDIR; docs/operations.md s
 bench-vertical: setup ## the figures of docs/benchmarks.md
 	$(CARGO) build --locked --release -p skein -p tests --bins
 	@target/release/skein-bench-vertical
+
+bench-topologies: setup-compose ## what machines of each kind cost, for docs/benchmarks.md
+	@deploy/vm/setup.sh
+	$(CARGO) build --locked --release -p skein -p tests --bins
+	@target/release/skein-bench-topologies

@@ -151,11 +151,20 @@ impl Containers {
     /// # Errors
     /// When it cannot be started.
     pub fn compose(&self, words: &[&str]) -> Result<Output> {
+        self.compose_with(&[], words)
+    }
+
+    /// docker-compose with further variables, as `NAME=value`, and these words, on this project.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn compose_with(&self, variables: &[String], words: &[&str]) -> Result<Output> {
         let root = image::workspace()?;
         let [file, lab] = [COMPOSE_FILE, LAB_FILE].map(|name| root.join(name));
         let (file, lab) = (file.to_string_lossy(), lab.to_string_lossy());
         let project = ["-f", &file, "-f", &lab, "-p", &self.name];
-        self.engine.compose(&self.variables, &[&project, words].concat())
+        let variables = [self.variables.as_slice(), variables].concat();
+        self.engine.compose(&variables, &[&project, words].concat())
     }
 
     /// The engine that it runs on.

@@ -18,6 +18,7 @@ use tests::lab::kinds::{self, FOLDER, folder_of};
 use tests::lab::topology::{Fault, Kind, Point};
 use tests::lab::words::{Command, Size, Wish, read};
 use tests::lab::{Lab, Node, sweep};
+use tests::scenario::Scenario;
 
 /// How long a daemon may take to tell how it is: one that is paused does not.
 const TELL_MAX: Duration = Duration::from_secs(2);
@@ -28,6 +29,8 @@ skein-lab makes machines with real daemons on one underlay, and breaks things.
   up [--nodes N] [--managers M] [--topology KIND] [--no-cluster]
                                make a lab; 3 nodes and 1 manager unless told otherwise
   down                         remove all of it, whatever state it is in
+  play SCENARIO [--topology KIND]
+                               make a lab, check a scenario on it step by step, remove it
   status                       nodes, their daemons, and the faults that are there
   exec NODE|client [--] CMD…   run a program there, with this input, output and exit status
   docker NODE -- WORDS…        docker's client against the daemon of a node
@@ -80,6 +83,7 @@ fn act(command: &Command) -> Result<()> {
     match &command.wish {
         Wish::Up(size) => return up(name, size),
         Wish::Down => return down(name),
+        Wish::Play(scenario, kind) => return play(name, scenario, *kind),
         _ => {}
     }
     let mut lab = attach(name)?;
@@ -94,13 +98,27 @@ fn act(command: &Command) -> Result<()> {
     }
 }
 
-fn up(name: &str, size: &Size) -> Result<()> {
+/// The folder of a lab that is to be made.
+fn free_folder(name: &str) -> Result<PathBuf> {
     let folder = folder_of(name);
     ensure!(
         !folder.exists(),
         "lab {name} is there already: `skein-lab status` shows it, `skein-lab down` removes it \
          (with --name {name})"
     );
+    Ok(folder)
+}
+
+fn play(name: &str, scenario: &str, kind: Kind) -> Result<()> {
+    let known = Scenario::ALL.iter().find(|known| known.name == scenario);
+    let all = || Scenario::ALL.map(|known| known.name).join(", ");
+    let known = known.with_context(|| format!("no scenario {scenario:?}: there are {}", all()))?;
+    let mut lab = Lab::make(kind, name, &free_folder(name)?, known.nodes)?;
+    known.play(&mut lab)
+}
+
+fn up(name: &str, size: &Size) -> Result<()> {
+    let folder = free_folder(name)?;
     // A lab that fails half-way is dropped, which removes it.
     let mut lab = Lab::make(size.kind, name, &folder, size.nodes)?;
     if size.managers > 0 {
@@ -160,9 +178,12 @@ fn change(lab: &mut Lab, wish: &Wish) -> Result<()> {
         Wish::Exec(Point::Node(index), _) | Wish::Docker(index, _) | Wish::Logs(index) => {
             node(lab, index).map(drop)
         }
-        Wish::Up(_) | Wish::Down | Wish::Status | Wish::Exec(Point::Client, _) | Wish::Help => {
-            Ok(())
-        }
+        Wish::Up(_)
+        | Wish::Down
+        | Wish::Play(..)
+        | Wish::Status
+        | Wish::Exec(Point::Client, _)
+        | Wish::Help => Ok(()),
     }
 }
 
@@ -182,6 +203,7 @@ fn show(lab: &mut Lab, wish: &Wish) -> Result<Option<Vec<String>>> {
         }
         Wish::Up(_)
         | Wish::Down
+        | Wish::Play(..)
         | Wish::KillMachine(_)
         | Wish::KillDaemon(_)
         | Wish::Pause(_)

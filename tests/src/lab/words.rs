@@ -32,6 +32,8 @@ pub enum Wish {
     Up(Size),
     /// Remove it.
     Down,
+    /// Make a lab of this kind, play the scenario of this name on it, and remove it.
+    Play(String, Kind),
     /// Show it.
     Status,
     /// Run a program on a node or the client.
@@ -86,6 +88,7 @@ fn options_of(command: &str) -> Result<&'static [(&'static str, bool)]> {
         &[("--nodes", true), ("--managers", true), ("--topology", true), ("--no-cluster", false)];
     Ok(match command {
         "up" => UP,
+        "play" => &[("--topology", true)],
         "cut" | "loss" => &[("--one-way", false)],
         "delay" => &[("--one-way", false), ("--spread", true)],
         "kill" => &[("--daemon", false)],
@@ -146,6 +149,7 @@ pub fn read(words: &[&str]) -> Result<Command> {
     let wish = match (*command, rest.as_slice()) {
         ("up", []) => Wish::Up(size(&options)?),
         ("down", []) => Wish::Down,
+        ("play", [scenario]) => Wish::Play((*scenario).to_owned(), kind(&options)?),
         ("status", []) => Wish::Status,
         ("help", []) => Wish::Help,
         ("exec", [at, "--", words @ ..] | [at, words @ ..]) if is_program(words) => {
@@ -217,8 +221,12 @@ where
     }
 }
 
+fn kind(options: &BTreeMap<&str, &str>) -> Result<Kind> {
+    options.get("--topology").map_or(Ok(Kind::Namespaces), |word| word.parse())
+}
+
 fn size(options: &BTreeMap<&str, &str>) -> Result<Size> {
-    let kind = options.get("--topology").map_or(Ok(Kind::Namespaces), |word| word.parse())?;
+    let kind = kind(options)?;
     let nodes = match options.get("--nodes") {
         Some(text) => number("--nodes", text, 1, NODES_MAX)?,
         None => DEFAULT_NODES,
@@ -272,6 +280,8 @@ mod tests {
             ("up --no-cluster --name a", Wish::Up(size(3, 0))),
             ("up --topology vm", Wish::Up(Size { kind: Kind::VirtualMachines, ..size(3, 1) })),
             ("down", Wish::Down),
+            ("play vip", Wish::Play("vip".to_owned(), Kind::Namespaces)),
+            ("play vip --topology vm", Wish::Play("vip".to_owned(), Kind::VirtualMachines)),
             ("status", Wish::Status),
             ("exec node1 -- ls -l", Wish::Exec(one, said(&["ls", "-l"]))),
             ("exec 2 ls --name x", Wish::Exec(two, said(&["ls", "--name", "x"]))),
@@ -317,6 +327,7 @@ mod tests {
             ("up --name skl-1-a", "those of tests"),
             ("up --name aaaaaaaaaaaaaaaaaaaaaaaaa", "up to 24"),
             ("down --nodes 3", "--nodes"),
+            ("play", "needs more words"),
             ("cut 1 2 --one-way --one-way", "twice"),
             ("exec node1", "\"node1\""),
             ("exec node1 --", "\"node1 --\""),

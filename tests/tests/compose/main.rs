@@ -5,3 +5,4 @@ mod bad_input;
 mod played;
 mod project;
 mod stage;
+mod virtual_machines;

@@ -1,7 +1,8 @@
-//! The scenarios of every kind of lab, on containers: three of the project's five nodes.
+//! Scenarios of every kind of lab, on containers, three of the project's five nodes: those that
+//! lean most on what a container is. `skein-lab play` plays the others.
 
 use tests::containers::Restart;
-use tests::scenario::{Scenario, cold_restart, dns, ingress, join, node_loss, restart, scale, vip};
+use tests::scenario::{Scenario, dns, node_loss, restart};
 
 use crate::stage::{lab, must, turn};
 
@@ -13,28 +14,8 @@ fn play(scenario: &Scenario) {
 }
 
 #[test]
-fn vip_reaches_every_replica_from_every_node() {
-    play(&vip::SCENARIO);
-}
-
-#[test]
-fn ingress_answers_on_every_node() {
-    play(&ingress::SCENARIO);
-}
-
-#[test]
 fn dns_resolves_names_in_every_form() {
     play(&dns::SCENARIO);
-}
-
-#[test]
-fn scale_lets_backends_come_and_go() {
-    play(&scale::SCENARIO);
-}
-
-#[test]
-fn join_makes_three_managers_one_cluster() {
-    play(&join::SCENARIO);
 }
 
 #[test]
@@ -45,9 +26,4 @@ fn restart_loses_no_packet() {
 #[test]
 fn node_loss_is_made_good() {
     play(&node_loss::SCENARIO);
-}
-
-#[test]
-fn cold_restart_finds_what_was_agreed() {
-    play(&cold_restart::SCENARIO);
 }

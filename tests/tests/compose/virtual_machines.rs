@@ -1,0 +1,92 @@
+//! The profile `vm` of the compose file: services that are virtual machines.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::containers::{Containers, Restart};
+use tests::lab::command::{Output, run};
+use tests::lab::target_folder;
+use tests::lab::wait::wait_for;
+use tests::vm::images::Images;
+use tests::vm::kernel::Kernel;
+
+use crate::stage::{lab, must, project, turn};
+
+/// Two emulated guests boot side by side, on a machine with other work.
+const READY_MAX: Duration = Duration::from_secs(120);
+const ASK_SECONDS: u32 = 60;
+const SKEIN: &str = "/opt/skein/skein";
+/// The services that are started: the last ones of the file would take two more processors.
+const SERVICES: [&str; 2] = ["vm1", "vm2"];
+
+/// Goal: a compose service is a node with a kernel of its own. Method: two of them, beside the
+/// project's client, make a cluster; one is stopped as compose stops it, and comes back.
+#[test]
+fn services_of_the_vm_profile_are_a_cluster() {
+    let _turn = turn();
+    // What the guests boot from is made before they start, as README.md says.
+    must(Images::build(Kernel::Debian61));
+    let lab = must(lab("vms", 1, Restart::ByHand));
+    let project = must(project(&lab));
+    must(is_a_cluster(&project));
+}
+
+/// docker-compose with the variables that the profile wants.
+fn compose(project: &Containers, words: &[&str]) -> Result<Output> {
+    let target = target_folder()?;
+    let build = target.file_name().context("the build's name")?.to_string_lossy().into_owned();
+    let checkout = target.ancestors().nth(2).context("the checkout")?;
+    let cache = tests::vm::cache::Cache::of_user()?;
+    let variables = [
+        format!("SKEIN_CHECKOUT={}", checkout.display()),
+        format!("SKEIN_CACHE={}", cache.folder().display()),
+        format!("SKEIN_BUILD={build}"),
+    ];
+    project.compose_with(&variables, &[&["--profile", "vm"], words].concat())
+}
+
+/// Runs a program in the guest of a service.
+fn in_guest(project: &Containers, service: &str, words: &[&str]) -> Result<String> {
+    let id = compose(project, &["ps", "-q", service])?.ok()?;
+    let line = project.engine().docker_line(&[&["exec", &id, "/vm.sh"], words].concat());
+    run(ASK_SECONDS, &line)?.ok()
+}
+
+fn wait_daemon(project: &Containers, service: &str) -> Result<()> {
+    let log = || compose(project, &["logs", "--tail", "20", service]).map(|output| output.stdout);
+    let answers = wait_for(READY_MAX, &format!("the daemon of {service}"), || {
+        in_guest(project, service, &[SKEIN, "info"])
+    });
+    answers.map(drop).with_context(|| log().unwrap_or_default())
+}
+
+fn is_a_cluster(project: &Containers) -> Result<()> {
+    ensure!(Path::new("/dev/net/tun").exists(), "there is no /dev/net/tun");
+    compose(project, &[&["up", "-d"], SERVICES.as_slice()].concat())?.ok()?;
+    for service in SERVICES {
+        wait_daemon(project, service)?;
+    }
+    let kernel = in_guest(project, "vm1", &["uname", "-r"])?;
+    ensure!(kernel.starts_with("6.1."), "the kernel of vm1 is {kernel}");
+    let address = in_guest(project, "vm1", &["cat", "/proc/cmdline"])?;
+    let address = address.split("skein.address=").nth(1).context("no address")?;
+    let address = address.split('/').next().unwrap_or_default();
+    in_guest(project, "vm1", &[SKEIN, "swarm", "init"])?;
+    let token = in_guest(project, "vm1", &[SKEIN, "swarm", "join-token", "-q", "worker"])?;
+    let manager = format!("{address}:2377");
+    in_guest(project, "vm2", &[SKEIN, "swarm", "join", "--token", &token, &manager])?;
+    two_are_ready(project)?;
+    compose(project, &["stop", "vm2"])?.ok()?;
+    compose(project, &["start", "vm2"])?.ok()?;
+    wait_daemon(project, "vm2")?;
+    two_are_ready(project)
+}
+
+fn two_are_ready(project: &Containers) -> Result<()> {
+    wait_for(READY_MAX, "two ready nodes", || {
+        let listed = in_guest(project, "vm1", &[SKEIN, "node", "ls"])?;
+        ensure!(listed.matches("Ready").count() == SERVICES.len(), "{listed}");
+        Ok(())
+    })
+}
