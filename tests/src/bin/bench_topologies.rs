@@ -23,7 +23,7 @@ const USAGE: &str = "usage: skein-bench-topologies [--runs N]";
 const ASK_SECONDS: u32 = 30;
 /// Resident memory of each daemon that a node sees, in KiB, one a line.
 const DAEMONS: &str = "for p in $(pgrep -f '(^|/)skein daemon'); do \
-    sed -n 's/^VmRSS: *\\([0-9]*\\) kB/\\1/p' /proc/$p/status; done";
+    sed -n 's/^VmRSS:[[:space:]]*\\([0-9]*\\) kB/\\1/p' /proc/$p/status; done";
 
 /// A kind of machines, and the kernel where it has one of its own.
 type What = (Kind, Option<Kernel>);
