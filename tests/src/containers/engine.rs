@@ -28,6 +28,8 @@ const FOLDER: &str = "/var/lib/skein-engine";
 const NAMESPACE: &str = "skein-engine";
 /// Its settings, in its folder: none.
 const CONFIG: &str = "daemon.json";
+/// Docker's own client.
+const CLIENT: &str = "docker";
 /// Where Docker's own client looks without DOCKER_HOST.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// How long a private engine may take to answer, and to end.
@@ -58,11 +60,15 @@ impl Engine {
         Self::start_private()
     }
 
-    /// As [`Engine::find_or_start`], but a private engine of which nothing is left is not made.
+    /// As [`Engine::find_or_start`], but a private engine of which nothing is left is not made. None
+    /// as well where Docker is not installed: nothing of ours is in an engine then.
     ///
     /// # Errors
     /// When an engine is there and does not answer.
     pub fn find() -> Result<Option<Self>> {
+        if find_program(CLIENT).is_none() {
+            return Ok(None);
+        }
         let user = Self::of_user(std::env::var_os("DOCKER_HOST"))?;
         if user.is_some() || !Path::new(FOLDER).exists() {
             return Ok(user);
@@ -72,7 +78,7 @@ impl Engine {
     }
 
     fn of_user(docker_host: Option<OsString>) -> Result<Option<Self>> {
-        need_program("docker")?;
+        need_program(CLIENT)?;
         let named = docker_host.map(|host| host.to_string_lossy().into_owned());
         let url = match named.filter(|host| !host.is_empty()) {
             Some(host) => host,

@@ -13,6 +13,7 @@ use super::cache::{Cache, tell};
 use super::guest::{QEMU, qemu_words};
 use crate::lab::command::run;
 
+const DEVICE: &str = "/dev/kvm";
 /// How long the trial may take: a kernel that runs on KVM has long answered by then.
 const TRIAL_SECONDS: u32 = 20;
 const TRIAL_MEMORY_MIB: u32 = 256;
@@ -38,11 +39,17 @@ impl Accel {
         }
     }
 
-    /// The one that works here for this kernel: tried at the first use, remembered afterwards.
+    /// The one that works here for this kernel: tried at the first use, remembered afterwards. Where
+    /// there is no `/dev/kvm` nothing is tried or remembered: a container without it may share its
+    /// cache with a machine that has it.
     ///
     /// # Errors
     /// When QEMU cannot be started, or the verdict cannot be kept.
     pub fn find(cache: &Cache, kernel: &Path, initramfs: &Path) -> Result<Self> {
+        if !Path::new(DEVICE).exists() {
+            tell(&format!("there is no {DEVICE}: guests are emulated, about 7 times slower"));
+            return Ok(Self::Tcg);
+        }
         let qemu = run(20, &[QEMU, "--version"])?.ok()?;
         let machine = run(20, &["uname", "-rv"])?.ok()?;
         // A machine whose processor or kernel changed is tried anew.
@@ -59,10 +66,6 @@ impl Accel {
 }
 
 fn try_kvm(kernel: &Path, initramfs: &Path) -> Result<Accel> {
-    if !Path::new("/dev/kvm").exists() {
-        tell("there is no /dev/kvm: guests are emulated, about 7 times slower");
-        return Ok(Accel::Tcg);
-    }
     let mut line = qemu_words(Accel::Kvm, TRIAL_MEMORY_MIB);
     line.extend(["-no-reboot", "-append", "console=ttyS0 panic=-1 skein.trial"].map(str::to_owned));
     line.extend(["-kernel".to_owned(), kernel.to_string_lossy().into_owned()]);
@@ -75,6 +78,6 @@ fn try_kvm(kernel: &Path, initramfs: &Path) -> Result<Accel> {
     let why = output.stderr.lines().find(|line| !line.trim().is_empty());
     let hung = format!("no answer in {TRIAL_SECONDS} s");
     let why = why.unwrap_or(&hung);
-    tell(&format!("/dev/kvm does not boot a guest ({why}): guests are emulated"));
+    tell(&format!("{DEVICE} does not boot a guest ({why}): guests are emulated"));
     Ok(Accel::Tcg)
 }

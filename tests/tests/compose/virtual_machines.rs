@@ -17,7 +17,7 @@ use crate::stage::{lab, must, project, turn};
 const READY_MAX: Duration = Duration::from_secs(120);
 const ASK_SECONDS: u32 = 60;
 const SKEIN: &str = "/opt/skein/skein";
-/// The services that are started: the last ones of the file would take two more processors.
+/// Two make a cluster; the third of the file would be one more emulated guest.
 const SERVICES: [&str; 2] = ["vm1", "vm2"];
 
 /// Goal: a compose service is a node with a kernel of its own. Method: two of them, beside the

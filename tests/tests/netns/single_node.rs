@@ -1,5 +1,6 @@
 //! One node: from `swarm init` to an answer through a VIP, and back to nothing.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,6 +23,7 @@ const SOON: Duration = Duration::from_secs(15);
 fn one_node_serves_and_cleans_up() {
     let mut stage = Stage::cluster("single", 1, 1);
     stage.check(&[
+        ("the balancer is what this kernel has", balancer_is_chosen),
         ("a network is made", make_network),
         ("the VIP reaches every local backend", vip_reaches_backends),
         ("skein exec runs in the sandbox", exec_enters_the_sandbox),
@@ -34,6 +36,16 @@ fn one_node_serves_and_cleans_up() {
         ("secrets and configs are empty lists", secrets_are_empty),
         ("all is gone after removal", removal_leaves_nothing),
     ]);
+}
+
+/// `auto`, the default. A daemon that found IPVS has had its module loaded.
+fn balancer_is_chosen(lab: &mut Lab) -> Result<()> {
+    let (log, has_ipvs) = (lab.nodes[0].log(), Path::new("/proc/net/ip_vs").exists());
+    let chosen = if has_ipvs { "balancer=\"ipvs\"" } else { "balancer=\"nft\"" };
+    ensure!(log.contains(chosen), "{chosen} was expected: {log}");
+    let says_why = log.contains("IPVS cannot be used") && log.contains("ip_vs");
+    ensure!(has_ipvs || says_why, "it does not say why: {log}");
+    Ok(())
 }
 
 fn vip_reaches_backends(lab: &mut Lab) -> Result<()> {
