@@ -46,7 +46,13 @@ impl Namespaces {
             Uid::effective().is_root(),
             "the lab makes network namespaces, which needs root: run it as root"
         );
-        program("skein")?;
+        let own = program("skein")?;
+        ensure!(
+            !own.starts_with("/tmp"),
+            "{} lies below /tmp, where tasks have a folder of their own and would not see the \
+             programs that they run: move the checkout",
+            own.display()
+        );
         let there = net::namespaces_of(name);
         ensure!(there.is_empty(), "a lab named {name} exists already, stop it first: {there:?}");
         match net::make(name, nodes, SUBNET) {

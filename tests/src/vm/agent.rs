@@ -79,7 +79,11 @@ fn watch(stream: &TcpStream) -> Result<()> {
     setsockopt(stream, sockopt::KeepAlive, &true).context("setting SO_KEEPALIVE")?;
     setsockopt(stream, sockopt::TcpKeepIdle, &IDLE_SECONDS).context("setting TCP_KEEPIDLE")?;
     setsockopt(stream, sockopt::TcpKeepInterval, &ASK_SECONDS).context("setting TCP_KEEPINTVL")?;
-    setsockopt(stream, sockopt::TcpKeepCount, &ASK_TIMES).context("setting TCP_KEEPCNT")
+    setsockopt(stream, sockopt::TcpKeepCount, &ASK_TIMES).context("setting TCP_KEEPCNT")?;
+    // Questions are asked of silence only: what was sent and never acknowledged has its own limit,
+    // else minutes (tcp(7), tcp_retries2).
+    let limit_ms = (IDLE_SECONDS + ASK_SECONDS * ASK_TIMES) * 1_000;
+    setsockopt(stream, sockopt::TcpUserTimeout, &limit_ms).context("setting TCP_USER_TIMEOUT")
 }
 
 /// Carries bytes between a TCP and a Unix connection until both have ended. `early` are bytes of
