@@ -60,8 +60,8 @@ impl Engine {
         Self::start_private()
     }
 
-    /// As [`Engine::find_or_start`], but a private engine of which nothing is left is not made. None
-    /// as well where Docker is not installed: nothing of ours is in an engine then.
+    /// As [`Engine::find_or_start`], but a private engine of which nothing is left is not made.
+    /// None as well where Docker is not installed: nothing of ours is in an engine then.
     ///
     /// # Errors
     /// When an engine is there and does not answer.

@@ -39,9 +39,9 @@ impl Accel {
         }
     }
 
-    /// The one that works here for this kernel: tried at the first use, remembered afterwards. Where
-    /// there is no `/dev/kvm` nothing is tried or remembered: a container without it may share its
-    /// cache with a machine that has it.
+    /// The one that works here for this kernel: tried at the first use, remembered afterwards.
+    /// Where there is no `/dev/kvm` nothing is tried or remembered: a container without it may
+    /// share its cache with a machine that has it.
     ///
     /// # Errors
     /// When QEMU cannot be started, or the verdict cannot be kept.
