@@ -88,7 +88,13 @@ impl Guest {
         line.extend(["-initrd".to_owned(), shown(initramfs)]);
         line.extend(["-append".to_owned(), append]);
         for (image, read_only) in disks {
-            let drive = format!("file={},if=virtio,format=raw,readonly={read_only}", shown(image));
+            let mut drive =
+                format!("file={},if=virtio,format=raw,readonly={read_only}", shown(image));
+            // Images that nobody writes are shared with user-mode Linux, whose locks on them
+            // QEMU would take for a writer's.
+            if read_only == "on" {
+                drive += ",file.locking=off";
+            }
             line.extend(["-drive".to_owned(), drive]);
         }
         let tap = &self.wire.tap;
@@ -212,10 +218,10 @@ mod tests {
         for part in [
             "-accel tcg,thread=multi -cpu max -smp 1 -m 300 ",
             "-kernel /c/vmlinuz -initrd /c/initramfs.gz ",
-            "-drive file=/c/root.img,if=virtio,format=raw,readonly=on \
-             -drive file=/c/programs.img,if=virtio,format=raw,readonly=on \
+            "-drive file=/c/root.img,if=virtio,format=raw,readonly=on,file.locking=off \
+             -drive file=/c/programs.img,if=virtio,format=raw,readonly=on,file.locking=off \
              -drive file=/lab/n1/data.img,if=virtio,format=raw,readonly=off \
-             -drive file=/c/modules.img,if=virtio,format=raw,readonly=on",
+             -drive file=/c/modules.img,if=virtio,format=raw,readonly=on,file.locking=off",
             "-netdev tap,id=wire,ifname=p11,script=no,downscript=no ",
             "mac=52:54:c0:a8:32:0b",
             "skein.name=node1 skein.programs=/dev/vdb skein.data=/dev/vdc \

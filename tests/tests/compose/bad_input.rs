@@ -96,7 +96,7 @@ fn docker_missing_or_dead_or_forbidden_is_said() {
     let programs = place("programs");
     fs::create_dir(&programs).expect("a folder");
     let path = format!("PATH={}", programs.display());
-    refuses(&[path.clone()], &["docker is not installed", "make setup-compose"]);
+    refuses(std::slice::from_ref(&path), &["docker is not installed", "make setup-compose"]);
     command(&[path], "down", &[]).ok().expect("nothing can be there");
 }
 
