@@ -26,9 +26,12 @@ const CHECKS: &[Check] = &[
     ("a VIP reaches every replica from every guest", vip_answers),
     ("the log survives the manager's loss of power", manager_loses_power),
     ("a rebooted guest is used again", worker_reboots),
-    ("clocks that jump an hour ahead and back cost nothing", clocks_jump),
     ("the balancer is IPVS on every node", balances_by_ipvs),
 ];
+/// Not on emulated guests: where three share two cores, one may be slower than its lease of 2.5 s
+/// whatever its clock says, and its tasks are replaced then.
+const CLOCK_CHECKS: &[Check] =
+    &[("clocks that jump an hour ahead and back cost nothing", clocks_jump)];
 
 /// Goal: a cluster on kernels of its own. Method: user-mode Linux.
 #[test]
@@ -63,7 +66,8 @@ fn cluster(kernel: Kernel, ready_max: Option<Duration>) -> Result<()> {
     );
     let is_late = ready_max.is_some_and(|limit| ready > limit);
     ensure!(!is_late, "three guests took {ready_s:.1} s until they were ready");
-    check(&mut lab, CHECKS)
+    check(&mut lab, CHECKS)?;
+    if kernel == Kernel::Uml { check(&mut lab, CLOCK_CHECKS) } else { Ok(()) }
 }
 
 fn vip_answers(lab: &mut Lab) -> Result<()> {
