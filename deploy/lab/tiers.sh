@@ -16,11 +16,9 @@ tier() {
 
 # What guests boot from takes minutes to build where the cache does not have it: in the background,
 # behind all else, until it is needed.
-images() {
-  deploy/vm/setup.sh && target/debug/skein-vm build qemu uml
-}
 start_images() {
-  nice -n 19 bash -c "$(declare -f images); images" >target/debug/images.log 2>&1 &
+  nice -n 19 bash -c 'deploy/vm/setup.sh && target/debug/skein-vm build qemu uml' \
+    >target/debug/images.log 2>&1 &
   building=$!
 }
 await_images() {
