@@ -28,9 +28,9 @@ const CHECKS: &[Check] = &[
     ("a rebooted guest is used again", worker_reboots),
     ("the balancer is IPVS on every node", balances_by_ipvs),
 ];
-/// Not on emulated guests: there this failed in one of three runs. The leader's log tells of a lease
-/// of 2.5 s that ran out and of pauses, as when three guests share two cores; that the clocks have
-/// no part in it was not traced.
+/// Not on emulated guests: there this failed in one of three runs. The leader's log tells of a
+/// lease of 2.5 s that ran out and of pauses, as when three guests share two cores; that the clocks
+/// have no part in it was not traced.
 const CLOCK_CHECKS: &[Check] =
     &[("clocks that jump an hour ahead and back cost nothing", clocks_jump)];
 
