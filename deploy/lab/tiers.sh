@@ -4,14 +4,28 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
+# Errors carry their whole chain in words; a backtrace of each would bury them.
+export RUST_BACKTRACE=0
+logs=target/tiers
+mkdir -p "$logs"
+
 report=()
-failed=0
+failed=()
 tier() {
   local name=$1 begin=$SECONDS verdict=ok
   shift
   echo "== $name: $*"
-  "$@" || { verdict=FAILED && failed=1; }
+  "$@" > >(tee "$logs/$name.log") 2>&1 || { verdict=FAILED && failed+=("$name"); }
   report+=("$(printf '%-10s %5d s  %s' "$name" $((SECONDS - begin)) "$verdict")")
+}
+# What failed is told again at the end: a thousand lines may have followed it.
+complaints() {
+  local name
+  for name in "${failed[@]}"; do
+    echo
+    echo "== $name FAILED; its last lines ($logs/$name.log):"
+    tail -n 40 "$logs/$name.log" | cut -c -300
+  done
 }
 
 # What guests boot from takes minutes to build where the cache does not have it: in the background,
@@ -42,8 +56,8 @@ tier vm cargo test --locked -p skein -p tests --test vm -- --test-threads=1
 tier docker deploy/compose/setup.sh
 tier compose cargo test --locked -p tests --test compose -- --test-threads=1
 
+complaints
 echo
 echo "== tiers"
 printf '%s\n' "${report[@]}"
-[ $failed = 0 ] || echo "a tier failed"
-exit $failed
+[ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}" && exit 1; }

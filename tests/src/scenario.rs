@@ -4,6 +4,7 @@
 //! them assumes that the files, processes or the kernel of a node are those of the machine that
 //! runs the test: they go through the lab's nodes and its client.
 
+pub mod beside;
 pub mod calls;
 pub mod cold_restart;
 pub mod dns;
@@ -72,7 +73,7 @@ pub fn check(lab: &mut Lab, checks: &[Check]) -> Result<()> {
         let short = lab.name.splitn(3, '-').last().unwrap_or_default();
         // Not println: what a scenario has reached is to be seen while it runs.
         let _ = writeln!(std::io::stdout(), "    {short}: {name} ... {verdict}");
-        complaints.extend(result.err().map(|error| format!("{name}: {error:?}")));
+        complaints.extend(result.err().map(|error| format!("{name}: {error:#}")));
     }
     if complaints.is_empty() {
         return Ok(());

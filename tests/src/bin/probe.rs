@@ -6,7 +6,8 @@
 //! `skein-lab-probe ask tcp|udp HOST:PORT [TIMES [FROM_PORT [BYTES]]]`: prints one answer a line.
 //! `skein-lab-probe names ADDR:PORT`: a DNS server that knows one address for every name.
 //! `skein-lab-probe count HOST:PORT`: one TCP connection, a number every 5 ms, until standard input
-//! ends; then prints `sent=… received=… gap_ms=…`, the gap being the longest time without an echo.
+//! ends; prints `counting` when the first came back, and at the end `sent=… received=… gap_ms=…`,
+//! the gap being the longest time without an echo.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
@@ -206,6 +207,9 @@ fn read_echoes(echoes: TcpStream) -> Result<(u64, Duration)> {
     for line in lines {
         let line = line.context("awaiting an echo")?;
         ensure!(line == received.to_string(), "{line:?} came instead of {received}");
+        if received == 0 {
+            writeln!(std::io::stdout(), "counting")?;
+        }
         received += 1;
         let time = now();
         longest = longest.max(time - last);

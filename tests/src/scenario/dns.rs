@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, ensure};
 
 use super::Scenario;
-use super::calls::{Beside, ask, until_input_ends};
+use super::beside::{Beside, until_input_ends};
+use super::calls::ask;
 use super::services::{NETWORK, hostname, make_network, probe, serve, serve_client};
 use crate::lab::Lab;
 use crate::lab::cluster::{CONVERGE_MAX, Task};

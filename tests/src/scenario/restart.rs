@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::Scenario;
-use super::calls::{Beside, CALLS, Counter, ask, ensure_all_answer, until_input_ends};
+use super::beside::{Counter, Ping};
+use super::calls::{CALLS, ask, ensure_all_answer};
 use super::services::{NETWORK, make_network, serve_client_and_echo};
 use crate::lab::Lab;
 use crate::lab::cluster::{CONVERGE_MAX, Task};
@@ -34,31 +35,10 @@ pub const SCENARIO: Scenario = Scenario {
     ],
 };
 
-/// A ping every 10 ms from one task to another's address.
-fn start_ping(lab: &Lab, from: &Task, to: &Task) -> Result<Beside> {
-    let to = to.address(NETWORK)?.to_string();
-    // It counts what it lost when it is interrupted.
-    let words = until_input_ends("INT", &["ping", "-q", "-i", "0.01", &to]);
-    Beside::start(&lab.task_line(from, &words)?)
-}
-
-/// Ends a ping, which must have lost nothing.
-fn end_ping(ping: Beside) -> Result<()> {
-    let text = ping.finish()?.stdout;
-    let line = text.lines().find(|line| line.contains("packets transmitted"));
-    let line = line.context("ping tells nothing")?;
-    let mut numbers = line.split(' ').filter_map(|word| word.parse::<u64>().ok());
-    let (sent, received) = (numbers.next(), numbers.next());
-    // The last one may be under way when the ping is ended.
-    let lost = sent.unwrap_or_default().saturating_sub(received.unwrap_or_default());
-    ensure!(sent > Some(20) && lost <= 1, "{line}");
-    Ok(())
-}
-
 /// Traffic from the client on node 2 to the backend on node 3, and through the VIP.
 struct Traffic {
     counters: Vec<Counter>,
-    ping: Beside,
+    ping: Ping,
 }
 
 impl Traffic {
@@ -77,11 +57,12 @@ impl Traffic {
         for _ in 0..4 {
             counters.push(Counter::start(lab, client, "echo:7000")?);
         }
-        Ok(Self { counters, ping: start_ping(lab, client, backend)? })
+        let ping = Ping::start(lab, client, &backend.address(NETWORK)?.to_string())?;
+        Ok(Self { counters, ping })
     }
 
     fn finish(self) -> Result<()> {
-        end_ping(self.ping)?;
+        self.ping.finish()?;
         for counter in self.counters {
             let silence = counter.finish()?;
             ensure!(silence <= SILENCE_MS_MAX, "a connection was silent for {silence} ms");

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 
 use super::Scenario;
-use super::calls::{CALLS, Counter, ask, ensure_all_answer};
+use super::beside::Counter;
+use super::calls::{CALLS, ask, ensure_all_answer};
 use super::services::{NETWORK, make_network, probe, serve, serve_client, serve_echo, serve_redis};
 use crate::lab::Lab;
 use crate::lab::cluster::{CONVERGE_MAX, Task};

@@ -10,7 +10,8 @@ use tests::lab::cluster::{CONVERGE_MAX, Task, list, text};
 use tests::lab::kinds::sweep;
 use tests::lab::topology::{Fault, Point};
 use tests::lab::{Lab, Node};
-use tests::scenario::calls::{Counter, ask, ask_outside, ensure_all_answer};
+use tests::scenario::beside::Counter;
+use tests::scenario::calls::{ask, ask_outside, ensure_all_answer};
 use tests::scenario::services::{ECHO_PORT, make_network, probe, serve, serve_client};
 use tests::scenario::{Check, check};
 

@@ -47,7 +47,7 @@ fn command_makes_breaks_and_removes_a_lab() {
         ("down removes all, twice", down),
     ];
     for (name, check) in checks {
-        check().unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        check().unwrap_or_else(|error| panic!("{name}: {error:#}"));
     }
 }
 

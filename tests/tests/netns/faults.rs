@@ -9,7 +9,7 @@ use tests::bench::sandbox::in_namespace;
 use tests::lab::Lab;
 use tests::lab::command::run;
 use tests::lab::topology::{Fault, Point};
-use tests::scenario::calls::{Beside, until_input_ends};
+use tests::scenario::beside::{Beside, until_input_ends};
 
 use crate::stage::Stage;
 

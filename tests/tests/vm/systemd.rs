@@ -7,7 +7,7 @@ use tests::lab::cluster::{CONVERGE_MAX, Task};
 use tests::lab::command::{Output, run_with_input};
 use tests::lab::topology::Machine as _;
 use tests::lab::wait::wait_for;
-use tests::scenario::calls::Counter;
+use tests::scenario::beside::Counter;
 use tests::scenario::services::{make_network, serve_client, serve_echo};
 use tests::scenario::{Check, check};
 use tests::vm::kernel::Kernel;
