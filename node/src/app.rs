@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DaemonArgs};
 use crate::control_plane::Plane;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Ending};
 use crate::host::Host;
 use crate::identity::DataDir;
 use crate::telemetry;
@@ -25,7 +25,11 @@ const SOCKET_GROUP: &str = "skein";
 /// How long open API requests may take to end when the daemon stops.
 const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Tells a daemon that its machine stops: SIGPWR of signal(7), which systemd's own containers use
+/// so. Sent by the unit's `ExecStop` and by `skein first`.
+const POWER_SIGNAL: i32 = 30;
+
+/// Runs the daemon until SIGTERM or SIGINT, which mean a restart, or SIGPWR.
 pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
     telemetry::start(config.log_format);
@@ -48,6 +52,7 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     let daemon = Arc::new(Daemon::new(config, host, data, exe));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut power = signal(SignalKind::from_raw(POWER_SIGNAL))?;
     let stop = CancellationToken::new();
     let router = api::router(Arc::new(Plane(daemon.clone())));
     // Sockets are bound before the member starts: a second daemon stops here, harming nothing.
@@ -66,14 +71,20 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     }
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let broken = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        reason = daemon.broken() => Some(reason),
+    let (ending, broken) = tokio::select! {
+        // First: who sends it may send SIGTERM right after it.
+        biased;
+        _ = power.recv() => (Ending::MachineStops, None),
+        _ = terminate.recv() => (Ending::Restart, None),
+        _ = interrupt.recv() => (Ending::Restart, None),
+        reason = daemon.broken() => (Ending::Restart, Some(reason)),
     };
-    tracing::info!("stopping; tasks go on unless told otherwise");
+    match ending {
+        Ending::Restart => tracing::info!("stopping; tasks go on unless told otherwise"),
+        Ending::MachineStops => tracing::info!("stopping with the machine; peers are told"),
+    }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    daemon.shutdown().await;
+    daemon.shutdown(ending).await;
     stop.cancel();
     for server in servers {
         let _ = tokio::time::timeout(DRAIN_LIMIT, server).await;

@@ -30,6 +30,15 @@ mod leave;
 /// How long a new member waits for its first assignment.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(20);
 
+/// Why a daemon stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Another one starts soon; tasks go on meanwhile.
+    Restart,
+    /// The machine or container stops, and with it all tasks.
+    MachineStops,
+}
+
 /// The daemon's parts.
 pub struct Daemon {
     /// Settings.
@@ -236,13 +245,16 @@ impl Daemon {
         }
     }
 
-    /// Stops cleanly: peers are told that this is a restart, tasks go on unless they are to stop.
-    pub async fn shutdown(&self) {
-        if let Some(member) = self.member.write().await.take() {
-            if self.config.stop_tasks_on_exit {
-                member.worker.stop_tasks().await;
-            }
-            member.stop().await;
+    /// Stops cleanly: peers are told whether this is a restart. Then tasks go on, unless they are
+    /// to stop.
+    pub async fn shutdown(&self, ending: Ending) {
+        let Some(member) = self.member.write().await.take() else { return };
+        if self.config.stop_tasks_on_exit {
+            member.worker.stop_tasks().await;
+        }
+        match ending {
+            Ending::Restart if !self.config.stop_tasks_on_exit => member.restart().await,
+            Ending::Restart | Ending::MachineStops => member.go_down().await,
         }
     }
 }

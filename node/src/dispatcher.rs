@@ -16,6 +16,9 @@ use crate::wire::Digest;
 /// A node that is not heard of for this long loses its tasks. Workers report every
 /// [`REPORT_INTERVAL`], so several reports must be lost first.
 pub const LEASE: Duration = Duration::from_millis(2500);
+/// The lease of a node whose daemon said that it restarts: as long as gossip's grace for the same
+/// announcement, in which its peers hide nothing of it.
+pub const RESTART_LEASE: Duration = Duration::from_secs(30);
 /// How often a worker reports at least.
 pub const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -37,11 +40,13 @@ struct Session {
 }
 
 impl Dispatcher {
-    /// Takes over: every node of the state gets a full lease.
-    #[must_use]
-    pub fn take_over(state: &State, now: Duration) -> Self {
-        let sessions = state.nodes.keys().map(|id| (*id, Session::new(now))).collect();
-        Self { sessions }
+    /// Takes over: every node of the state gets a full lease. What was heard of it earlier stays
+    /// true: a new leader is told things before it takes over.
+    pub fn take_over(&mut self, state: &State, now: Duration) {
+        self.follow(state, now);
+        for session in self.sessions.values_mut() {
+            session.lease_until = session.lease_until.max(now + LEASE);
+        }
     }
 
     /// A node was heard of; `applied` is the assignment that its kernel holds.
@@ -51,6 +56,13 @@ impl Dispatcher {
         session.heard = true;
         session.applied = applied;
         session.acknowledge();
+    }
+
+    /// A node that was just heard of is silent from now on: its daemon restarts, its tasks go on.
+    pub fn excuse(&mut self, node: NodeId, now: Duration) {
+        if let Some(session) = self.sessions.get_mut(&node) {
+            session.lease_until = now + RESTART_LEASE;
+        }
     }
 
     /// The assignment of a node at a revision has this digest.

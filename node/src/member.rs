@@ -23,7 +23,7 @@ use crate::worker::shell::{Shell, WorkerHandle};
 
 pub use crate::worker::shell::Surroundings;
 
-/// A member of a cluster. Dropping it does not stop it: [`Member::stop`] does.
+/// A member of a cluster. Dropping it does not stop it: [`Member::restart`] does.
 pub struct Member {
     /// Who this node is.
     pub identity: Identity,
@@ -173,18 +173,27 @@ impl Member {
         matches!(tokio::time::timeout(limit, first).await, Ok(Ok(_)))
     }
 
-    /// Announces a clean restart, so that peers hide nothing, then stops. Tasks go on. A leader
-    /// hands over first: the others need not wait out an election.
-    pub async fn stop(&self) {
+    /// Announces a clean restart, so that peers hide nothing and the leader moves nothing, then
+    /// stops. Tasks go on. A leader hands over first: the others need not wait out an election.
+    pub async fn restart(&self) {
         self.hand_over().await;
         self.gossip.input(gossip::Input::Restarting).await;
-        self.end().await;
+        self.end_worker().await;
+        self.worker.announce_restart().await;
+        self.end_raft().await;
+    }
+
+    /// Stops because the machine does: peers are told that what this node runs is gone.
+    pub async fn go_down(&self) {
+        self.hand_over().await;
+        self.leave().await;
     }
 
     /// Announces that this node leaves, then stops.
     pub async fn leave(&self) {
         self.gossip.input(gossip::Input::Leave).await;
-        self.end().await;
+        self.end_worker().await;
+        self.end_raft().await;
     }
 
     /// Whether it is being stopped on purpose.
@@ -224,11 +233,14 @@ impl Member {
         }
     }
 
-    async fn end(&self) {
+    async fn end_worker(&self) {
         // The answer to this comes after the datagrams of the announcement are sent.
         let _ = self.gossip.describe().await;
         self.stop.cancel();
         self.worker.stopped().await;
+    }
+
+    async fn end_raft(&self) {
         if let Some(raft) = &self.raft
             && let Err(error) = raft.shutdown().await
         {

@@ -122,6 +122,9 @@ pub struct ReportCall {
     pub statuses: BTreeMap<TaskId, TaskStatus>,
     /// What it says of itself; sent first, and when it changed.
     pub description: Option<NodeDescription>,
+    /// The last report of a daemon that restarts: the node is silent for a while, its tasks go on.
+    #[serde(default)]
+    pub restarts: bool,
 }
 
 /// Answer to [`ReportCall`].

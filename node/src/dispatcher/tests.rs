@@ -90,16 +90,38 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+fn taken_over(state: &State, now: Duration) -> Dispatcher {
+    let mut dispatcher = Dispatcher::default();
+    dispatcher.take_over(state, now);
+    dispatcher
+}
+
+#[test]
+fn a_node_that_restarts_has_a_longer_lease_until_it_is_back() {
+    let state = cluster();
+    let mut dispatcher = taken_over(&state, ms(0));
+    dispatcher.hear(B, None, ms(0));
+    dispatcher.excuse(B, ms(0));
+    // A leader that was told before it takes over does not forget it.
+    dispatcher.take_over(&state, ms(10));
+    dispatcher.hear(A, None, RESTART_LEASE);
+    let last = RESTART_LEASE.saturating_sub(ms(1));
+    assert_eq!(dispatcher.expired(&state, last), []);
+    assert_eq!(dispatcher.expired(&state, RESTART_LEASE), [B]);
+    dispatcher.hear(B, None, ms(4000));
+    assert_eq!(dispatcher.expired(&state, ms(4000) + LEASE), [B]);
+}
+
 #[test]
 fn a_silent_node_expires_and_a_new_leader_grants_a_full_lease() {
     let state = cluster();
     let lease = u64::try_from(LEASE.as_millis()).unwrap();
-    let mut dispatcher = Dispatcher::take_over(&state, ms(1000));
+    let mut dispatcher = taken_over(&state, ms(1000));
     assert_eq!(dispatcher.expired(&state, ms(1000 + lease - 1)), []);
     dispatcher.hear(A, None, ms(1500));
     assert_eq!(dispatcher.expired(&state, ms(1000 + lease)), [B]);
     assert_eq!(dispatcher.next_expiry(), Some(ms(1000 + lease)));
-    let fresh = Dispatcher::take_over(&state, ms(9000));
+    let fresh = taken_over(&state, ms(9000));
     assert_eq!(fresh.expired(&state, ms(9000 + lease - 1)), []);
 }
 
@@ -109,7 +131,7 @@ fn a_stopping_task_is_released_when_every_node_has_it_out() {
     let service = *state.services.keys().next().unwrap();
     carry_out(&mut state, &Request::RemoveService { id: service });
     let on_b = state.tasks.values().find(|task| task.node == Some(B)).unwrap().id;
-    let mut dispatcher = Dispatcher::take_over(&state, ms(0));
+    let mut dispatcher = taken_over(&state, ms(0));
     for node in [A, B] {
         dispatcher.assigned(node, digest(&state, node), state.revision, ms(0));
     }
@@ -126,7 +148,7 @@ fn a_node_with_an_older_assignment_in_its_kernel_holds_the_release_up() {
     let mut state = before.clone();
     let service = *state.services.keys().next().unwrap();
     carry_out(&mut state, &Request::RemoveService { id: service });
-    let mut dispatcher = Dispatcher::take_over(&state, ms(0));
+    let mut dispatcher = taken_over(&state, ms(0));
     for node in [A, B] {
         dispatcher.assigned(node, digest(&before, node), before.revision, ms(0));
         dispatcher.hear(node, Some(digest(&before, node)), ms(0));

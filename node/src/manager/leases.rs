@@ -23,8 +23,8 @@ pub(super) async fn run(manager: Manager) {
         if status.wait_for(|s| s.leader_ready).await.is_err() {
             return;
         }
-        let taken = Dispatcher::take_over(&manager.newest(), clock::monotonic());
-        manager.with_dispatcher(|dispatcher| *dispatcher = taken);
+        let (state, now) = (manager.newest(), clock::monotonic());
+        manager.with_dispatcher(|dispatcher| dispatcher.take_over(&state, now));
         tracing::info!(node = %manager.node, "this manager leads");
         let mut looked = clock::monotonic();
         while status.borrow_and_update().leader_ready {
@@ -32,13 +32,15 @@ pub(super) async fn run(manager: Manager) {
             if now.saturating_sub(looked) > PAUSE_MAX {
                 // Who did not run could not hear: nobody's silence counts for that time.
                 tracing::warn!("the leader was paused, every lease begins anew");
-                let taken = Dispatcher::take_over(&manager.newest(), now);
-                manager.with_dispatcher(|dispatcher| *dispatcher = taken);
+                let state = manager.newest();
+                manager.with_dispatcher(|dispatcher| dispatcher.take_over(&state, now));
             }
             looked = now;
             look(&manager).await;
             let _ = tokio::time::timeout(LOOK_INTERVAL, status.changed()).await;
         }
+        // Another leader hears of the nodes from now on.
+        manager.with_dispatcher(|dispatcher| *dispatcher = Dispatcher::default());
         tracing::info!(node = %manager.node, "this manager no longer leads");
     }
 }

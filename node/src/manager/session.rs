@@ -114,7 +114,11 @@ pub(super) async fn report(
     let Some(known) = state.nodes.get(&node) else { return Err(Refusal::Unknown(node)) };
     let moved = manager.with_dispatcher(|dispatcher| {
         let before = dispatcher.applied(node);
-        dispatcher.hear(node, call.applied, clock::monotonic());
+        let now = clock::monotonic();
+        dispatcher.hear(node, call.applied, now);
+        if call.restarts {
+            dispatcher.excuse(node, now);
+        }
         dispatcher.applied(node) != before
     });
     if moved {

@@ -41,6 +41,8 @@ const START_AGAIN: Duration = Duration::from_millis(100);
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
+/// Tells a daemon that its machine stops (node/src/app.rs).
+const SIGPWR: i32 = 30;
 
 /// Runs the program anew with `words` (`daemon …`) and looks after it, as pid 1. Returns when the
 /// container is to end.
@@ -127,8 +129,9 @@ impl First {
                 (SIGTERM | SIGINT, None) => return Ok(ExitCode::SUCCESS),
                 (SIGTERM | SIGINT, Some(daemon)) => {
                     self.stopping = true;
-                    // One that ended just now is found in the next round.
-                    let _ = sys::kill(daemon, SIGTERM);
+                    // The container ends, and all that runs in it: no restart. A daemon that ended
+                    // just now is found in the next round.
+                    let _ = sys::kill(daemon, SIGPWR);
                 }
                 _ => {}
             }

@@ -24,18 +24,18 @@ use crate::wire::{
 const WATCH_LIMIT: Duration = Duration::from_secs(15);
 /// A report that takes longer would come too late for the lease.
 const REPORT_LIMIT: Duration = LEASE;
+/// How long a daemon that stops may take to tell the leader.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 /// Pause after every known manager refused or was out of reach.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What both loops share.
 #[derive(Clone)]
 pub struct Session {
-    /// Connections.
-    pub net: Net,
-    /// Where managers answer; kept current by the assignment.
-    pub managers: watch::Receiver<Vec<SocketAddr>>,
+    net: Net,
+    managers: watch::Receiver<Vec<SocketAddr>>,
     /// The leader as far as known; both loops keep it.
-    pub leader: Arc<watch::Sender<Option<SocketAddr>>>,
+    leader: Arc<watch::Sender<Option<SocketAddr>>>,
 }
 
 /// What the report loop carries; each part is level-triggered.
@@ -49,10 +49,25 @@ pub struct Report {
     pub description: Option<NodeDescription>,
 }
 
+impl Report {
+    /// What a node says of itself before it has anything else to say.
+    #[must_use]
+    pub fn first(description: NodeDescription) -> Self {
+        Self { description: Some(description), ..Self::default() }
+    }
+}
+
 /// An assignment from a manager with the digest that names its content.
 pub type Received = (Digest, Arc<Assignment>);
 
 impl Session {
+    /// A session with the leader that is found among `managers`, whose addresses the assignment
+    /// keeps current.
+    #[must_use]
+    pub fn new(net: Net, managers: watch::Receiver<Vec<SocketAddr>>) -> Self {
+        Self { net, managers, leader: Arc::new(watch::channel(None).0) }
+    }
+
     /// Asks the leader, wherever it is now. Returns `None` when no manager could be asked: the
     /// caller comes back.
     async fn ask<Q: Serialize, A: DeserializeOwned>(
@@ -133,6 +148,18 @@ impl Session {
         }
     }
 
+    /// Tells the leader that this daemon restarts, so that the node's tasks stay its own meanwhile.
+    /// The report loop has ended: its reports would end the longer lease.
+    pub async fn announce_restart(&self, last: Report) {
+        let Report { applied, statuses, description: _ } = last;
+        let call = ReportCall { applied, statuses, description: None, restarts: true };
+        let asked = self.ask::<_, ReportAnswer>("/session/report", &call, REPORT_LIMIT);
+        // Without it the tasks stay for as long as the usual lease.
+        if !matches!(tokio::time::timeout(FAREWELL_LIMIT, asked).await, Ok(Some(_))) {
+            tracing::warn!("no leader could be told that this is a restart");
+        }
+    }
+
     /// Reports at once when something is new, and at an interval to keep the lease.
     pub async fn report_loop(self, mut news: watch::Receiver<Report>, inbox: mpsc::Sender<Input>) {
         let mut described_to = None;
@@ -142,8 +169,8 @@ impl Session {
             // A new leader is told everything.
             let description =
                 report.description.filter(|_| leader.is_none() || described_to != leader);
-            let call =
-                ReportCall { applied: report.applied, statuses: report.statuses, description };
+            let Report { applied, statuses, description: _ } = report;
+            let call = ReportCall { applied, statuses, description, restarts: false };
             let asked = self.ask::<_, ReportAnswer>("/session/report", &call, REPORT_LIMIT).await;
             let Some((address, _answer)) = asked else { continue };
             if call.description.is_some() {

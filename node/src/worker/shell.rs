@@ -67,9 +67,17 @@ pub struct WorkerHandle {
     stop_tasks: mpsc::Sender<()>,
     asks: mpsc::Sender<programmer::Ask>,
     ended: watch::Receiver<bool>,
+    session: Session,
+    report: watch::Receiver<Report>,
 }
 
 impl WorkerHandle {
+    /// Tells the leader that this daemon restarts; the worker has ended.
+    pub async fn announce_restart(&self) {
+        let last = self.report.borrow().clone();
+        self.session.announce_restart(last).await;
+    }
+
     /// Waits until the shell has ended.
     pub async fn stopped(&self) {
         let mut ended = self.ended.clone();
@@ -150,8 +158,7 @@ impl Shell {
         let (ended_writer, ended) = watch::channel(false);
         let (stop_tasks, stop_asks) = mpsc::channel(1);
         let (asks, asked) = mpsc::channel(QUEUE);
-        let first = Report { description: Some(description), ..Report::default() };
-        let (report, report_reader) = watch::channel(first);
+        let (report, report_reader) = watch::channel(Report::first(description));
 
         let sandboxes = Sandboxes::default();
         let kernel = kernel(exe, run_dir, sandboxes.clone()).await?;
@@ -164,10 +171,9 @@ impl Shell {
             inbox: inbox.clone(),
         };
         spawn(stop, programmer::run(kernel, facts.clone(), ends));
-        let leader = Arc::new(watch::channel(None).0);
-        let session = Session { net: net.clone(), managers: managers_reader, leader };
+        let session = Session::new(net.clone(), managers_reader);
         spawn(stop, session.clone().watch_loop(inbox.clone(), current));
-        spawn(stop, session.report_loop(report_reader, inbox.clone()));
+        spawn(stop, session.clone().report_loop(report_reader.clone(), inbox.clone()));
 
         let names = Names::new(assignment_reader.clone(), gossip.view());
         let shell = Self {
@@ -205,6 +211,8 @@ impl Shell {
             stop_tasks,
             asks,
             ended,
+            session,
+            report: report_reader,
         })
     }
 

@@ -1,5 +1,7 @@
 //! A daemon is killed and comes back: its tasks and their traffic do not notice.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 
 use super::Scenario;
@@ -7,11 +9,16 @@ use super::beside::{Counter, Ping};
 use super::calls::{CALLS, ask, ensure_all_answer};
 use super::services::{NETWORK, make_network, serve_client_and_echo};
 use crate::lab::Lab;
-use crate::lab::cluster::{CONVERGE_MAX, Task};
+use crate::lab::cluster::{CONVERGE_MAX, Task, list};
+use crate::lab::wait::{Pace, now};
 
 /// Whether packets got lost is what the ping counts. A connection may be silent while a busy
 /// machine runs others, but not for longer than this.
 const SILENCE_MS_MAX: u64 = 1_000;
+
+/// How long a daemon is away that has said so: twice the lease of a node that says nothing.
+const AWAY: Duration = Duration::from_secs(5);
+const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
 /// What a daemon's log says when it has found what ran before it (node/src/worker/shell/tasks.rs).
 const ADOPTED: &str = "tasks adopted";
@@ -128,11 +135,27 @@ fn adopted(lab: &Lab, before: &[(String, usize, i64)]) -> Result<()> {
     Ok(())
 }
 
+/// A node whose daemon said that it restarts keeps its place and its tasks.
+fn is_awaited(lab: &Lab) -> Result<()> {
+    let begin = now();
+    let mut pace = Pace::new(LOOK_PERIOD);
+    while begin.elapsed() < AWAY {
+        let nodes = lab.nodes[0].get("/nodes")?;
+        let ready = list(&nodes).filter(|node| node["Status"]["State"] == "ready").count();
+        ensure!(ready == 3, "after {:?}: {nodes}", begin.elapsed());
+        pace.wait();
+    }
+    Ok(())
+}
+
 fn stop_and_start(lab: &mut Lab) -> Result<()> {
     let before = processes(lab)?;
     let traffic = Traffic::start(lab)?;
     for index in 0..3 {
         lab.nodes[index].stop()?;
+        if index == 2 {
+            is_awaited(lab)?;
+        }
         lab.nodes[index].start()?;
         adopted(lab, &before)?;
     }

@@ -187,12 +187,16 @@ impl World {
             Fault::Stop(node) => {
                 self.gossip_input(node, gossip::Input::Restarting);
                 self.kill_daemon(node);
+                if self.leader.available && self.network.reaches_managers(node) {
+                    self.leader.dispatcher.excuse(node, self.now);
+                }
             }
             Fault::Start(node) => self.start_daemon(node),
             Fault::LeaderLost => self.leader.available = false,
             Fault::LeaderBack => {
                 self.leader.available = true;
-                self.leader.dispatcher = Dispatcher::take_over(&self.leader.state, self.now);
+                self.leader.dispatcher = Dispatcher::default();
+                self.leader.dispatcher.take_over(&self.leader.state, self.now);
                 self.ring_soon();
             }
             Fault::Drift(node) => self.drift(node),

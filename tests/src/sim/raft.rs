@@ -159,7 +159,8 @@ impl World {
         for node in others {
             self.must(&Request::JoinNode(Box::new(joining(node, Role::Worker, None))));
         }
-        self.leader.dispatcher = Dispatcher::take_over(&self.leader.state, self.now);
+        self.leader.dispatcher = Dispatcher::default();
+        self.leader.dispatcher.take_over(&self.leader.state, self.now);
     }
 
     fn must(&mut self, request: &Request) {

@@ -14,7 +14,7 @@ use tests::vm::kernel::Kernel;
 use crate::stage::{lab, must, project, turn};
 
 /// Two emulated guests boot side by side, on a machine with other work.
-const READY_MAX: Duration = Duration::from_secs(120);
+const READY_MAX: Duration = Duration::from_secs(300);
 const ASK_SECONDS: u32 = 60;
 const SKEIN: &str = "/opt/skein/skein";
 /// Two make a cluster; the third of the file would be one more emulated guest.
@@ -29,7 +29,23 @@ fn services_of_the_vm_profile_are_a_cluster() {
     must(Images::build(Kernel::Debian61));
     let lab = must(lab("vms", 1, Restart::ByHand));
     let project = must(project(&lab));
-    must(is_a_cluster(&project));
+    must(is_a_cluster(&project).with_context(|| told(&project)));
+}
+
+/// All that the guests' daemons said, and the end of their consoles.
+fn told(project: &Containers) -> String {
+    let mut text = String::new();
+    for service in SERVICES {
+        let log = compose(project, &["logs", "--no-color", service]);
+        let tail = ["exec", "-T", service, "tail", "-n", "40", "/var/lib/skein-vm/console.log"];
+        for output in [log, compose(project, &tail)] {
+            text += &match output {
+                Ok(output) => format!("--- {output}\n"),
+                Err(error) => format!("--- {error:#}\n"),
+            };
+        }
+    }
+    text
 }
 
 /// docker-compose with the variables that the profile wants.
@@ -54,11 +70,9 @@ fn in_guest(project: &Containers, service: &str, words: &[&str]) -> Result<Strin
 }
 
 fn wait_daemon(project: &Containers, service: &str) -> Result<()> {
-    let log = || compose(project, &["logs", "--tail", "20", service]).map(|output| output.stdout);
-    let answers = wait_for(READY_MAX, &format!("the daemon of {service}"), || {
-        in_guest(project, service, &[SKEIN, "info"])
-    });
-    answers.map(drop).with_context(|| log().unwrap_or_default())
+    wait_for(READY_MAX, &format!("the daemon of {service}"), || {
+        in_guest(project, service, &[SKEIN, "info"]).map(drop)
+    })
 }
 
 fn is_a_cluster(project: &Containers) -> Result<()> {

@@ -1,10 +1,12 @@
 //! The unit of `deploy/systemd/` under a real systemd, on Debian 12's kernel: `start` returns when
 //! the node is ready, and neither a restart nor a crash nor a stop of the unit reaches its tasks.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use tests::lab::Lab;
 use tests::lab::cluster::{CONVERGE_MAX, Task};
-use tests::lab::command::{Output, run_with_input};
+use tests::lab::command::{Output, run, run_with_input};
 use tests::lab::topology::Machine as _;
 use tests::lab::wait::wait_for;
 use tests::scenario::beside::Counter;
@@ -18,6 +20,7 @@ use crate::stage::{guest, lab, must, turn};
 const SYSTEMD: &str = "/lib/systemd/systemd";
 /// An emulated systemd has much to do before it starts a unit.
 const SYSTEMCTL_SECONDS: u32 = 150;
+const POWEROFF_MAX: Duration = Duration::from_secs(120);
 /// What `make install` installs: place and text.
 const FILES: [(&str, &str); 3] = [
     ("/etc/systemd/system/skein.service", include_str!("../../../deploy/systemd/skein.service")),
@@ -31,6 +34,7 @@ const CHECKS: &[Check] = &[
     ("a restart of the unit keeps the tasks and their connections", restart),
     ("a daemon that crashed is started again beside its tasks", crash),
     ("a stop of the unit keeps the tasks, and a start finds them", stop_and_start),
+    ("a daemon knows whether its machine stops", machine_stops),
 ];
 
 /// Goal: what README.md of the unit promises. Method: a guest whose first program is systemd.
@@ -138,6 +142,29 @@ fn crash(lab: &mut Lab) -> Result<()> {
             Ok(())
         })
     })
+}
+
+/// What the daemon said on the way down is read off the disk: nobody is left to be asked.
+fn machine_stops(lab: &mut Lab) -> Result<()> {
+    let guest = guest(lab, 0)?;
+    let script = "d=/etc/systemd/system/skein.service.d && mkdir -p $d && \
+        printf '[Service]\\nStandardError=append:/var/lib/skein/said\\n' >$d/said.conf && \
+        systemctl daemon-reload && systemctl restart skein";
+    guest.monitor.run(SYSTEMCTL_SECONDS, &["sh", "-c", script])?.ok()?;
+    guest.monitor.run(SYSTEMCTL_SECONDS, &["systemctl", "restart", "skein"])?.ok()?;
+    // It may be down before the program's end can be told.
+    let _ = guest.monitor.run(SYSTEMCTL_SECONDS, &["systemctl", "poweroff"])?;
+    wait_for(POWEROFF_MAX, "the guest to switch off", || {
+        ensure!(guest.monitor.pid().is_none(), "it runs\n{}", guest.monitor.console_tail());
+        Ok(())
+    })?;
+    let disk = guest.monitor.guest.data_disk();
+    let said = run(60, &["debugfs", "-R", "cat said", &disk.to_string_lossy()])?.ok()?;
+    let endings: Vec<_> = said.lines().filter(|line| line.contains(" stopping")).collect();
+    ensure!(endings.len() == 2, "{said}");
+    ensure!(endings[0].contains("tasks go on"), "a restart: {said}");
+    ensure!(endings[1].contains("with the machine"), "a machine that stops: {said}");
+    Ok(())
 }
 
 fn stop_and_start(lab: &mut Lab) -> Result<()> {
