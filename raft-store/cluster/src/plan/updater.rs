@@ -4,6 +4,7 @@
 //! new ones run and since when, which failed. So it goes on after a change of leader.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::decide::service::go_back;
 use crate::draft::Draft;
@@ -29,7 +30,7 @@ pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
     if status.state.is_running() {
         proceed(draft, id);
     } else if status.state.is_paused() {
-        // No further slot is touched, but one that has both tasks would keep them for ever.
+        // No further slot is touched, but one that has two tasks would keep them for ever.
         retire_relieved(draft, &service, &slots);
     } else if dirty {
         start(draft, id);
@@ -131,14 +132,24 @@ fn is_dirty(service: &Service, tasks: &SlotTasks) -> bool {
     tasks.occupants.iter().any(|task| task.spec_version != service.spec_version)
 }
 
-/// Where two tasks stand for a slot, as with start-first: the old one goes when the new one runs.
+/// Where several tasks stand for a slot, as with start-first: the others go when that of the present
+/// spec runs. Where none is of the present spec, since one update was followed by the next before it
+/// had reached this slot, the newest of those that run is enough.
 fn retire_relieved(draft: &mut Draft<'_>, service: &Service, slots: &BTreeMap<Slot, SlotTasks>) {
-    for tasks in slots.values().filter(|tasks| tasks.is_current(service)) {
-        if let Settled::Since(_) | Settled::Done = settled_at(service, tasks) {
-            let old = tasks.occupants.iter().filter(|t| t.spec_version != service.spec_version);
-            for task in old {
-                retire(draft, task.id, TaskState::Shutdown);
+    for tasks in slots.values() {
+        let stands = |task: &&Arc<Task>| {
+            task.desired == TaskState::Complete || task.status.state == TaskState::Running
+        };
+        if tasks.is_current(service) {
+            if let Settled::Since(_) | Settled::Done = settled_at(service, tasks) {
+                let old = tasks.occupants.iter().filter(|t| t.spec_version != service.spec_version);
+                old.for_each(|task| retire(draft, task.id, TaskState::Shutdown));
             }
+        } else {
+            let mut standing: Vec<_> = tasks.occupants.iter().filter(stands).collect();
+            standing.sort_by_key(|task| (task.meta.created_at, task.id));
+            standing.pop();
+            standing.iter().for_each(|task| retire(draft, task.id, TaskState::Shutdown));
         }
     }
 }
