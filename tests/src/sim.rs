@@ -34,6 +34,9 @@ const STORM: Duration = Duration::from_secs(25);
 /// After this much calm everything must be as the state says. The longest wait in it is the
 /// restart delay of a task that crashed again and again (a minute).
 const CALM_LIMIT: Duration = Duration::from_secs(90);
+/// What the storm did may come out this much later: a lease that was not renewed ends in calm, and
+/// what was right until then is wrong for a moment.
+const AFTERMATH: Duration = Duration::from_millis(3_500);
 /// How often the oracle looks in calm.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// What is right must stay right for this long.
@@ -144,6 +147,7 @@ fn storm_and_calm(world: &mut World) -> Result<(), Vec<String>> {
     world.run_until(STORM)?;
     world.calm_down();
     let limit = world.now + CALM_LIMIT;
+    world.run_until(world.now + AFTERMATH)?;
     let mut right_since = None;
     loop {
         world.run_until(world.now + LOOK_INTERVAL)?;

@@ -2,15 +2,22 @@
 //! line or among their mounts, and all their descendants. Nothing else is ever touched.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::wait::wait_for;
+
+/// How long a process may have no command line while it becomes another program.
+const EXEC_MAX: Duration = Duration::from_millis(200);
+
+/// What is read of a command line; a node's folder stands near the beginning of those of the lab.
+const COMMAND_BYTES_MAX: usize = 32 << 10;
 
 /// What is known of one process.
 #[derive(Debug, Clone, Default)]
@@ -103,7 +110,7 @@ fn read(pid: i32, known: Option<&Path>) -> Option<Process> {
     if state == Some("Z") {
         return None;
     }
-    let command = fs::read(folder.join("cmdline")).unwrap_or_default();
+    let command = command_line(&folder);
     let is_elsewhere = fs::read_link(folder.join("ns/mnt")).ok().as_deref() != known;
     let mounts = is_elsewhere.then(|| fs::read_to_string(folder.join("mountinfo")).ok());
     Some(Process {
@@ -111,6 +118,46 @@ fn read(pid: i32, known: Option<&Path>) -> Option<Process> {
         command: String::from_utf8_lossy(&command).into_owned(),
         own_mounts: mounts.flatten().unwrap_or_default(),
     })
+}
+
+/// The command line of a process. One that is just being replaced by another program (execve(2))
+/// has none for a moment: it is not taken for one that ended, or for a thread of the kernel, which
+/// have no program.
+fn command_line(process: &Path) -> Vec<u8> {
+    let found = wait_for(EXEC_MAX, "a command line", || {
+        // By one call, which sees one program: a second might go on in the next one's line.
+        let mut line = vec![0; COMMAND_BYTES_MAX];
+        let length = File::open(process.join("cmdline")).and_then(|mut file| file.read(&mut line));
+        line.truncate(length.unwrap_or_default());
+        let has_program = fs::read_link(process.join("exe")).is_ok();
+        ensure!(!line.is_empty() || !has_program, "there is none");
+        Ok(line)
+    });
+    found.unwrap_or_default()
+}
+
+#[test]
+fn a_process_is_found_while_it_becomes_another_program() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = r#"[ $2 -gt 0 ] && exec sh -c "$0" "$0" "$1" $(($2 - 1))"#;
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", script, script, &folder.path().to_string_lossy(), "500"])
+        .spawn()
+        .expect("sh");
+    let pid = i32::try_from(child.id()).expect("a pid");
+    wait_for(Duration::from_secs(5), "sh to be there", || {
+        ensure!(names(pid, folder.path()), "not yet");
+        Ok(())
+    })
+    .expect("it is found");
+    let mut looks = 0;
+    while names(pid, folder.path()) {
+        looks += 1;
+    }
+    // One that was overlooked would be found again.
+    assert!(!names(pid, folder.path()), "look {looks} missed it");
+    assert!(looks > 20, "{looks} looks");
+    child.wait().expect("it ended");
 }
 
 #[test]

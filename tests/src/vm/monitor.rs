@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use super::agent::PORT;
 use super::guest::Guest;
 use crate::lab::command::{Output, run};
+use crate::lab::process::names;
 use crate::lab::program;
 use crate::lab::wait::wait_for;
 
@@ -71,7 +72,7 @@ impl Monitor {
     pub fn pid(&self) -> Option<i32> {
         let text = fs::read_to_string(self.pid_file()).ok()?;
         let pid = text.trim().parse::<i32>().ok()?;
-        carries(pid, &self.guest.folder).then_some(pid)
+        names(pid, &self.guest.folder).then_some(pid)
     }
 
     /// Switches the guest on, without waiting for it.
@@ -225,33 +226,4 @@ impl Monitor {
         let from = lines.len().saturating_sub(CONSOLE_LINES);
         format!("--- console of {}:\n{}\n", self.guest.name, lines[from..].join("\n"))
     }
-}
-
-/// Whether the process runs and carries the folder in its command line. A dead one has none.
-fn carries(pid: i32, folder: &Path) -> bool {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let line = String::from_utf8_lossy(&line).into_owned();
-    line.contains(&format!("{}/", folder.display()))
-}
-
-#[test]
-fn only_a_process_of_the_folder_counts() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let own = i32::try_from(std::process::id()).expect("a pid");
-    assert!(!carries(own, folder.path()));
-    let place = folder.path().join("x");
-    let mut child = std::process::Command::new("tail")
-        .args(["-f", "/dev/null", &place.to_string_lossy()])
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("tail");
-    let pid = i32::try_from(child.id()).expect("a pid");
-    wait_for(START_MAX, "tail's command line", || {
-        ensure!(carries(pid, folder.path()), "not yet");
-        Ok(())
-    })
-    .expect("it is found");
-    child.kill().expect("it runs");
-    child.wait().expect("it ended");
-    assert!(!carries(pid, folder.path()));
 }

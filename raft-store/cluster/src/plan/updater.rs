@@ -132,9 +132,9 @@ fn is_dirty(service: &Service, tasks: &SlotTasks) -> bool {
     tasks.occupants.iter().any(|task| task.spec_version != service.spec_version)
 }
 
-/// Where several tasks stand for a slot, as with start-first: the others go when that of the present
-/// spec runs. Where none is of the present spec, since one update was followed by the next before it
-/// had reached this slot, the newest of those that run is enough.
+/// Where several tasks stand for a slot, as with start-first: the others go when that of the
+/// present spec runs. Where none is of the present spec, since one update was followed by the next
+/// before it had reached this slot, the newest of those that run is enough.
 fn retire_relieved(draft: &mut Draft<'_>, service: &Service, slots: &BTreeMap<Slot, SlotTasks>) {
     for tasks in slots.values() {
         let stands = |task: &&Arc<Task>| {
