@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::lab::command::{Output, ip, run, run_with_input};
+use crate::lab::process::names;
 use crate::lab::wait::wait_for;
 
 /// Everything of the private engine. Short: the path of an API socket in a volume below it must
@@ -252,8 +253,7 @@ fn private_words(folder: &Path) -> Vec<String> {
 fn private_pid() -> Option<Pid> {
     let text = fs::read_to_string(Path::new(FOLDER).join("pid")).ok()?;
     let pid: i32 = text.trim().parse().ok()?;
-    let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-    command.contains(FOLDER).then(|| Pid::from_raw(pid))
+    names(pid, Path::new(FOLDER)).then(|| Pid::from_raw(pid))
 }
 
 /// An engine that was killed leaves file systems of containers mounted.

@@ -128,7 +128,8 @@ impl Node {
         let result = wait_for(self.machine.ready_max(), &what, || {
             let runs = self.machine.is_running()?;
             // A machine that is switched on takes a while until its daemon runs at all.
-            ended = was_running && !runs;
+            // One that just executes its program has no command line, and may be overlooked once.
+            ended = was_running && !runs && !self.machine.is_running()?;
             was_running |= runs;
             if ended { Ok(()) } else { self.get("/_ping").map(|_| ()) }
         });
