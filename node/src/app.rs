@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
+use nix::sys::signal::Signal;
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,7 +28,7 @@ const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Tells a daemon that its machine stops: SIGPWR of signal(7), which systemd's own containers use
 /// so. Sent by the unit's `ExecStop` and by `skein first`.
-const POWER_SIGNAL: i32 = 30;
+const POWER_SIGNAL: i32 = Signal::SIGPWR as i32;
 
 /// Runs the daemon until SIGTERM or SIGINT, which mean a restart, or SIGPWR.
 pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
