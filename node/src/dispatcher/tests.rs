@@ -113,6 +113,13 @@ fn a_node_that_restarts_has_a_longer_lease_until_it_is_back() {
 }
 
 #[test]
+fn the_leader_waits_for_a_restart_as_long_as_peers_do() {
+    let address = "192.0.2.1:7946".parse().unwrap();
+    let peers = gossip::Config::lan(A, cluster::id::ClusterId(1), address, 1, 1);
+    assert_eq!(RESTART_LEASE, peers.restart_grace);
+}
+
+#[test]
 fn a_silent_node_expires_and_a_new_leader_grants_a_full_lease() {
     let state = cluster();
     let lease = u64::try_from(LEASE.as_millis()).unwrap();

@@ -141,7 +141,7 @@ fn a_process_is_found_while_it_becomes_another_program() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = r#"[ $2 -gt 0 ] && exec sh -c "$0" "$0" "$1" $(($2 - 1))"#;
     let mut child = std::process::Command::new("sh")
-        .args(["-c", script, script, &folder.path().to_string_lossy(), "500"])
+        .args(["-c", script, script, &folder.path().to_string_lossy(), "2000"])
         .spawn()
         .expect("sh");
     let pid = i32::try_from(child.id()).expect("a pid");

@@ -137,15 +137,15 @@ fn is_dirty(service: &Service, tasks: &SlotTasks) -> bool {
 /// before it had reached this slot, the newest of those that run is enough.
 fn retire_relieved(draft: &mut Draft<'_>, service: &Service, slots: &BTreeMap<Slot, SlotTasks>) {
     for tasks in slots.values() {
-        let stands = |task: &&Arc<Task>| {
-            task.desired == TaskState::Complete || task.status.state == TaskState::Running
-        };
         if tasks.is_current(service) {
             if let Settled::Since(_) | Settled::Done = settled_at(service, tasks) {
                 let old = tasks.occupants.iter().filter(|t| t.spec_version != service.spec_version);
                 old.for_each(|task| retire(draft, task.id, TaskState::Shutdown));
             }
         } else {
+            let stands = |task: &&Arc<Task>| {
+                task.desired == TaskState::Complete || task.status.state == TaskState::Running
+            };
             let mut standing: Vec<_> = tasks.occupants.iter().filter(stands).collect();
             standing.sort_by_key(|task| (task.meta.created_at, task.id));
             standing.pop();
