@@ -2,7 +2,8 @@
 //!
 //! Usage: `skein-demo-worker [NAME:PORT]`. Every call is a new connection to whatever the name
 //! resolves to, that is to the VIP. A line on standard output every second tells, per replica
-//! address, how many calls it answered; `?` counts calls whose replica is not known.
+//! address, how many calls it answered; `?` counts calls whose replica is not known. After an error it
+//! tells the last one, and which call that was.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -22,7 +23,7 @@ fn main() -> Result<()> {
     let mut counts = Counts::default();
     let mut pace = Pace::new(CALL_PERIOD);
     for call in 1_u64.. {
-        counts.count(call_once(&name));
+        counts.count(call, call_once(&name));
         if call % CALLS_PER_REPORT == 0 {
             // Replicas come and go: learn who is there before naming them.
             counts.learn(&name);
@@ -53,12 +54,12 @@ struct Counts {
 }
 
 impl Counts {
-    fn count(&mut self, answered: Result<String>) {
+    fn count(&mut self, call: u64, answered: Result<String>) {
         match answered {
             Ok(run_id) => *self.calls.entry(run_id).or_default() += 1,
             Err(error) => {
                 self.errors += 1;
-                self.last_error = format!("{error:#}");
+                self.last_error = format!("call {call}: {error:#}");
             }
         }
     }
@@ -96,10 +97,10 @@ impl Counts {
 fn a_report_names_replicas_by_address() {
     let mut counts = Counts::default();
     counts.addresses.insert("a".to_owned(), "10.0.1.3".to_owned());
-    for run_id in ["a", "a", "b"] {
-        counts.count(Ok(run_id.to_owned()));
+    for (call, run_id) in (1..).zip(["a", "a", "b"]) {
+        counts.count(call, Ok(run_id.to_owned()));
     }
-    counts.count(Err(anyhow::anyhow!("refused")));
+    counts.count(4, Err(anyhow::anyhow!("refused")));
     let report = counts.report("127.0.0.1:1");
-    assert_eq!(report, "vip=127.0.0.1 10.0.1.3=2 ?=1 errors=1 last_error=\"refused\"");
+    assert_eq!(report, "vip=127.0.0.1 10.0.1.3=2 ?=1 errors=1 last_error=\"call 4: refused\"");
 }

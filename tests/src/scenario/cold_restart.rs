@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::Scenario;
-use super::calls::{CALLS, ask, ensure_all_answer};
+use super::calls::{ask, wait_all_answer};
 use super::services::{NETWORK, make_network, serve_client_and_echo};
 use crate::lab::cluster::{CONVERGE_MAX, Task, list};
 use crate::lab::{Lab, Node};
@@ -57,17 +57,6 @@ fn back_again(lab: &mut Lab) -> Result<()> {
     lab.wait_nodes_ready(3)
 }
 
-fn all_answer(lab: &Lab) -> Result<()> {
-    for client in lab.wait_running(0, "client", 3)? {
-        lab.wait_for(CONVERGE_MAX, "all backends to answer", || {
-            let backends = lab.running(0, "echo")?;
-            ensure!(backends.len() == 3, "{} tasks run", backends.len());
-            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS)?, &backends)
-        })?;
-    }
-    Ok(())
-}
-
 fn daemons(lab: &mut Lab) -> Result<()> {
     let before = agreed(lab)?;
     let (clients, backends) = (lab.running(0, "client")?, lab.running(0, "echo")?);
@@ -80,7 +69,7 @@ fn daemons(lab: &mut Lab) -> Result<()> {
     }
     back_again(lab)?;
     ensure_agreed(lab, &before)?;
-    all_answer(lab)?;
+    wait_all_answer(lab, 3, 3)?;
     let ids =
         |tasks: &[Task]| tasks.iter().map(|task| (task.id.clone(), task.pid)).collect::<Vec<_>>();
     ensure!(ids(&lab.running(0, "echo")?) == ids(&backends), "tasks were not adopted");
@@ -92,5 +81,5 @@ fn machines(lab: &mut Lab) -> Result<()> {
     lab.nodes.iter_mut().try_for_each(Node::kill_machine)?;
     back_again(lab)?;
     ensure_agreed(lab, &before)?;
-    all_answer(lab)
+    wait_all_answer(lab, 3, 3)
 }

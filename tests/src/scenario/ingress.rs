@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 
 use super::Scenario;
-use super::calls::{CALLS, Told, ask_outside, ensure_all_answer, read_told};
+use super::calls::{CALLS, Told, ask_outside, ensure_all_answer, ensure_fragments, read_told};
 use super::services::{hostname, make_network, probe, serve, serve_redis};
 use crate::lab::Lab;
 use crate::lab::cluster::Task;
@@ -82,7 +82,7 @@ fn one_client_port(lab: &mut Lab) -> Result<()> {
 fn fragments(lab: &mut Lab) -> Result<()> {
     for node in &lab.nodes {
         let to = format!("{}:{PUBLISHED}", node.address);
-        ask_outside(lab, "udp", &to, &["10", "0", "4000"])?;
+        ensure_fragments(|rest| ask_outside(lab, "udp", &to, rest))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::Scenario;
-use super::calls::{CALLS, ask, ensure_all_answer};
+use super::calls::{CALLS, ask, ensure_all_answer, wait_all_answer};
 use super::services::{make_network, serve_client_and_echo};
 use crate::lab::Lab;
 use crate::lab::cluster::{CONVERGE_MAX, text};
@@ -75,12 +75,7 @@ fn comes_back(lab: &mut Lab) -> Result<()> {
     lab.nodes[0].docker(&["service", "scale", "-d", "echo=6"])?.ok()?;
     let tasks = lab.wait_running(0, "echo", 6)?;
     ensure!(tasks.iter().any(|task| task.node == 2), "nothing is placed on it: {tasks:?}");
-    for client in lab.wait_running(0, "client", 3)? {
-        lab.wait_for(CONVERGE_MAX, "all backends to answer", || {
-            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS * 4)?, &tasks)
-        })?;
-    }
-    Ok(())
+    wait_all_answer(lab, 3, 6)
 }
 
 fn cut_and_heal(lab: &mut Lab) -> Result<()> {

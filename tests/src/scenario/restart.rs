@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::Scenario;
 use super::beside::{Counter, Ping};
-use super::calls::{CALLS, ask, ensure_all_answer};
+use super::calls::{CALLS, ask, wait_all_answer};
 use super::services::{NETWORK, make_network, serve_client_and_echo};
 use crate::lab::Lab;
 use crate::lab::cluster::{CONVERGE_MAX, Task, list};
@@ -125,14 +125,8 @@ fn adopted(lab: &Lab, before: &[(String, usize, i64)]) -> Result<()> {
         ensure!(after == before, "before {before:?}, after {after:?}");
         Ok(())
     })?;
-    let backends = lab.running(0, "echo")?;
-    for client in lab.running(0, "client")? {
-        // Peers that had hidden the node have yet to hear from it again.
-        lab.wait_for(CONVERGE_MAX, "all backends to answer again", || {
-            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS)?, &backends)
-        })?;
-    }
-    Ok(())
+    // Peers that had hidden the node have yet to hear from it again.
+    wait_all_answer(lab, 3, 3)
 }
 
 /// A node whose daemon said that it restarts keeps its place and its tasks.
@@ -190,11 +184,5 @@ fn plan_is_empty(lab: &mut Lab) -> Result<()> {
 
 fn scale_up(lab: &mut Lab) -> Result<()> {
     lab.nodes[0].docker(&["service", "scale", "-d", "echo=6"])?.ok()?;
-    let backends = lab.wait_running(0, "echo", 6)?;
-    for client in lab.running(0, "client")? {
-        lab.wait_for(CONVERGE_MAX, "all six backends to answer", || {
-            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS * 4)?, &backends)
-        })?;
-    }
-    Ok(())
+    wait_all_answer(lab, 3, 6)
 }

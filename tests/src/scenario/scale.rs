@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, ensure};
 
 use super::Scenario;
-use super::calls::{CALLS, ask, ensure_all_answer};
+use super::calls::{ask, wait_all_answer};
 use super::services::{NETWORK, make_network, probe, serve, serve_client, serve_echo};
 use crate::lab::Lab;
 use crate::lab::cluster::{CONVERGE_MAX, list, text};
@@ -36,13 +36,7 @@ fn start(lab: &mut Lab) -> Result<()> {
 
 /// Waits until exactly the running tasks answer, asked from every node.
 fn converged(lab: &Lab, replicas: usize) -> Result<()> {
-    let backends = lab.wait_running(0, "echo", replicas)?;
-    for client in lab.running(0, "client")? {
-        lab.wait_for(CONVERGE_MAX, "exactly the running backends to answer", || {
-            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS)?, &backends)
-        })?;
-    }
-    Ok(())
+    wait_all_answer(lab, 3, replicas)
 }
 
 fn scale(lab: &Lab, replicas: usize) -> Result<()> {
@@ -57,12 +51,7 @@ fn up(lab: &mut Lab) -> Result<()> {
         let here = tasks.iter().filter(|task| task.node == node).count();
         ensure!(here == 2, "node{} has {here} of 6 tasks", node + 1);
     }
-    for client in lab.running(0, "client")? {
-        lab.wait_for(CONVERGE_MAX, "all six backends to answer", || {
-            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS * 4)?, &tasks)
-        })?;
-    }
-    Ok(())
+    converged(lab, 6)
 }
 
 fn down(lab: &mut Lab) -> Result<()> {

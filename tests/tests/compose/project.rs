@@ -11,7 +11,7 @@ use tests::lab::kinds::sweep;
 use tests::lab::topology::{Fault, Point};
 use tests::lab::{Lab, Node};
 use tests::scenario::beside::Counter;
-use tests::scenario::calls::{ask, ask_outside, ensure_all_answer};
+use tests::scenario::calls::{CALLS_EACH, ask_outside, ensure_all_answer, wait_all_answer};
 use tests::scenario::services::{ECHO_PORT, make_network, probe, serve, serve_client};
 use tests::scenario::{Check, check};
 
@@ -19,8 +19,8 @@ use crate::stage::{lab, must, project, turn};
 
 const MANAGERS: usize = 3;
 const PUBLISHED: u16 = 8080;
-/// Enough calls that each of five backends is met: one is missed with 5 (4/5)^100, about 1e-9.
-const CALLS: usize = 100;
+/// Enough calls that each of five backends is met.
+const CALLS: usize = CALLS_EACH * NODES_MAX;
 /// The node that is restarted by compose: a worker.
 const RESTARTED: usize = 4;
 /// New connections that are made one after the other while a daemon is dead.
@@ -83,15 +83,8 @@ fn start(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Which tasks there are is asked at each look: those of a node that was restarted are replaced.
 fn answers_everywhere(lab: &mut Lab) -> Result<()> {
-    lab.wait_for(CONVERGE_MAX * 2, "every backend to answer every task", || {
-        let backends = all_running(lab, "echo")?;
-        for client in all_running(lab, "client")? {
-            ensure_all_answer(&ask(lab, &client, "tcp", "echo:7000", CALLS)?, &backends)?;
-        }
-        Ok(())
-    })?;
+    wait_all_answer(lab, NODES_MAX, NODES_MAX)?;
     let own = lab.client_address().to_string();
     for node in &lab.nodes {
         let to = format!("{}:{PUBLISHED}", node.address);

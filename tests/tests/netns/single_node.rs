@@ -9,7 +9,7 @@ use tests::lab::Lab;
 use tests::lab::cluster::text;
 
 use tests::lab::process;
-use tests::scenario::calls::{CALLS, ask, ensure_all_answer};
+use tests::scenario::calls::{CALLS, ask, ensure_all_answer, wait_all_answer};
 use tests::scenario::services::{
     NETWORK, make_network, probe, remove_services, serve, serve_client, serve_echo,
 };
@@ -51,6 +51,7 @@ fn balancer_is_chosen(lab: &mut Lab) -> Result<()> {
 fn vip_reaches_backends(lab: &mut Lab) -> Result<()> {
     let backends = serve_echo(lab, 3)?;
     let client = &serve_client(lab)?[0];
+    wait_all_answer(lab, 1, 3)?;
     for protocol in ["tcp", "udp"] {
         let told = ask(lab, client, protocol, "echo:7000", CALLS)?;
         ensure_all_answer(&told, &backends)?;

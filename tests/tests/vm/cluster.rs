@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tests::lab::Lab;
-use tests::lab::cluster::{CONVERGE_MAX, text};
+use tests::lab::cluster::text;
 use tests::lab::wait::now;
 use tests::scenario::beside::Counter;
-use tests::scenario::calls::{CALLS, ask, ensure_all_answer};
+use tests::scenario::calls::wait_all_answer;
 use tests::scenario::services::{make_network, probe, serve, serve_client, serve_echo};
 use tests::scenario::{Check, check};
 use tests::vm::kernel::Kernel;
@@ -76,20 +76,11 @@ fn vip_answers(lab: &mut Lab) -> Result<()> {
     make_network(lab)?;
     serve_client(lab)?;
     serve_echo(lab, NODES)?;
-    lab.wait_running(0, "client", NODES)?;
     all_answer(lab)
 }
 
-/// The tasks are asked for anew at each look: those of a guest that was off end and are replaced.
 fn all_answer(lab: &Lab) -> Result<()> {
-    lab.wait_for(CONVERGE_MAX * 2, "every replica to answer from every guest", || {
-        let (echo, clients) = (lab.running(0, "echo")?, lab.running(0, "client")?);
-        ensure!(echo.len() == NODES && clients.len() == NODES, "{echo:?} {clients:?}");
-        for client in &clients {
-            ensure_all_answer(&ask(lab, client, "tcp", "echo:7000", CALLS)?, &echo)?;
-        }
-        Ok(())
-    })
+    wait_all_answer(lab, NODES, NODES)
 }
 
 fn manager_loses_power(lab: &mut Lab) -> Result<()> {
