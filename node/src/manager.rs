@@ -23,6 +23,7 @@ pub use decider::Ask;
 
 mod decider;
 mod join;
+mod leader;
 mod leases;
 mod membership;
 pub mod raft_transport;
@@ -70,6 +71,7 @@ impl Manager {
         let manager =
             Self { node, raft, state, net, decider, dispatcher, acks: watch::channel(0).0, stop };
         manager.spawn("decider", decider::run(manager.clone(), asks));
+        manager.spawn("leader", leader::run(manager.clone()));
         manager.spawn("leases", leases::run(manager.clone()));
         manager.spawn("membership", membership::run(manager.clone()));
         manager

@@ -8,8 +8,9 @@ use crate::member::Member;
 /// Environment variable that sets the log level; `info` unless given.
 const LEVEL: &str = "SKEIN_LOG";
 
-/// openraft tells every step at `info`, hickory every query.
-const DEFAULT_FILTER: &str = "info,openraft=warn,hickory_server=warn";
+/// openraft tells every step at `info` and every heartbeat that got no answer at `warn`; who leads
+/// and whose lease ran out is told by the manager. hickory tells every query.
+const DEFAULT_FILTER: &str = "info,openraft=error,hickory_server=warn";
 
 /// Starts logging to standard error.
 pub fn start(format: LogFormat) {

@@ -13,7 +13,7 @@ use crate::dispatcher::Dispatcher;
 /// The longest pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A leader that did not look for this long was not running.
+/// A leader that could not look for this long was not running, or had no majority of managers.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until the manager stops.
@@ -27,16 +27,27 @@ pub(super) async fn run(manager: Manager) {
         manager.with_dispatcher(|dispatcher| dispatcher.take_over(&state, now));
         tracing::info!(node = %manager.node, "this manager leads");
         let mut looked = clock::monotonic();
-        while status.borrow_and_update().leader_ready {
-            let now = clock::monotonic();
-            if now.saturating_sub(looked) > PAUSE_MAX {
-                // Who did not run could not hear: nobody's silence counts for that time.
-                tracing::warn!("the leader was paused, every lease begins anew");
-                let state = manager.newest();
-                manager.with_dispatcher(|dispatcher| dispatcher.take_over(&state, now));
+        loop {
+            let (leads, has_quorum) = {
+                let status = status.borrow_and_update();
+                (status.leader_ready, status.has_quorum)
+            };
+            if !leads {
+                break;
             }
-            looked = now;
-            look(&manager).await;
+            // Without a majority nothing can be recorded, nor do tasks move.
+            if has_quorum {
+                let now = clock::monotonic();
+                if now.saturating_sub(looked) > PAUSE_MAX {
+                    // Who did not run could not hear, and managers that were cut off could not
+                    // speak: nobody's silence counts for that time.
+                    tracing::warn!("the leader could not act for a while, every lease begins anew");
+                    let state = manager.newest();
+                    manager.with_dispatcher(|dispatcher| dispatcher.take_over(&state, now));
+                }
+                looked = now;
+                look(&manager).await;
+            }
             let _ = tokio::time::timeout(LOOK_INTERVAL, status.changed()).await;
         }
         // Another leader hears of the nodes from now on.

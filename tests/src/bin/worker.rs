@@ -2,8 +2,8 @@
 //!
 //! Usage: `skein-demo-worker [NAME:PORT]`. Every call is a new connection to whatever the name
 //! resolves to, that is to the VIP. A line on standard output every second tells, per replica
-//! address, how many calls it answered; `?` counts calls whose replica is not known. After an error it
-//! tells the last one, and which call that was.
+//! address, how many calls it answered; `?` counts calls whose replica is not known. After an error
+//! it tells the last one, and which call that was.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

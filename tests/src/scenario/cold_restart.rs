@@ -1,16 +1,25 @@
-//! Every daemon dies, then every machine: what was agreed on is still there.
+//! Most daemons die, then all of them, then every machine: what was agreed on is still there.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::Scenario;
 use super::calls::{ask, wait_all_answer};
-use super::services::{NETWORK, make_network, serve_client_and_echo};
-use crate::lab::cluster::{CONVERGE_MAX, Task, list};
+use super::join::leader;
+use super::services::{NETWORK, make_network, processes, serve_client_and_echo};
+use crate::lab::cluster::{CONVERGE_MAX, list};
+use crate::lab::wait::now;
 use crate::lab::{Lab, Node};
 
-/// Goal: state is on disk and tasks outlive daemons. Method: kill -9 of all daemons at once, then
-/// of all machines.
+/// How long most managers are away: a node's lease is 2.5 s.
+const AWAY: Duration = Duration::from_secs(4);
+/// What a manager says that leads and has no majority.
+const NO_MAJORITY: &str = "no majority of managers";
+
+/// Goal: state is on disk, tasks outlive daemons and a majority. Method: kill -9 of two of three
+/// managers, of all daemons at once, then of all machines.
 pub const SCENARIO: Scenario = Scenario {
     name: "cold",
     nodes: 3,
@@ -18,6 +27,7 @@ pub const SCENARIO: Scenario = Scenario {
     checks: &[
         ("a network is made", make_network),
         ("services start", serve_client_and_echo),
+        ("most managers killed: traffic goes on, and no task moves", most_managers),
         ("all daemons killed: traffic goes on, then all is there", daemons),
         ("all machines lost: tasks start again", machines),
         ("it can be done twice", machines),
@@ -59,6 +69,7 @@ fn back_again(lab: &mut Lab) -> Result<()> {
 
 fn daemons(lab: &mut Lab) -> Result<()> {
     let before = agreed(lab)?;
+    let tasks = processes(lab)?;
     let (clients, backends) = (lab.running(0, "client")?, lab.running(0, "echo")?);
     lab.nodes.iter_mut().try_for_each(Node::kill_daemon)?;
     for client in &clients {
@@ -70,9 +81,38 @@ fn daemons(lab: &mut Lab) -> Result<()> {
     back_again(lab)?;
     ensure_agreed(lab, &before)?;
     wait_all_answer(lab, 3, 3)?;
-    let ids =
-        |tasks: &[Task]| tasks.iter().map(|task| (task.id.clone(), task.pid)).collect::<Vec<_>>();
-    ensure!(ids(&lab.running(0, "echo")?) == ids(&backends), "tasks were not adopted");
+    ensure!(processes(lab)? == tasks, "tasks were not adopted");
+    Ok(())
+}
+
+/// A leader without a majority goes on with what was agreed; it cannot give a node up meanwhile,
+/// and does not do so when the others are back.
+fn most_managers(lab: &mut Lab) -> Result<()> {
+    let tasks = processes(lab)?;
+    let leads = leader(lab, 0)?;
+    let clients = lab.running(0, "client")?;
+    let client = clients.iter().find(|task| task.node == leads).context("a client beside it")?;
+    let others: Vec<usize> = (0..3).filter(|index| *index != leads).collect();
+    for index in &others {
+        lab.nodes[*index].kill_daemon()?;
+    }
+    let begin = now();
+    lab.wait_for(CONVERGE_MAX, "a change to be refused", || {
+        let change = ["network", "create", "-d", "overlay", "never"];
+        let refusal = lab.nodes[leads].docker(&change)?.refused()?;
+        ensure!(refusal.contains(NO_MAJORITY), "{refusal}");
+        Ok(())
+    })?;
+    while begin.elapsed() < AWAY {
+        ask(lab, client, "tcp", "echo:7000", 5)?;
+    }
+    for index in &others {
+        lab.nodes[*index].start()?;
+    }
+    lab.wait_nodes_ready(3)?;
+    wait_all_answer(lab, 3, 3)?;
+    let after = processes(lab)?;
+    ensure!(after == tasks, "tasks were {tasks:?}, are {after:?}");
     Ok(())
 }
 

@@ -39,8 +39,8 @@ fn roles_are_as_joined(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Index of the manager that leads.
-fn leader(lab: &Lab, asked: usize) -> Result<usize> {
+/// Index of the manager that leads, as the asked node tells it.
+pub(super) fn leader(lab: &Lab, asked: usize) -> Result<usize> {
     let nodes = lab.nodes[asked].get("/nodes")?;
     let leads = |node: &&Value| {
         node["ManagerStatus"]["Leader"] == json!(true)

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::Scenario;
 use super::beside::{Counter, Ping};
 use super::calls::{CALLS, ask, wait_all_answer};
-use super::services::{NETWORK, make_network, serve_client_and_echo};
+use super::services::{NETWORK, make_network, processes, serve_client_and_echo};
 use crate::lab::Lab;
 use crate::lab::cluster::{CONVERGE_MAX, Task, list};
 use crate::lab::wait::{Pace, now};
@@ -76,17 +76,6 @@ impl Traffic {
         }
         Ok(())
     }
-}
-
-/// The tasks of both services as processes: what must stay the same.
-fn processes(lab: &Lab) -> Result<Vec<(String, usize, i64)>> {
-    let mut found = Vec::new();
-    for service in ["client", "echo"] {
-        let tasks = lab.running(0, service)?.into_iter();
-        found.extend(tasks.map(|task| (task.id, task.node, task.pid)));
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// The daemon is started again at once: a node that is away for longer than its lease (2.5 s) loses

@@ -76,6 +76,21 @@ pub fn serve_client_and_echo(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// The tasks of `client` and `echo` as processes (id, node, process id): what must stay the same
+/// where a daemon comes and goes.
+///
+/// # Errors
+/// When the API does not answer.
+pub fn processes(lab: &Lab) -> Result<Vec<(String, usize, i64)>> {
+    let mut found = Vec::new();
+    for service in ["client", "echo"] {
+        let tasks = lab.running(0, service)?.into_iter();
+        found.extend(tasks.map(|task| (task.id, task.node, task.pid)));
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Real redis, three replicas.
 ///
 /// # Errors
