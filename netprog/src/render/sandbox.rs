@@ -26,6 +26,13 @@ const INGRESS_MARK: u32 = 1;
 /// Preference of the rule for that mark: before the main table's (32766).
 const INGRESS_PRIORITY: u32 = 20;
 
+/// How a peer's address is asked for that this node's fabric does not know yet: ten times as often
+/// as the kernel's own way and for the same 3 s. A task may be called, or may call, a moment before
+/// all nodes have heard of it; by the kernel's way that cost its first connection a whole second
+/// (arp(7); Documentation/networking/ip-sysctl.rst, neigh/).
+const ASK_OFTEN: [(&str, &str); 3] =
+    [("retrans_time_ms", "100"), ("mcast_solicit", "30"), ("ucast_solicit", "30")];
+
 /// An attachment of the task, its link and its network.
 struct Leg<'a> {
     link: String,
@@ -102,6 +109,10 @@ fn attach(
     // A backend that calls its own VIP meets its own address as a source from outside.
     for (name, value) in [("accept_local", "1"), ("rp_filter", "0")] {
         space.sysctls.insert(format!("net/ipv4/conf/{link}/{name}"), value.to_owned());
+    }
+    let family = if attachment.address.is_ipv6() { "ipv6" } else { "ipv4" };
+    for (name, value) in ASK_OFTEN {
+        space.sysctls.insert(format!("net/{family}/neigh/{link}/{name}"), value.to_owned());
     }
     if network.ingress {
         answer_by_ingress(link, network.gateway, space);

@@ -263,19 +263,25 @@ fn one_bad_entry_among_a_thousand_is_named_and_the_others_are_set() {
     assert_eq!(world.seen(FABRIC).fdb.len(), 998);
 }
 
+const RETRANS_TIME: &str = "neigh/eth0/retrans_time_ms";
+
 #[test]
 fn sysctls_are_those_of_the_namespace() {
     let mut world = furnished();
-    let name = "net/ipv4/conf/eth0/accept_local".to_owned();
-    let mut desired = Plane::default();
-    let mut wanted = Space::default();
-    wanted.sysctls.insert(name.clone(), "1".to_owned());
-    wanted.sysctls.insert("net/ipv4/nix".to_owned(), "1".to_owned());
-    desired.spaces.insert(SANDBOX, wanted);
-    for value in ["1", "0"] {
-        world.done(&[Op::SetSysctl(SANDBOX, name.clone(), value.to_owned())]);
-        let seen = world.see(SANDBOX, &desired).sysctls;
-        assert_eq!(seen, [(name.clone(), value.to_owned())].into());
+    // The second one the kernel keeps in its own unit of time: it must read as it was written.
+    for (name, values) in [("conf/eth0/accept_local", ["1", "0"]), (RETRANS_TIME, ["100", "1000"])]
+    {
+        let name = format!("net/ipv4/{name}");
+        let mut desired = Plane::default();
+        let mut wanted = Space::default();
+        wanted.sysctls.insert(name.clone(), "1".to_owned());
+        wanted.sysctls.insert("net/ipv4/nix".to_owned(), "1".to_owned());
+        desired.spaces.insert(SANDBOX, wanted);
+        for value in values {
+            world.done(&[Op::SetSysctl(SANDBOX, name.clone(), value.to_owned())]);
+            let seen = world.see(SANDBOX, &desired).sysctls;
+            assert_eq!(seen, [(name.clone(), value.to_owned())].into());
+        }
     }
     // Only the initial namespace has these, and need not: they are the machine's limits.
     let limit = "net/ipv4/neigh/default/gc_thresh1".to_owned();
