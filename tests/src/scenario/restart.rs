@@ -14,7 +14,7 @@ use crate::lab::wait::{Pace, now};
 
 /// Whether packets got lost is what the ping counts. A connection may be silent while a busy
 /// machine runs others, but not for longer than this.
-const SILENCE_MS_MAX: u64 = 1_000;
+const SILENCE_MS_MAX: u64 = 3_000;
 
 /// How long a daemon is away that has said so: twice the lease of a node that says nothing.
 const AWAY: Duration = Duration::from_secs(5);
