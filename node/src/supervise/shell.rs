@@ -49,6 +49,8 @@ pub(crate) struct Supervisor {
     recorded: Option<Phase>,
     pid_ticks: Option<u64>,
     released: bool,
+    /// It was asked to end by a signal: it does so as soon as its task has.
+    leaving: bool,
 }
 
 enum Source {
@@ -100,14 +102,17 @@ impl Supervisor {
             recorded: None,
             pid_ticks: None,
             released: false,
+            leaving: false,
         };
         supervisor.report().map_err(doing("record the task's state"))?;
         Ok(supervisor)
     }
 
-    /// Runs until the task has been released.
+    /// Runs until the task has been released; after a signal, until it has ended. How it ended is
+    /// on record then: a daemon that comes later finds it, and one that does not come, because the
+    /// machine stops, is not waited for (systemd-shutdown(8) would wait 90 s for this process).
     pub(crate) fn run(&mut self) -> io::Result<()> {
-        while !self.released {
+        while !self.is_done() {
             let ready = self.wait()?;
             for source in ready {
                 self.serve(source);
@@ -118,6 +123,10 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.released || self.leaving && self.lifecycle.release_refusal().is_none()
     }
 
     fn wait(&self) -> io::Result<Vec<Source>> {
@@ -183,6 +192,7 @@ impl Supervisor {
         while let Ok(Some(information)) = self.signals.read_signal() {
             if information.ssi_signo != Signal::SIGCHLD as u32 {
                 // The node is going down, or someone ends supervisors by hand.
+                self.leaving = true;
                 self.step(Input::Stop { signal: None, grace: None });
             }
         }

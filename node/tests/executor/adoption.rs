@@ -162,7 +162,25 @@ async fn a_supervisor_that_is_asked_to_end_stops_its_task_first() {
     let line = "trap 'exit 8' TERM; echo ready; while :; do sleep 0.05; done";
     let handle = node.start(shell("shutdown", line)).await;
     eventually("the task is ready", async || node.log("shutdown").await == ["ready"]).await;
-    kill(node.supervisor("shutdown"), Signal::SIGTERM).unwrap();
+    let supervisor = node.supervisor("shutdown");
+    kill(supervisor, Signal::SIGTERM).unwrap();
     until(&handle, |report| matches!(&report.phase, Phase::Exited(exit) if exit.code == 8)).await;
+    // Nobody has to release the task for that: a machine that goes down waits for its processes.
+    let process = format!("/proc/{supervisor}");
+    eventually("it is gone", async || !Path::new(&process).exists()).await;
+    assert_eq!(exit(&handle).await.code, 8);
     handle.release().await.unwrap();
+    assert_eq!(std::fs::read_dir(node.run_dir().join("tasks")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_supervisor_that_is_asked_to_end_before_its_task_began_does_so() {
+    let node = Node::new();
+    let handle = node.executor.launch(shell("waiting", "exec sleep 1000")).await.unwrap();
+    let supervisor = node.supervisor("waiting");
+    kill(supervisor, Signal::SIGTERM).unwrap();
+    let process = format!("/proc/{supervisor}");
+    eventually("it is gone", async || !Path::new(&process).exists()).await;
+    handle.release().await.unwrap();
+    assert_eq!(std::fs::read_dir(node.run_dir().join("tasks")).unwrap().count(), 0);
 }

@@ -21,6 +21,8 @@ const SYSTEMD: &str = "/lib/systemd/systemd";
 /// An emulated systemd has much to do before it starts a unit.
 const SYSTEMCTL_SECONDS: u32 = 150;
 const POWEROFF_MAX: Duration = Duration::from_secs(120);
+/// What systemd-shutdown says of processes that have not ended 10 s after its SIGTERM.
+const SHUTDOWN_WAITS: &str = "Waiting for process";
 /// What `make install` installs: place and text.
 const FILES: [(&str, &str); 3] = [
     ("/etc/systemd/system/skein.service", include_str!("../../../deploy/systemd/skein.service")),
@@ -158,6 +160,8 @@ fn machine_stops(lab: &mut Lab) -> Result<()> {
         ensure!(guest.monitor.pid().is_none(), "it runs\n{}", guest.monitor.console_tail());
         Ok(())
     })?;
+    let console = guest.monitor.console_tail();
+    ensure!(!console.contains(SHUTDOWN_WAITS), "a task held up the machine's end: {console}");
     let disk = guest.monitor.guest.data_disk();
     let said = run(60, &["debugfs", "-R", "cat said", &disk.to_string_lossy()])?.ok()?;
     let endings: Vec<_> = said.lines().filter(|line| line.contains(" stopping")).collect();
