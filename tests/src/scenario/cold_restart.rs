@@ -13,7 +13,8 @@ use crate::lab::cluster::{CONVERGE_MAX, list};
 use crate::lab::wait::now;
 use crate::lab::{Lab, Node};
 
-/// How long most managers are away: a node's lease is 2.5 s.
+/// How long most managers are away: a node's lease is 2.5 s. That none is given up meanwhile has no
+/// condition to wait for.
 const AWAY: Duration = Duration::from_secs(4);
 /// What a manager says that leads and has no majority.
 const NO_MAJORITY: &str = "no majority of managers";
