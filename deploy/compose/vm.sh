@@ -3,7 +3,7 @@
 # on to the guest, by a bridge of eth0 and a TAP, and runs the guest and a daemon in it in the
 # foreground. The container's log is the daemon's. With words it runs these in the guest that runs.
 set -eu
-programs=$SKEIN_CHECKOUT/target/${SKEIN_BUILD:-release}
+programs=/skein-programs
 if [ $# != 0 ]; then
   guest=$(ip -o -4 route show dev br0 | sed -n 's/^\([0-9.]*\) .*src 169\.254.*/\1/p')
   exec "$programs/skein-lab-agent" call - "$guest:1023" -- "$@"

@@ -1,63 +1,165 @@
 #!/usr/bin/env bash
 # Run every tier of tests, one after the other, and say how long each took. A tier that fails does
-# not hide the next ones: all run, and the exit status tells whether any failed.
+# not hide the next ones: all run, and the exit status tells whether any failed. `tiers.sh NAME…` runs
+# these alone, after the build. Ctrl-C ends the tier that runs and removes its lab.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
+source deploy/lab/steps.sh
 
 # Errors carry their whole chain in words; a backtrace of each would bury them.
 export RUST_BACKTRACE=0
-logs=target/tiers
+# What a whole build takes of the disk.
+BUILD_MIB=9000
+# How long Ctrl-C waits until a tier has ended, before it is killed.
+END_SECONDS=5
+target=$(target_folder)
+logs=$target/tiers
+room $BUILD_MIB || exit 1
 mkdir -p "$logs"
-
-report=()
-failed=()
-tier() {
-  local name=$1 begin=$SECONDS verdict=ok
-  shift
-  echo "== $name: $*"
-  "$@" > >(tee "$logs/$name.log") 2>&1 || { verdict=FAILED && failed+=("$name"); }
-  report+=("$(printf '%-10s %5d s  %s' "$name" $((SECONDS - begin)) "$verdict")")
-}
-# What failed is told again at the end: a thousand lines may have followed it.
-complaints() {
-  local name
-  for name in "${failed[@]}"; do
-    echo
-    echo "== $name FAILED; its last lines ($logs/$name.log):"
-    tail -n 40 "$logs/$name.log" | cut -c -300
-  done
-}
 
 # What guests boot from takes minutes to build where the cache does not have it: in the background,
 # behind all else, until it is needed.
+images=
 start_images() {
-  nice -n 19 bash -c 'deploy/vm/setup.sh && target/debug/skein-vm build qemu uml' \
-    >target/debug/images.log 2>&1 &
-  building=$!
+  nice -n 19 bash -c 'deploy/vm/setup.sh && "$0/debug/skein-vm" build qemu uml' "$target" \
+    >"$target/images.log" 2>&1 &
+  images=$!
 }
 await_images() {
-  wait "$building" || { cat target/debug/images.log && return 1; }
+  # Its status, once it has ended, is kept for the shell that started it: this one.
+  wait "$images" || { cat "$target/images.log" && return 1; }
 }
 
-tier format cargo fmt --all --check
-tier lints cargo clippy --locked --workspace --all-targets -- -D warnings
-tier build cargo build --locked -p skein -p tests --bins
-start_images
-tier tidy cargo test --locked -p tests --test tidy
-tier sim cargo test --locked -p tests --test sim
-tier crates cargo test --locked --workspace --exclude tests
-tier lab cargo test --locked -p tests --lib --bins
-tier systemd deploy/systemd/check.sh
-tier netns cargo test --locked -p tests --test netns -- --test-threads=1
-tier images await_images
-tier ipvs deploy/vm/ipvs.sh uml
-tier ipvs-6.1 deploy/vm/ipvs.sh qemu
-tier vm cargo test --locked -p skein -p tests --test vm -- --test-threads=1
-tier docker deploy/compose/setup.sh
-tier compose cargo test --locked -p tests --test compose -- --test-threads=1
+names=() seconds=() commands=()
+plan() {
+  names+=("$1") seconds+=("$2")
+  shift 2
+  commands+=("$(printf '%q ' "$@")")
+}
+# Name, how long it took on two cores when it was last looked at, command.
+plan format 1 cargo fmt --all --check
+plan lints 240 cargo clippy --locked --workspace --all-targets -- -D warnings
+plan build 173 cargo build --locked -p skein -p lab -p tests --bins
+plan tidy 36 cargo test --locked -p tests --test tidy
+plan sim 20 cargo test --locked -p tests --test sim
+plan crates 77 cargo test --locked --workspace --exclude tests --exclude lab
+plan lab 20 cargo test --locked -p lab -p tests --lib --bins
+plan systemd 1 deploy/systemd/check.sh
+plan netns 131 cargo test --locked -p tests --test netns -- --test-threads=1
+plan checkouts 420 deploy/lab/checkouts.sh
+plan images 90 await_images
+plan ipvs 39 deploy/vm/ipvs.sh uml
+plan ipvs-6.1 73 deploy/vm/ipvs.sh qemu
+plan vm 504 cargo test --locked -p skein -p tests --test vm -- --test-threads=1
+plan docker 10 deploy/compose/setup.sh
+plan compose 198 cargo test --locked -p tests --test compose -- --test-threads=1
+
+for name in "$@"; do
+  case " ${names[*]} " in
+  *" $name "*) ;;
+  *) echo "no tier is named $name: there are ${names[*]}" >&2 && exit 2 ;;
+  esac
+done
+# What others need is always run.
+chosen() {
+  [ $# = 1 ] && return 0
+  local name=$1
+  shift
+  case "$name" in build) return 0 ;; esac
+  case " $* " in *" $name "*) return 0 ;; esac
+  case "$name: $* " in
+  images:*" ipvs "* | images:*" ipvs-6.1 "* | images:*" vm "* | images:*" compose "*) return 0 ;;
+  docker:*" compose "*) return 0 ;;
+  esac
+  return 1
+}
+
+report=()
+failed=()
+skipped=()
+running=
+# A job of its own, whose group a signal of the terminal does not reach: `interrupted` ends it.
+set -m
+tier() {
+  local name=$1 begin=$SECONDS status=0 verdict=ok
+  echo "== $name: $2"
+  if [ "$name" = images ]; then
+    await_images > >(tee "$logs/$name.log") 2>&1 || status=$?
+  else
+    eval "$2" </dev/null > >(tee "$logs/$name.log") 2>&1 &
+    running=$!
+    wait "$running" || status=$?
+    running=
+  fi
+  case $status in
+  0) ;;
+  77) verdict=skipped && skipped+=("$name") ;;
+  *) verdict=FAILED && failed+=("$name") ;;
+  esac
+  report+=("$(printf '%-10s %5d s  %s' "$name" $((SECONDS - begin)) "$verdict")")
+}
+end_group() {
+  local looks
+  [ -n "$1" ] || return 0
+  kill -TERM -- "-$1" 2>/dev/null
+  for ((looks = 0; looks < END_SECONDS * 10; looks++)); do
+    kill -0 -- "-$1" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  kill -KILL -- "-$1" 2>/dev/null
+}
+interrupted() {
+  trap '' INT TERM HUP
+  echo
+  echo "== interrupted: what runs is ended, and what it made is removed"
+  end_group "$running"
+  end_group "$images"
+  if [ -x "$target/debug/skein-lab" ]; then "$target/debug/skein-lab" sweep; fi
+  summary
+  exit 130
+}
+
+# What failed is told again at the end: a thousand lines may have followed it.
+complaints() {
+  local name
+  for name in ${failed[@]+"${failed[@]}"}; do
+    echo
+    echo "== $name FAILED; its last lines, the whole of it in $logs/$name.log:"
+    tail -n 40 "$logs/$name.log" | cut -c -300
+  done
+}
+summary() {
+  echo
+  echo "== tiers"
+  printf '%s\n' ${report[@]+"${report[@]}"}
+}
+
+total=0 listed=
+for index in "${!names[@]}"; do
+  chosen "${names[index]}" "$@" || continue
+  total=$((total + seconds[index]))
+  listed+=" ${names[index]}"
+done
+echo "== these tiers will run, in about $(((total + 59) / 60)) minutes on two cores where nothing is built:$listed"
+echo "== what each prints goes to $logs; Ctrl-C ends it all and removes what it made"
+
+trap interrupted INT TERM HUP
+for index in "${!names[@]}"; do
+  chosen "${names[index]}" "$@" || continue
+  tier "${names[index]}" "${commands[index]}"
+  # Nothing else can be without it.
+  if [ "${names[index]}" = build ]; then
+    [ ${#failed[@]} = 0 ] || [[ " ${failed[*]} " != *" build "* ]] || break
+    if chosen images "$@"; then start_images; fi
+  fi
+done
 
 complaints
-echo
-echo "== tiers"
-printf '%s\n' "${report[@]}"
-[ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}" && exit 1; }
+summary
+[ ${#skipped[@]} = 0 ] || echo "skipped, the reason is above: ${skipped[*]}"
+if [ ${#failed[@]} != 0 ]; then
+  echo "failed: ${failed[*]}"
+  echo "to look further: $logs/NAME.log; daemons' logs of the labs in $target/debug/lab-logs;" \
+    "one tier again: make test TIERS=${failed[0]}"
+  exit 1
+fi

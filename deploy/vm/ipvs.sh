@@ -4,5 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 guest=${1:?give the guest: uml or qemu}
-export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/target/debug/skein-vm test --guest $guest --"
-exec cargo test --locked --workspace --exclude tests --test ipvs -- --test-threads=1
+source deploy/lab/steps.sh
+# A list, so that the path may hold spaces.
+runner="['$(target_folder)/debug/skein-vm', 'test', '--guest', '$guest', '--']"
+exec cargo --config "target.'cfg(all())'.runner=$runner" test --locked --workspace --exclude tests \
+  --exclude lab --test ipvs -- --test-threads=1

@@ -33,7 +33,7 @@ const POWER_SIGNAL: i32 = Signal::SIGPWR as i32;
 /// Runs the daemon until SIGTERM or SIGINT, which mean a restart, or SIGPWR.
 pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
-    telemetry::start(config.log_format);
+    telemetry::start(config.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(daemon(config));
     runtime.shutdown_timeout(DRAIN_LIMIT);

@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use cluster::id::{ClusterId, NodeId};
 use cluster::spec::Role;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
+use ring::digest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};

@@ -2,6 +2,12 @@
 
 use std::fmt::Write;
 
+use anyhow::Context as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
 use crate::config::LogFormat;
 use crate::member::Member;
 
@@ -13,14 +19,26 @@ const LEVEL: &str = "SKEIN_LOG";
 const DEFAULT_FILTER: &str = "info,openraft=error,hickory_server=warn";
 
 /// Starts logging to standard error.
-pub fn start(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env(LEVEL)
-        .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new(DEFAULT_FILTER));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+///
+/// # Errors
+/// When the environment asks for levels that are none.
+pub fn start(format: LogFormat) -> anyhow::Result<()> {
+    let given = std::env::var_os(LEVEL).map(|value| value.to_string_lossy().into_owned());
+    let filter = levels(given.as_deref().unwrap_or(DEFAULT_FILTER))?;
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => registry.with(lines.with_ansi(false)).init(),
+        LogFormat::Json => registry.with(lines.json()).init(),
     }
+    Ok(())
+}
+
+/// A level for all, or one for each of some parts.
+fn levels(text: &str) -> anyhow::Result<Targets> {
+    text.parse().with_context(|| {
+        format!("{LEVEL} {text:?}: say a level, as debug, or parts with one, as skein=debug,info")
+    })
 }
 
 /// All metrics in Prometheus' text format.
@@ -96,4 +114,14 @@ fn counter(text: &mut String, name: &str, help: &str, value: impl Number) {
 fn metric(text: &mut String, name: &str, help: &str, kind: &str, value: u64) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+}
+
+#[test]
+fn levels_are_read_and_others_refused() {
+    let filter = levels(DEFAULT_FILTER).expect("the default");
+    let told = |target: &str, level| filter.would_enable(target, &level);
+    assert!(told("skein::worker", tracing::Level::INFO));
+    assert!(!told("openraft::core", tracing::Level::WARN));
+    let error = format!("{:#}", levels("skein=loud").expect_err("no level"));
+    assert!(error.contains("SKEIN_LOG") && error.contains("\"skein=loud\""), "{error}");
 }

@@ -1,10 +1,5 @@
-//! What the tests above the crates share: the lab, which runs real daemons on machines of several
-//! kinds, and the scenarios that are played on each of them.
+//! What tests and measurements of the whole share beyond a lab of real daemons: the simulator, and
+//! the figures of the first vertical.
 
 pub mod bench;
-pub mod containers;
-pub mod demo;
-pub mod lab;
-pub mod scenario;
 pub mod sim;
-pub mod vm;

@@ -80,8 +80,10 @@ impl Exchanges {
         if self.settle_at.is_none_or(|at| now < at) {
             return;
         }
-        let due = self.unexplained.extract_if(.., |_, (at, _)| *at <= now);
-        for (node, (_, head)) in due.collect::<Vec<_>>() {
+        let unexplained = std::mem::take(&mut self.unexplained).into_iter();
+        let (due, later) = unexplained.partition::<BTreeMap<_, _>, _>(|(_, (at, _))| *at <= now);
+        self.unexplained = later;
+        for (node, (_, head)) in due {
             let mine = table.digest(node);
             // With later rows than the digest knew there is nothing to compare; the next one tells.
             if !mine.agrees(&head) && mine.last <= head.last {

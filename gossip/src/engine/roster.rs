@@ -93,9 +93,13 @@ impl Roster {
         for node in known.iter().filter(|node| strange(node)) {
             self.strangers.entry(*node).or_insert(now);
         }
-        let old = self.strangers.extract_if(.., |_, since| now >= *since + STRANGER_GRACE);
-        let old: Vec<NodeId> = old.map(|(node, _)| node).collect();
-        old.iter().for_each(|node| self.mark_gone(*node));
+        let is_old = |since: &Now| now >= *since + STRANGER_GRACE;
+        let strangers = self.strangers.iter().filter(|(_, since)| is_old(since));
+        let old: Vec<NodeId> = strangers.map(|(node, _)| *node).collect();
+        for node in &old {
+            self.strangers.remove(node);
+            self.mark_gone(*node);
+        }
         old
     }
 }

@@ -14,7 +14,7 @@ use super::{PkiError, digest_of};
 /// The one provider of cryptography.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// A client configuration for joining: trusts the CA with this digest and no other.

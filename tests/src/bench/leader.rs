@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{EFFECT_MAX, LOOK_PERIOD};
-use crate::lab::Lab;
-use crate::lab::cluster::{CONVERGE_MAX, list, text};
-use crate::lab::wait::{Pace, now};
+use lab::Lab;
+use lab::cluster::{CONVERGE_MAX, list, text};
+use lab::wait::{Pace, now};
 
 /// Three managers.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
 
 use super::{EFFECT_MAX, LOOK_PERIOD};
-use crate::lab::wait::{Pace, now};
+use lab::wait::{Pace, now};
 
 /// How long one call may take before another one is made: lost packets are not to be repeated by
 /// TCP's own timer of a second.

@@ -15,8 +15,8 @@ use nix::sys::socket::{
 };
 
 use super::sandbox::in_namespace;
-use crate::lab::Node;
-use crate::lab::namespaces::daemon_pid;
+use lab::Node;
+use lab::namespaces::daemon_pid;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM` (linux/netfilter/nf_tables.h).
 const GET_ELEMENTS: u16 = (10 << 8) | 13;

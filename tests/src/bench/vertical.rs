@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::sandbox::{ask_often, until_answered};
 use super::slots::Slots;
 use super::{EFFECT_MAX, LOOK_PERIOD};
-use crate::lab::cluster::{CONVERGE_MAX, Task, list, text};
-use crate::lab::wait::{Pace, now};
-use crate::lab::{Lab, program};
+use lab::cluster::{CONVERGE_MAX, Task, list, text};
+use lab::wait::{Pace, now};
+use lab::{Lab, program};
 
 const NETWORK: &str = "bench";
 const CALLER: &str = "caller";

@@ -10,11 +10,12 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tests::lab::topology::Kind;
-use tests::lab::wait::now;
-use tests::lab::{Lab, sweep_dead, test_name};
-use tests::vm::kernel::Kernel;
-use tests::vm::topology::VirtualMachines;
+use lab::kinds::folder_of;
+use lab::topology::Kind;
+use lab::vm::kernel::Kernel;
+use lab::vm::topology::VirtualMachines;
+use lab::wait::now;
+use lab::{Lab, sweep_dead, test_name};
 
 const NODES: usize = 3;
 const RUNS: usize = 3;
@@ -95,7 +96,7 @@ fn measure_all(runs: usize) -> Result<()> {
 
 fn measure(what: What) -> Result<Run> {
     let name = test_name("bench");
-    let folder = std::env::temp_dir().join(&name);
+    let folder = folder_of(&name);
     let before = processes();
     let begin = now();
     let mut lab = match what {

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use lab::{sweep_dead, target_folder};
 use tests::bench::{Figure, HEAD, leader, row, vertical};
-use tests::lab::{sweep_dead, target_folder};
 
 const RUNS: usize = 50;
 const RUNS_MAX: usize = 1_000;

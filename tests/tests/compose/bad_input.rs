@@ -3,25 +3,30 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::PathBuf;
 
-use tests::containers::Restart;
-use tests::lab::command::{Output, run};
-use tests::lab::kinds::folder_of;
+use lab::command::{Output, run};
+use lab::containers::Restart;
+use lab::kinds::{TESTED_NAMES, folder_of};
+use lab::{checkout, program, target_folder};
 
 use crate::stage::{lab, must, project, turn};
 
-const SKEIN_LAB: &str = env!("CARGO_BIN_EXE_skein-lab");
 /// Limit for a refusal, the start of a private engine and the build of an image included.
 const REFUSAL_SECONDS: u32 = 240;
 /// The lab that is refused.
-const NAME: &str = "refused-lab";
+const NAME: &str = TESTED_NAMES[2];
 /// A user without any right.
 const NOBODY: &str = "65534";
 
+fn skein_lab() -> PathBuf {
+    program("skein-lab").expect("it is built")
+}
+
 /// The command with this environment, `NAME=value`.
 fn command(environment: &[String], word: &str, more: &[&str]) -> Output {
-    let own = [SKEIN_LAB, word, "--name", NAME];
+    let program = skein_lab().display().to_string();
+    let own = [program.as_str(), word, "--name", NAME];
     let environment = environment.iter().map(String::as_str);
     let line: Vec<&str> =
         ["env"].into_iter().chain(environment).chain(own).chain(more.iter().copied()).collect();
@@ -86,7 +91,7 @@ fn docker_missing_or_dead_or_forbidden_is_said() {
     // Nobody else may make a lab.
     let copy = place("skein-lab");
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("readable");
-    fs::copy(SKEIN_LAB, &copy).expect("a copy that anyone may run");
+    fs::copy(skein_lab(), &copy).expect("a copy that anyone may run");
     let copy = copy.display().to_string();
     let line = ["setpriv", "--reuid", NOBODY, "--clear-groups", &copy, "up"];
     let said = run(REFUSAL_SECONDS, &line).and_then(|output| output.refused()).expect("a refusal");
@@ -103,9 +108,8 @@ fn docker_missing_or_dead_or_forbidden_is_said() {
 #[test]
 fn an_image_cannot_be_built_without_network_and_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let script = root.join("deploy/container/tree.sh").display().to_string();
-    let programs = Path::new(SKEIN_LAB).parent().expect("a folder").display().to_string();
+    let script = checkout().join("deploy/container/tree.sh").display().to_string();
+    let programs = target_folder().expect("a folder").display().to_string();
     let out = folder.path().join("out").display().to_string();
     let line = ["unshare", "--net", &script, &programs, &out];
     let said = run(REFUSAL_SECONDS, &line).and_then(|output| output.refused()).expect("a refusal");

@@ -1,8 +1,8 @@
 //! Scenarios of every kind of lab, on containers, three of the project's five nodes: those that
 //! lean most on what a container is. `skein-lab play` plays the others.
 
-use tests::containers::Restart;
-use tests::scenario::{Scenario, dns, node_loss, restart};
+use lab::containers::Restart;
+use lab::scenario::{Scenario, dns, node_loss, restart};
 
 use crate::stage::{lab, must, turn};
 

@@ -4,16 +4,16 @@
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use lab::cluster::{CONVERGE_MAX, Task, list, text};
+use lab::containers::{Containers, NODES_MAX, Restart};
+use lab::kinds::sweep;
+use lab::scenario::beside::Counter;
+use lab::scenario::calls::{CALLS_EACH, ask_outside, ensure_all_answer, wait_all_answer};
+use lab::scenario::services::{ECHO_PORT, make_network, probe, serve, serve_client};
+use lab::scenario::{Check, check};
+use lab::topology::{Fault, Point};
+use lab::{Lab, Node};
 use nix::sys::signal::Signal;
-use tests::containers::{Containers, NODES_MAX, Restart};
-use tests::lab::cluster::{CONVERGE_MAX, Task, list, text};
-use tests::lab::kinds::sweep;
-use tests::lab::topology::{Fault, Point};
-use tests::lab::{Lab, Node};
-use tests::scenario::beside::Counter;
-use tests::scenario::calls::{CALLS_EACH, ask_outside, ensure_all_answer, wait_all_answer};
-use tests::scenario::services::{ECHO_PORT, make_network, probe, serve, serve_client};
-use tests::scenario::{Check, check};
 
 use crate::stage::{lab, must, project, turn};
 

@@ -3,10 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
-use tests::containers::{Containers, Restart};
-use tests::lab::topology::Topology as _;
-use tests::lab::{Lab, test_name};
-use tests::{containers, lab};
+use lab::containers::{self, Containers, Restart};
+use lab::kinds::folder_of;
+use lab::topology::Topology as _;
+use lab::{Lab, test_name};
 
 /// Labs take turns: clusters side by side on two cores would time each other out.
 static TURN: Mutex<()> = Mutex::new(());
@@ -22,7 +22,7 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
 /// A lab of containers. No daemon runs.
 pub(crate) fn lab(what: &str, nodes: usize, restart: Restart) -> Result<Lab> {
     let name = test_name(what);
-    let folder = std::env::temp_dir().join(&name);
+    let folder = folder_of(&name);
     let containers = Containers::create(&name, &folder, nodes, restart)?;
     Lab::on(&name, &folder, Box::new(containers))
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::containers::{Containers, Restart};
-use tests::lab::command::{Output, run};
-use tests::lab::target_folder;
-use tests::lab::wait::wait_for;
-use tests::vm::images::Images;
-use tests::vm::kernel::Kernel;
+use lab::command::{Output, run};
+use lab::containers::{Containers, Restart};
+use lab::target_folder;
+use lab::vm::images::Images;
+use lab::vm::kernel::Kernel;
+use lab::wait::wait_for;
 
 use crate::stage::{lab, must, project, turn};
 
@@ -50,14 +50,10 @@ fn told(project: &Containers) -> String {
 
 /// docker-compose with the variables that the profile wants.
 fn compose(project: &Containers, words: &[&str]) -> Result<Output> {
-    let target = target_folder()?;
-    let build = target.file_name().context("the build's name")?.to_string_lossy().into_owned();
-    let checkout = target.ancestors().nth(2).context("the checkout")?;
-    let cache = tests::vm::cache::Cache::of_user()?;
+    let cache = lab::vm::cache::Cache::of_user()?;
     let variables = [
-        format!("SKEIN_CHECKOUT={}", checkout.display()),
+        format!("SKEIN_PROGRAMS={}", target_folder()?.display()),
         format!("SKEIN_CACHE={}", cache.folder().display()),
-        format!("SKEIN_BUILD={build}"),
     ];
     project.compose_with(&variables, &[&["--profile", "vm"], words].concat())
 }

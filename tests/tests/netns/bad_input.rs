@@ -3,11 +3,11 @@
 use std::net::TcpListener;
 
 use anyhow::{Context as _, Result, ensure};
+use lab::Lab;
+use lab::cluster::{CONVERGE_MAX, list};
 use serde_json::{Value, json};
-use tests::lab::Lab;
-use tests::lab::cluster::{CONVERGE_MAX, list};
 
-use tests::scenario::services::{NETWORK, make_network, probe};
+use lab::scenario::services::{NETWORK, make_network, probe};
 
 use crate::stage::Stage;
 
@@ -292,7 +292,7 @@ fn taken_port(lab: &mut Lab) -> Result<()> {
     let told = lab.wait_for(CONVERGE_MAX, "the taken port to be named", || {
         let text = std::fs::read_to_string(&log)?;
         let body = json!({"ListenAddr": format!("{address}:2377"), "AdvertiseAddr": address});
-        let answer = tests::lab::http::over_unix(&path, "POST", "/swarm/init", &body);
+        let answer = lab::http::over_unix(&path, "POST", "/swarm/init", &body);
         let message = answer.map(|answer| answer.message()).unwrap_or_default();
         let told = format!("{text}{message}");
         ensure!(told.contains("2377") || told.contains("7946"), "{told}");
@@ -301,7 +301,7 @@ fn taken_port(lab: &mut Lab) -> Result<()> {
     // The daemon may have refused already.
     let _ = child.kill();
     child.wait()?;
-    tests::lab::process::kill_all(&folder)?;
+    lab::process::kill_all(&folder)?;
     let told = told?;
     ensure!(told.contains("taken"), "{told}");
     Ok(())
@@ -310,7 +310,7 @@ fn taken_port(lab: &mut Lab) -> Result<()> {
 fn no_privileges(lab: &mut Lab) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().to_string_lossy().into_owned();
-    let binary = tests::lab::program("skein")?;
+    let binary = lab::program("skein")?;
     let binary = binary.to_string_lossy();
     let socket = format!("unix://{path}/skein.sock");
     let words = [

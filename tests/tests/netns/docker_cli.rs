@@ -4,11 +4,11 @@ use std::fs::File;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use lab::Lab;
+use lab::command::Output;
 use serde_json::Value;
-use tests::lab::Lab;
-use tests::lab::command::Output;
 
-use tests::scenario::services::probe;
+use lab::scenario::services::probe;
 
 use crate::stage::Stage;
 
@@ -154,7 +154,7 @@ fn service_logs(lab: &mut Lab) -> Result<()> {
     let script = ["echo hello from $HOSTNAME; exec tail -f /dev/null"];
     lab.create_service(0, &[words.as_slice(), &script].concat())?;
     lab.wait_running(0, "talker", 2)?;
-    lab.wait_for(tests::lab::cluster::CONVERGE_MAX, "lines of both tasks", || {
+    lab.wait_for(lab::cluster::CONVERGE_MAX, "lines of both tasks", || {
         let text = shows(lab, "service logs talker", &["hello from", "@node1", "@node2"])?;
         ensure!(text.lines().count() == 2, "{text}");
         Ok(())
@@ -224,7 +224,7 @@ fn events(lab: &mut Lab) -> Result<()> {
         .stdout(File::create(&file)?)
         .spawn()?;
     // Until the stream is open nothing is told: create and remove until something is.
-    let told = lab.wait_for(tests::lab::cluster::CONVERGE_MAX, "events of a service", || {
+    let told = lab.wait_for(lab::cluster::CONVERGE_MAX, "events of a service", || {
         lab.create_service(0, &["--name", "brief", "--replicas", "0", "host", "true"])?;
         docker(lab, "service rm brief")?.ok()?;
         let text = std::fs::read_to_string(&file)?;

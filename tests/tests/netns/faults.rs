@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use lab::Lab;
+use lab::command::run;
+use lab::scenario::beside::{Beside, until_input_ends};
+use lab::topology::{Fault, Point};
 use tests::bench::sandbox::in_namespace;
-use tests::lab::Lab;
-use tests::lab::command::run;
-use tests::lab::topology::{Fault, Point};
-use tests::scenario::beside::{Beside, until_input_ends};
 
 use crate::stage::Stage;
 

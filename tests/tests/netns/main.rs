@@ -2,13 +2,14 @@
 //! of this machine. Needs root; without it every scenario fails and says so.
 //!
 //! Each scenario builds a lab, and its checks share it: a check states what a user may rely on.
-//! Those that are played on every kind of lab are in `tests/src/scenario/`; here are, besides,
+//! Those that are played on every kind of lab are in `tests/lab/src/scenario/`; here are, besides,
 //! those that are about one kernel or about docker's own client.
 
 mod bad_input;
 mod command;
 mod docker_cli;
 mod faults;
+mod places;
 mod played;
 mod single_node;
 mod stage;

@@ -1,6 +1,6 @@
 //! The scenarios of every kind of lab, on namespaces.
 
-use tests::scenario::{cold_restart, dns, ingress, join, node_loss, restart, scale, vip};
+use lab::scenario::{cold_restart, dns, ingress, join, node_loss, restart, scale, vip};
 
 use crate::stage::play;
 

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use lab::Lab;
+use lab::cluster::text;
 use serde_json::Value;
-use tests::lab::Lab;
-use tests::lab::cluster::text;
 
-use tests::lab::process;
-use tests::scenario::calls::{CALLS, ask, ensure_all_answer, wait_all_answer};
-use tests::scenario::services::{
+use lab::process;
+use lab::scenario::calls::{CALLS, ask, ensure_all_answer, wait_all_answer};
+use lab::scenario::services::{
     NETWORK, make_network, probe, remove_services, serve, serve_client, serve_echo,
 };
 

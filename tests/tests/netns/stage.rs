@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tests::lab::{Lab, sweep_dead};
-use tests::scenario::{self, Check, Scenario};
+use lab::scenario::{self, Check, Scenario};
+use lab::{Lab, sweep_dead};
 
 /// Labs take turns: clusters side by side on two cores would time each other out.
 static TURN: Mutex<()> = Mutex::new(());

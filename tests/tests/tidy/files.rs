@@ -10,7 +10,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 100;
 
 /// The one place that may wait between two looks at a condition.
-const WAITS: &str = "tests/src/lab/wait.rs";
+const WAITS: &str = "tests/lab/src/wait.rs";
 
 /// Folders that hold no source of ours.
 const SKIPPED: &[&str] = &["target", ".git"];

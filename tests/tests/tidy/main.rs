@@ -7,6 +7,7 @@ mod imports;
 mod roots;
 mod source;
 mod units;
+mod versions;
 
 use std::path::PathBuf;
 use std::process::Command;

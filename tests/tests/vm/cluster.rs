@@ -5,14 +5,14 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::lab::Lab;
-use tests::lab::cluster::text;
-use tests::lab::wait::now;
-use tests::scenario::beside::Counter;
-use tests::scenario::calls::wait_all_answer;
-use tests::scenario::services::{make_network, probe, serve, serve_client, serve_echo};
-use tests::scenario::{Check, check};
-use tests::vm::kernel::Kernel;
+use lab::Lab;
+use lab::cluster::text;
+use lab::scenario::beside::Counter;
+use lab::scenario::calls::wait_all_answer;
+use lab::scenario::services::{make_network, probe, serve, serve_client, serve_echo};
+use lab::scenario::{Check, check};
+use lab::vm::kernel::Kernel;
+use lab::wait::now;
 
 use crate::played::balances_by_ipvs;
 use crate::stage::{guest, lab, must, turn};

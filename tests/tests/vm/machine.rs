@@ -1,10 +1,10 @@
 //! A guest by itself: its kernel, programs in it, its disk through a loss of power, its reboot.
 
 use anyhow::{Result, ensure};
-use tests::lab::command::{run, run_with_input};
-use tests::lab::process;
-use tests::lab::topology::Machine as _;
-use tests::vm::kernel::Kernel;
+use lab::command::{run, run_with_input};
+use lab::process;
+use lab::topology::Machine as _;
+use lab::vm::kernel::Kernel;
 
 use crate::stage::{guest, lab, must, turn};
 
@@ -38,7 +38,7 @@ fn is_a_machine(kernel: Kernel, version: &str) -> Result<()> {
     Ok(())
 }
 
-fn programs_run(guest: &tests::vm::machine::VirtualMachine) -> Result<()> {
+fn programs_run(guest: &lab::vm::machine::VirtualMachine) -> Result<()> {
     let line = guest.line(&["sh", "-c", "cat; echo to-stderr >&2; exit 7"]);
     let output = run_with_input(30, &line, "words in")?;
     ensure!(output.status == 7 && output.stdout == "words in", "{output}");
@@ -54,7 +54,7 @@ fn programs_run(guest: &tests::vm::machine::VirtualMachine) -> Result<()> {
     Ok(())
 }
 
-fn has_what_a_node_needs(guest: &tests::vm::machine::VirtualMachine) -> Result<()> {
+fn has_what_a_node_needs(guest: &lab::vm::machine::VirtualMachine) -> Result<()> {
     let controllers = guest.ask(&["cat", "/sys/fs/cgroup/cgroup.subtree_control"])?;
     for name in ["memory", "cpu", "pids"] {
         ensure!(controllers.contains(name), "no {name} among {controllers}");
@@ -70,7 +70,7 @@ fn has_what_a_node_needs(guest: &tests::vm::machine::VirtualMachine) -> Result<(
     Ok(())
 }
 
-fn disk_survives(guest: &tests::vm::machine::VirtualMachine) -> Result<()> {
+fn disk_survives(guest: &lab::vm::machine::VirtualMachine) -> Result<()> {
     let file = "/var/lib/skein/word";
     guest.ask(&["sh", "-c", &format!("echo kept >{file} && sync {file}")])?;
     let first = guest.monitor.boot_id()?;
@@ -86,7 +86,7 @@ fn disk_survives(guest: &tests::vm::machine::VirtualMachine) -> Result<()> {
     Ok(())
 }
 
-fn clock_is_its_own(guest: &tests::vm::machine::VirtualMachine) -> Result<()> {
+fn clock_is_its_own(guest: &lab::vm::machine::VirtualMachine) -> Result<()> {
     let time = |words: &[&str]| -> Result<i64> { Ok(run(20, words)?.ok()?.parse()?) };
     guest.move_clock(3600)?;
     let ahead = guest.ask(&["date", "+%s"])?.parse::<i64>()? - time(&["date", "+%s"])?;

@@ -6,9 +6,9 @@
 //! lease of 2.5 s, which three guests that count and ping on two processors do not always grant.
 
 use anyhow::{Result, ensure};
-use tests::lab::Lab;
-use tests::scenario::{Scenario, check, cold_restart, ingress, node_loss};
-use tests::vm::kernel::Kernel;
+use lab::Lab;
+use lab::scenario::{Scenario, check, cold_restart, ingress, node_loss};
+use lab::vm::kernel::Kernel;
 
 use crate::stage::{lab, must, turn};
 

@@ -1,12 +1,10 @@
 //! The sketches of the data path by IPVS: what they prove is what the balancer leans on. They are
 //! shell, so that a doubt about a kernel can be put to it by hand, by `skein-vm test`.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, ensure};
-use tests::lab::command::run;
-use tests::lab::program;
-use tests::vm::kernel::Kernel;
+use anyhow::{Result, ensure};
+use lab::command::run;
+use lab::vm::kernel::Kernel;
+use lab::{checkout, program};
 
 use crate::stage::{must, turn};
 
@@ -21,8 +19,7 @@ fn sketches_pass_on_debian_12() {
 }
 
 fn pass(kernel: Kernel, balancer: &str) -> Result<()> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from);
-    let folder = workspace.context("the workspace")?.join("deploy/vm/prototypes");
+    let folder = checkout().join("deploy/vm/prototypes");
     let runner = program("skein-vm")?;
     for sketch in ["dsr-vip.sh", "dsr-ingress.sh"] {
         let (kind, env) = (kernel.to_string(), format!("LB={balancer}"));

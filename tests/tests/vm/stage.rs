@@ -3,10 +3,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail};
-use tests::lab::{Lab, sweep_dead, test_name};
-use tests::vm::kernel::Kernel;
-use tests::vm::machine::VirtualMachine;
-use tests::vm::topology::VirtualMachines;
+use lab::kinds::folder_of;
+use lab::vm::kernel::Kernel;
+use lab::vm::machine::VirtualMachine;
+use lab::vm::topology::VirtualMachines;
+use lab::{Lab, sweep_dead, test_name};
 
 /// Labs take turns: guests side by side on two cores would time each other out.
 static TURN: Mutex<()> = Mutex::new(());
@@ -21,7 +22,7 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
 /// A lab of guests that have booted; no daemon runs.
 pub(crate) fn lab(what: &str, kernel: Kernel, nodes: usize) -> Result<Lab> {
     let name = test_name(&format!("{what}-{kernel}"));
-    let folder = std::env::temp_dir().join(&name);
+    let folder = folder_of(&name);
     let machines = VirtualMachines::make(&name, &folder, nodes, kernel)?;
     Lab::on(&name, &folder, Box::new(machines))
 }

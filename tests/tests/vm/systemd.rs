@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::Lab;
-use tests::lab::cluster::{CONVERGE_MAX, Task};
-use tests::lab::command::{Output, run, run_with_input};
-use tests::lab::topology::Machine as _;
-use tests::lab::wait::wait_for;
-use tests::scenario::beside::Counter;
-use tests::scenario::services::{make_network, serve_client, serve_echo};
-use tests::scenario::{Check, check};
-use tests::vm::kernel::Kernel;
-use tests::vm::machine::VirtualMachine;
+use lab::Lab;
+use lab::cluster::{CONVERGE_MAX, Task};
+use lab::command::{Output, run, run_with_input};
+use lab::scenario::beside::Counter;
+use lab::scenario::services::{make_network, serve_client, serve_echo};
+use lab::scenario::{Check, check};
+use lab::topology::Machine as _;
+use lab::vm::kernel::Kernel;
+use lab::vm::machine::VirtualMachine;
+use lab::wait::wait_for;
 
 use crate::stage::{guest, lab, must, turn};
 

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Play the first five minutes of someone new: clone the committed tree to where people put it, run the
+# README's demo there, and take it down again. What cargo has built of other crates is used. Exit
+# status 77 says that it was skipped, and why.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+source deploy/lab/steps.sh
+
+# How long the demo may take to go.
+DOWN_MS_MAX=3000
+target=$(target_folder)
+
+git rev-parse --verify -q HEAD >/dev/null ||
+  { echo "checkouts: skipped: this is no git checkout, there is no commit to clone" && exit 77; }
+git diff --quiet HEAD || echo "checkouts: what is not committed is not in the clones"
+
+folders=()
+mounted=
+clean_up() {
+  if [ -n "$mounted" ]; then umount "$mounted"; fi
+  rm -rf ${folders[@]+"${folders[@]}"}
+}
+trap clean_up EXIT
+
+make_there() { make --no-print-directory -C "$1" CARGO_TARGET_DIR="$target" "$2"; }
+
+play() {
+  local place=$1 log=$target/checkouts.log begin took
+  export CARGO_TARGET_DIR=$target
+  make_there "$place" demo | tee "$log"
+  grep -q "the task saw client 192.168.50.100" "$log"
+  grep -q "failed calls: 0" "$log"
+  begin=$(date +%s%3N)
+  make_there "$place" demo-down
+  took=$(($(date +%s%3N) - begin))
+  echo "make demo-down took $took ms"
+  [ $took -le $DOWN_MS_MAX ]
+  [ ! -e /var/lib/skein-lab/skein-demo ]
+  ! ip netns list | grep "^skein-demo-"
+}
+
+below_tmp=$(mktemp -d /tmp/skein-checkouts-XXXXXX)
+elsewhere=$(mktemp -d /var/tmp/skein-checkouts-XXXXXX)
+folders=("$below_tmp" "$elsewhere")
+
+git clone -q . "$below_tmp/skein"
+step "the demo from a checkout below /tmp" play "$below_tmp/skein"
+
+# Its sources may not be written to: all that is built goes to CARGO_TARGET_DIR.
+odd="$elsewhere/a folder, größer/skein"
+mkdir "$elsewhere/a folder, größer"
+git clone -q . "$odd"
+mount --bind "$odd" "$odd"
+mounted=$odd
+mount -o remount,bind,ro "$odd"
+step "the demo from a read-only checkout with a space and an umlaut in its path" play "$odd"

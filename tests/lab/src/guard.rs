@@ -1,0 +1,82 @@
+//! Making a lab takes a while, and Ctrl-C in the middle leaves nothing of it: the program runs
+//! itself once more to do the work, and awaits the end of that or a signal. The one who works is
+//! in a process group of its own, so the terminal's signal comes here alone, and once it is killed
+//! nobody makes what is being removed.
+
+use std::io::Write as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::kinds::{folder_of, sweep};
+
+/// The word before all others of the one who works.
+const WORKER: &str = "guarded";
+/// What asks for an end.
+const ENDS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// The words of a command line, if this is the process that is to do the work.
+#[must_use]
+pub fn work<'a>(words: &'a [&'a str]) -> Option<&'a [&'a str]> {
+    let words = words.strip_prefix(&[WORKER])?;
+    // What the other one blocks was inherited, and would be by each daemon that is started here.
+    waited_for().thread_unblock().ok()?;
+    // Without the one who would remove what it makes it goes no further.
+    set_pdeathsig(Signal::SIGKILL).ok()?;
+    Some(words)
+}
+
+/// Runs this program with these words as the one who works; on a signal removes the lab of this
+/// name, which must not have been there before. Gives the exit status: 128 + signal after one.
+///
+/// # Errors
+/// When the program cannot be run, or something of the lab stays.
+pub fn run(program: &str, lab: &str, words: &[&str]) -> Result<ExitCode> {
+    // Before the child is there: its end must not be missed.
+    let signals = waited_for();
+    signals.thread_block().context("blocking signals")?;
+    let own = std::env::current_exe().context("finding this program")?;
+    let mut child = Command::new(own)
+        .arg(WORKER)
+        .args(words)
+        .process_group(0)
+        .spawn()
+        .context("running this program as the one who works")?;
+    loop {
+        let signal = signals.wait().context("awaiting a signal")?;
+        if let Some(status) = child.try_wait().context("awaiting the one who works")? {
+            let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+            return Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)));
+        }
+        if signal != Signal::SIGCHLD {
+            end(&mut child)?;
+            sweep(lab, &folder_of(lab))?;
+            let told = format!("{program}: ended by {signal}; nothing of lab {lab} is left");
+            // Nobody to tell is no reason for another status.
+            let _ = writeln!(std::io::stderr(), "{told}");
+            return Ok(ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(1)));
+        }
+    }
+}
+
+fn waited_for() -> SigSet {
+    SigSet::from_iter(ENDS.into_iter().chain([Signal::SIGCHLD]))
+}
+
+fn end(child: &mut Child) -> Result<()> {
+    let group = i32::try_from(child.id()).context("a process id")?;
+    // One that ended meanwhile is what we want.
+    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    child.wait().context("awaiting the one who works")?;
+    Ok(())
+}
+
+#[test]
+fn only_the_one_who_works_has_the_word_before_all_others() {
+    assert_eq!(work(&["up", WORKER]), None);
+    assert_eq!(work(&[]), None);
+}

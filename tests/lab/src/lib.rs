@@ -1,0 +1,33 @@
+//! Labs of real daemons: machines of several kinds on one underlay, means to break things, the
+//! scenarios that are played on each kind, and the programs that the demo and the tests run there.
+//! It links no crate of the daemon: what it needs of one it asks `skein` for, as a user does.
+
+mod lab;
+mod left;
+mod programs;
+
+pub mod cluster;
+pub mod command;
+pub mod containers;
+pub mod demo;
+pub mod faults;
+pub mod guard;
+pub mod http;
+pub mod kinds;
+pub mod namespaces;
+pub mod net;
+pub mod node;
+pub mod process;
+pub mod scenario;
+pub mod topology;
+pub mod vm;
+pub mod wait;
+pub mod words;
+
+pub use self::kinds::{sweep, sweep_dead};
+pub use self::lab::{Lab, test_name};
+pub use self::node::Node;
+pub use self::programs::{checkout, program, target_folder};
+
+/// First word of the names of labs that tests make; the pid follows.
+pub(crate) const TEST_PREFIX: &str = "skl";
