@@ -12,8 +12,19 @@ export RUST_BACKTRACE=0
 BUILD_MIB=9000
 # How long Ctrl-C waits until a tier has ended, before it is killed.
 END_SECONDS=5
+LABS=/var/lib/skein-lab
 target=$(target_folder)
 logs=$target/tiers
+if [ -e $LABS/skein-demo ]; then
+  echo "the demo is up ($LABS/skein-demo), and tests make one of their own: make demo-down first" >&2
+  exit 1
+fi
+for lab in "$LABS"/*; do
+  case ${lab##*/} in
+  skl-* | "*") ;;
+  *) echo "== lab ${lab##*/} is up and takes its part of the cores: skein-lab down --name ${lab##*/}" ;;
+  esac
+done
 room $BUILD_MIB || exit 1
 mkdir -p "$logs"
 
@@ -46,7 +57,7 @@ plan crates 77 cargo test --locked --workspace --exclude tests --exclude lab
 plan lab 20 cargo test --locked -p lab -p tests --lib --bins
 plan systemd 1 deploy/systemd/check.sh
 plan netns 131 cargo test --locked -p tests --test netns -- --test-threads=1
-plan checkouts 420 deploy/lab/checkouts.sh
+plan checkouts 264 deploy/lab/checkouts.sh
 plan images 90 await_images
 plan ipvs 39 deploy/vm/ipvs.sh uml
 plan ipvs-6.1 73 deploy/vm/ipvs.sh qemu

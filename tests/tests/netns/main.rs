@@ -9,6 +9,7 @@ mod bad_input;
 mod command;
 mod docker_cli;
 mod faults;
+mod machine;
 mod places;
 mod played;
 mod single_node;

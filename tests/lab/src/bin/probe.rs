@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use lab::demo::{end_on_sigterm, hostname};
-use lab::wait::{Pace, now};
+use lab::wait::{Pace, now, wait_for};
 use nix::sys::mman::munmap;
+use nix::sys::signal::{Signal, raise};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
 };
@@ -233,19 +234,31 @@ fn be_nameless() -> Result<()> {
     // Field 48, `arg_start` (proc_pid_stat(5)), counted after the name, which may hold spaces.
     let fields = stat.rsplit(") ").next().unwrap_or_default();
     let begin: usize = fields.split(' ').nth(45).context("no arg_start")?.parse()?;
-    // In a thread, whose stack is elsewhere: the first one's is in this memory too, so it never
-    // goes on.
+    // In a thread, whose stack is elsewhere: the first one's is in this memory too, so it must
+    // sleep by then, and never wakes.
     let nameless = std::thread::spawn(move || {
-        let page =
-            NonNull::new((begin & !(PAGE_BYTES - 1)) as *mut c_void).unwrap_or(NonNull::dangling());
-        // SAFETY: nobody reads the arguments any more, and the first thread waits for ever.
+        let slept = wait_for(ANSWER_MAX, "the first thread to sleep", first_sleeps);
+        let page = (begin & !(PAGE_BYTES - 1)) as *mut c_void;
+        let page = NonNull::new(page).unwrap_or(NonNull::dangling());
+        // SAFETY: nobody reads the arguments any more, and the first thread sleeps for ever.
         #[expect(unsafe_code, reason = "memory that is in use is given up")]
-        let unmapped = unsafe { munmap(page, PAGE_BYTES) };
-        let told = unmapped.is_ok() && writeln!(std::io::stdout(), "nameless").is_ok();
-        let heard = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(i32::from(!told || heard.is_err()));
+        let unmapped = slept.is_ok() && unsafe { munmap(page, PAGE_BYTES) }.is_ok();
+        if unmapped && writeln!(std::io::stdout(), "nameless").is_ok() {
+            // Whatever is heard, the end of it is the end.
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        }
+        // Not by exit(3), which may look at the arguments.
+        let _ = raise(Signal::SIGKILL);
     });
     nameless.join().map_err(|panic| anyhow!("{panic:?}"))
+}
+
+/// Whether the first thread of this process sleeps.
+fn first_sleeps() -> Result<()> {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", std::process::id()))?;
+    let state = stat.rsplit(") ").next().and_then(|fields| fields.split(' ').next());
+    ensure!(state == Some("S"), "its state is {state:?}");
+    Ok(())
 }
 
 #[test]
