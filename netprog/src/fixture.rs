@@ -88,6 +88,7 @@ pub(crate) fn assignment() -> Assignment {
         node: node(1),
         data_path_port: 4789,
         gossip_keys: Vec::new(),
+        removed: Default::default(),
         nodes: nodes.collect(),
         networks: BTreeMap::from([
             (INGRESS, network("ingress", 4096, "10.0.0.0/24", "10.0.0.1")),

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::api_server;
 use crate::config::{Config, DaemonArgs};
 use crate::control_plane::Plane;
 use crate::daemon::{Daemon, Ending};
@@ -34,6 +36,7 @@ const POWER_SIGNAL: i32 = Signal::SIGPWR as i32;
 pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
     telemetry::start(config.log_format)?;
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(daemon(config));
     runtime.shutdown_timeout(DRAIN_LIMIT);
@@ -65,7 +68,8 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     let mut servers = Vec::new();
     for (path, listener) in listeners {
         tracing::info!(path = %path.display(), "API listens");
-        servers.push(tokio::spawn(serve(listener, router.clone(), stop.clone())));
+        let served = api_server::serve(listener, router.clone(), stop.clone(), DRAIN_LIMIT);
+        servers.push(tokio::spawn(served));
     }
     if let Some(address) = daemon.config.metrics_addr {
         servers.push(serve_metrics(address, daemon.clone(), &stop).await?);
@@ -120,15 +124,6 @@ async fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(listener: UnixListener, router: Router, stop: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-        stop.cancelled().await;
-    });
-    if let Err(error) = served.await {
-        tracing::error!(%error, "API socket");
-    }
-}
-
 async fn serve_metrics(
     address: std::net::SocketAddr,
     daemon: Arc<Daemon>,
@@ -144,13 +139,15 @@ async fn serve_metrics(
             telemetry::metrics(member.as_deref())
         }),
     );
-    let stop = stop.clone();
-    Ok(tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-            stop.cancelled().await;
-        });
-        if let Err(error) = served.await {
-            tracing::error!(%error, "metrics listener");
-        }
-    }))
+    Ok(tokio::spawn(api_server::serve(listener, router, stop.clone(), DRAIN_LIMIT)))
+}
+
+/// Lets the daemon open as many files as it may: the soft limit of most machines is 1024, and every
+/// peer, task and client takes some.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "raise the limit of open files");
+    }
 }

@@ -187,6 +187,10 @@ impl Daemon {
         let initialised = manager.raft.initialize(peer).await;
         initialised.map_err(|e| ApiError::internal(e.to_string()))?;
         let digest = pki::ca_digest(&ca.certificate).map_err(|e| ApiError::internal(chain(&e)))?;
+        let key = pki::certificate_der(&credentials.certificate)
+            .and_then(|own| pki::PeerCertificate::read(&own))
+            .map_err(|e| ApiError::internal(chain(&e)))?
+            .key;
         let founding = InitCluster {
             id: identity.cluster,
             spec: request.spec.clone(),
@@ -200,6 +204,7 @@ impl Daemon {
             data_path_port: request.data_path_port.unwrap_or(self.config.data_path_port),
             node: JoinNode {
                 id: identity.node,
+                key: Some(key),
                 role: Role::Manager,
                 availability: request.availability,
                 description: self.description(identity),

@@ -1,5 +1,6 @@
 //! The Skein daemon and client: managers, workers, executors and all wiring between the crates.
 
+mod api_server;
 pub mod app;
 pub mod cli;
 pub mod clock;

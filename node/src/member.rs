@@ -18,6 +18,7 @@ use crate::manager::raft_transport::RaftTransport;
 use crate::manager::{Manager, routes};
 use crate::node_routes::{self, NodeServices};
 use crate::pki::{Credentials, Tls};
+use crate::transport::access::Membership;
 use crate::transport::{Net, serve};
 use crate::worker::shell::{Shell, WorkerHandle};
 
@@ -134,18 +135,27 @@ impl Member {
             let (node, started) =
                 Self::start_manager(data, &identity, raft_id, &net, &stop).await?;
             tokio::spawn(forward_states(started.state.clone(), publish, stop.clone()));
-            let router = routes::router(started.clone());
-            tokio::spawn(serve(listener, tls.server.clone(), router, stop.clone()));
-            (raft, manager) = (Some(node), Some(started));
+            (raft, manager) = (Some(node), Some((started, listener)));
         }
         let gossip =
             Gossip::start(gossip_config(&identity), sockets.datagrams, net.clone(), stop.clone());
         let worker = Shell::start(data, &identity, surroundings, gossip.clone(), &net, &stop)
             .await
             .map_err(|e| MemberError::Worker(format!("{e:#}")))?;
+        let membership = Membership {
+            cluster: identity.cluster,
+            state: manager.as_ref().map(|(manager, _)| manager.state.clone()),
+            assignment: worker.assignment.clone(),
+        };
         let services = NodeServices { gossip: gossip.clone(), worker: worker.clone() };
         let router = node_routes::router(services);
-        tokio::spawn(serve(sockets.streams, tls.server, router, stop.clone()));
+        let (tls, members) = (tls.server, membership.clone());
+        tokio::spawn(serve(sockets.streams, tls.clone(), router, members, stop.clone()));
+        let manager = manager.map(|(manager, listener)| {
+            let router = routes::router(manager.clone());
+            tokio::spawn(serve(listener, tls, router, membership, stop.clone()));
+            manager
+        });
         Ok(Self { identity, manager, worker, gossip, net, raft, stop })
     }
 

@@ -251,6 +251,21 @@ fn topology(member: &Member) -> Result<Value, ApiError> {
     Ok(json!({ "revision": assignment.revision, "nodes": nodes, "networks": assignment.networks }))
 }
 
+/// Who votes in Raft, by its own account.
+fn raft(status: &raft_store::Status) -> Value {
+    let peers = |peers: &[raft_store::Peer]| {
+        let peer = |peer: &raft_store::Peer| json!({"id": peer.raft_id, "address": peer.address});
+        peers.iter().map(peer).collect::<Vec<_>>()
+    };
+    json!({
+        "id": status.raft_id,
+        "term": status.term,
+        "leader": status.leader.as_ref().map(|leader| leader.raft_id),
+        "voters": peers(&status.voters),
+        "learners": peers(&status.learners),
+    })
+}
+
 fn receipts(member: &Member) -> Result<Value, ApiError> {
     let manager = member.manager.as_ref().ok_or_else(ApiError::not_manager)?;
     let state = manager.newest();
@@ -274,6 +289,10 @@ fn debug(member: &Member, what: &str) -> Result<NativeAnswer, ApiError> {
         "desired" => {
             Ok(NativeAnswer::Text(format!("{:#?}\n", member.worker.done.borrow().desired)))
         }
+        "raft" => {
+            let manager = member.manager.as_ref().ok_or_else(ApiError::not_manager)?;
+            Ok(NativeAnswer::Json(raft(&manager.raft.status())))
+        }
         "state" => {
             let manager = member.manager.as_ref().ok_or_else(ApiError::not_manager)?;
             let mut state = manager.newest().as_ref().clone();
@@ -282,7 +301,7 @@ fn debug(member: &Member, what: &str) -> Result<NativeAnswer, ApiError> {
             Ok(NativeAnswer::Text(format!("{state:#?}\n")))
         }
         other => Err(ApiError::not_found(format!(
-            "nothing is named debug/{other}: there are assignment, desired and state"
+            "nothing is named debug/{other}: there are assignment, desired, raft and state"
         ))),
     }
 }

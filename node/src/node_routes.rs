@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use crate::gossip_io::Gossip;
 use crate::log_stream::{self, LogCall};
 use crate::native::{self, NativeCall};
-use crate::transport::{BODY_BYTES_MAX, MemberOnly};
+use crate::transport::BODY_BYTES_MAX;
 use crate::wire;
 use crate::worker::shell::WorkerHandle;
 
@@ -25,7 +25,7 @@ pub struct NodeServices {
     pub worker: WorkerHandle,
 }
 
-/// All routes of a node's gossip port.
+/// All routes of a node's gossip port; who may call them is in `transport::access`.
 pub fn router(services: NodeServices) -> Router {
     Router::new()
         .route("/gossip/sync", post(sync))
@@ -35,17 +35,12 @@ pub fn router(services: NodeServices) -> Router {
         .with_state(services)
 }
 
-async fn sync(
-    State(services): State<NodeServices>,
-    _member: MemberOnly,
-    body: Bytes,
-) -> Result<Bytes, StatusCode> {
+async fn sync(State(services): State<NodeServices>, body: Bytes) -> Result<Bytes, StatusCode> {
     services.gossip.exchange(body).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 async fn logs(
     State(services): State<NodeServices>,
-    _member: MemberOnly,
     body: Bytes,
 ) -> Result<Response, (StatusCode, String)> {
     let call: LogCall =
@@ -56,7 +51,6 @@ async fn logs(
 
 async fn native_route(
     State(services): State<NodeServices>,
-    _member: MemberOnly,
     body: Bytes,
 ) -> Result<Response, (StatusCode, String)> {
     let call: NativeCall =

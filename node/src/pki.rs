@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use cluster::id::{ClusterId, NodeId};
+use cluster::object::KeyDigest;
 use cluster::spec::Role;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
@@ -15,8 +16,10 @@ use rcgen::{
 };
 use ring::digest;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer as _;
 
 pub use token::{Token, TokenError, new_secret};
 
@@ -66,6 +69,37 @@ pub struct PeerIdentity {
     pub node: NodeId,
     /// Its role when the certificate was made.
     pub role: Role,
+}
+
+/// Whom a certificate is for, and which key it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Who.
+    pub identity: PeerIdentity,
+    /// The key.
+    pub key: KeyDigest,
+}
+
+impl PeerCertificate {
+    /// Reads a node's certificate.
+    pub fn read(certificate: &CertificateDer<'_>) -> Result<Self, PkiError> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+            .map_err(|e| PkiError::Read { what: "peer certificate", reason: e.to_string() })?;
+        let key = KeyDigest(digest_of(parsed.public_key().raw));
+        Ok(Self { identity: identity_of(certificate)?, key })
+    }
+}
+
+/// The key that a signing request is for. That its maker holds the private key is checked here: a
+/// request is signed with it (RFC 2986, section 4.2).
+pub fn key_of_request(request: &str) -> Result<KeyDigest, PkiError> {
+    let bad = |reason: String| PkiError::Read { what: "certificate request", reason };
+    // It checks the signature.
+    CertificateSigningRequestParams::from_pem(request).map_err(|e| bad(e.to_string()))?;
+    let der = CertificateSigningRequestDer::from_pem_slice(request.as_bytes());
+    let der = der.map_err(|e| bad(e.to_string()))?;
+    let (_, parsed) = X509CertificationRequest::from_der(&der).map_err(|e| bad(e.to_string()))?;
+    Ok(KeyDigest(digest_of(parsed.certification_request_info.subject_pki.raw)))
 }
 
 /// A CA's certificate and key, PEM.

@@ -1,6 +1,7 @@
 //! Log lines and metrics of the daemon.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing_subscriber::filter::Targets;
@@ -8,6 +9,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::clock;
 use crate::config::LogFormat;
 use crate::member::Member;
 
@@ -39,6 +41,32 @@ fn levels(text: &str) -> anyhow::Result<Targets> {
     text.parse().with_context(|| {
         format!("{LEVEL} {text:?}: say a level, as debug, or parts with one, as skein=debug,info")
     })
+}
+
+/// A line that a peer or a task can cause is written this often at most.
+const SELDOM: Duration = Duration::from_secs(10);
+
+/// Lets one line of many through, and counts the others.
+#[derive(Debug, Default)]
+pub struct Seldom {
+    last: Option<Duration>,
+    kept_back: u64,
+}
+
+impl Seldom {
+    /// Whether to write the line now: with how many others were kept back since the last one.
+    pub fn say(&mut self) -> Option<u64> {
+        self.say_at(clock::monotonic())
+    }
+
+    fn say_at(&mut self, now: Duration) -> Option<u64> {
+        if self.last.is_some_and(|last| now < last + SELDOM) {
+            self.kept_back += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.kept_back))
+    }
 }
 
 /// All metrics in Prometheus' text format.
@@ -124,4 +152,13 @@ fn levels_are_read_and_others_refused() {
     assert!(!told("openraft::core", tracing::Level::WARN));
     let error = format!("{:#}", levels("skein=loud").expect_err("no level"));
     assert!(error.contains("SKEIN_LOG") && error.contains("\"skein=loud\""), "{error}");
+}
+
+#[test]
+fn a_line_is_said_seldom_and_tells_how_many_were_not() {
+    let mut line = Seldom::default();
+    let at = |ms| Duration::from_millis(ms);
+    assert_eq!(line.say_at(at(0)), Some(0));
+    assert_eq!((line.say_at(at(1)), line.say_at(at(9_999))), (None, None));
+    assert_eq!((line.say_at(at(10_000)), line.say_at(at(20_000))), (Some(2), Some(0)));
 }

@@ -9,7 +9,9 @@ use bytes::Bytes;
 pub use client::Net;
 pub use server::{MemberOnly, serve};
 
+pub mod access;
 mod client;
+mod newcomers;
 mod server;
 
 /// The largest body that is read from a peer, in bytes (snapshots are the largest).
@@ -23,7 +25,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_LIMIT: Duration = Duration::from_secs(3);
 /// How long a TLS handshake of an accepted connection may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// Accepted connections at one time on one listener.
+/// Accepted connections of members at one time on one listener.
 const CONNECTIONS_MAX: usize = 4096;
 
 /// Traffic that shares a connection.

@@ -63,13 +63,9 @@ pub struct JoinCall {
     pub token: String,
     /// Signing request, PEM.
     pub request: String,
-    /// Id that the joiner drew.
-    pub node: NodeId,
     /// What it says of itself; its gossip and VTEP addresses are the ones that peers will use.
     pub description: NodeDescription,
-    /// Its Raft id and the port of its cluster listener, used if the token is a manager's.
-    pub raft_id: u64,
-    /// Cluster listener.
+    /// Cluster listener, used if the token is a manager's.
     pub cluster_address: SocketAddr,
     /// `active`, `pause` or `drain`.
     pub availability: cluster::spec::Availability,
@@ -80,6 +76,10 @@ pub struct JoinCall {
 pub struct JoinAnswer {
     /// The cluster.
     pub cluster: ClusterId,
+    /// The id that it has from now on.
+    pub node: NodeId,
+    /// Its Raft id, if it is a manager.
+    pub raft_id: Option<u64>,
     /// Role that the token gives.
     pub role: Role,
     /// CA certificate, PEM.

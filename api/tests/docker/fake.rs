@@ -164,6 +164,7 @@ fn local() -> Local {
 fn first_node() -> JoinNode {
     JoinNode {
         id: NODE,
+        key: None,
         role: Role::Manager,
         availability: cluster::spec::Availability::Active,
         description: NodeDescription {

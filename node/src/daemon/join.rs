@@ -35,28 +35,24 @@ impl Daemon {
         )?;
         let mut identity = self.candidate(addresses);
         // Bound before anybody is asked: a port that is taken must not leave a dead node behind.
-        let raft_id = identity.raft_id;
         let sockets = Sockets::bind(&identity).await.map_err(listen_error)?;
         let internal = |e: pki::PkiError| ApiError::internal(chain(&e));
         let (key, csr) = pki::new_request().map_err(internal)?;
         let call = JoinCall {
             token: admission.token.to_string(),
             request: csr,
-            node: identity.node,
             description: self.description(&identity),
-            raft_id: raft_id.unwrap_or_default(),
             cluster_address: addresses.cluster,
             availability: admission.availability,
         };
         let answer = admitted(&admission, &call).await?;
         identity.cluster = answer.cluster;
+        identity.node = answer.node;
+        identity.raft_id = answer.raft_id;
         identity.managers = answer.managers;
         let sockets = match answer.role {
             Role::Manager => sockets,
-            Role::Worker => {
-                identity.raft_id = None;
-                sockets.without_cluster()
-            }
+            Role::Worker => sockets.without_cluster(),
         };
         let credentials = Credentials { ca: answer.ca, certificate: answer.certificate, key };
         self.data.save(&identity, &credentials).map_err(|e| ApiError::internal(e.to_string()))?;
@@ -78,11 +74,13 @@ impl Daemon {
         Ok(())
     }
 
+    /// What it will be, but for what the cluster gives it. The listener of managers is bound for
+    /// it, whatever the token turns out to be for.
     fn candidate(&self, addresses: Addresses) -> Identity {
         Identity {
             cluster: cluster::id::ClusterId(0),
-            node: NodeId(rand::random()),
-            raft_id: Some(rand::random()),
+            node: NodeId(0),
+            raft_id: Some(0),
             advertise: addresses.advertise,
             data_path: addresses.data_path,
             listen: addresses.listen,

@@ -2,7 +2,7 @@
 //! every node concerned has it out. Method: states made by the real `decide` and `apply`.
 
 use super::*;
-use cluster::object::{GossipKey, ManagerInfo, NodeDescription};
+use cluster::object::{GossipKey, KeyDigest, ManagerInfo, NodeDescription};
 use cluster::request::{InitCluster, JoinNode, Request};
 use cluster::spec::{Availability, ClusterSpec, Role};
 use cluster::time::Timestamp;
@@ -29,11 +29,12 @@ fn description(number: u8) -> NodeDescription {
     }
 }
 
-fn joining(id: NodeId, role: Role) -> JoinNode {
+pub(crate) fn joining(id: NodeId, role: Role) -> JoinNode {
     let number = u8::try_from(id.0).unwrap();
     let manager = ManagerInfo { raft_id: 1, address: ([192, 0, 2, number], 2377).into() };
     JoinNode {
         id,
+        key: Some(KeyDigest([number; 32])),
         role,
         availability: Availability::Active,
         description: description(number),
@@ -41,7 +42,7 @@ fn joining(id: NodeId, role: Role) -> JoinNode {
     }
 }
 
-fn carry_out(state: &mut State, request: &Request) {
+pub(crate) fn carry_out(state: &mut State, request: &Request) {
     let decision = decide(state, request, u128::from(state.revision.0), Timestamp(0)).unwrap();
     let revision = Revision(state.revision.0 + 1);
     let outcome = state.apply(revision, &decision.transaction);
@@ -49,7 +50,7 @@ fn carry_out(state: &mut State, request: &Request) {
 }
 
 /// Two ready nodes with a global service on one network.
-fn cluster() -> State {
+pub(crate) fn cluster() -> State {
     let mut state = State::default();
     let founding = InitCluster {
         id: cluster::id::ClusterId(1),

@@ -1,43 +1,54 @@
 //! Admission: a token gives a role, a signed certificate makes a member.
 
+use cluster::id::NodeId;
 use cluster::object::{Cluster, ManagerInfo};
 use cluster::rejection::{Code, Rejection};
-use cluster::request::{JoinNode, Request};
+use cluster::request::{Answer, JoinNode, Request};
 use cluster::spec::Role;
+use subtle::ConstantTimeEq as _;
 use time::OffsetDateTime;
 
 use super::Manager;
 use crate::clock;
-use crate::pki::{Ca, PeerIdentity, sign};
+use crate::daemon::chain;
+use crate::pki::{Ca, PeerIdentity, key_of_request, sign};
 use crate::wire::{JoinAnswer, JoinCall};
 
-/// Admits a node on the leader.
+/// Admits a node on the leader, which draws its id: a joiner chooses only its key. A key that is
+/// known is that of the node that asks again.
 pub(super) async fn admit(manager: &Manager, call: JoinCall) -> Result<JoinAnswer, Rejection> {
     let state = manager.newest();
     let unavailable = || Rejection::new(Code::Unavailable, "the cluster is not ready yet");
     let cluster = state.cluster.clone().ok_or_else(unavailable)?;
     let role = role_of(&cluster, &call.token)?;
-    let identity = PeerIdentity { cluster: cluster.id, node: call.node, role };
+    let unreadable = |e| Rejection::invalid(chain(&e));
+    let key = key_of_request(&call.request).map_err(unreadable)?;
+    let manager_info = (role == Role::Manager)
+        .then_some(ManagerInfo { raft_id: rand::random(), address: call.cluster_address });
+    let request = Request::JoinNode(Box::new(JoinNode {
+        id: NodeId(rand::random()),
+        key: Some(key),
+        role,
+        availability: call.availability,
+        description: call.description,
+        manager: manager_info,
+    }));
+    let Answer::Node { id } = manager.decide(request).await? else {
+        return Err(Rejection::new(Code::Unavailable, "a join was answered without a node"));
+    };
+    let state = manager.newest();
+    let gone = || Rejection::not_found("node", id);
+    let node = state.nodes.get(&id).ok_or_else(gone)?;
+    let identity = PeerIdentity { cluster: cluster.id, node: id, role: node.role() };
     let ca = Ca { certificate: cluster.ca_certificate.clone(), key: cluster.ca_key.clone() };
     let now = OffsetDateTime::from(clock::wall());
-    let certificate = sign(&ca, &call.request, identity, now)
-        .map_err(|e| Rejection::invalid(format!("sign the node's certificate: {e}")))?;
-    let manager_info = (role == Role::Manager)
-        .then_some(ManagerInfo { raft_id: call.raft_id, address: call.cluster_address });
-    manager
-        .decide(Request::JoinNode(Box::new(JoinNode {
-            id: call.node,
-            role,
-            availability: call.availability,
-            description: call.description,
-            manager: manager_info,
-        })))
-        .await?;
-    let managers = manager.newest();
-    let managers = managers.nodes.values().filter_map(|node| node.manager.as_ref());
+    let certificate = sign(&ca, &call.request, identity, now).map_err(unreadable)?;
+    let managers = state.nodes.values().filter_map(|node| node.manager.as_ref());
     Ok(JoinAnswer {
         cluster: cluster.id,
-        role,
+        node: id,
+        raft_id: node.manager.as_ref().map(|info| info.raft_id),
+        role: identity.role,
         ca: cluster.ca_certificate.clone(),
         certificate,
         managers: managers.map(|info| info.address).collect(),
@@ -45,16 +56,16 @@ pub(super) async fn admit(manager: &Manager, call: JoinCall) -> Result<JoinAnswe
     })
 }
 
+/// Compared in a time that does not tell how much of a token is right.
 fn role_of(cluster: &Cluster, token: &str) -> Result<Role, Rejection> {
-    if token == cluster.worker_token {
-        Ok(Role::Worker)
-    } else if token == cluster.manager_token {
-        Ok(Role::Manager)
-    } else {
-        Err(Rejection::new(
+    let is = |right: &str| bool::from(token.as_bytes().ct_eq(right.as_bytes()));
+    match (is(&cluster.worker_token), is(&cluster.manager_token)) {
+        (true, _) => Ok(Role::Worker),
+        (false, true) => Ok(Role::Manager),
+        (false, false) => Err(Rejection::new(
             Code::Invalid,
             "the join token is not valid (any more): it may have been rotated; `swarm join-token \
              worker` on a manager prints the current one",
-        ))
+        )),
     }
 }

@@ -11,7 +11,6 @@ use axum::routing::post;
 use cluster::codec::{decode_request, encode_reply};
 use cluster::rejection::Rejection;
 use cluster::request::Request;
-use cluster::spec::Role;
 use raft_store::Class;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,27 +20,23 @@ use super::{Manager, join};
 use crate::transport::{BODY_BYTES_MAX, MemberOnly};
 use crate::wire::{self, JoinCall, NOT_LEADER, NotLeader, ReportCall, WatchCall};
 
+/// The largest body that is read of a caller without a certificate.
+const JOIN_BYTES_MAX: usize = 16 << 10;
+
 /// Answer with an error: a status and one line.
 type Refused = (StatusCode, String);
 
-/// All routes of a manager's cluster listener.
+/// All routes of a manager's cluster listener; who may call them is in `transport::access`.
 pub fn router(manager: Manager) -> Router {
     Router::new()
         .route("/raft/{class}", post(raft))
-        .route("/join", post(join_route))
+        .route("/join", post(join_route).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .route("/manager/request", post(request))
         .route("/session/watch", post(watch))
         .route("/session/report", post(report))
         .route("/session/leave", post(leave))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(manager)
-}
-
-fn only_managers(member: MemberOnly) -> Result<(), Refused> {
-    match member.0.role {
-        Role::Manager => Ok(()),
-        Role::Worker => Err((StatusCode::FORBIDDEN, "this route is for managers".to_owned())),
-    }
 }
 
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
@@ -69,23 +64,16 @@ fn rejected(rejection: &Rejection) -> Refused {
 
 async fn raft(
     State(manager): State<Manager>,
-    member: MemberOnly,
     Path(class): Path<String>,
     body: Bytes,
 ) -> Result<Bytes, Refused> {
-    only_managers(member)?;
     let class = Class::from_name(&class)
         .ok_or_else(|| (StatusCode::NOT_FOUND, "no such Raft call".to_owned()))?;
     let answered = manager.raft.serve(class, body).await;
     answered.map_err(|e| (StatusCode::SERVICE_UNAVAILABLE, e.to_string()))
 }
 
-async fn request(
-    State(manager): State<Manager>,
-    member: MemberOnly,
-    body: Bytes,
-) -> Result<Response, Refused> {
-    only_managers(member)?;
+async fn request(State(manager): State<Manager>, body: Bytes) -> Result<Response, Refused> {
     let request = decode_request(&body).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
     if !manager.raft.status().is_leader {
         return Ok(not_leader(&manager));

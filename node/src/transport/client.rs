@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cluster::spec::Role;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -15,12 +16,20 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::access::is_served_by_managers;
 use super::{
     BODY_BYTES_MAX, CONNECT_LIMIT, CallError, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT, Lane,
 };
-use crate::pki::SERVER_NAME;
+use crate::pki::{PeerCertificate, SERVER_NAME};
 
-type Pool = Mutex<BTreeMap<(SocketAddr, Lane), SendRequest<Full<Bytes>>>>;
+type Pool = Mutex<BTreeMap<(SocketAddr, Lane), Connection>>;
+
+/// An open connection, and the role in the certificate of who answers there.
+#[derive(Clone)]
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    role: Option<Role>,
+}
 
 /// Connections to peers under one identity. Cheap to clone.
 #[derive(Clone)]
@@ -77,7 +86,12 @@ impl Net {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, CallError> {
-        let mut sender = self.connection(address, lane).await?;
+        let Connection { mut sender, role } = self.connection(address, lane).await?;
+        // A worker's certificate must not do for what only managers serve: assignments, Raft.
+        if is_served_by_managers(path) && role != Some(Role::Manager) {
+            let reason = "who answers there is no manager of the cluster".to_owned();
+            return Err(CallError::Connect { address, reason });
+        }
         let request = Request::post(format!("https://{SERVER_NAME}{path}"))
             .body(Full::new(body))
             .map_err(|e| CallError::Connect { address, reason: e.to_string() })?;
@@ -91,19 +105,15 @@ impl Net {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).remove(&(address, lane));
     }
 
-    async fn connection(
-        &self,
-        address: SocketAddr,
-        lane: Lane,
-    ) -> Result<SendRequest<Full<Bytes>>, CallError> {
+    async fn connection(&self, address: SocketAddr, lane: Lane) -> Result<Connection, CallError> {
         let known = {
             let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-            pool.get(&(address, lane)).filter(|sender| !sender.is_closed()).cloned()
+            pool.get(&(address, lane)).filter(|known| !known.sender.is_closed()).cloned()
         };
-        if let Some(sender) = known {
-            return Ok(sender);
+        if let Some(connection) = known {
+            return Ok(connection);
         }
-        let sender = match tokio::time::timeout(CONNECT_LIMIT, self.connect(address)).await {
+        let connection = match tokio::time::timeout(CONNECT_LIMIT, self.connect(address)).await {
             Ok(result) => result.map_err(|reason| CallError::Connect { address, reason })?,
             Err(_elapsed) => {
                 let reason = format!("no answer within {} ms", CONNECT_LIMIT.as_millis());
@@ -111,11 +121,11 @@ impl Net {
             }
         };
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.insert((address, lane), sender.clone());
-        Ok(sender)
+        pool.insert((address, lane), connection.clone());
+        Ok(connection)
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, String> {
+    async fn connect(&self, address: SocketAddr) -> Result<Connection, String> {
         let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
         let name = ServerName::try_from(SERVER_NAME).map_err(|e| e.to_string())?;
@@ -123,6 +133,10 @@ impl Net {
             .connect(name, stream)
             .await
             .map_err(|e| e.to_string())?;
+        let certificates = stream.get_ref().1.peer_certificates();
+        let leaf = certificates.and_then(|chain| chain.first());
+        let peer = leaf.and_then(|leaf| PeerCertificate::read(leaf).ok());
+        let role = peer.map(|peer| peer.identity.role);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -137,7 +151,7 @@ impl Net {
                 tracing::debug!(%address, error = %describe(&error), "connection ended");
             }
         });
-        Ok(sender)
+        Ok(Connection { sender, role })
     }
 }
 

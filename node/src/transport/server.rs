@@ -1,6 +1,8 @@
 //! Answering peers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::FromRequestParts;
@@ -11,13 +13,23 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::access::{Membership, guard};
+use super::newcomers::{Newcomer, Newcomers};
 use super::{CONNECTIONS_MAX, HANDSHAKE_LIMIT, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT};
-use crate::pki::{PeerIdentity, identity_of};
+use crate::pki::{PeerCertificate, PeerIdentity};
+use crate::telemetry::Seldom;
 
-/// Who calls: an extractor for routes that only members of the cluster may use.
+/// How long a connection without a member's certificate lasts: one join, and no more.
+const NEWCOMER_LIMIT: Duration = Duration::from_secs(15);
+/// Pause after a connection could not be accepted, as when descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who calls, as the table of routes ([`super::access`]) has found: an extractor for routes of
+/// members.
 #[derive(Debug, Clone, Copy)]
 pub struct MemberOnly(pub PeerIdentity);
 
@@ -28,78 +40,114 @@ impl<S: Send + Sync> FromRequestParts<S> for MemberOnly {
         parts: &mut Parts,
         _state: &S,
     ) -> Result<Self, (StatusCode, &'static str)> {
-        let identity = parts.extensions.get::<PeerIdentity>().copied();
-        identity.map(Self).ok_or((
-            StatusCode::UNAUTHORIZED,
-            "this route is for nodes of the cluster: a node certificate is required",
-        ))
+        let member = parts.extensions.get::<Self>().copied();
+        member.ok_or((StatusCode::UNAUTHORIZED, "this route is for nodes of the cluster"))
     }
 }
 
-/// Serves `router` on `listener` until `stop`; open connections end with it.
+/// What every connection of a listener needs. Cheap to clone.
+#[derive(Clone)]
+struct Service {
+    acceptor: TlsAcceptor,
+    router: Router,
+    membership: Membership,
+    newcomers: Newcomers,
+    /// Places of members' connections.
+    places: Arc<Semaphore>,
+}
+
+/// Serves `router` on `listener` until `stop`, to those whom the table of routes lets in; open
+/// connections end with it.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     router: Router,
+    membership: Membership,
     stop: CancellationToken,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let service = Service {
+        acceptor: TlsAcceptor::from(tls),
+        router: guard(router, membership.clone()),
+        membership,
+        newcomers: Newcomers::default(),
+        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    };
+    let mut complaints = Seldom::default();
     loop {
-        let place = places.clone().acquire_owned().await;
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _peer)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors or the like: the listener stays, the peer tries again.
-                tracing::warn!(%error, "accept a connection of a peer");
-                tokio::task::yield_now().await;
+                if let Some(more) = complaints.say() {
+                    tracing::warn!(%error, more, "accept a connection of a peer");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+        let (service, stop) = (service.clone(), stop.clone());
+        let newcomer = service.newcomers.enter(peer.ip());
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = connection(stream, acceptor, router) => {}
+                () = service.connection(stream, newcomer, peer.ip()) => {}
             }
-            drop(place);
         });
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
-    let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake of a peer");
-            return;
+impl Service {
+    async fn connection(self, stream: TcpStream, newcomer: Newcomer, address: IpAddr) {
+        let _ = stream.set_nodelay(true);
+        let shaken = tokio::select! {
+            () = newcomer.evicted.cancelled() => return,
+            shaken = tokio::time::timeout(HANDSHAKE_LIMIT, self.acceptor.accept(stream)) => shaken,
+        };
+        let stream = match shaken {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "TLS handshake of a peer");
+                return;
+            }
+            Err(_elapsed) => return,
+        };
+        let certificates = stream.get_ref().1.peer_certificates();
+        let leaf = certificates.and_then(|chain| chain.first());
+        let peer = leaf.and_then(|leaf| PeerCertificate::read(leaf).ok());
+        if peer.is_some_and(|peer| self.membership.is_member(&peer)) {
+            drop(newcomer);
+            // Members wait for each other here, and for nobody else.
+            let Ok(_place) = self.places.clone().acquire_owned().await else { return };
+            self.answer(stream, peer).await;
+        } else {
+            tokio::select! {
+                () = newcomer.evicted.cancelled() => {}
+                _ended = tokio::time::timeout(NEWCOMER_LIMIT, self.answer(stream, peer)) => {}
+            }
         }
-        Err(_elapsed) => return,
-    };
-    let identity = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .and_then(|leaf| identity_of(leaf).ok());
-    let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        if let Some(identity) = identity {
-            request.extensions_mut().insert(identity);
+    }
+
+    async fn answer(&self, stream: TlsStream<TcpStream>, peer: Option<PeerCertificate>) {
+        let router = self.router.clone();
+        let service =
+            router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                if let Some(peer) = peer {
+                    request.extensions_mut().insert(peer);
+                }
+                request
+            });
+        let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_LIMIT)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "connection of a peer ended");
         }
-        request
-    });
-    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_LIMIT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "connection of a peer ended");
     }
 }

@@ -16,6 +16,7 @@ fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) ->
         node: NODE,
         data_path_port: 4789,
         gossip_keys: vec![],
+        removed: Default::default(),
         nodes: BTreeMap::new(),
         networks: BTreeMap::new(),
         services: BTreeMap::new(),

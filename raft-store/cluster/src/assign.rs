@@ -17,7 +17,7 @@ use crate::state::{Holder, State};
 #[must_use]
 pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
     let cluster = state.cluster.as_ref()?;
-    state.nodes.get(&node)?;
+    state.nodes.get(&node).filter(|node| !node.has_left())?;
     let own = own_tasks(state, node);
     let networks = networks(state, &own);
     let tasks = tasks(state, node, &networks);
@@ -27,12 +27,25 @@ pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
         node,
         data_path_port: cluster.data_path_port,
         gossip_keys: cluster.gossip_keys.clone(),
-        nodes: state.nodes.values().map(|node| (node.id, assigned_node(node))).collect(),
+        nodes: members(state).map(|node| (node.id, assigned_node(node))).collect(),
+        removed: removed(state),
         services: services(state, &networks, &tasks),
         networks: networks.into_iter().map(|(id, n)| (id, assigned_network(n))).collect(),
         tasks,
         own: own.iter().map(|task| (task.id, own_task(state, task))).collect(),
     })
+}
+
+/// The nodes that have not left.
+fn members(state: &State) -> impl Iterator<Item = &Arc<Node>> {
+    state.nodes.values().filter(|node| !node.has_left())
+}
+
+/// Those that are members no more: removed, or left.
+fn removed(state: &State) -> BTreeSet<NodeId> {
+    let left = state.nodes.values().filter(|node| node.has_left()).map(|node| node.id);
+    let removed = state.cluster.iter().flat_map(|cluster| cluster.removed.keys().copied());
+    left.chain(removed).collect()
 }
 
 /// The node's own tasks that are not known to have ended, stopping ones too.

@@ -2,7 +2,7 @@
 //! remote, of the networks that the node is on, and is kept on the node's disk: without a manager
 //! a node that restarts comes back from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,10 @@ pub struct Assignment {
     pub gossip_keys: Vec<GossipKey>,
     /// Every node of the cluster, this one too.
     pub nodes: BTreeMap<NodeId, AssignedNode>,
+    /// Nodes that were members and are none any more: whoever shows a certificate of one is turned
+    /// away. Who is neither here nor among the nodes joined later.
+    #[serde(default)]
+    pub removed: BTreeSet<NodeId>,
     /// The networks that this node takes part in: those of its tasks, and ingress always.
     pub networks: BTreeMap<NetworkId, AssignedNetwork>,
     /// Services with a task or a name on those networks.

@@ -47,6 +47,7 @@ pub(crate) fn cluster() -> Cluster {
         address_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_size: 24,
         data_path_port: 4789,
+        removed: std::collections::BTreeMap::new(),
     }
 }
 
@@ -67,6 +68,7 @@ pub(crate) fn node(id: u128, hostname: &str, raft_id: Option<u64>) -> Node {
         },
         manager: raft_id.map(|raft_id| ManagerInfo { raft_id, address }),
         ingress: None,
+        key: None,
     }
 }
 

@@ -147,8 +147,11 @@ fn replay(log: &[(Revision, Transaction)]) -> State {
 
 /// No node is told of two tasks with one address, and of every open task of its own.
 fn check_assignments(state: &State) {
-    for node in state.nodes.keys() {
-        let assignment = crate::assignment_for(state, *node).unwrap();
+    for (node, object) in state.nodes.iter() {
+        let assignment = crate::assignment_for(state, *node);
+        assert_eq!(assignment.is_none(), object.has_left(), "who left is told nothing more");
+        let Some(assignment) = assignment else { continue };
+        assert!(!assignment.removed.contains(node));
         let mut held = BTreeMap::new();
         for (id, task) in &assignment.tasks {
             for at in &task.attachments {

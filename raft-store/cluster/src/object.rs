@@ -54,7 +54,16 @@ pub struct Cluster {
     pub subnet_size: u8,
     /// UDP port of VXLAN on every node.
     pub data_path_port: u16,
+    /// Nodes that were removed, and when. Their certificates are refused; an id is forgotten once
+    /// no certificate of it can be valid any more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub removed: BTreeMap<NodeId, Timestamp>,
 }
+
+/// SHA-256 of a public key (SubjectPublicKeyInfo, DER; RFC 5280, section 4.1). Who can sign with
+/// the private key is the node: the key is its identity, name and addresses are attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyDigest(pub [u8; 32]);
 
 /// A key that seals gossip datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +91,18 @@ pub struct Node {
     pub manager: Option<ManagerInfo>,
     /// Its own endpoint on the ingress network (`ing0`).
     pub ingress: Option<Attachment>,
+    /// The key that it showed when it joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyDigest>,
 }
 
 impl Node {
+    /// Whether it left on purpose: it is listed until it is removed, and no member any more.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.status.state == NodeState::Disconnected
+    }
+
     /// Name for people: the spec's, else the host's.
     #[must_use]
     pub fn name(&self) -> &str {

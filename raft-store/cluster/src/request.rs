@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::Subnet;
-use crate::object::{GossipKey, ManagerInfo, NodeDescription, NodeState, TaskStatus};
+use crate::object::{GossipKey, KeyDigest, ManagerInfo, NodeDescription, NodeState, TaskStatus};
 use crate::spec::{Availability, ClusterSpec, NetworkSpec, NodeSpec, Role, ServiceSpec};
 use crate::time::Revision;
 
@@ -71,7 +71,7 @@ pub enum Request {
         /// Although it is up.
         force: bool,
     },
-    /// A node joins, or joins again under the same id.
+    /// A node joins. One whose key is known gets the id that it has.
     JoinNode(Box<JoinNode>),
     /// A node says anew what it is.
     DescribeNode {
@@ -148,8 +148,11 @@ pub struct InitCluster {
 /// A node that joins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JoinNode {
-    /// Its id, drawn by the node; one per data directory.
+    /// The id that it gets if its key is not known yet, drawn by the manager that admits it.
     pub id: NodeId,
+    /// The key that it has proved to hold.
+    #[serde(default)]
+    pub key: Option<KeyDigest>,
     /// The role that its token gave it.
     pub role: Role,
     /// Whether it takes tasks from the start.

@@ -166,7 +166,10 @@ impl World {
             })),
             "join" => {
                 let role = if args.contains(&"manager") { Role::Manager } else { Role::Worker };
-                let number = self.state.nodes.len() as u64 + 1;
+                // One that no node has or had.
+                let removed = self.state.cluster.iter().flat_map(|c| c.removed.keys());
+                let ids = self.state.nodes.keys().chain(removed).map(|id| id.0);
+                let number = u64::try_from(ids.max().unwrap_or_default()).unwrap_or_default() + 1;
                 Request::JoinNode(Box::new(join(number, args[0], role, args)))
             }
             "history" => Request::UpdateCluster(Box::new(UpdateCluster {

@@ -233,5 +233,5 @@ fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) -> JoinNode {
         executors: vec!["process".to_owned()],
         certificate_subject: String::new(),
     };
-    JoinNode { id: node, role, availability: Availability::Active, description, manager }
+    JoinNode { id: node, key: None, role, availability: Availability::Active, description, manager }
 }

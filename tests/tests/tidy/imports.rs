@@ -92,6 +92,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sd-notify",
             "serde",
             "serde_json",
+            "subtle",
             "thiserror",
             "time",
             "tokio",

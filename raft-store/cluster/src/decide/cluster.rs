@@ -1,5 +1,6 @@
 //! Creating the cluster and changing its spec and tokens.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -53,6 +54,7 @@ pub(super) fn init(draft: &mut Draft<'_>, init: &InitCluster) -> Result<Answer, 
         address_pools: pools,
         subnet_size,
         data_path_port: port,
+        removed: BTreeMap::new(),
     };
     draft.put(Object::Cluster(Arc::new(cluster)));
     // The node first: the ingress network must not overlap its routes.

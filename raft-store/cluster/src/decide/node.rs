@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::check_version;
 use crate::draft::Draft;
 use crate::id::NodeId;
-use crate::object::{ManagerInfo, Node, NodeDescription, NodeState, NodeStatus};
+use crate::object::{Cluster, ManagerInfo, Node, NodeDescription, NodeState, NodeStatus};
 use crate::rejection::{Code, Rejection};
 use crate::request::{Answer, JoinNode};
 use crate::spec::{NodeSpec, Role};
@@ -13,44 +13,63 @@ use crate::state::State;
 use crate::time::Revision;
 use crate::transaction::{Key, Object};
 
-/// Idempotent: a node that joins again under its id is described anew.
+/// The longest that a node's certificate is good for: 90 days, and one for clocks that differ.
+const CERTIFICATE_MS_MAX: u64 = 91 * 24 * 60 * 60 * 1000;
+
+/// Gives a node an id of its own. Nobody gets an identity that another key has: a node whose key is
+/// known is the node that it was, whatever id was drawn for it, and its role stays.
 pub(super) fn join(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer, Rejection> {
+    let mut nodes = draft.state().nodes.values();
+    let known = nodes.find(|node| node.key.is_some() && node.key == join.key).cloned();
+    if let Some(known) = known {
+        return returned(draft, &known, join);
+    }
+    let was_removed = |cluster: &Arc<Cluster>| cluster.removed.contains_key(&join.id);
+    if draft.state().nodes.contains_key(&join.id)
+        || draft.state().cluster.as_ref().is_some_and(was_removed)
+    {
+        let message = format!("node id {} is another node's: let it be drawn again", join.id);
+        return Err(Rejection::new(Code::Conflict, message));
+    }
     if let Some(manager) = &join.manager {
         check_raft_id(draft.state(), join.id, manager)?;
     }
-    if draft.state().nodes.contains_key(&join.id) {
-        draft.edit_node(join.id, |node| {
-            node.description = join.description.clone();
-            if join.manager.is_some() {
-                node.manager.clone_from(&join.manager);
-            }
-            node.spec.role = join.role;
-            if node.status.state == NodeState::Disconnected {
-                node.status.state = NodeState::Unknown;
-                node.status.message.clear();
-            }
-        });
-    } else {
-        let node = Node {
-            id: join.id,
-            meta: draft.new_meta(),
-            spec: NodeSpec {
-                role: join.role,
-                availability: join.availability,
-                ..NodeSpec::default()
-            },
-            description: join.description.clone(),
-            status: NodeStatus {
-                state: NodeState::Unknown,
-                message: String::new(),
-                address: join.description.gossip.ip().to_string(),
-            },
-            manager: join.manager.clone(),
-            ingress: None,
-        };
-        draft.put(Object::Node(Arc::new(node)));
-    }
+    let node = Node {
+        id: join.id,
+        meta: draft.new_meta(),
+        spec: NodeSpec { role: join.role, availability: join.availability, ..NodeSpec::default() },
+        description: join.description.clone(),
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            message: String::new(),
+            address: join.description.gossip.ip().to_string(),
+        },
+        manager: join.manager.clone(),
+        ingress: None,
+        key: join.key,
+    };
+    draft.put(Object::Node(Arc::new(node)));
     Ok(Answer::Node { id: join.id })
+}
+
+/// A node that asks again with the key that it has, as when an answer was lost.
+fn returned(draft: &mut Draft<'_>, known: &Node, join: &JoinNode) -> Result<Answer, Rejection> {
+    let id = known.id;
+    let refuse = |code, message| Err(Rejection::new(code, message));
+    if known.has_left() {
+        let message = format!("node {id} left the swarm: join with a new key");
+        return refuse(Code::FailedPrecondition, message);
+    }
+    if known.role() != join.role {
+        let (has, wants) = (known.role().name(), join.role.name());
+        let message = format!(
+            "node {id} is a {has} and joining changes no role: take the {has} token, or have a \
+             manager make it a {wants}"
+        );
+        return refuse(Code::Conflict, message);
+    }
+    draft.edit_node(id, |node| node.description = join.description.clone());
+    Ok(Answer::Node { id })
 }
 
 pub(super) fn describe(
@@ -141,26 +160,53 @@ pub(super) fn leave(draft: &mut Draft<'_>, id: NodeId) -> Result<Answer, Rejecti
     Ok(Answer::Done)
 }
 
+/// Forgets a node, and remembers that its certificate counts no more. A manager that is lost for
+/// good goes too, by force, as long as most of the others answer: without them nobody could take
+/// it out of Raft.
 pub(super) fn remove(draft: &mut Draft<'_>, id: NodeId, force: bool) -> Result<Answer, Rejection> {
     let node = existing(draft.state(), id)?;
     let refuse = |message: String| Err(Rejection::new(Code::FailedPrecondition, message));
-    if node.manager.is_some() {
-        return refuse(format!(
-            "node {id} is a cluster manager and is a member of the raft cluster. It must be \
-             demoted to worker before removal"
-        ));
-    }
     let up = match node.status.state {
         NodeState::Ready | NodeState::Unknown => true,
         NodeState::Down | NodeState::Disconnected => false,
     };
+    if node.manager.is_some() && (up || !force) {
+        let lost = if up { "" } else { "; if it is lost for good, use --force" };
+        return refuse(format!(
+            "node {id} is a cluster manager and is a member of the raft cluster. It must be \
+             demoted to worker before removal{lost}"
+        ));
+    }
+    if node.manager.is_some() {
+        let others = draft.state().nodes.values().filter(|n| n.manager.is_some() && n.id != id);
+        let (ready, all) = others.fold((0, 0), |(ready, all), other| {
+            (ready + usize::from(other.status.state == NodeState::Ready), all + 1)
+        });
+        if ready * 2 <= all {
+            return refuse(format!(
+                "node {id} cannot be removed: only {ready} of the other {all} managers are ready, \
+                 and most must be: bring one back first"
+            ));
+        }
+    }
     if up && !force {
         return refuse(format!(
             "node {id} is not down and can't be removed: let it leave first, or use --force"
         ));
     }
     draft.remove(Key::Node(id));
+    remember(draft, id);
     Ok(Answer::Done)
+}
+
+/// Writes down that a node was removed, and forgets those whose certificates have all ended.
+fn remember(draft: &mut Draft<'_>, id: NodeId) {
+    let now = draft.now();
+    let Some(cluster) = &draft.state().cluster else { return };
+    let mut cluster = Cluster::clone(cluster);
+    cluster.removed.retain(|_, since| now.since_ms(*since) < CERTIFICATE_MS_MAX);
+    cluster.removed.insert(id, now);
+    draft.put(Object::Cluster(Arc::new(cluster)));
 }
 
 pub(super) fn set_state(

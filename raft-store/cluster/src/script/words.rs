@@ -2,7 +2,7 @@
 
 use crate::fixture::description;
 use crate::id::NodeId;
-use crate::object::ManagerInfo;
+use crate::object::{KeyDigest, ManagerInfo};
 use crate::request::JoinNode;
 use crate::spec::{
     GlobalMode, IpamPool, NetworkSpec, NetworkTarget, Placement, PortConfig, Protocol, PublishMode,
@@ -25,6 +25,7 @@ pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> Jo
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 2377));
     JoinNode {
         id: NodeId(u128::from(number)),
+        key: word(args, "key").map(|key| KeyDigest([key.parse().unwrap(); 32])),
         role,
         availability: crate::spec::Availability::Active,
         description,

@@ -1,0 +1,80 @@
+//! Answering clients of the API, on Unix sockets and on the listener for metrics: HTTP/1.1, so many
+//! connections at a time, and each request's head within a limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// How long a client may take to send a request's head, idle time before it included.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// Connections at one time on one listener; further clients wait.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// Serves until `stop`; requests that are open then have `drain` to end.
+pub(crate) async fn serve<L: Listener>(
+    mut listener: L,
+    router: Router,
+    stop: CancellationToken,
+    drain: Duration,
+) {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+    let (open, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let (stream, _address) = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        let connection = open.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection of a client ended");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    // What is still open then ends with the daemon.
+    let _ = tokio::time::timeout(drain, open.shutdown()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A client that sends no head is let go; one that does is answered. Virtual time.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_let_go() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let router = Router::new().route("/", axum::routing::get(|| async { "here" }));
+        let server = tokio::spawn(serve(listener, router, stop.clone(), HEAD_LIMIT));
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("here"), "{answer}");
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(HEAD_LIMIT * 2, silent.read_to_end(&mut rest)).await;
+        assert!(read.is_ok(), "it is still open");
+        stop.cancel();
+        server.await.unwrap();
+    }
+}

@@ -1,0 +1,180 @@
+//! Who may call what: one table of routes and callers, enforced in one place for both listeners.
+//!
+//! A certificate says who its node was when it was signed; what it is now the newest state says
+//! that this node has. Who was removed or has left is turned away, a role is the one of the state,
+//! and a key is the one that the node joined with. Nothing of a body is read before that.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use cluster::assignment::Assignment;
+use cluster::id::ClusterId;
+use cluster::spec::Role;
+use tokio::sync::watch;
+
+use super::MemberOnly;
+use crate::pki::PeerCertificate;
+use crate::wire::NOT_A_MEMBER;
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callers {
+    /// Nodes that have no certificate yet, too.
+    Anyone,
+    /// Nodes of the cluster.
+    Members,
+    /// Managers of the cluster.
+    Managers,
+}
+
+/// Every route between nodes. One that is not here answers nobody.
+pub const ROUTES: [(&str, Callers); 9] = [
+    ("/join", Callers::Anyone),
+    ("/raft/{class}", Callers::Managers),
+    ("/manager/request", Callers::Managers),
+    ("/session/watch", Callers::Members),
+    ("/session/report", Callers::Members),
+    ("/session/leave", Callers::Members),
+    ("/gossip/sync", Callers::Members),
+    ("/node/logs", Callers::Managers),
+    ("/node/native", Callers::Managers),
+];
+
+/// Whether only managers answer a path, so that who calls it insists on one.
+pub(super) fn is_served_by_managers(path: &str) -> bool {
+    ["/join", "/raft/", "/manager/", "/session/"].iter().any(|begin| path.starts_with(begin))
+}
+
+/// What this node knows of who belongs to its cluster, as it changes.
+#[derive(Clone)]
+pub struct Membership {
+    /// This node's cluster.
+    pub cluster: ClusterId,
+    /// The replicated state, on a manager.
+    pub state: Option<watch::Receiver<Arc<cluster::state::State>>>,
+    /// What the managers told this node.
+    pub assignment: watch::Receiver<Option<Arc<Assignment>>>,
+}
+
+/// What a caller is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// A member in this role.
+    Member(Role),
+    /// A member no more, or never one.
+    Stranger,
+}
+
+impl Membership {
+    /// Whether this is a node of the cluster, in whatever role.
+    pub(super) fn is_member(&self, peer: &PeerCertificate) -> bool {
+        self.standing(peer) != Standing::Stranger
+    }
+
+    fn standing(&self, peer: &PeerCertificate) -> Standing {
+        if peer.identity.cluster != self.cluster {
+            return Standing::Stranger;
+        }
+        if let Some(state) = &self.state {
+            let state = state.borrow();
+            if state.cluster.is_some() {
+                return by_state(&state, peer);
+            }
+        }
+        match &*self.assignment.borrow() {
+            Some(assignment) => by_assignment(assignment, peer),
+            // A node that has just joined knows nobody: the CA is all that it can go by.
+            None => Standing::Member(peer.identity.role),
+        }
+    }
+}
+
+fn by_state(state: &cluster::state::State, peer: &PeerCertificate) -> Standing {
+    let id = peer.identity.node;
+    if state.cluster.as_ref().is_some_and(|cluster| cluster.removed.contains_key(&id)) {
+        return Standing::Stranger;
+    }
+    match state.nodes.get(&id) {
+        Some(node) if node.has_left() => Standing::Stranger,
+        Some(node) if node.key.is_some_and(|key| key != peer.key) => Standing::Stranger,
+        Some(node) => Standing::Member(node.role()),
+        // Signed for one that joined after this state: a follower may lag behind its leader, and
+        // must take entries from it.
+        None => Standing::Member(peer.identity.role),
+    }
+}
+
+fn by_assignment(assignment: &Assignment, peer: &PeerCertificate) -> Standing {
+    let id = peer.identity.node;
+    if assignment.removed.contains(&id) {
+        return Standing::Stranger;
+    }
+    match assignment.nodes.get(&id) {
+        Some(node) if node.manager.is_some() => Standing::Member(Role::Manager),
+        Some(_worker) => Standing::Member(Role::Worker),
+        None => Standing::Member(peer.identity.role),
+    }
+}
+
+/// Puts the table before all routes of a router.
+pub(super) fn guard(router: Router, membership: Membership) -> Router {
+    router.route_layer(from_fn_with_state(membership, check))
+}
+
+async fn check(
+    State(membership): State<Membership>,
+    path: MatchedPath,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<PeerCertificate>().copied();
+    match judge(path.as_str(), peer.as_ref(), |peer| membership.standing(peer)) {
+        Ok(member) => {
+            if let Some(member) = member {
+                request.extensions_mut().insert(member);
+            }
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Whether a caller may call a route: as whom, or why not.
+fn judge(
+    path: &str,
+    peer: Option<&PeerCertificate>,
+    standing: impl Fn(&PeerCertificate) -> Standing,
+) -> Result<Option<MemberOnly>, (StatusCode, String)> {
+    let callers = ROUTES.iter().find(|(route, _)| *route == path).map(|(_, callers)| *callers);
+    let refuse = |status, why: &str| Err((status, why.to_owned()));
+    let managers_only = match callers {
+        Some(Callers::Anyone) => return Ok(None),
+        Some(Callers::Members) => false,
+        Some(Callers::Managers) => true,
+        None => return refuse(StatusCode::FORBIDDEN, "this route is for nobody"),
+    };
+    let Some(peer) = peer else {
+        let why = "this route is for nodes of the cluster: a node certificate is required";
+        return refuse(StatusCode::UNAUTHORIZED, why);
+    };
+    match standing(peer) {
+        Standing::Stranger => {
+            let status = StatusCode::from_u16(NOT_A_MEMBER).unwrap_or(StatusCode::GONE);
+            Err((status, format!("node {} is not in this cluster (any more)", peer.identity.node)))
+        }
+        Standing::Member(Role::Worker) if managers_only => {
+            refuse(StatusCode::FORBIDDEN, "this route is for managers")
+        }
+        Standing::Member(role) => {
+            let identity = crate::pki::PeerIdentity { role, ..peer.identity };
+            Ok(Some(MemberOnly(identity)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+use std::collections::BTreeMap;
+
+use cluster::id::NodeId;
+use cluster::object::KeyDigest;
+use cluster::request::Request;
+
+use super::*;
+use crate::dispatcher::tests::{carry_out, cluster as two_nodes, joining};
+use crate::pki::PeerIdentity;
+
+const CLUSTER: ClusterId = ClusterId(1);
+const MANAGER: NodeId = NodeId(1);
+const WORKER: NodeId = NodeId(2);
+const REMOVED: NodeId = NodeId(3);
+const LEFT: NodeId = NodeId(4);
+/// Joined after the newest state that the callee has.
+const NEWER: NodeId = NodeId(5);
+
+fn certificate(node: NodeId, role: Role) -> PeerCertificate {
+    let identity = PeerIdentity { cluster: CLUSTER, node, role };
+    PeerCertificate { identity, key: KeyDigest([u8::try_from(node.0).expect("small"); 32]) }
+}
+
+/// Two members, one that was removed, and one that left.
+fn replicated() -> cluster::state::State {
+    let mut state = two_nodes();
+    for id in [REMOVED, LEFT] {
+        carry_out(&mut state, &Request::JoinNode(Box::new(joining(id, Role::Worker))));
+    }
+    carry_out(&mut state, &Request::RemoveNode { id: REMOVED, force: true });
+    carry_out(&mut state, &Request::LeaveNode { id: LEFT });
+    state
+}
+
+/// A node's view: by a manager's state where `state` says so, else by a worker's assignment.
+fn membership(state: bool) -> Membership {
+    let replicated = replicated();
+    let assignment = cluster::assignment_for(&replicated, WORKER).expect("a member's");
+    Membership {
+        cluster: CLUSTER,
+        state: state.then(|| watch::channel(Arc::new(replicated)).1),
+        assignment: watch::channel(Some(Arc::new(assignment))).1,
+    }
+}
+
+/// Statuses by caller: 200 stands for being let in.
+fn statuses(membership: &Membership, path: &str) -> BTreeMap<&'static str, u16> {
+    let foreign = PeerCertificate {
+        identity: PeerIdentity {
+            cluster: ClusterId(8),
+            ..certificate(MANAGER, Role::Manager).identity
+        },
+        ..certificate(MANAGER, Role::Manager)
+    };
+    let callers = [
+        ("nobody", None),
+        ("worker", Some(certificate(WORKER, Role::Worker))),
+        ("manager", Some(certificate(MANAGER, Role::Manager))),
+        // The certificate says what it was when it was signed.
+        ("worker as manager", Some(certificate(WORKER, Role::Manager))),
+        ("removed", Some(certificate(REMOVED, Role::Manager))),
+        ("left", Some(certificate(LEFT, Role::Worker))),
+        ("newer manager", Some(certificate(NEWER, Role::Manager))),
+        ("of another cluster", Some(foreign)),
+    ];
+    let status = |peer: Option<PeerCertificate>| {
+        let judged = judge(path, peer.as_ref(), |peer| membership.standing(peer));
+        judged.map_or_else(|(status, _)| status.as_u16(), |_| 200)
+    };
+    callers.into_iter().map(|(name, peer)| (name, status(peer))).collect()
+}
+
+#[test]
+fn every_route_is_for_whom_the_table_says() {
+    for state in [true, false] {
+        let membership = membership(state);
+        for (path, callers) in ROUTES {
+            let anyone = callers == Callers::Anyone;
+            let (stranger, nobody) = if anyone { (200, 200) } else { (410, 401) };
+            let worker = if callers == Callers::Managers { 403 } else { 200 };
+            let expected = BTreeMap::from([
+                ("nobody", nobody),
+                ("worker", worker),
+                ("manager", 200),
+                ("worker as manager", worker),
+                ("removed", stranger),
+                ("left", stranger),
+                ("newer manager", 200),
+                ("of another cluster", stranger),
+            ]);
+            assert_eq!(statuses(&membership, path), expected, "{path}, by state: {state}");
+        }
+        let nobody = statuses(&membership, "/a/route/of/nobody");
+        assert!(nobody.values().all(|status| *status == 403), "{nobody:?}");
+    }
+}
+
+#[test]
+fn another_key_is_a_stranger_where_the_state_has_the_key() {
+    let thief = PeerCertificate { key: KeyDigest([9; 32]), ..certificate(MANAGER, Role::Manager) };
+    assert_eq!(membership(true).standing(&thief), Standing::Stranger);
+}
