@@ -10,7 +10,7 @@ use api::{InitRequest, JoinRequest};
 use cluster::id::{ClusterId, NodeId};
 use cluster::object::{GossipKey, ManagerInfo, NodeDescription};
 use cluster::request::{InitCluster, JoinNode, Request};
-use cluster::spec::{Availability, Role};
+use cluster::spec::{Availability, ClusterSpec, Role};
 use cluster::state::State;
 use raft_store::Peer;
 use time::OffsetDateTime;
@@ -155,7 +155,7 @@ impl Daemon {
         let now = OffsetDateTime::from(clock::wall());
         let internal = |e: pki::PkiError| ApiError::internal(chain(&e));
         let ca = pki::new_ca(cluster, now).map_err(internal)?;
-        let credentials = own_credentials(&ca, &identity, now).map_err(internal)?;
+        let credentials = own_credentials(&ca, &identity, now, &request.spec).map_err(internal)?;
         let sockets = Sockets::bind(&identity).await.map_err(listen_error)?;
         self.data.save(&identity, &credentials).map_err(|e| ApiError::internal(e.to_string()))?;
         let founded = self.found(&identity, &credentials, sockets, &ca, &request).await;
@@ -274,11 +274,13 @@ fn own_credentials(
     ca: &Ca,
     identity: &Identity,
     now: OffsetDateTime,
+    spec: &ClusterSpec,
 ) -> Result<Credentials, pki::PkiError> {
     let (key, request) = pki::new_request()?;
     let (cluster, node) = (identity.cluster, identity.node);
     let owner = PeerIdentity { cluster, node, role: Role::Manager };
-    let certificate = pki::sign(ca, &request, owner, now)?;
+    let life = Duration::from_millis(spec.certificate_ms());
+    let certificate = pki::sign(ca, &request, owner, now, life)?;
     Ok(Credentials { ca: ca.certificate.clone(), certificate, key })
 }
 

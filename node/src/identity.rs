@@ -34,6 +34,17 @@ pub struct Identity {
     pub generation: u64,
 }
 
+/// The file of a node's certificate and key. The data directory stays locked while it is used.
+#[derive(Debug, Clone)]
+pub struct CredentialsFile(PathBuf);
+
+impl CredentialsFile {
+    /// Puts others in the place of those that are there, or changes nothing.
+    pub fn write(&self, credentials: &Credentials) -> Result<(), DiskError> {
+        disk::write_json(&self.0, credentials)
+    }
+}
+
 /// A data directory, locked by this process.
 pub struct DataDir {
     path: PathBuf,
@@ -134,6 +145,12 @@ impl DataDir {
             disk::remove(&self.path.join(part))?;
         }
         Ok(())
+    }
+
+    /// Where the node's certificate and key are kept.
+    #[must_use]
+    pub fn credentials(&self) -> CredentialsFile {
+        CredentialsFile(self.credentials_file())
     }
 
     fn identity_file(&self) -> PathBuf {

@@ -23,6 +23,7 @@ pub mod member;
 pub mod native;
 pub mod node_routes;
 pub mod pki;
+pub mod renewal;
 pub mod spaces;
 pub mod supervise;
 pub mod telemetry;

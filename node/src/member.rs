@@ -18,6 +18,7 @@ use crate::manager::raft_transport::RaftTransport;
 use crate::manager::{Manager, routes};
 use crate::node_routes::{self, NodeServices};
 use crate::pki::{Credentials, Tls};
+use crate::renewal::Renewal;
 use crate::transport::access::Membership;
 use crate::transport::{Net, serve};
 use crate::worker::shell::{Shell, WorkerHandle};
@@ -37,6 +38,8 @@ pub struct Member {
     /// Connections to peers.
     pub net: Net,
     raft: Option<RaftNode>,
+    /// The last second of its certificate, since the Unix epoch; 0 until it was read.
+    pub certificate_end: watch::Receiver<u64>,
     stop: CancellationToken,
 }
 
@@ -142,6 +145,15 @@ impl Member {
         let worker = Shell::start(data, &identity, surroundings, gossip.clone(), &net, &stop)
             .await
             .map_err(|e| MemberError::Worker(format!("{e:#}")))?;
+        let renewal = Renewal {
+            file: data.credentials(),
+            tls: tls.clone(),
+            worker: worker.clone(),
+            credentials: credentials.clone(),
+            end: watch::channel(0).0,
+        };
+        let certificate_end = renewal.end.subscribe();
+        tokio::spawn(until(stop.clone(), renewal.run()));
         let membership = Membership {
             cluster: identity.cluster,
             state: manager.as_ref().map(|(manager, _)| manager.state.clone()),
@@ -156,7 +168,7 @@ impl Member {
             tokio::spawn(serve(listener, tls, router, membership, stop.clone()));
             manager
         });
-        Ok(Self { identity, manager, worker, gossip, net, raft, stop })
+        Ok(Self { identity, manager, worker, gossip, net, raft, certificate_end, stop })
     }
 
     async fn start_manager(
@@ -256,6 +268,14 @@ impl Member {
         {
             tracing::warn!(%error, "stop Raft");
         }
+    }
+}
+
+/// Lets work go on until it is stopped.
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
     }
 }
 

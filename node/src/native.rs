@@ -248,7 +248,13 @@ fn topology(member: &Member) -> Result<Value, ApiError> {
             })
         })
         .collect();
-    Ok(json!({ "revision": assignment.revision, "nodes": nodes, "networks": assignment.networks }))
+    let end = *member.certificate_end.borrow();
+    Ok(json!({
+        "revision": assignment.revision,
+        "nodes": nodes,
+        "networks": assignment.networks,
+        "certificate_seconds_left": end.saturating_sub(crate::renewal::now()),
+    }))
 }
 
 /// Who votes in Raft, by its own account.

@@ -5,8 +5,6 @@
 //! name [`SERVER_NAME`], which is what a client checks: which node answers is decided by the
 //! address that it dialled, and that the node belongs to the cluster by the CA.
 
-use std::sync::Arc;
-
 use cluster::id::{ClusterId, NodeId};
 use cluster::object::KeyDigest;
 use cluster::spec::Role;
@@ -16,24 +14,24 @@ use rcgen::{
 };
 use ring::digest;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use time::{Duration, OffsetDateTime};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
+pub use tls::Tls;
 pub use token::{Token, TokenError, new_secret};
 
+mod tls;
 mod token;
 pub mod verify;
 
 /// DNS name in every node's certificate.
 pub const SERVER_NAME: &str = "skein-node";
-/// How long a node's certificate is good for, as Docker's.
-const CERTIFICATE_DAYS: i64 = 90;
 /// How long the CA is good for, as Docker's (20 years).
 const CA_DAYS: i64 = 20 * 365;
-/// Clocks of nodes may differ by this much.
-const BACKDATE_HOURS: i64 = 1;
+/// Clocks of nodes may differ by this much: certificates begin so long before they are signed.
+pub const BACKDATE_SECONDS: u64 = 60 * 60;
 
 /// Making or reading a certificate failed.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +76,8 @@ pub struct PeerCertificate {
     pub identity: PeerIdentity,
     /// The key.
     pub key: KeyDigest,
+    /// Its last second, since the Unix epoch.
+    pub end: u64,
 }
 
 impl PeerCertificate {
@@ -86,7 +86,8 @@ impl PeerCertificate {
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
             .map_err(|e| PkiError::Read { what: "peer certificate", reason: e.to_string() })?;
         let key = KeyDigest(digest_of(parsed.public_key().raw));
-        Ok(Self { identity: identity_of(certificate)?, key })
+        let end = lifetime_of(certificate)?.end;
+        Ok(Self { identity: identity_of(certificate)?, key, end })
     }
 }
 
@@ -126,9 +127,9 @@ fn make(what: &'static str) -> impl FnOnce(rcgen::Error) -> PkiError {
     move |source| PkiError::Make { what, source }
 }
 
-fn lifetime(params: &mut CertificateParams, now: OffsetDateTime, days: i64) {
-    params.not_before = now - Duration::hours(BACKDATE_HOURS);
-    params.not_after = now + Duration::days(days);
+fn lifetime(params: &mut CertificateParams, now: OffsetDateTime, life: Duration) {
+    params.not_before = now - std::time::Duration::from_secs(BACKDATE_SECONDS);
+    params.not_after = now + life;
 }
 
 /// Makes a cluster's CA.
@@ -139,7 +140,7 @@ pub fn new_ca(cluster: ClusterId, now: OffsetDateTime) -> Result<Ca, PkiError> {
     params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    lifetime(&mut params, now, CA_DAYS);
+    lifetime(&mut params, now, Duration::days(CA_DAYS));
     let certificate = params.self_signed(&key).map_err(make("CA certificate"))?;
     Ok(Ca { certificate: certificate.pem(), key: key.serialize_pem() })
 }
@@ -147,19 +148,28 @@ pub fn new_ca(cluster: ClusterId, now: OffsetDateTime) -> Result<Ca, PkiError> {
 /// A new key and a signing request for it, both PEM.
 pub fn new_request() -> Result<(String, String), PkiError> {
     let key = KeyPair::generate().map_err(make("node key"))?;
-    let request = CertificateParams::default()
-        .serialize_request(&key)
-        .and_then(|csr| csr.pem())
-        .map_err(make("certificate request"))?;
+    let request = request(&key)?;
     Ok((key.serialize_pem(), request))
 }
 
-/// Signs a request. Only its public key is taken: every other field is the signer's.
+/// A signing request for a key that a node has, PEM: what renews its certificate.
+pub fn request_for(key: &str) -> Result<String, PkiError> {
+    request(&KeyPair::from_pem(key).map_err(make("node key"))?)
+}
+
+fn request(key: &KeyPair) -> Result<String, PkiError> {
+    let request = CertificateParams::default().serialize_request(key);
+    request.and_then(|csr| csr.pem()).map_err(make("certificate request"))
+}
+
+/// Signs a request for as long as `life`. Only its public key is taken: every other field is the
+/// signer's.
 pub fn sign(
     ca: &Ca,
     request: &str,
     identity: PeerIdentity,
     now: OffsetDateTime,
+    life: std::time::Duration,
 ) -> Result<String, PkiError> {
     let key = KeyPair::from_pem(&ca.key).map_err(make("CA key"))?;
     let issuer = Issuer::from_ca_cert_pem(&ca.certificate, key).map_err(make("CA certificate"))?;
@@ -173,7 +183,7 @@ pub fn sign(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    lifetime(&mut params, now, CERTIFICATE_DAYS);
+    lifetime(&mut params, now, Duration::try_from(life).unwrap_or(Duration::MAX));
     csr.params = params;
     Ok(csr.signed_by(&issuer).map_err(make("node certificate"))?.pem())
 }
@@ -229,52 +239,25 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<PeerIdentity, Pki
     Ok(PeerIdentity { cluster: ClusterId(cluster.0), node: id(&node)?, role })
 }
 
-/// A node's TLS configuration for both directions.
-#[derive(Clone)]
-pub struct Tls {
-    /// For dialling peers.
-    pub client: Arc<rustls::ClientConfig>,
-    /// For answering peers and joiners: a client certificate is checked if there is one; routes
-    /// for members insist on it.
-    pub server: Arc<rustls::ServerConfig>,
+/// When a certificate begins and ends, in seconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Its first second, which is an hour before it was signed.
+    pub begin: u64,
+    /// Its last second.
+    pub end: u64,
 }
 
-impl Tls {
-    /// From a node's credentials.
-    pub fn new(credentials: &Credentials) -> Result<Self, PkiError> {
-        let ca = certificate_der(&credentials.ca)?;
-        let own = certificate_der(&credentials.certificate)?;
-        let key = || {
-            PrivateKeyDer::from_pem_slice(credentials.key.as_bytes())
-                .map_err(|e| PkiError::Read { what: "node key", reason: e.to_string() })
-        };
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(ca.clone()).map_err(PkiError::Tls)?;
-        let roots = Arc::new(roots);
-        let provider = verify::provider();
-        // The chain that is presented ends in the CA, so that a joiner can check its digest.
-        let chain = vec![own, ca];
-        let mut client = rustls::ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(PkiError::Tls)?
-            .with_root_certificates(roots.clone())
-            .with_client_auth_cert(chain.clone(), key()?)
-            .map_err(PkiError::Tls)?;
-        client.alpn_protocols = vec![b"h2".to_vec()];
-        let verifier =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
-                .allow_unauthenticated()
-                .build()
-                .map_err(|e| PkiError::Read { what: "CA certificate", reason: e.to_string() })?;
-        let mut server = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(PkiError::Tls)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key()?)
-            .map_err(PkiError::Tls)?;
-        server.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { client: Arc::new(client), server: Arc::new(server) })
-    }
+/// When a certificate is good for.
+pub fn lifetime_of(certificate: &CertificateDer<'_>) -> Result<Lifetime, PkiError> {
+    let bad = |reason: String| PkiError::Read { what: "certificate", reason };
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|e| bad(e.to_string()))?;
+    let validity = parsed.validity();
+    let seconds = |at: x509_parser::time::ASN1Time| u64::try_from(at.timestamp());
+    let outside = |_negative| bad("it begins or ends before 1970".to_owned());
+    let begin = seconds(validity.not_before).map_err(outside)?;
+    Ok(Lifetime { begin, end: seconds(validity.not_after).map_err(outside)? })
 }
 
 #[cfg(test)]
@@ -287,7 +270,10 @@ mod tests {
         let identity = PeerIdentity { cluster: ClusterId(7), node: NodeId(9), role: Role::Manager };
         let ca = new_ca(identity.cluster, now).unwrap();
         let (key, request) = new_request().unwrap();
-        let certificate = sign(&ca, &request, identity, now).unwrap();
+        let life = std::time::Duration::from_secs(90 * 24 * 60 * 60);
+        let certificate = sign(&ca, &request, identity, now, life).unwrap();
+        let lifetime = lifetime_of(&certificate_der(&certificate).unwrap()).unwrap();
+        assert_eq!(lifetime.end - lifetime.begin, 90 * 24 * 60 * 60 + 60 * 60);
         assert_eq!(identity_of(&certificate_der(&certificate).unwrap()).unwrap(), identity);
         let credentials = Credentials { ca: ca.certificate.clone(), certificate, key };
         Tls::new(&credentials).unwrap();

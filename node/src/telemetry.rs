@@ -75,6 +75,13 @@ pub fn metrics(member: Option<&Member>) -> String {
     let mut text = String::new();
     gauge(&mut text, "skein_member", "Whether this node is in a cluster.", member.is_some());
     let Some(member) = member else { return text };
+    let end = *member.certificate_end.borrow();
+    gauge(
+        &mut text,
+        "skein_certificate_end_seconds",
+        "When the node's certificate ends, since the Unix epoch.",
+        end,
+    );
     if let Some(manager) = &member.manager {
         let status = manager.raft.status();
         gauge(&mut text, "skein_raft_leader", "Whether this manager leads.", status.is_leader);

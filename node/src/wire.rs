@@ -92,6 +92,20 @@ pub struct JoinAnswer {
     pub data_path_port: u16,
 }
 
+/// `POST /session/renew`: asks for a new certificate of the key that the node has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewCall {
+    /// Signing request, PEM.
+    pub request: String,
+}
+
+/// Answer to [`RenewCall`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewAnswer {
+    /// The node's certificate, PEM.
+    pub certificate: String,
+}
+
 /// `POST /session/watch`: waits for an assignment that differs from the one the node has.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WatchCall {

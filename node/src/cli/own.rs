@@ -104,6 +104,8 @@ pub async fn top(client: &Client, out: &mut Out<'_>) -> anyhow::Result<()> {
     out.table(&["NODE", "VTEP", "LEASE", "GOSSIP", "TASKS"], &rows)
 }
 
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
 /// `skein doctor`: status 1 if something is wrong.
 pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
     let mut bad = 0_u8;
@@ -124,6 +126,9 @@ pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
         check(out, liveness == "alive", format!("gossip holds {name} for {liveness}"))?;
         check(out, node["up"] == json!(true), format!("{name} holds its lease"))?;
     }
+    let left = topology["certificate_seconds_left"].as_u64().unwrap_or_default();
+    let (days, hours) = (left / DAY_SECONDS, left % DAY_SECONDS / 3600);
+    check(out, left > 0, format!("the node's certificate is good for {days} d {hours} h"))?;
     let plane = client.get("/skein/v1/dataplane").await?;
     check(
         out,

@@ -1,5 +1,7 @@
 //! Admission: a token gives a role, a signed certificate makes a member.
 
+use std::time::Duration;
+
 use cluster::id::NodeId;
 use cluster::object::{Cluster, ManagerInfo};
 use cluster::rejection::{Code, Rejection};
@@ -12,7 +14,7 @@ use super::Manager;
 use crate::clock;
 use crate::daemon::chain;
 use crate::pki::{Ca, PeerIdentity, key_of_request, sign};
-use crate::wire::{JoinAnswer, JoinCall};
+use crate::wire::{JoinAnswer, JoinCall, RenewAnswer, RenewCall};
 
 /// Admits a node on the leader, which draws its id: a joiner chooses only its key. A key that is
 /// known is that of the node that asks again.
@@ -40,9 +42,7 @@ pub(super) async fn admit(manager: &Manager, call: JoinCall) -> Result<JoinAnswe
     let gone = || Rejection::not_found("node", id);
     let node = state.nodes.get(&id).ok_or_else(gone)?;
     let identity = PeerIdentity { cluster: cluster.id, node: id, role: node.role() };
-    let ca = Ca { certificate: cluster.ca_certificate.clone(), key: cluster.ca_key.clone() };
-    let now = OffsetDateTime::from(clock::wall());
-    let certificate = sign(&ca, &call.request, identity, now).map_err(unreadable)?;
+    let certificate = certificate(&cluster, &call.request, identity)?;
     let managers = state.nodes.values().filter_map(|node| node.manager.as_ref());
     Ok(JoinAnswer {
         cluster: cluster.id,
@@ -54,6 +54,38 @@ pub(super) async fn admit(manager: &Manager, call: JoinCall) -> Result<JoinAnswe
         managers: managers.map(|info| info.address).collect(),
         data_path_port: cluster.data_path_port,
     })
+}
+
+/// Signs a new certificate for a node that has one: of the key that it joined with, in the role that
+/// it has now.
+pub(super) fn renew(
+    manager: &Manager,
+    id: NodeId,
+    call: &RenewCall,
+) -> Result<RenewAnswer, Rejection> {
+    let state = manager.newest();
+    let unavailable = || Rejection::new(Code::Unavailable, "the cluster is not ready yet");
+    let cluster = state.cluster.as_ref().ok_or_else(unavailable)?;
+    let node = state.nodes.get(&id).ok_or_else(|| Rejection::not_found("node", id))?;
+    let key = key_of_request(&call.request).map_err(|e| Rejection::invalid(chain(&e)))?;
+    if node.key.is_some_and(|own| own != key) {
+        let message = format!("the request is not of the key that node {id} joined with");
+        return Err(Rejection::invalid(message));
+    }
+    let identity = PeerIdentity { cluster: cluster.id, node: id, role: node.role() };
+    Ok(RenewAnswer { certificate: certificate(cluster, &call.request, identity)? })
+}
+
+fn certificate(
+    cluster: &Cluster,
+    request: &str,
+    identity: PeerIdentity,
+) -> Result<String, Rejection> {
+    let ca = Ca { certificate: cluster.ca_certificate.clone(), key: cluster.ca_key.clone() };
+    let now = OffsetDateTime::from(clock::wall());
+    let life = Duration::from_millis(cluster.spec.certificate_ms());
+    let signed = sign(&ca, request, identity, now, life);
+    signed.map_err(|error| Rejection::invalid(chain(&error)))
 }
 
 /// Compared in a time that does not tell how much of a token is right.

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::session::{self, Refusal};
 use super::{Manager, join};
 use crate::transport::{BODY_BYTES_MAX, MemberOnly};
-use crate::wire::{self, JoinCall, NOT_LEADER, NotLeader, ReportCall, WatchCall};
+use crate::wire::{self, JoinCall, NOT_LEADER, NotLeader, RenewCall, ReportCall, WatchCall};
 
 /// The largest body that is read of a caller without a certificate.
 const JOIN_BYTES_MAX: usize = 16 << 10;
@@ -35,6 +35,7 @@ pub fn router(manager: Manager) -> Router {
         .route("/session/watch", post(watch))
         .route("/session/report", post(report))
         .route("/session/leave", post(leave))
+        .route("/session/renew", post(renew).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(manager)
 }
@@ -116,6 +117,19 @@ async fn report(
         Ok(answer) => Ok(write(&answer)),
         Err(refusal) => refuse(&manager, refusal),
     }
+}
+
+async fn renew(
+    State(manager): State<Manager>,
+    member: MemberOnly,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    let call: RenewCall = read(&body)?;
+    if !manager.raft.status().leader_ready {
+        return Ok(not_leader(&manager));
+    }
+    let answer = join::renew(&manager, member.0.node, &call).map_err(|r| rejected(&r))?;
+    Ok(write(&answer))
 }
 
 async fn leave(State(manager): State<Manager>, member: MemberOnly) -> Result<Response, Refused> {

@@ -17,6 +17,7 @@ use cluster::spec::Role;
 use tokio::sync::watch;
 
 use super::MemberOnly;
+use crate::clock;
 use crate::pki::PeerCertificate;
 use crate::wire::NOT_A_MEMBER;
 
@@ -32,13 +33,14 @@ pub enum Callers {
 }
 
 /// Every route between nodes. One that is not here answers nobody.
-pub const ROUTES: [(&str, Callers); 9] = [
+pub const ROUTES: [(&str, Callers); 10] = [
     ("/join", Callers::Anyone),
     ("/raft/{class}", Callers::Managers),
     ("/manager/request", Callers::Managers),
     ("/session/watch", Callers::Members),
     ("/session/report", Callers::Members),
     ("/session/leave", Callers::Members),
+    ("/session/renew", Callers::Members),
     ("/gossip/sync", Callers::Members),
     ("/node/logs", Callers::Managers),
     ("/node/native", Callers::Managers),
@@ -88,7 +90,7 @@ impl Membership {
         match &*self.assignment.borrow() {
             Some(assignment) => by_assignment(assignment, peer),
             // A node that has just joined knows nobody: the CA is all that it can go by.
-            None => Standing::Member(peer.identity.role),
+            None => newer(peer),
         }
     }
 }
@@ -104,8 +106,14 @@ fn by_state(state: &cluster::state::State, peer: &PeerCertificate) -> Standing {
         Some(node) => Standing::Member(node.role()),
         // Signed for one that joined after this state: a follower may lag behind its leader, and
         // must take entries from it.
-        None => Standing::Member(peer.identity.role),
+        None => newer(peer),
     }
+}
+
+/// A node that only its certificate speaks for: one that has ended does not.
+fn newer(peer: &PeerCertificate) -> Standing {
+    let ended = clock::timestamp().0 / 1000 > peer.end;
+    if ended { Standing::Stranger } else { Standing::Member(peer.identity.role) }
 }
 
 fn by_assignment(assignment: &Assignment, peer: &PeerCertificate) -> Standing {
@@ -116,7 +124,7 @@ fn by_assignment(assignment: &Assignment, peer: &PeerCertificate) -> Standing {
     match assignment.nodes.get(&id) {
         Some(node) if node.manager.is_some() => Standing::Member(Role::Manager),
         Some(_worker) => Standing::Member(Role::Worker),
-        None => Standing::Member(peer.identity.role),
+        None => newer(peer),
     }
 }
 

@@ -16,14 +16,16 @@ use super::Input;
 use crate::dispatcher::{LEASE, REPORT_INTERVAL};
 use crate::transport::{CallError, Lane, Net};
 use crate::wire::{
-    Digest, NOT_A_MEMBER, NOT_LEADER, NotLeader, ReportAnswer, ReportCall, WatchAnswer, WatchCall,
-    decode, encode,
+    Digest, NOT_A_MEMBER, NOT_LEADER, NotLeader, RenewAnswer, RenewCall, ReportAnswer, ReportCall,
+    WatchAnswer, WatchCall, decode, encode,
 };
 
 /// A watch is answered within ten seconds; one that is not is broken.
 const WATCH_LIMIT: Duration = Duration::from_secs(15);
 /// A report that takes longer would come too late for the lease.
 const REPORT_LIMIT: Duration = LEASE;
+/// How long the leader may take to sign a certificate.
+const RENEW_LIMIT: Duration = Duration::from_secs(5);
 /// How long a daemon that stops may take to tell the leader.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 /// Pause after every known manager refused or was out of reach.
@@ -110,6 +112,12 @@ impl Session {
         self.leader.send_if_modified(|leader| leader.take().is_some());
         tokio::time::sleep(RETRY_PAUSE).await;
         None
+    }
+
+    /// Asks the leader for a new certificate.
+    pub async fn renew(&self, call: &RenewCall) -> Option<RenewAnswer> {
+        let answer = self.ask("/session/renew", call, RENEW_LIMIT).await;
+        answer.map(|(_, answer)| answer)
     }
 
     /// Waits for assignments and releases for ever.

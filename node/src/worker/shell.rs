@@ -27,6 +27,7 @@ use crate::identity::{DataDir, Identity};
 use crate::member::gossip_peers;
 use crate::spaces::{NodeSpaces, Sandboxes};
 use crate::transport::Net;
+use crate::wire::{RenewAnswer, RenewCall};
 use crate::worker::names::Names;
 
 mod tasks;
@@ -72,6 +73,11 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
+    /// Asks the leader for a new certificate; nothing if none could be asked.
+    pub async fn renew(&self, call: &RenewCall) -> Option<RenewAnswer> {
+        self.session.renew(call).await
+    }
+
     /// Tells the leader that this daemon restarts; the worker has ended.
     pub async fn announce_restart(&self) {
         let last = self.report.borrow().clone();

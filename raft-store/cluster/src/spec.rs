@@ -451,6 +451,22 @@ pub struct ClusterSpec {
     pub extra: Extra,
 }
 
+/// How long a node's certificate is good for unless the spec says otherwise, as Docker's: 90 days.
+const CERTIFICATE_MS: u64 = 90 * 24 * 60 * 60 * 1000;
+/// The shortest life of a certificate, as Docker's: an hour.
+pub(crate) const CERTIFICATE_MS_MIN: u64 = 60 * 60 * 1000;
+/// The longest: removed nodes are remembered for as long.
+pub(crate) const CERTIFICATE_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
+
+impl ClusterSpec {
+    /// How long a node's certificate is good for: `CAConfig.NodeCertExpiry`, nanoseconds.
+    #[must_use]
+    pub fn certificate_ms(&self) -> u64 {
+        let given = self.extra.get("CAConfig").and_then(|ca| ca["NodeCertExpiry"].as_u64());
+        given.filter(|ns| *ns > 0).map_or(CERTIFICATE_MS, |ns| ns / 1_000_000)
+    }
+}
+
 /// `Orchestration` of the cluster's spec.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -18,7 +18,8 @@ const NEWER: NodeId = NodeId(5);
 
 fn certificate(node: NodeId, role: Role) -> PeerCertificate {
     let identity = PeerIdentity { cluster: CLUSTER, node, role };
-    PeerCertificate { identity, key: KeyDigest([u8::try_from(node.0).expect("small"); 32]) }
+    let key = KeyDigest([u8::try_from(node.0).expect("small"); 32]);
+    PeerCertificate { identity, key, end: u64::MAX }
 }
 
 /// Two members, one that was removed, and one that left.
@@ -61,6 +62,9 @@ fn statuses(membership: &Membership, path: &str) -> BTreeMap<&'static str, u16> 
         ("removed", Some(certificate(REMOVED, Role::Manager))),
         ("left", Some(certificate(LEFT, Role::Worker))),
         ("newer manager", Some(certificate(NEWER, Role::Manager))),
+        ("newer, ended", Some(PeerCertificate { end: 1, ..certificate(NEWER, Role::Manager) })),
+        // Known by its key: it may come back and renew its certificate.
+        ("worker, ended", Some(PeerCertificate { end: 1, ..certificate(WORKER, Role::Worker) })),
         ("of another cluster", Some(foreign)),
     ];
     let status = |peer: Option<PeerCertificate>| {
@@ -86,6 +90,8 @@ fn every_route_is_for_whom_the_table_says() {
                 ("removed", stranger),
                 ("left", stranger),
                 ("newer manager", 200),
+                ("newer, ended", stranger),
+                ("worker, ended", worker),
                 ("of another cluster", stranger),
             ]);
             assert_eq!(statuses(&membership, path), expected, "{path}, by state: {state}");

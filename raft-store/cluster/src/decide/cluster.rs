@@ -13,7 +13,7 @@ use crate::net::Subnet;
 use crate::object::Cluster;
 use crate::rejection::{Code, Rejection};
 use crate::request::{Answer, InitCluster, UpdateCluster};
-use crate::spec::{ClusterSpec, NetworkSpec};
+use crate::spec::{CERTIFICATE_MS_MAX, CERTIFICATE_MS_MIN, ClusterSpec, NetworkSpec};
 use crate::transaction::Object;
 
 /// Docker's default pool.
@@ -92,6 +92,13 @@ fn with_name(spec: &ClusterSpec) -> Result<ClusterSpec, Rejection> {
         return Err(Rejection::invalid(format!(
             "swarm spec must be named \"default\", not \"{}\"",
             spec.name
+        )));
+    }
+    let expiry = spec.certificate_ms();
+    if !(CERTIFICATE_MS_MIN..=CERTIFICATE_MS_MAX).contains(&expiry) {
+        return Err(Rejection::invalid(format!(
+            "certificate expiry of {} s: give at least 1h, and 10 years at most",
+            expiry / 1000
         )));
     }
     Ok(ClusterSpec { name: "default".to_owned(), ..spec.clone() })

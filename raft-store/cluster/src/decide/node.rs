@@ -8,13 +8,14 @@ use crate::id::NodeId;
 use crate::object::{Cluster, ManagerInfo, Node, NodeDescription, NodeState, NodeStatus};
 use crate::rejection::{Code, Rejection};
 use crate::request::{Answer, JoinNode};
-use crate::spec::{NodeSpec, Role};
+use crate::spec::{ClusterSpec, NodeSpec, Role};
 use crate::state::State;
 use crate::time::Revision;
 use crate::transaction::{Key, Object};
 
-/// The longest that a node's certificate is good for: 90 days, and one for clocks that differ.
-const CERTIFICATE_MS_MAX: u64 = 91 * 24 * 60 * 60 * 1000;
+/// How long an ended certificate may identify a node that is known (node/src/pki/tls.rs), and a day
+/// for clocks that differ.
+const GRACE_MS: u64 = 31 * 24 * 60 * 60 * 1000;
 
 /// Gives a node an id of its own. Nobody gets an identity that another key has: a node whose key is
 /// known is the node that it was, whatever id was drawn for it, and its role stays.
@@ -204,7 +205,10 @@ fn remember(draft: &mut Draft<'_>, id: NodeId) {
     let now = draft.now();
     let Some(cluster) = &draft.state().cluster else { return };
     let mut cluster = Cluster::clone(cluster);
-    cluster.removed.retain(|_, since| now.since_ms(*since) < CERTIFICATE_MS_MAX);
+    // At least as long as by default, in case the expiry was shortened since.
+    let kept =
+        cluster.spec.certificate_ms().max(ClusterSpec::default().certificate_ms()) + GRACE_MS;
+    cluster.removed.retain(|_, since| now.since_ms(*since) < kept);
     cluster.removed.insert(id, now);
     draft.put(Object::Cluster(Arc::new(cluster)));
 }

@@ -1,0 +1,120 @@
+//! Keeps this node's certificate good: asks the managers for a new one of the same key at a random
+//! point of its life, so that nodes that joined together do not all ask together, and again until
+//! one was given. Connections that are open keep the old one; new ones show the new one.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::daemon::chain;
+use crate::identity::CredentialsFile;
+use crate::pki::{self, Credentials, Lifetime, Tls};
+use crate::telemetry::Seldom;
+use crate::wire::{RenewAnswer, RenewCall};
+use crate::worker::shell::WorkerHandle;
+
+/// How often is looked whether it is time: wall clocks jump, and nothing rings when one does.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// The part of a certificate's life, in percent, in which it is renewed, as swarmkit's.
+const DUE_PERCENT: std::ops::RangeInclusive<u64> = 50..=80;
+
+/// What it takes to renew.
+pub struct Renewal {
+    /// Where certificate and key are kept.
+    pub file: CredentialsFile,
+    /// What shows the certificate.
+    pub tls: Tls,
+    /// Whose session with the leader is used.
+    pub worker: WorkerHandle,
+    /// The certificate in use.
+    pub credentials: Credentials,
+    /// Where its last second is told, since the Unix epoch.
+    pub end: watch::Sender<u64>,
+}
+
+impl Renewal {
+    /// Runs for ever.
+    pub async fn run(mut self) {
+        let mut complaints = Seldom::default();
+        let mut percent = draw();
+        loop {
+            let lifetime = self.lifetime();
+            if let Ok(lifetime) = &lifetime {
+                self.end.send_replace(lifetime.end);
+            }
+            match lifetime {
+                Ok(lifetime) if now() < due(lifetime, percent) => {}
+                Ok(lifetime) => match self.renew().await {
+                    Ok(end) => {
+                        tracing::info!(%end, "the node's certificate is renewed");
+                        percent = draw();
+                    }
+                    Err(reason) => {
+                        if let Some(more) = complaints.say() {
+                            let left = lifetime.end.saturating_sub(now());
+                            tracing::warn!(reason, left_s = left, more, "renew the certificate");
+                        }
+                    }
+                },
+                Err(error) => {
+                    // Its own certificate was read when it started.
+                    tracing::error!(error = %chain(&error), "read the node's own certificate");
+                    return;
+                }
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn lifetime(&self) -> Result<Lifetime, pki::PkiError> {
+        pki::lifetime_of(&pki::certificate_der(&self.credentials.certificate)?)
+    }
+
+    /// Gives when the new one ends. It is on disk before it is shown.
+    async fn renew(&mut self) -> Result<OffsetDateTime, String> {
+        let request = pki::request_for(&self.credentials.key).map_err(|e| chain(&e))?;
+        let answer: Option<RenewAnswer> = self.worker.renew(&RenewCall { request }).await;
+        let answer = answer.ok_or("no manager could be asked, or none signs for this node")?;
+        let fresh = Credentials { certificate: answer.certificate, ..self.credentials.clone() };
+        self.file.write(&fresh).map_err(|e| chain(&e))?;
+        self.tls.replace(&fresh).map_err(|e| chain(&e))?;
+        self.credentials = fresh;
+        let end = self.lifetime().map_err(|e| chain(&e))?.end;
+        let end = OffsetDateTime::from_unix_timestamp(i64::try_from(end).unwrap_or(i64::MAX));
+        end.map_err(|e| e.to_string())
+    }
+}
+
+fn draw() -> u64 {
+    rand::random_range(DUE_PERCENT)
+}
+
+/// Seconds since the Unix epoch.
+#[must_use]
+pub fn now() -> u64 {
+    clock::timestamp().0 / 1000
+}
+
+/// When a certificate is to be renewed, at this part of its life. The hour before it was signed is
+/// not of its life.
+fn due(lifetime: Lifetime, percent: u64) -> u64 {
+    let signed = lifetime.begin + pki::BACKDATE_SECONDS;
+    signed + lifetime.end.saturating_sub(signed) * percent / 100
+}
+
+#[test]
+fn a_certificate_is_due_in_the_middle_of_its_life() {
+    let hour = 60 * 60;
+    let lifetime = Lifetime { begin: 1_000_000, end: 1_000_000 + hour + 100 * hour };
+    let signed = 1_000_000 + hour;
+    assert_eq!(due(lifetime, 50), signed + 50 * hour);
+    assert_eq!(due(lifetime, 80), signed + 80 * hour);
+    // One that was good for less than it was back-dated is due when it is signed.
+    let short = Lifetime { begin: 1_000_000, end: 1_000_001 };
+    assert_eq!(due(short, 50), signed);
+    for _ in 0..100 {
+        assert!(DUE_PERCENT.contains(&draw()));
+    }
+}
