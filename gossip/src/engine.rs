@@ -265,6 +265,12 @@ impl Engine {
         self.table.owners().flat_map(|owner| self.table.rows_of(owner).map(move |row| (owner, row)))
     }
 
+    /// Ids of the keys in use, the one that seals first.
+    #[must_use]
+    pub fn keys(&self) -> Vec<u8> {
+        self.keyring.ids().collect()
+    }
+
     /// Counters and sizes.
     #[must_use]
     pub fn stats(&self) -> Stats {

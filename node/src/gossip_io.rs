@@ -212,6 +212,7 @@ impl Shell {
             .collect();
         let members: Vec<String> = engine.members().iter().map(|m| format!("{m:?}")).collect();
         serde_json::json!({
+            "keys": engine.keys(),
             "members": members,
             "rows": rows,
             "stats": format!("{:?}", engine.stats()),

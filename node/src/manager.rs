@@ -17,12 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatcher::Dispatcher;
 use crate::transport::{CallError, Lane, Net};
-use crate::wire::NOT_LEADER;
+use crate::wire::{NOT_LEADER, RenewAnswer, RenewCall};
 
 pub use decider::Ask;
 
 mod decider;
 mod join;
+mod keys;
 mod leader;
 mod leases;
 mod membership;
@@ -73,6 +74,7 @@ impl Manager {
         manager.spawn("decider", decider::run(manager.clone(), asks));
         manager.spawn("leader", leader::run(manager.clone()));
         manager.spawn("leases", leases::run(manager.clone()));
+        manager.spawn("keys", keys::run(manager.clone()));
         manager.spawn("membership", membership::run(manager.clone()));
         manager
     }
@@ -157,6 +159,17 @@ impl Manager {
     #[must_use]
     pub fn newest(&self) -> Arc<State> {
         self.state.borrow().clone()
+    }
+
+    /// Whether this manager leads, on a state that is the newest.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.raft.status().leader_ready
+    }
+
+    /// Signs a new certificate for a node that has one.
+    pub fn renew(&self, node: NodeId, call: &RenewCall) -> Result<RenewAnswer, Rejection> {
+        join::renew(self, node, call)
     }
 
     /// Where the leader's cluster listener is, if known.

@@ -149,6 +149,7 @@ impl Member {
             file: data.credentials(),
             tls: tls.clone(),
             worker: worker.clone(),
+            manager: manager.as_ref().map(|(manager, _)| manager.clone()),
             credentials: credentials.clone(),
             end: watch::channel(0).0,
         };

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::daemon::chain;
 use crate::identity::CredentialsFile;
+use crate::manager::Manager;
 use crate::pki::{self, Credentials, Lifetime, Tls};
 use crate::telemetry::Seldom;
 use crate::wire::{RenewAnswer, RenewCall};
@@ -28,6 +29,8 @@ pub struct Renewal {
     pub tls: Tls,
     /// Whose session with the leader is used.
     pub worker: WorkerHandle,
+    /// This node's manager, if it is one.
+    pub manager: Option<Manager>,
     /// The certificate in use.
     pub credentials: Credentials,
     /// Where its last second is told, since the Unix epoch.
@@ -75,8 +78,16 @@ impl Renewal {
     /// Gives when the new one ends. It is on disk before it is shown.
     async fn renew(&mut self) -> Result<OffsetDateTime, String> {
         let request = pki::request_for(&self.credentials.key).map_err(|e| chain(&e))?;
-        let answer: Option<RenewAnswer> = self.worker.renew(&RenewCall { request }).await;
-        let answer = answer.ok_or("no manager could be asked, or none signs for this node")?;
+        let call = RenewCall { request };
+        let answer = match self.manager.as_ref().filter(|manager| manager.leads()) {
+            // A leader signs for itself: it may have been off for so long that it would not let
+            // itself in.
+            Some(manager) => manager.renew(manager.node, &call).map_err(|r| r.message)?,
+            None => {
+                let answer: Option<RenewAnswer> = self.worker.renew(&call).await;
+                answer.ok_or("no manager could be asked, or none signs for this node")?
+            }
+        };
         let fresh = Credentials { certificate: answer.certificate, ..self.credentials.clone() };
         self.file.write(&fresh).map_err(|e| chain(&e))?;
         self.tls.replace(&fresh).map_err(|e| chain(&e))?;

@@ -153,9 +153,9 @@ impl Scene<'_> {
             return Hop::checked("path", summary, entries);
         }
         let view = self.call.view;
-        let row = view.vteps.get(&endpoint.node).map(|row| row.address);
-        let known = || self.call.assignment.nodes.get(&endpoint.node).map(|node| node.vtep);
-        let Some(vtep) = row.or_else(known) else {
+        let assigned = self.call.assignment.nodes.get(&endpoint.node).map(|node| node.vtep);
+        let row = || view.vteps.get(&endpoint.node).map(|row| row.address);
+        let Some(vtep) = assigned.or_else(row) else {
             return Hop::failed("path", format!("the VTEP of {node} is not known"));
         };
         let device = vxlan_name(id, network);

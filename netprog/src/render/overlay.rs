@@ -76,10 +76,11 @@ fn devices(scene: &Scene<'_>, id: NetworkId, network: &AssignedNetwork, space: &
     space.addresses.insert((bridge, within(network.gateway, network.subnet)));
 }
 
-/// Where a node receives VXLAN: its own word, else what the managers know.
+/// Where a node receives VXLAN: what the managers know. Its row counts only while they have not
+/// told of it, so that no other member can lead its frames away.
 pub(super) fn vtep(scene: &Scene<'_>, node: NodeId) -> Option<IpAddr> {
-    let row = scene.view.vteps.get(&node).map(|row| row.address);
-    row.or_else(|| scene.assignment.nodes.get(&node).map(|n| n.vtep))
+    let assigned = scene.assignment.nodes.get(&node).map(|node| node.vtep);
+    assigned.or_else(|| scene.view.vteps.get(&node).map(|row| row.address))
 }
 
 /// Two FDB entries and one neighbour entry, from which the VXLAN device answers ARP (`proxy`).

@@ -35,6 +35,21 @@ fn a_small_cluster_renders() {
     expect_file!["../../testdata/render/small.txt"].assert_eq(&plane.to_string());
 }
 
+/// Goal: no member leads frames of another one elsewhere. Method: rows that name other VTEPs.
+#[test]
+fn the_vtep_of_a_listed_node_is_the_managers_word() {
+    let before = rendered(&small());
+    let mut world = small();
+    let elsewhere = crate::fixture::ip("203.0.113.9");
+    for row in world.view.vteps.values_mut() {
+        row.address = elsewhere;
+    }
+    assert_eq!(rendered(&world), before);
+    // Of a node that is not listed yet the row is all that is known.
+    world.assignment.nodes.remove(&node(2));
+    assert!(rendered(&world).to_string().contains("203.0.113.9"));
+}
+
 #[test]
 fn structures_are_as_proven() {
     // Each was loaded into a kernel and used by packets; the text is kept so that a change of it

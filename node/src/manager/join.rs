@@ -56,8 +56,8 @@ pub(super) async fn admit(manager: &Manager, call: JoinCall) -> Result<JoinAnswe
     })
 }
 
-/// Signs a new certificate for a node that has one: of the key that it joined with, in the role that
-/// it has now.
+/// Signs a new certificate for a node that has one: of the key that it joined with, in the role
+/// that it has now.
 pub(super) fn renew(
     manager: &Manager,
     id: NodeId,

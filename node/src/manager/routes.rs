@@ -128,7 +128,7 @@ async fn renew(
     if !manager.raft.status().leader_ready {
         return Ok(not_leader(&manager));
     }
-    let answer = join::renew(&manager, member.0.node, &call).map_err(|r| rejected(&r))?;
+    let answer = manager.renew(member.0.node, &call).map_err(|r| rejected(&r))?;
     Ok(write(&answer))
 }
 

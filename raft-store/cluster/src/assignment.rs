@@ -50,7 +50,7 @@ pub struct AssignedNode {
     pub name: String,
     /// Where gossip reaches it.
     pub gossip: SocketAddr,
-    /// Where it receives VXLAN; used until its row arrives.
+    /// Where it receives VXLAN. A row of gossip counts only for a node that is not listed yet.
     pub vtep: IpAddr,
     /// Cluster listener, on managers.
     pub manager: Option<SocketAddr>,

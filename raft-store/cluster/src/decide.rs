@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
 mod cluster;
+mod keys;
 mod network;
 mod node;
 pub(crate) mod ports;
@@ -72,6 +73,7 @@ fn step(draft: &mut Draft<'_>, request: &Request) -> Result<Answer, Rejection> {
         Request::PromotedManager { id, manager } => node::promoted(draft, *id, manager),
         Request::DemotedManager { id } => node::demoted(draft, *id),
         Request::LeaveNode { id } => node::leave(draft, *id),
+        Request::TurnGossipKey { step } => keys::turn(draft, step),
         Request::ReportTasks { node, statuses } => tasks::report(draft, *node, statuses),
         Request::SetNodeState { id, state, message, address } => {
             node::set_state(draft, *id, *state, message, address)

@@ -48,6 +48,8 @@ pub(crate) fn cluster() -> Cluster {
         subnet_size: 24,
         data_path_port: 4789,
         removed: std::collections::BTreeMap::new(),
+        key_turn: crate::object::KeyTurn::Done,
+        key_made_at: Timestamp(0),
     }
 }
 

@@ -58,6 +58,34 @@ pub struct Cluster {
     /// no certificate of it can be valid any more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub removed: BTreeMap<NodeId, Timestamp>,
+    /// How far the newest key of gossip has come.
+    #[serde(default, skip_serializing_if = "KeyTurn::is_done")]
+    pub key_turn: KeyTurn,
+    /// When it was made; a cluster's first one is as old as the cluster.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub key_made_at: Timestamp,
+}
+
+/// How far the newest key of gossip has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum KeyTurn {
+    /// It seals, and no other is known.
+    #[default]
+    Done,
+    /// Nodes are told of it; the one before it seals.
+    Spreads,
+    /// It seals; the one before it opens what was sealed with it.
+    Seals,
+}
+
+impl KeyTurn {
+    fn is_done(&self) -> bool {
+        *self == Self::Done
+    }
+}
+
+fn is_unset(at: &Timestamp) -> bool {
+    at.0 == 0
 }
 
 /// SHA-256 of a public key (SubjectPublicKeyInfo, DER; RFC 5280, section 4.1). Who can sign with

@@ -116,6 +116,25 @@ pub enum Request {
         /// Address that its session came from; empty: as before.
         address: String,
     },
+    /// The next step of turning the key of gossip.
+    TurnGossipKey {
+        /// Which.
+        step: KeyStep,
+    },
+}
+
+/// A step of turning the key of gossip.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyStep {
+    /// Nodes are told of a new key, which the shell drew.
+    Spread {
+        /// 256 bits.
+        key: [u8; 32],
+    },
+    /// It seals.
+    Seal,
+    /// The one before it is forgotten.
+    Forget,
 }
 
 /// The parts of a new cluster that the shell draws or the user gives.

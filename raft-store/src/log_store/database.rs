@@ -1,8 +1,8 @@
 //! The tables of `log.redb` and how they are opened and read.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use redb::{
@@ -31,6 +31,8 @@ const RAFT_ID: &str = "raft_id";
 const CACHE_BYTES: usize = 8 << 20;
 /// The log tells who was a manager when: only root reads it.
 const FOLDER_MODE: u32 = 0o700;
+/// The same: keys of the cluster are in it.
+const FILE_MODE: u32 = 0o600;
 
 /// What the log holds beside entries.
 pub(super) struct Meta {
@@ -50,6 +52,13 @@ pub(super) fn open(folder: &Path, raft_id: u64) -> Result<(Database, Meta), Erro
         .recursive(true)
         .mode(FOLDER_MODE)
         .create(folder)
+        .map_err(|e| failed(Box::new(e)))?;
+    // redb would make it readable for all; an empty file is one to it that is to be filled.
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(FILE_MODE);
+    options
+        .open(&path)
+        .and_then(|file| file.set_permissions(Permissions::from_mode(FILE_MODE)))
         .map_err(|e| failed(Box::new(e)))?;
     let database = match Builder::new().set_cache_size(CACHE_BYTES).create(&path) {
         Ok(database) => database,

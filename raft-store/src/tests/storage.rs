@@ -27,6 +27,22 @@ async fn openraft_suite() {
     Suite::test_all(Builder).await.unwrap();
 }
 
+/// Goal: nobody but root reads keys in the log. Method: a new one, and one that all could read.
+#[test]
+fn the_log_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("raft");
+    let file = folder.join("log.redb");
+    for _ in 0..2 {
+        drop(LogStore::open(&folder, 0).unwrap());
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let open = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(&file, open).unwrap();
+    }
+}
+
 /// Goal: a manager that dies at any moment has everything that it acknowledged.
 /// Method: drop the runtime under a running node, without shutdown, and open the directory again.
 #[test]

@@ -203,9 +203,27 @@ fn wait_down(lab: &Lab, id: &str) -> Result<()> {
 
 fn removed_worker(lab: &mut Lab) -> Result<()> {
     let (id, tls) = (lab.nodes[WORKER].cluster_id()?, stolen(lab, WORKER)?);
+    // Another node was removed before: its turn of the key may be under way.
+    let before = lab.wait_for(SOON, "one key of gossip", || one_key(lab))?;
     // It runs, and goes on to call.
     lab.nodes[0].docker(&["node", "rm", "--force", &id])?.ok()?;
-    call_all(lab, &tls, 410, |_callers| false)
+    call_all(lab, &tls, 410, |_callers| false)?;
+    lab.wait_for(SOON, "another key of gossip", || {
+        let now = one_key(lab)?;
+        ensure!(now != before, "{now} seals still");
+        Ok(())
+    })?;
+    // With it the members hear each other, as before.
+    lab.wait_nodes_ready(MANAGERS)
+}
+
+/// The key that seals gossip, where all managers know that one and no other.
+fn one_key(lab: &Lab) -> Result<Value> {
+    let keys = |node: &lab::Node| Ok(node.get("/skein/v1/gossip")?["keys"].clone());
+    let keys: Vec<Value> = lab.nodes[..MANAGERS].iter().map(keys).collect::<Result<_>>()?;
+    let is_one = list(&keys[0]).count() == 1 && keys.iter().all(|other| *other == keys[0]);
+    ensure!(is_one, "{keys:?}");
+    Ok(keys[0].clone())
 }
 
 fn removed_manager(lab: &mut Lab) -> Result<()> {

@@ -132,7 +132,7 @@ pub(crate) fn state_name(state: NodeState) -> &'static str {
     match state {
         NodeState::Unknown => "unknown",
         NodeState::Ready => "ready",
-        NodeState::Down => "down",
-        NodeState::Disconnected => "disconnected",
+        // One that left is listed as down, with the reason in its message.
+        NodeState::Down | NodeState::Disconnected => "down",
     }
 }

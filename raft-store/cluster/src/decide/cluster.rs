@@ -10,7 +10,7 @@ use super::{check_version, network, node};
 use crate::draft::Draft;
 use crate::ipam;
 use crate::net::Subnet;
-use crate::object::Cluster;
+use crate::object::{Cluster, KeyTurn};
 use crate::rejection::{Code, Rejection};
 use crate::request::{Answer, InitCluster, UpdateCluster};
 use crate::spec::{CERTIFICATE_MS_MAX, CERTIFICATE_MS_MIN, ClusterSpec, NetworkSpec};
@@ -55,6 +55,8 @@ pub(super) fn init(draft: &mut Draft<'_>, init: &InitCluster) -> Result<Answer, 
         subnet_size,
         data_path_port: port,
         removed: BTreeMap::new(),
+        key_turn: KeyTurn::Done,
+        key_made_at: draft.now(),
     };
     draft.put(Object::Cluster(Arc::new(cluster)));
     // The node first: the ingress network must not overlap its routes.

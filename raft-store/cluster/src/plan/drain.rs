@@ -14,8 +14,12 @@ enum Fate {
     Stops(TaskState),
     /// Nobody can say: its addresses are free, its replacement need not wait.
     Released(TaskState),
-    /// Its node is no longer of the cluster.
-    Orphaned,
+    /// Its node is no longer of the cluster, and nobody will tell more of it.
+    Ended {
+        desired: TaskState,
+        state: TaskState,
+        why: &'static str,
+    },
 }
 
 pub(super) fn run(draft: &mut Draft<'_>) {
@@ -35,13 +39,13 @@ pub(super) fn run(draft: &mut Draft<'_>) {
                 retire(draft, task.id, desired);
                 draft.edit_task(task.id, |task| task.released = true);
             }
-            Fate::Orphaned => {
-                retire(draft, task.id, TaskState::Shutdown);
+            Fate::Ended { desired, state, why } => {
+                retire(draft, task.id, desired);
                 draft.edit_task(task.id, |task| {
-                    task.status.state = TaskState::Orphaned;
+                    task.released = true;
+                    task.status.state = state;
                     task.status.at = now;
-                    "Task belonged to a node that has been deleted"
-                        .clone_into(&mut task.status.message);
+                    why.clone_into(&mut task.status.message);
                 });
             }
         }
@@ -55,9 +59,18 @@ fn fate(state: &State, task: &Task) -> Fate {
     let Some(id) = task.node else {
         return if removed { Fate::Stops(desired) } else { Fate::Stays };
     };
-    let Some(node) = state.nodes.get(&id) else { return Fate::Orphaned };
+    let Some(node) = state.nodes.get(&id) else {
+        let (desired, state) = (TaskState::Shutdown, TaskState::Orphaned);
+        let why = "Task belonged to a node that has been deleted";
+        return Fate::Ended { desired, state, why };
+    };
     match node.status.state {
-        NodeState::Down | NodeState::Disconnected => return Fate::Released(desired),
+        NodeState::Down => return Fate::Released(desired),
+        // It stops its tasks when it leaves, and tells nobody more of them.
+        NodeState::Disconnected => {
+            let why = "the node left the swarm";
+            return Fate::Ended { desired, state: TaskState::Shutdown, why };
+        }
         NodeState::Ready | NodeState::Unknown => {}
     }
     if removed || (task.desired <= TaskState::Running && !may_stay(task, node)) {

@@ -77,7 +77,7 @@ fn leave(lab: &Lab) -> Result<()> {
     lab.nodes[3].docker(&["swarm", "leave"])?.ok()?;
     lab.wait_for(SOON, "the node to be listed as gone", || {
         let state = text(&lab.nodes[0].get(&format!("/nodes/{id}"))?["Status"]["State"]);
-        ensure!(state == "disconnected", "it is {state}");
+        ensure!(state == "down", "it is {state}");
         Ok(())
     })?;
     lab.nodes[0].docker(&["node", "rm", &id])?.ok()?;
