@@ -61,6 +61,12 @@ pub async fn serve(member: &Member, request: &NativeRequest) -> Result<NativeAns
     let call = NativeCall { topic, query: request.query.clone() };
     let assignment = assignment_of(member)?;
     let target = target(&assignment, &call)?;
+    if target != member.identity.node && member.manager.is_none() {
+        return Err(ApiError::new(
+            403,
+            format!("node {target} is another one, and this is a worker: ask on a manager"),
+        ));
+    }
     let value = if target == member.identity.node {
         let services = services_of(member);
         answer(&services, &call).await.map_err(ApiError::bad_request)?
