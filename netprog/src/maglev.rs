@@ -102,21 +102,26 @@ mod tests {
             let turned: Vec<MacAddr> = macs.iter().rev().chain(&macs).copied().collect();
             prop_assert_eq!(table(&macs), table(&turned));
         }
+    }
 
-        /// Method: take one backend away and count the slots that changed though their backend
-        /// stayed. Maglev does not promise none, but few (section 5.3 of the paper).
-        #[test]
-        fn losing_a_backend_moves_few_other_slots(tails in btree_set(any::<u32>(), 3..=20)) {
-            let macs = backends(&tails);
-            let before = table(&macs);
-            let after = table(&macs[1..]);
-            let moved = before
-                .iter()
-                .zip(&after)
-                .filter(|(old, new)| old != new && **old != macs[0])
-                .count();
-            prop_assert!(moved <= SLOTS * 3 / 10, "{} of {} slots moved", moved, SLOTS);
+    /// Goal: losing a backend moves few flows of others. Maglev does not promise none (section 5.3
+    /// of the paper), and a single set of backends may be an unlucky one. Method: many sets, the
+    /// same in every run; take one backend away, count slots that changed though theirs stayed.
+    #[test]
+    fn losing_a_backend_moves_few_other_slots() {
+        let (mut worst, mut all, mut sets) = (0, 0, 0);
+        for size in 3..=20_u64 {
+            for set in 0..100_u64 {
+                let tail = |n: u64| mix(size << 32 | set << 16 | n) as u32;
+                let macs = backends(&(0..size).map(tail).collect());
+                let (before, after) = (table(&macs), table(&macs[1..]));
+                let pairs = before.iter().zip(&after);
+                let moved = pairs.filter(|(old, new)| old != new && **old != macs[0]).count();
+                (worst, all, sets) = (moved.max(worst), all + moved, sets + 1);
+            }
         }
+        assert!(all / sets <= SLOTS * 8 / 100, "{} of {SLOTS} slots moved", all / sets);
+        assert!(worst <= SLOTS / 4, "{worst} of {SLOTS} slots moved, of one set");
     }
 
     #[test]
