@@ -31,15 +31,17 @@ async fn openraft_suite() {
 #[test]
 fn the_log_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt as _;
-    let dir = TempDir::new().unwrap();
-    let folder = dir.path().join("raft");
-    let file = folder.join("log.redb");
-    for _ in 0..2 {
-        drop(LogStore::open(&folder, 0).unwrap());
+    for is_new in [true, false] {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("log.redb");
+        if !is_new {
+            std::fs::write(&file, "").unwrap();
+            let open = std::fs::Permissions::from_mode(0o644);
+            std::fs::set_permissions(&file, open).unwrap();
+        }
+        let _store = LogStore::open(dir.path(), 0).unwrap();
         let mode = std::fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let open = std::fs::Permissions::from_mode(0o644);
-        std::fs::set_permissions(&file, open).unwrap();
     }
 }
 
