@@ -17,6 +17,7 @@ git diff --quiet HEAD || echo "checkouts: what is not committed is not in the cl
 folders=()
 mounted=
 clean_up() {
+  if [ -e /var/lib/skein-lab/skein-demo ]; then "$target/release/skein-demo" down; fi
   if [ -n "$mounted" ]; then umount "$mounted"; fi
   rm -rf ${folders[@]+"${folders[@]}"}
 }
@@ -24,19 +25,26 @@ trap clean_up EXIT
 
 make_there() { make --no-print-directory -C "$1" CARGO_TARGET_DIR="$target" "$2"; }
 
+wrong() {
+  echo "checkouts: $*" >&2
+  return 1
+}
+
+# Each line says by itself that it failed: `step` looks at the status, so that `set -e` is off here.
 play() {
   local place=$1 log=$target/checkouts.log begin took
   export CARGO_TARGET_DIR=$target
-  make_there "$place" demo | tee "$log"
-  grep -q "the task saw client 192.168.50.100" "$log"
-  grep -q "failed calls: 0" "$log"
+  make_there "$place" demo >"$log" 2>&1 || { tail -n 40 "$log" && wrong "make demo failed"; return 1; }
+  cat "$log"
+  grep -q "the task saw client 192.168.50.100" "$log" || wrong "the client's address is lost" || return 1
+  grep -q "failed calls: 0" "$log" || wrong "calls failed" || return 1
   begin=$(date +%s%3N)
-  make_there "$place" demo-down
+  make_there "$place" demo-down || wrong "make demo-down failed" || return 1
   took=$(($(date +%s%3N) - begin))
   echo "make demo-down took $took ms"
-  [ $took -le $DOWN_MS_MAX ]
-  [ ! -e /var/lib/skein-lab/skein-demo ]
-  ! ip netns list | grep "^skein-demo-"
+  [ $took -le $DOWN_MS_MAX ] || wrong "make demo-down took longer than $DOWN_MS_MAX ms" || return 1
+  [ ! -e /var/lib/skein-lab/skein-demo ] || wrong "the demo's folder is left" || return 1
+  ! ip netns list | grep "^skein-demo-" || wrong "namespaces are left"
 }
 
 below_tmp=$(mktemp -d /tmp/skein-checkouts-XXXXXX)

@@ -78,6 +78,7 @@ impl Daemon {
     pub async fn resume(&self) -> anyhow::Result<()> {
         let Some((mut identity, credentials)) = self.data.load()? else { return Ok(()) };
         identity.generation += 1;
+        self.follow_address(&mut identity)?;
         self.data.save_identity(&identity)?;
         let sockets = Sockets::bind(&identity).await?;
         tracing::info!(node = %identity.node, cluster = %identity.cluster, "member of a cluster");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cluster::codec::{decode_reply, encode_request};
 use cluster::id::NodeId;
+use cluster::object::KeyDigest;
 use cluster::rejection::{Code, Rejection};
 use cluster::request::{Answer, Request};
 use cluster::state::State;
@@ -167,9 +168,14 @@ impl Manager {
         self.raft.status().leader_ready
     }
 
-    /// Signs a new certificate for a node that has one.
-    pub fn renew(&self, node: NodeId, call: &RenewCall) -> Result<RenewAnswer, Rejection> {
-        join::renew(self, node, call)
+    /// Signs a new certificate for a node that has one, of the key that it shows.
+    pub fn renew(
+        &self,
+        node: NodeId,
+        key: KeyDigest,
+        call: &RenewCall,
+    ) -> Result<RenewAnswer, Rejection> {
+        join::renew(self, node, key, call)
     }
 
     /// Where the leader's cluster listener is, if known.

@@ -160,6 +160,7 @@ impl Member {
             state: manager.as_ref().map(|(manager, _)| manager.state.clone()),
             assignment: worker.assignment.clone(),
         };
+        net.insist_on(membership.clone());
         let services = NodeServices { gossip: gossip.clone(), worker: worker.clone() };
         let router = node_routes::router(services);
         let (tls, members) = (tls.server, membership.clone());
@@ -225,7 +226,20 @@ impl Member {
         self.stop.is_cancelled()
     }
 
-    async fn hand_over(&self) {
+    /// Waits until this node votes no more in Raft, and not longer than the limit: who is taken out
+    /// may never hear of it.
+    pub async fn wait_out_of_raft(&self, limit: Duration) {
+        let Some(raft) = &self.raft else { return };
+        let mut status = raft.watch();
+        let is_out = |status: &raft_store::Status| {
+            let own = status.raft_id;
+            status.voters.len() <= 1 || status.voters.iter().all(|peer| peer.raft_id != own)
+        };
+        let _ = tokio::time::timeout(limit, status.wait_for(is_out)).await;
+    }
+
+    /// Lets another manager lead, if this one does and another one is alive.
+    pub async fn hand_over(&self) {
         let Some(raft) = self.raft.as_ref().filter(|raft| raft.status().is_leader) else { return };
         let alive = {
             let view = self.gossip.view();

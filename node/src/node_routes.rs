@@ -12,9 +12,11 @@ use futures_util::StreamExt;
 use crate::gossip_io::Gossip;
 use crate::log_stream::{self, LogCall};
 use crate::native::{self, NativeCall};
-use crate::transport::BODY_BYTES_MAX;
 use crate::wire;
 use crate::worker::shell::WorkerHandle;
+
+/// The largest body of a call: an exchange of gossip (gossip/src/codec.rs), with some room.
+const CALL_BYTES_MAX: usize = 17 << 20;
 
 /// What the routes need.
 #[derive(Clone)]
@@ -31,7 +33,7 @@ pub fn router(services: NodeServices) -> Router {
         .route("/gossip/sync", post(sync))
         .route("/node/logs", post(logs))
         .route("/node/native", post(native_route))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(CALL_BYTES_MAX))
         .with_state(services)
 }
 

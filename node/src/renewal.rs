@@ -82,7 +82,10 @@ impl Renewal {
         let answer = match self.manager.as_ref().filter(|manager| manager.leads()) {
             // A leader signs for itself: it may have been off for so long that it would not let
             // itself in.
-            Some(manager) => manager.renew(manager.node, &call).map_err(|r| r.message)?,
+            Some(manager) => {
+                let key = pki::key_of_request(&call.request).map_err(|e| chain(&e))?;
+                manager.renew(manager.node, key, &call).map_err(|r| r.message)?
+            }
             None => {
                 let answer: Option<RenewAnswer> = self.worker.renew(&call).await;
                 answer.ok_or("no manager could be asked, or none signs for this node")?

@@ -12,6 +12,7 @@ pub use server::{MemberOnly, serve};
 pub mod access;
 mod client;
 mod newcomers;
+mod places;
 mod server;
 
 /// The largest body that is read from a peer, in bytes (snapshots are the largest).

@@ -7,6 +7,7 @@ use api::ApiError;
 
 use super::{Addresses, Daemon};
 use crate::config::{CLUSTER_PORT, parse_listen};
+use crate::identity::Identity;
 
 impl Daemon {
     /// Decides a member's addresses from what a request gives.
@@ -38,6 +39,25 @@ impl Daemon {
         let cluster = SocketAddr::new(advertise, port.unwrap_or(listen_port));
         let listen = SocketAddr::new(listen_ip.unwrap_or(advertise), listen_port);
         Ok(Addresses { advertise, data_path, listen, cluster })
+    }
+
+    /// Gives a worker whose addresses are gone from this machine those that it would join with
+    /// now: it is the same node, since it has the same key. A manager's address is the others' way to it,
+    /// so it has to be given back.
+    pub(super) fn follow_address(&self, identity: &mut Identity) -> anyhow::Result<()> {
+        let is_here = |address: IpAddr| self.host.address_of(&address.to_string()).is_ok();
+        let stays = is_here(identity.advertise) && is_here(identity.data_path);
+        if stays || identity.raft_id.is_some() {
+            return Ok(());
+        }
+        let found = self.addresses(None, None, None);
+        let found = found.map_err(|error| anyhow::anyhow!("{}", error.message))?;
+        let (old, new) = (identity.advertise, found.advertise);
+        tracing::info!(%old, %new, "this node's address has changed");
+        identity.advertise = found.advertise;
+        identity.data_path = found.data_path;
+        identity.listen = found.listen;
+        Ok(())
     }
 
     /// `IP`, `IP:PORT`, `IFACE` or `IFACE:PORT`; the address must be this node's.

@@ -13,6 +13,9 @@ use crate::transport::Lane;
 /// How long the managers may take to record that the node leaves.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long the others may take to take this manager out of Raft: its vote may be needed for it.
+const RAFT_LIMIT: Duration = Duration::from_secs(3);
+
 const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that is participating \
      as a manager. ";
 
@@ -24,6 +27,8 @@ impl Daemon {
         if member.manager.is_some() && !force {
             return Err(ApiError::unavailable(manager_refusal(&member)));
         }
+        // While it leads: once it has left the others listen to it only to take it out of Raft.
+        member.hand_over().await;
         if let Err(reason) = announce(&member).await {
             if !force {
                 return Err(ApiError::unavailable(format!(
@@ -33,6 +38,7 @@ impl Daemon {
             }
             tracing::warn!(%reason, "left by force");
         }
+        member.wait_out_of_raft(RAFT_LIMIT).await;
         member.worker.stop_tasks().await;
         member.worker.tear_down().await;
         *self.member.write().await = None;

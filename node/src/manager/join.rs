@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster::id::NodeId;
-use cluster::object::{Cluster, ManagerInfo};
+use cluster::object::{Cluster, KeyDigest, ManagerInfo};
 use cluster::rejection::{Code, Rejection};
 use cluster::request::{Answer, JoinNode, Request};
 use cluster::spec::Role;
@@ -61,6 +61,7 @@ pub(super) async fn admit(manager: &Manager, call: JoinCall) -> Result<JoinAnswe
 pub(super) fn renew(
     manager: &Manager,
     id: NodeId,
+    shown: KeyDigest,
     call: &RenewCall,
 ) -> Result<RenewAnswer, Rejection> {
     let state = manager.newest();
@@ -68,8 +69,10 @@ pub(super) fn renew(
     let cluster = state.cluster.as_ref().ok_or_else(unavailable)?;
     let node = state.nodes.get(&id).ok_or_else(|| Rejection::not_found("node", id))?;
     let key = key_of_request(&call.request).map_err(|e| Rejection::invalid(chain(&e)))?;
-    if node.key.is_some_and(|own| own != key) {
-        let message = format!("the request is not of the key that node {id} joined with");
+    // A node whose key is not in the state, as it joined before keys were kept, has the one that it
+    // shows.
+    if node.key.unwrap_or(shown) != key {
+        let message = format!("the request is not of the key that node {id} has");
         return Err(Rejection::invalid(message));
     }
     let identity = PeerIdentity { cluster: cluster.id, node: id, role: node.role() };

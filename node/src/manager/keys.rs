@@ -14,6 +14,10 @@ use crate::clock;
 
 /// How long one key seals, as swarmkit's.
 const KEY_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
+/// A node that has not acknowledged a step for so long is not waited for: it gets keys over its
+/// session, whatever keeps it from acknowledging. Without that one node would keep a removed one's
+/// key in use.
+const STEP_MAX: Duration = Duration::from_secs(60);
 /// Looked at this often at least: time passes without a ring.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -22,14 +26,25 @@ pub(super) async fn run(manager: Manager) {
     let mut status = manager.raft.watch();
     let mut state = manager.state.clone();
     let mut acks = manager.acks.subscribe();
+    // When which version of the cluster was first waited for.
+    let mut waited: Option<(Revision, Duration)> = None;
     loop {
         if status.wait_for(|status| status.leader_ready).await.is_err() {
             return;
         }
         let newest = state.borrow_and_update().clone();
         acks.borrow_and_update();
+        let version = newest.cluster.as_ref().map_or(Revision(0), |cluster| cluster.meta.version);
+        let now = clock::monotonic();
+        let since = match waited {
+            Some((known, since)) if known == version => since,
+            _other => now,
+        };
+        waited = Some((version, since));
+        let is_late = now.saturating_sub(since) >= STEP_MAX;
         let due = manager.with_dispatcher(|dispatcher| {
-            next(&newest, |node| dispatcher.applied(node), clock::timestamp())
+            let applied = |node| dispatcher.applied(node);
+            next(&newest, applied, is_late, clock::timestamp())
         });
         if let Some(step) = due
             && let Err(rejection) = manager.decide(Request::TurnGossipKey { step }).await
@@ -48,13 +63,14 @@ pub(super) async fn run(manager: Manager) {
 fn next(
     state: &State,
     applied: impl Fn(NodeId) -> Option<Revision>,
+    is_late: bool,
     now: Timestamp,
 ) -> Option<KeyStep> {
     let cluster = state.cluster.as_ref()?;
     let told = || {
         let live = state.nodes.values().filter(|node| node.status.state == NodeState::Ready);
-        live.map(|node| node.id)
-            .all(|id| applied(id).is_some_and(|revision| revision >= cluster.meta.version))
+        let mut live = live.map(|node| node.id);
+        is_late || live.all(|id| applied(id).is_some_and(|at| at >= cluster.meta.version))
     };
     match cluster.key_turn {
         KeyTurn::Done => {
@@ -90,18 +106,20 @@ mod tests {
         let now = Timestamp(0);
         carry_out(&mut state, &Request::JoinNode(Box::new(joining(REMOVED, Role::Worker))));
         let nobody = |_: NodeId| None;
-        assert_eq!(next(&state, nobody, now), None, "nothing is due");
+        assert_eq!(next(&state, nobody, true, now), None, "nothing is due");
         let later = now.plus_ms(12 * 60 * 60 * 1000);
-        assert!(matches!(next(&state, nobody, later), Some(KeyStep::Spread { .. })));
+        assert!(matches!(next(&state, nobody, false, later), Some(KeyStep::Spread { .. })));
 
         carry_out(&mut state, &Request::RemoveNode { id: REMOVED, force: true });
         let mut seen = vec![ids(&state)];
         for _ in 0..3 {
             let all = Some(state.revision);
-            let step = next(&state, |_| all, now).expect("a step is due");
+            let step = next(&state, |_| all, false, now).expect("a step is due");
             if !matches!(step, KeyStep::Spread { .. }) {
                 let before = Some(Revision(state.revision.0 - 1));
-                assert_eq!(next(&state, |_| before, now), None, "not all have been told");
+                let wait = next(&state, |_| before, false, now);
+                assert_eq!(wait, None, "not all have been told");
+                assert_eq!(next(&state, |_| before, true, now), Some(step.clone()));
             }
             carry_out(&mut state, &Request::TurnGossipKey { step });
             seen.push(ids(&state));

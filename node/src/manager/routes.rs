@@ -23,6 +23,9 @@ use crate::wire::{self, JoinCall, NOT_LEADER, NotLeader, RenewCall, ReportCall, 
 /// The largest body that is read of a caller without a certificate.
 const JOIN_BYTES_MAX: usize = 16 << 10;
 
+/// The largest body of a session's call: what a node says of itself and of its tasks.
+const SESSION_BYTES_MAX: usize = 8 << 20;
+
 /// Answer with an error: a status and one line.
 type Refused = (StatusCode, String);
 
@@ -32,8 +35,8 @@ pub fn router(manager: Manager) -> Router {
         .route("/raft/{class}", post(raft))
         .route("/join", post(join_route).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .route("/manager/request", post(request))
-        .route("/session/watch", post(watch))
-        .route("/session/report", post(report))
+        .route("/session/watch", post(watch).layer(DefaultBodyLimit::max(SESSION_BYTES_MAX)))
+        .route("/session/report", post(report).layer(DefaultBodyLimit::max(SESSION_BYTES_MAX)))
         .route("/session/leave", post(leave))
         .route("/session/renew", post(renew).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -128,7 +131,7 @@ async fn renew(
     if !manager.raft.status().leader_ready {
         return Ok(not_leader(&manager));
     }
-    let answer = manager.renew(member.0.node, &call).map_err(|r| rejected(&r))?;
+    let answer = manager.renew(member.0.node, member.1, &call).map_err(|r| rejected(&r))?;
     Ok(write(&answer))
 }
 

@@ -32,10 +32,12 @@ pub enum Callers {
     Managers,
 }
 
+const RAFT: &str = "/raft/{class}";
+
 /// Every route between nodes. One that is not here answers nobody.
 pub const ROUTES: [(&str, Callers); 10] = [
     ("/join", Callers::Anyone),
-    ("/raft/{class}", Callers::Managers),
+    (RAFT, Callers::Managers),
     ("/manager/request", Callers::Managers),
     ("/session/watch", Callers::Members),
     ("/session/report", Callers::Members),
@@ -46,9 +48,29 @@ pub const ROUTES: [(&str, Callers); 10] = [
     ("/node/native", Callers::Managers),
 ];
 
-/// Whether only managers answer a path, so that who calls it insists on one.
-pub(super) fn is_served_by_managers(path: &str) -> bool {
-    ["/join", "/raft/", "/manager/", "/session/"].iter().any(|begin| path.starts_with(begin))
+/// Whether who answers at a path may: a member, and a manager where only managers serve. A worker's
+/// certificate must not do for assignments and Raft, nor that of a node that was removed for
+/// anything. A joiner knows no members: it goes by the certificate.
+pub(super) fn answers(
+    path: &str,
+    peer: Option<&PeerCertificate>,
+    members: Option<&Membership>,
+) -> Result<(), &'static str> {
+    let Some(peer) = peer else { return Err("who answers there has no node's certificate") };
+    let standing = match members {
+        Some(members) => members.standing(peer),
+        None => newer(peer),
+    };
+    let managers = ["/join", "/raft/", "/manager/", "/session/"];
+    match standing {
+        Standing::Stranger => Err("who answers there is not in this cluster (any more)"),
+        Standing::Leaving if path.starts_with("/raft/") => Ok(()),
+        Standing::Leaving => Err("who answers there has left the cluster"),
+        Standing::Member(Role::Worker) if managers.iter().any(|begin| path.starts_with(begin)) => {
+            Err("who answers there is no manager of the cluster")
+        }
+        Standing::Member(_) => Ok(()),
+    }
 }
 
 /// What this node knows of who belongs to its cluster, as it changes.
@@ -67,6 +89,9 @@ pub struct Membership {
 enum Standing {
     /// A member in this role.
     Member(Role),
+    /// A manager that has left, until it is removed: Raft still needs its votes and entries to take
+    /// it out.
+    Leaving,
     /// A member no more, or never one.
     Stranger,
 }
@@ -74,7 +99,10 @@ enum Standing {
 impl Membership {
     /// Whether this is a node of the cluster, in whatever role.
     pub(super) fn is_member(&self, peer: &PeerCertificate) -> bool {
-        self.standing(peer) != Standing::Stranger
+        match self.standing(peer) {
+            Standing::Member(_) | Standing::Leaving => true,
+            Standing::Stranger => false,
+        }
     }
 
     fn standing(&self, peer: &PeerCertificate) -> Standing {
@@ -101,8 +129,11 @@ fn by_state(state: &cluster::state::State, peer: &PeerCertificate) -> Standing {
         return Standing::Stranger;
     }
     match state.nodes.get(&id) {
-        Some(node) if node.has_left() => Standing::Stranger,
         Some(node) if node.key.is_some_and(|key| key != peer.key) => Standing::Stranger,
+        Some(node) if node.has_left() => match peer.identity.role {
+            Role::Manager => Standing::Leaving,
+            Role::Worker => Standing::Stranger,
+        },
         Some(node) => Standing::Member(node.role()),
         // Signed for one that joined after this state: a follower may lag behind its leader, and
         // must take entries from it.
@@ -174,12 +205,17 @@ fn judge(
             let status = StatusCode::from_u16(NOT_A_MEMBER).unwrap_or(StatusCode::GONE);
             Err((status, format!("node {} is not in this cluster (any more)", peer.identity.node)))
         }
+        Standing::Leaving if path == RAFT => Ok(Some(MemberOnly(peer.identity, peer.key))),
+        Standing::Leaving => {
+            let status = StatusCode::from_u16(NOT_A_MEMBER).unwrap_or(StatusCode::GONE);
+            Err((status, format!("node {} has left this cluster", peer.identity.node)))
+        }
         Standing::Member(Role::Worker) if managers_only => {
             refuse(StatusCode::FORBIDDEN, "this route is for managers")
         }
         Standing::Member(role) => {
             let identity = crate::pki::PeerIdentity { role, ..peer.identity };
-            Ok(Some(MemberOnly(identity)))
+            Ok(Some(MemberOnly(identity, peer.key)))
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster::spec::Role;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -16,7 +15,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::access::is_served_by_managers;
+use super::access::{Membership, answers};
 use super::{
     BODY_BYTES_MAX, CONNECT_LIMIT, CallError, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT, Lane,
 };
@@ -24,11 +23,11 @@ use crate::pki::{PeerCertificate, SERVER_NAME};
 
 type Pool = Mutex<BTreeMap<(SocketAddr, Lane), Connection>>;
 
-/// An open connection, and the role in the certificate of who answers there.
+/// An open connection, and who answers there.
 #[derive(Clone)]
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    role: Option<Role>,
+    peer: Option<PeerCertificate>,
 }
 
 /// Connections to peers under one identity. Cheap to clone.
@@ -36,13 +35,21 @@ struct Connection {
 pub struct Net {
     tls: Arc<rustls::ClientConfig>,
     pool: Arc<Pool>,
+    /// Who belongs to the cluster, once this node knows.
+    members: Arc<OnceLock<Membership>>,
 }
 
 impl Net {
     /// With a client configuration (a member's, or a joiner's).
     #[must_use]
     pub fn new(tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { tls, pool: Arc::default() }
+        Self { tls, pool: Arc::default(), members: Arc::default() }
+    }
+
+    /// From now on only members answer: a node that was removed has a certificate still.
+    pub fn insist_on(&self, members: Membership) {
+        // A node has one membership for as long as it has these connections.
+        let _ = self.members.set(members);
     }
 
     /// Posts a body and reads the answer whole, all within `limit`.
@@ -86,11 +93,9 @@ impl Net {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, CallError> {
-        let Connection { mut sender, role } = self.connection(address, lane).await?;
-        // A worker's certificate must not do for what only managers serve: assignments, Raft.
-        if is_served_by_managers(path) && role != Some(Role::Manager) {
-            let reason = "who answers there is no manager of the cluster".to_owned();
-            return Err(CallError::Connect { address, reason });
+        let Connection { mut sender, peer } = self.connection(address, lane).await?;
+        if let Err(reason) = answers(path, peer.as_ref(), self.members.get()) {
+            return Err(CallError::Connect { address, reason: reason.to_owned() });
         }
         let request = Request::post(format!("https://{SERVER_NAME}{path}"))
             .body(Full::new(body))
@@ -136,7 +141,6 @@ impl Net {
         let certificates = stream.get_ref().1.peer_certificates();
         let leaf = certificates.and_then(|chain| chain.first());
         let peer = leaf.and_then(|leaf| PeerCertificate::read(leaf).ok());
-        let role = peer.map(|peer| peer.identity.role);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -151,7 +155,7 @@ impl Net {
                 tracing::debug!(%address, error = %describe(&error), "connection ended");
             }
         });
-        Ok(Connection { sender, role })
+        Ok(Connection { sender, peer })
     }
 }
 

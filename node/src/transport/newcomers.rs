@@ -5,6 +5,7 @@
 //! makes room: a peer that shows its certificate at once needs milliseconds, and is gone from here
 //! before a flood of others has had its turn.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +53,10 @@ impl Newcomers {
 
 impl Waiting {
     fn make_room(&mut self) {
-        let most = self.by_address.iter().max_by_key(|(_, waiting)| waiting.len());
+        // Of several that have equally many, the one whose oldest is the oldest of all.
+        let oldest = |waiting: &VecDeque<(u64, _)>| Reverse(waiting.front().map(|first| first.0));
+        let rank = |waiting: &VecDeque<_>| (waiting.len(), oldest(waiting));
+        let most = self.by_address.iter().max_by_key(|(_, waiting)| rank(waiting));
         let Some(address) = most.map(|(address, _)| *address) else { return };
         let oldest = self.by_address.get(&address).and_then(|waiting| waiting.front());
         if let Some((number, evicted)) = oldest.cloned() {
@@ -82,6 +86,17 @@ impl Drop for Newcomer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_equally_busy_addresses_the_oldest_makes_room() {
+        let all = Newcomers::default();
+        let address = |last: usize| IpAddr::from([192, 0, 2, u8::try_from(last).unwrap()]);
+        let held: Vec<Newcomer> = (0..NEWCOMERS_MAX).map(|last| all.enter(address(last))).collect();
+        let late = all.enter(IpAddr::from([203, 0, 113, 1]));
+        let evicted = held.iter().filter(|newcomer| newcomer.evicted.is_cancelled());
+        assert_eq!(evicted.map(|newcomer| newcomer.address).collect::<Vec<_>>(), [address(0)]);
+        assert!(!late.evicted.is_cancelled());
+    }
 
     #[test]
     fn the_oldest_of_the_busiest_address_makes_room() {

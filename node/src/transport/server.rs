@@ -8,10 +8,10 @@ use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use cluster::object::KeyDigest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -19,19 +19,24 @@ use tower::ServiceExt;
 
 use super::access::{Membership, guard};
 use super::newcomers::{Newcomer, Newcomers};
+use super::places::Places;
 use super::{CONNECTIONS_MAX, HANDSHAKE_LIMIT, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT};
 use crate::pki::{PeerCertificate, PeerIdentity};
 use crate::telemetry::Seldom;
 
 /// How long a connection without a member's certificate lasts: one join, and no more.
 const NEWCOMER_LIMIT: Duration = Duration::from_secs(15);
+/// How often is looked whether the node of an open connection is a member still.
+const STANDING_INTERVAL: Duration = Duration::from_secs(1);
+/// Calls at one time on one connection.
+const STREAMS_MAX: u32 = 64;
 /// Pause after a connection could not be accepted, as when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who calls, as the table of routes ([`super::access`]) has found: an extractor for routes of
 /// members.
 #[derive(Debug, Clone, Copy)]
-pub struct MemberOnly(pub PeerIdentity);
+pub struct MemberOnly(pub PeerIdentity, pub KeyDigest);
 
 impl<S: Send + Sync> FromRequestParts<S> for MemberOnly {
     type Rejection = (StatusCode, &'static str);
@@ -52,8 +57,7 @@ struct Service {
     router: Router,
     membership: Membership,
     newcomers: Newcomers,
-    /// Places of members' connections.
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 /// Serves `router` on `listener` until `stop`, to those whom the table of routes lets in; open
@@ -70,7 +74,7 @@ pub async fn serve(
         router: guard(router, membership.clone()),
         membership,
         newcomers: Newcomers::default(),
-        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        places: Places::default(),
     };
     let mut complaints = Seldom::default();
     loop {
@@ -118,16 +122,28 @@ impl Service {
         let certificates = stream.get_ref().1.peer_certificates();
         let leaf = certificates.and_then(|chain| chain.first());
         let peer = leaf.and_then(|leaf| PeerCertificate::read(leaf).ok());
-        if peer.is_some_and(|peer| self.membership.is_member(&peer)) {
+        if let Some(member) = peer.filter(|peer| self.membership.is_member(peer)) {
             drop(newcomer);
-            // Members wait for each other here, and for nobody else.
-            let Ok(_place) = self.places.clone().acquire_owned().await else { return };
-            self.answer(stream, peer).await;
+            let Some(_place) = self.places.take(member.identity.node, CONNECTIONS_MAX) else {
+                tracing::debug!(node = %member.identity.node, "a node has too many connections");
+                return;
+            };
+            tokio::select! {
+                () = self.until_removed(&member) => {}
+                () = self.answer(stream, peer) => {}
+            }
         } else {
             tokio::select! {
                 () = newcomer.evicted.cancelled() => {}
                 _ended = tokio::time::timeout(NEWCOMER_LIMIT, self.answer(stream, peer)) => {}
             }
+        }
+    }
+
+    /// Returns once the node is a member no more: what it has open ends then.
+    async fn until_removed(&self, member: &PeerCertificate) {
+        while self.membership.is_member(member) {
+            tokio::time::sleep(STANDING_INTERVAL).await;
         }
     }
 
@@ -144,6 +160,7 @@ impl Service {
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_LIMIT)
+            .max_concurrent_streams(STREAMS_MAX)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
             .await;
         if let Err(error) = served {

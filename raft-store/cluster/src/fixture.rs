@@ -48,6 +48,7 @@ pub(crate) fn cluster() -> Cluster {
         subnet_size: 24,
         data_path_port: 4789,
         removed: std::collections::BTreeMap::new(),
+        certificate_ms_max: 0,
         key_turn: crate::object::KeyTurn::Done,
         key_made_at: Timestamp(0),
     }

@@ -58,6 +58,9 @@ pub struct Cluster {
     /// no certificate of it can be valid any more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub removed: BTreeMap<NodeId, Timestamp>,
+    /// The longest life that certificates were signed for, in milliseconds; 0: that of the spec.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub certificate_ms_max: u64,
     /// How far the newest key of gossip has come.
     #[serde(default, skip_serializing_if = "KeyTurn::is_done")]
     pub key_turn: KeyTurn,
@@ -82,6 +85,10 @@ impl KeyTurn {
     fn is_done(&self) -> bool {
         *self == Self::Done
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn is_unset(at: &Timestamp) -> bool {

@@ -21,8 +21,8 @@ use tests::bench::sandbox::in_namespace;
 
 use crate::stage::Stage;
 
-const MANAGERS: usize = 3;
-const WORKER: usize = 3;
+const MANAGERS: usize = 4;
+const WORKER: usize = 4;
 const CLUSTER_PORT: u16 = 2377;
 const GOSSIP_PORT: u16 = 7946;
 const CALL_MAX: Duration = Duration::from_secs(10);
@@ -39,6 +39,7 @@ const CHECKS: &[Check] = &[
     ("idle connections keep no member out and fill no log", idle_connections),
     ("a stolen worker's certificate opens no manager's route", stolen_worker),
     ("a worker that was removed is out at once", removed_worker),
+    ("a manager whose key is stolen is removed while it runs", removed_running_manager),
     ("a manager that is lost is removed, and is out at once", removed_manager),
 ];
 
@@ -46,7 +47,7 @@ const CHECKS: &[Check] = &[
 /// kind of caller.
 #[test]
 fn strangers_get_nothing() {
-    let mut stage = Stage::cluster("adversary", 4, MANAGERS);
+    let mut stage = Stage::cluster("adversary", 5, MANAGERS);
     stage.check(CHECKS);
 }
 
@@ -178,7 +179,7 @@ fn idle_connections(lab: &mut Lab) -> Result<()> {
     // A member comes back with new connections, and a new one joins.
     lab.nodes[WORKER].kill_daemon()?;
     lab.nodes[WORKER].start()?;
-    lab.wait_nodes_ready(4)?;
+    lab.wait_nodes_ready(5)?;
     lab.nodes[1].docker(&["network", "create", "-d", "overlay", "meanwhile"])?.ok()?;
     let told = post(lab, &without_certificate(lab)?, (address, CLUSTER_PORT).into(), "/join", b"")?;
     ensure!(told.0 == 400, "a joiner is told {told:?}");
@@ -226,9 +227,19 @@ fn one_key(lab: &Lab) -> Result<Value> {
     Ok(keys[0].clone())
 }
 
+/// Whoever has its key keeps it ready by reports: it need not be down.
+fn removed_running_manager(lab: &mut Lab) -> Result<()> {
+    let (id, tls) = (lab.nodes[3].cluster_id()?, stolen(lab, 3)?);
+    lab.nodes[0].docker(&["node", "rm", "--force", &id])?.ok()?;
+    call_all(lab, &tls, 410, |_callers| false)?;
+    voters_are(lab, 3)?;
+    lab.nodes[0].docker(&["network", "create", "-d", "overlay", "without"])?.ok()?;
+    Ok(())
+}
+
 fn removed_manager(lab: &mut Lab) -> Result<()> {
     let (id, tls) = (lab.nodes[2].cluster_id()?, stolen(lab, 2)?);
-    let refused = lab.nodes[0].docker(&["node", "rm", "--force", &id])?.refused()?;
+    let refused = lab.nodes[0].docker(&["node", "rm", &id])?.refused()?;
     ensure!(refused.contains("demoted to worker before removal"), "{refused}");
     lab.nodes[2].kill_machine()?;
     wait_down(lab, &id)?;

@@ -5,6 +5,7 @@
 //! Those that are played on every kind of lab are in `tests/lab/src/scenario/`; here are, besides,
 //! those that are about one kernel or about docker's own client.
 
+mod address;
 mod adversary;
 mod bad_input;
 mod command;

@@ -106,3 +106,46 @@ fn another_key_is_a_stranger_where_the_state_has_the_key() {
     let thief = PeerCertificate { key: KeyDigest([9; 32]), ..certificate(MANAGER, Role::Manager) };
     assert_eq!(membership(true).standing(&thief), Standing::Stranger);
 }
+
+/// Goal: a manager that leaves can still be taken out of Raft, and does nothing else. Method: every
+/// route, called by it and answered by it.
+#[test]
+fn a_manager_that_left_has_raft_alone() {
+    let mut state = two_nodes();
+    let joined = cluster::request::JoinNode {
+        manager: Some(cluster::object::ManagerInfo {
+            raft_id: 2,
+            address: ([192, 0, 2, 4], 2377).into(),
+        }),
+        ..joining(LEFT, Role::Manager)
+    };
+    carry_out(&mut state, &Request::JoinNode(Box::new(joined)));
+    carry_out(&mut state, &Request::LeaveNode { id: LEFT });
+    let members =
+        Membership { state: Some(watch::channel(Arc::new(state)).1), ..membership(false) };
+    let left = certificate(LEFT, Role::Manager);
+    for (path, callers) in ROUTES {
+        let judged = judge(path, Some(&left), |peer| members.standing(peer));
+        let expected = callers == Callers::Anyone || path == RAFT;
+        assert_eq!(judged.is_ok(), expected, "{path}");
+        assert_eq!(answers(path, Some(&left), Some(&members)).is_ok(), path == RAFT, "{path}");
+    }
+}
+
+#[test]
+fn only_members_answer_and_managers_where_managers_serve() {
+    let members = membership(false);
+    let answered =
+        |path, node, role| answers(path, Some(&certificate(node, role)), Some(&members)).is_ok();
+    for (path, _) in ROUTES {
+        let anyone = ["/gossip/", "/node/"].iter().any(|begin| path.starts_with(begin));
+        assert!(answered(path, MANAGER, Role::Manager), "{path}");
+        assert_eq!(answered(path, WORKER, Role::Manager), anyone, "{path}");
+        assert!(!answered(path, REMOVED, Role::Manager), "{path}");
+        assert!(answers(path, None, Some(&members)).is_err(), "{path}");
+    }
+    // A joiner goes by the certificate.
+    let manager = certificate(MANAGER, Role::Manager);
+    assert!(answers("/join", Some(&manager), None).is_ok());
+    assert!(answers("/join", Some(&certificate(WORKER, Role::Worker)), None).is_err());
+}

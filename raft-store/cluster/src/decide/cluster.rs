@@ -55,6 +55,7 @@ pub(super) fn init(draft: &mut Draft<'_>, init: &InitCluster) -> Result<Answer, 
         subnet_size,
         data_path_port: port,
         removed: BTreeMap::new(),
+        certificate_ms_max: 0,
         key_turn: KeyTurn::Done,
         key_made_at: draft.now(),
     };
@@ -77,6 +78,7 @@ pub(super) fn update(draft: &mut Draft<'_>, update: &UpdateCluster) -> Result<An
     };
     check_version("the cluster", cluster.meta.version, update.version)?;
     let mut cluster = Cluster::clone(cluster);
+    cluster.certificate_ms_max = cluster.certificate_ms_max.max(cluster.spec.certificate_ms());
     cluster.spec = with_name(&update.spec)?;
     if let Some(token) = &update.worker_token {
         cluster.worker_token.clone_from(token);

@@ -27,7 +27,9 @@ pub(super) fn turn(draft: &mut Draft<'_>, step: &KeyStep) -> Result<Answer, Reje
             cluster.gossip_keys.insert(at, GossipKey { id, key: *key });
             cluster.gossip_keys.truncate(KEYS_MAX);
             cluster.key_turn = KeyTurn::Spreads;
-            cluster.key_made_at = now;
+            // After each removal, whatever the clocks of two leaders say: none knows this one.
+            let removed = cluster.removed.values().max().map_or(now, |at| at.plus_ms(1));
+            cluster.key_made_at = now.max(removed);
         }
         (KeyStep::Seal, KeyTurn::Spreads) => {
             if cluster.gossip_keys.len() > 1 {

@@ -8,7 +8,7 @@ use crate::id::NodeId;
 use crate::object::{Cluster, ManagerInfo, Node, NodeDescription, NodeState, NodeStatus};
 use crate::rejection::{Code, Rejection};
 use crate::request::{Answer, JoinNode};
-use crate::spec::{ClusterSpec, NodeSpec, Role};
+use crate::spec::{NodeSpec, Role};
 use crate::state::State;
 use crate::time::Revision;
 use crate::transaction::{Key, Object};
@@ -79,7 +79,13 @@ pub(super) fn describe(
     description: &NodeDescription,
 ) -> Result<Answer, Rejection> {
     existing(draft.state(), id)?;
-    draft.edit_node(id, |node| node.description = description.clone());
+    draft.edit_node(id, |node| {
+        let address = description.gossip.ip();
+        if node.description.gossip.ip() != address {
+            node.status.address = address.to_string();
+        }
+        node.description = description.clone();
+    });
     Ok(Answer::Done)
 }
 
@@ -161,9 +167,9 @@ pub(super) fn leave(draft: &mut Draft<'_>, id: NodeId) -> Result<Answer, Rejecti
     Ok(Answer::Done)
 }
 
-/// Forgets a node, and remembers that its certificate counts no more. A manager that is lost for
-/// good goes too, by force, as long as most of the others answer: without them nobody could take
-/// it out of Raft.
+/// Forgets a node, and remembers that its certificate counts no more. A manager goes too, by force,
+/// whether it is lost or somebody else has its key, as long as the others are a majority without
+/// it: nobody could take it out of Raft otherwise.
 pub(super) fn remove(draft: &mut Draft<'_>, id: NodeId, force: bool) -> Result<Answer, Rejection> {
     let node = existing(draft.state(), id)?;
     let refuse = |message: String| Err(Rejection::new(Code::FailedPrecondition, message));
@@ -171,11 +177,11 @@ pub(super) fn remove(draft: &mut Draft<'_>, id: NodeId, force: bool) -> Result<A
         NodeState::Ready | NodeState::Unknown => true,
         NodeState::Down | NodeState::Disconnected => false,
     };
-    if node.manager.is_some() && (up || !force) {
-        let lost = if up { "" } else { "; if it is lost for good, use --force" };
+    if node.manager.is_some() && !force {
         return refuse(format!(
             "node {id} is a cluster manager and is a member of the raft cluster. It must be \
-             demoted to worker before removal{lost}"
+             demoted to worker before removal; if it is lost for good or not to be trusted, use \
+             --force"
         ));
     }
     if node.manager.is_some() {
@@ -183,10 +189,11 @@ pub(super) fn remove(draft: &mut Draft<'_>, id: NodeId, force: bool) -> Result<A
         let (ready, all) = others.fold((0, 0), |(ready, all), other| {
             (ready + usize::from(other.status.state == NodeState::Ready), all + 1)
         });
-        if ready * 2 <= all {
+        let voters = all + 1;
+        if ready * 2 <= voters {
             return refuse(format!(
-                "node {id} cannot be removed: only {ready} of the other {all} managers are ready, \
-                 and most must be: bring one back first"
+                "node {id} cannot be removed: {ready} of the other {all} managers are ready, which \
+                 is no majority of {voters}: bring one back, or add one, first"
             ));
         }
     }
@@ -205,11 +212,10 @@ fn remember(draft: &mut Draft<'_>, id: NodeId) {
     let now = draft.now();
     let Some(cluster) = &draft.state().cluster else { return };
     let mut cluster = Cluster::clone(cluster);
-    // At least as long as by default, in case the expiry was shortened since.
-    let kept =
-        cluster.spec.certificate_ms().max(ClusterSpec::default().certificate_ms()) + GRACE_MS;
+    let kept = cluster.certificate_ms_max.max(cluster.spec.certificate_ms()) + GRACE_MS;
     cluster.removed.retain(|_, since| now.since_ms(*since) < kept);
-    cluster.removed.insert(id, now);
+    // Not before the key of gossip, whatever the clocks of two leaders say: it has to turn.
+    cluster.removed.insert(id, now.max(cluster.key_made_at));
     draft.put(Object::Cluster(Arc::new(cluster)));
 }
 

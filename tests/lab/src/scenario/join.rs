@@ -26,6 +26,7 @@ pub const SCENARIO: Scenario = Scenario {
         ("a token that was rotated is refused", rotated_token_is_refused),
         ("a worker leaves and joins again", worker_comes_back),
         ("a lost leader is followed by another", leader_may_be_lost),
+        ("a manager that leads leaves, and the others write", leader_leaves),
     ],
 };
 
@@ -153,5 +154,20 @@ fn leader_may_be_lost(lab: &mut Lab) -> Result<()> {
     lab.wait_for(SOON, "the old leader to serve again", || {
         lab.nodes[leads].docker(&["service", "ls"])?.ok()
     })?;
+    Ok(())
+}
+
+/// The two that are left are all that vote: either of them needs nobody who is gone.
+fn leader_leaves(lab: &mut Lab) -> Result<()> {
+    let leads = leader(lab, 0)?;
+    lab.nodes[leads].docker(&["swarm", "leave", "--force"])?.ok()?;
+    let asked = (0..3).find(|index| *index != leads).context("another manager")?;
+    lab.wait_for(SOON, "two voters", || {
+        let told = lab.nodes[asked].get("/skein/v1/debug/raft")?;
+        ensure!(list(&told["voters"]).count() == 2, "{told}");
+        Ok(())
+    })?;
+    let words = ["network", "create", "-d", "overlay", "after-leave"];
+    lab.nodes[asked].docker(&words)?.ok()?;
     Ok(())
 }
