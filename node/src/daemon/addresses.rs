@@ -42,8 +42,8 @@ impl Daemon {
     }
 
     /// Gives a worker whose addresses are gone from this machine those that it would join with
-    /// now: it is the same node, since it has the same key. A manager's address is the others' way to it,
-    /// so it has to be given back.
+    /// now: it is the same node, since it has the same key. A manager's address is the others' way
+    /// to it, so it has to be given back.
     pub(super) fn follow_address(&self, identity: &mut Identity) -> anyhow::Result<()> {
         let is_here = |address: IpAddr| self.host.address_of(&address.to_string()).is_ok();
         let stays = is_here(identity.advertise) && is_here(identity.data_path);
