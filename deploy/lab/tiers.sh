@@ -8,7 +8,7 @@ source deploy/lab/steps.sh
 
 # Errors carry their whole chain in words; a backtrace of each would bury them.
 export RUST_BACKTRACE=0
-# What a whole build takes of the disk.
+# What a whole build takes of the disk. Estimated: no clean build was weighed.
 BUILD_MIB=9000
 # How long Ctrl-C waits until a tier has ended, before it is killed.
 END_SECONDS=5

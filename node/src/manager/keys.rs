@@ -44,7 +44,7 @@ pub(super) async fn run(manager: Manager) {
         let is_late = now.saturating_sub(since) >= STEP_MAX;
         let due = manager.with_dispatcher(|dispatcher| {
             let applied = |node| dispatcher.applied(node);
-            next(&newest, applied, is_late, clock::timestamp())
+            next(&newest, applied, is_late, clock::timestamp(), rand::random)
         });
         if let Some(step) = due
             && let Err(rejection) = manager.decide(Request::TurnGossipKey { step }).await
@@ -59,12 +59,13 @@ pub(super) async fn run(manager: Manager) {
     }
 }
 
-/// The step that is due. `applied` tells which revision a node has.
+/// The step that is due. `applied` tells which revision a node has, `draw` gives a new key.
 fn next(
     state: &State,
     applied: impl Fn(NodeId) -> Option<Revision>,
     is_late: bool,
     now: Timestamp,
+    draw: impl FnOnce() -> [u8; 32],
 ) -> Option<KeyStep> {
     let cluster = state.cluster.as_ref()?;
     let told = || {
@@ -77,7 +78,7 @@ fn next(
             let life = u64::try_from(KEY_LIFE.as_millis()).unwrap_or(u64::MAX);
             let old = now.since_ms(cluster.key_made_at) >= life;
             let left = cluster.removed.values().any(|removed| *removed >= cluster.key_made_at);
-            (old || left).then(|| KeyStep::Spread { key: rand::random() })
+            (old || left).then(|| KeyStep::Spread { key: draw() })
         }
         KeyTurn::Spreads => told().then_some(KeyStep::Seal),
         KeyTurn::Seals => told().then_some(KeyStep::Forget),
@@ -91,6 +92,7 @@ mod tests {
     use super::*;
     use crate::dispatcher::tests::{carry_out, cluster as two_nodes, joining};
 
+    const KEY: [u8; 32] = [7; 32];
     const REMOVED: NodeId = NodeId(3);
 
     fn ids(state: &State) -> Vec<u8> {
@@ -106,20 +108,20 @@ mod tests {
         let now = Timestamp(0);
         carry_out(&mut state, &Request::JoinNode(Box::new(joining(REMOVED, Role::Worker))));
         let nobody = |_: NodeId| None;
-        assert_eq!(next(&state, nobody, true, now), None, "nothing is due");
+        assert_eq!(next(&state, nobody, true, now, || KEY), None, "nothing is due");
         let later = now.plus_ms(12 * 60 * 60 * 1000);
-        assert!(matches!(next(&state, nobody, false, later), Some(KeyStep::Spread { .. })));
+        assert!(matches!(next(&state, nobody, false, later, || KEY), Some(KeyStep::Spread { .. })));
 
         carry_out(&mut state, &Request::RemoveNode { id: REMOVED, force: true });
         let mut seen = vec![ids(&state)];
         for _ in 0..3 {
             let all = Some(state.revision);
-            let step = next(&state, |_| all, false, now).expect("a step is due");
+            let step = next(&state, |_| all, false, now, || KEY).expect("a step is due");
             if !matches!(step, KeyStep::Spread { .. }) {
                 let before = Some(Revision(state.revision.0 - 1));
-                let wait = next(&state, |_| before, false, now);
+                let wait = next(&state, |_| before, false, now, || KEY);
                 assert_eq!(wait, None, "not all have been told");
-                assert_eq!(next(&state, |_| before, true, now), Some(step.clone()));
+                assert_eq!(next(&state, |_| before, true, now, || KEY), Some(step.clone()));
             }
             carry_out(&mut state, &Request::TurnGossipKey { step });
             seen.push(ids(&state));

@@ -3,13 +3,14 @@
 //!
 //! The key is the identity, the certificate a statement about it. A daemon that was off when its
 //! certificate ended must be able to renew it, and managers that were all off must be able to elect
-//! a leader first. So within [`GRACE_DAYS`] an ended certificate is checked as of its last moment;
-//! whom it opens anything the callee decides, by the key that its state lists
+//! a leader first. So within [`CERTIFICATE_GRACE_MS`] an ended certificate is checked as of its
+//! last moment; what it opens the callee decides, by the key that its state lists
 //! (`transport::access`).
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use cluster::spec::CERTIFICATE_GRACE_MS;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -21,9 +22,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use super::{Credentials, PkiError, certificate_der, lifetime_of, verify};
 
-/// How long after its end a certificate is taken still.
-const GRACE_DAYS: u64 = 30;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const GRACE: Duration = Duration::from_millis(CERTIFICATE_GRACE_MS);
 
 /// A node's TLS configuration for both directions. Cheap to clone.
 #[derive(Clone)]
@@ -122,8 +121,7 @@ fn checked_at(certificate: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
     let Ok(lifetime) = lifetime_of(certificate) else { return now };
     let end = Duration::from_secs(lifetime.end);
     let since = Duration::from_secs(now.as_secs()).saturating_sub(end);
-    let grace = DAY * u32::try_from(GRACE_DAYS).unwrap_or(u32::MAX);
-    if since.is_zero() || since > grace { now } else { UnixTime::since_unix_epoch(end) }
+    if since.is_zero() || since > GRACE { now } else { UnixTime::since_unix_epoch(end) }
 }
 
 /// A verifier that takes ended certificates for a while.
@@ -221,6 +219,7 @@ mod tests {
     use super::*;
 
     const DAYS: u64 = 90;
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     #[test]
     fn an_ended_certificate_is_taken_within_the_grace_and_not_after() {

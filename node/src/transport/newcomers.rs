@@ -1,5 +1,5 @@
 //! Connections of peers that have not shown a certificate of a member: few, short-lived, and apart
-//! from those of members, so that whoever can reach the port cannot keep members out.
+//! from those of members, so that a host that reaches the port cannot keep members out.
 //!
 //! A new one is always taken. Where there are too many, the oldest one of the address that has most
 //! makes room: a peer that shows its certificate at once needs milliseconds, and is gone from here

@@ -11,7 +11,13 @@ const OF_ONE_NODE_MAX: usize = 32;
 
 /// The places of a listener. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Places(Arc<Mutex<BTreeMap<NodeId, usize>>>);
+pub(super) struct Places(Arc<Mutex<Taken>>);
+
+#[derive(Default)]
+struct Taken {
+    by_node: BTreeMap<NodeId, usize>,
+    total: usize,
+}
 
 /// One place; it is free when this value is gone.
 pub(super) struct Place {
@@ -24,12 +30,12 @@ impl Places {
     /// together more than `all`.
     pub(super) fn take(&self, node: NodeId, all: usize) -> Option<Place> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = taken.values().sum();
-        let own = taken.get(&node).copied().unwrap_or_default();
-        if own >= OF_ONE_NODE_MAX || total >= all {
+        let own = taken.by_node.get(&node).copied().unwrap_or_default();
+        if own >= OF_ONE_NODE_MAX || taken.total >= all {
             return None;
         }
-        taken.insert(node, own + 1);
+        taken.by_node.insert(node, own + 1);
+        taken.total += 1;
         Some(Place { all: self.clone(), node })
     }
 }
@@ -37,10 +43,11 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.node) {
+        taken.total -= 1;
+        if let Some(own) = taken.by_node.get_mut(&self.node) {
             *own -= 1;
             if *own == 0 {
-                taken.remove(&self.node);
+                taken.by_node.remove(&self.node);
             }
         }
     }
@@ -56,5 +63,6 @@ fn one_node_cannot_take_all_places() {
     assert!(places.take(NodeId(3), OF_ONE_NODE_MAX).is_none(), "all together have too many");
     drop((greedy, other));
     drop(places.take(NodeId(1), all).expect("there is room again"));
-    assert!(places.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty());
+    let taken = places.0.lock().unwrap_or_else(PoisonError::into_inner);
+    assert!(taken.by_node.is_empty() && taken.total == 0);
 }

@@ -28,8 +28,8 @@ pub struct Assignment {
     pub gossip_keys: Vec<GossipKey>,
     /// Every node of the cluster, this one too.
     pub nodes: BTreeMap<NodeId, AssignedNode>,
-    /// Nodes that were members and are none any more: whoever shows a certificate of one is turned
-    /// away. Who is neither here nor among the nodes joined later.
+    /// Nodes that used to be members. A caller that shows a certificate of one is turned away. A
+    /// node that is neither here nor in `nodes` joined later.
     #[serde(default)]
     pub removed: BTreeSet<NodeId>,
     /// The networks that this node takes part in: those of its tasks, and ingress always.

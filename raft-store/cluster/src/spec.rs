@@ -453,6 +453,8 @@ pub struct ClusterSpec {
 
 /// How long a node's certificate is good for unless the spec says otherwise, as Docker's: 90 days.
 const CERTIFICATE_MS: u64 = 90 * 24 * 60 * 60 * 1000;
+/// How long after its end a certificate still identifies a node that the state lists: 30 days.
+pub const CERTIFICATE_GRACE_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 /// The shortest life of a certificate, as Docker's: an hour.
 pub(crate) const CERTIFICATE_MS_MIN: u64 = 60 * 60 * 1000;
 /// The longest: removed nodes are remembered for as long.

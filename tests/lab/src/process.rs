@@ -37,9 +37,9 @@ struct Process {
 /// another program is not overlooked.
 ///
 /// A supervisor and a holder have the folder in their command line. A task has not, but it is the
-/// descendant of a supervisor; one whose supervisor died still has parts of the folder mounted. Not
-/// so a stranger that merely sees what is mounted in the folder, nor whoever called the caller: a
-/// shell may well name the folder.
+/// descendant of a supervisor; one whose supervisor died still has parts of the folder mounted. A
+/// process of another program that only sees the lab's mounts does not belong to it, and neither
+/// do the caller's parents: a shell may have the folder in its command line.
 #[must_use]
 pub fn of_folder(folder: &Path) -> BTreeSet<i32> {
     let mut processes = processes();
@@ -269,7 +269,7 @@ fn a_folder_owns_its_namers_their_descendants_and_orphans_with_its_mounts() {
     assert_eq!(chosen("/tmp/lab/n1"), BTreeSet::from([10, 11, 12, 20]));
     assert_eq!(chosen("/tmp/lab"), BTreeSet::from([10, 11, 12, 20, 30, 31]));
     assert!(chosen("/tmp/la").is_empty());
-    // Whoever else names the folder is taken for the lab's, with all that is below it.
+    // Any other process that names the folder belongs to it, with its descendants.
     assert!(choose("/tmp/lab/n1", 99).is_superset(&BTreeSet::from([50, 51, 52])));
 }
 

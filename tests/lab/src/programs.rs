@@ -46,7 +46,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let Ok(built) = fs::metadata(&path).and_then(|data| data.modified()) else {
         bail!("{} is missing: run make build first", path.display());
     };
-    // Cargo writes beside each program which sources it was built from.
+    // Cargo writes a list of each program's sources into a file next to it.
     let list = fs::read_to_string(path.with_extension("d")).unwrap_or_default();
     if let Some(newer) = newer_source(&list, built) {
         let path = path.display();

@@ -8,14 +8,13 @@ use crate::id::NodeId;
 use crate::object::{Cluster, ManagerInfo, Node, NodeDescription, NodeState, NodeStatus};
 use crate::rejection::{Code, Rejection};
 use crate::request::{Answer, JoinNode};
-use crate::spec::{NodeSpec, Role};
+use crate::spec::{CERTIFICATE_GRACE_MS, NodeSpec, Role};
 use crate::state::State;
 use crate::time::Revision;
 use crate::transaction::{Key, Object};
 
-/// How long an ended certificate may identify a node that is known (node/src/pki/tls.rs), and a day
-/// for clocks that differ.
-const GRACE_MS: u64 = 31 * 24 * 60 * 60 * 1000;
+/// An ended certificate is refused by then, whatever clocks say: a day for those that differ.
+const GRACE_MS: u64 = CERTIFICATE_GRACE_MS + 24 * 60 * 60 * 1000;
 
 /// Gives a node an id of its own. Nobody gets an identity that another key has: a node whose key is
 /// known is the node that it was, whatever id was drawn for it, and its role stays.
