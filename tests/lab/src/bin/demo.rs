@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use lab::cluster::{CONVERGE_MAX, Task, text as text_of};
 use lab::guard;
 use lab::kinds::folder_of;
@@ -103,7 +103,7 @@ fn up(size: &Size) -> Result<()> {
     let (farewell, further) = (farewell(&lab), further(&lab));
     // A demo that failed half-way is left for a look too: `down` removes it.
     lab.keep();
-    result.with_context(|| format!("the demo did not come up. {further}"))?;
+    result.map_err(|error| anyhow!("the demo did not come up: {error:#}\n{further}"))?;
     title("It all keeps running. Look around:");
     say(&farewell);
     Ok(())
