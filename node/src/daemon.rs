@@ -146,6 +146,7 @@ impl Daemon {
             cluster,
             node: NodeId(rand::random()),
             raft_id: Some(raft_id),
+            log_of: None,
             advertise: addresses.advertise,
             data_path: addresses.data_path,
             listen: addresses.listen,

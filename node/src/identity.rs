@@ -20,6 +20,9 @@ pub struct Identity {
     pub node: NodeId,
     /// Its Raft id, if it is a manager.
     pub raft_id: Option<u64>,
+    /// The Raft id for which this disk has had a log. Under that id it does not vote without it.
+    #[serde(default)]
+    pub log_of: Option<u64>,
     /// Address that peers reach it at.
     pub advertise: IpAddr,
     /// VTEP.
@@ -151,6 +154,12 @@ impl DataDir {
     #[must_use]
     pub fn credentials(&self) -> CredentialsFile {
         CredentialsFile(self.credentials_file())
+    }
+
+    /// Where the key of a manager's log is kept.
+    #[must_use]
+    pub fn disk_key(&self) -> PathBuf {
+        self.path.join("certs").join("disk-key.json")
     }
 
     fn identity_file(&self) -> PathBuf {

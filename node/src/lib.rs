@@ -8,6 +8,7 @@ pub mod config;
 pub mod control_plane;
 pub mod daemon;
 pub mod disk;
+pub mod disk_key;
 pub mod dispatcher;
 pub mod enter;
 pub mod executor;

@@ -1,16 +1,14 @@
 //! The replicated state machine: log entries in, [`State`] out, published to the whole process.
 
+use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use cluster::apply::Outcome;
 use cluster::codec::decode_transaction;
 use cluster::state::State;
 use cluster::time::Revision;
-use raft_store::Machine;
+use raft_store::{Machine, SnapshotContent};
 use tokio::sync::watch;
-
-/// What became of an entry, as its proposer gets it back.
-pub type Applied = Result<Outcome, String>;
 
 /// Applies entries and publishes the newest state.
 pub struct StateMachine {
@@ -32,34 +30,34 @@ impl StateMachine {
 }
 
 impl Machine for StateMachine {
-    fn apply(&mut self, index: u64, payload: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, index: u64, payload: &[u8]) -> Result<Vec<u8>, String> {
         if payload.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let applied: Applied = match decode_transaction(payload) {
-            Ok(transaction) => Ok(self.state.apply(Revision(index), &transaction)),
-            Err(error) => Err(error.to_string()),
-        };
-        match &applied {
-            Ok(Outcome::Applied) => self.publish(),
-            Ok(Outcome::Rejected(conflict)) => {
+        let transaction = decode_transaction(payload).map_err(|error| {
+            format!(
+                "{}; it is of a newer version of Skein, or damaged: upgrade this manager",
+                crate::daemon::chain(&error)
+            )
+        })?;
+        let outcome = self.state.apply(Revision(index), &transaction);
+        match &outcome {
+            Outcome::Applied => self.publish(),
+            Outcome::Rejected(conflict) => {
                 tracing::debug!(revision = index, %conflict, "entry rejected");
             }
-            // A newer version's entry, or damage: loud, and the same on every manager.
-            Err(reason) => tracing::error!(revision = index, %reason, "entry cannot be read"),
         }
-        serde_json::to_vec(&applied).unwrap_or_default()
+        serde_json::to_vec(&outcome).map_err(|error| error.to_string())
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        self.state.to_snapshot().unwrap_or_else(|error| {
-            tracing::error!(%error, "snapshot of the state");
-            Vec::new()
-        })
+    fn snapshot(&self) -> SnapshotContent {
+        let state = self.state.clone();
+        Box::new(move |file| state.write_snapshot(file).map_err(io::Error::other))
     }
 
-    fn restore(&mut self, index: u64, snapshot: &[u8]) -> Result<(), String> {
-        self.state = State::from_snapshot(snapshot).map_err(|e| e.to_string())?;
+    fn restore(&mut self, index: u64, snapshot: &mut dyn Read) -> Result<(), String> {
+        let mut snapshot = BufReader::new(snapshot);
+        self.state = State::read_snapshot(&mut snapshot).map_err(|e| crate::daemon::chain(&e))?;
         tracing::info!(revision = index, "state restored from a snapshot");
         self.publish();
         Ok(())

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::state::State;
-use raft_store::{RaftConfig, RaftNode};
+use raft_store::{Presence, RaftConfig, RaftNode, Storage};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::disk_key;
 use crate::gossip_io::Gossip;
 use crate::identity::{DataDir, Identity};
 use crate::machine::StateMachine;
@@ -123,7 +124,7 @@ impl Member {
     /// Starts everything. `publish` gets every state that this node applies.
     pub async fn start(
         data: &DataDir,
-        identity: Identity,
+        mut identity: Identity,
         credentials: &Credentials,
         sockets: Sockets,
         surroundings: Surroundings,
@@ -136,7 +137,7 @@ impl Member {
         let mut manager = None;
         if let (Some(raft_id), Some(listener)) = (identity.raft_id, sockets.cluster) {
             let (node, started) =
-                Self::start_manager(data, &identity, raft_id, &net, &stop).await?;
+                Self::start_manager(data, &mut identity, raft_id, &net, &stop).await?;
             tokio::spawn(forward_states(started.state.clone(), publish, stop.clone()));
             (raft, manager) = (Some(node), Some((started, listener)));
         }
@@ -175,17 +176,24 @@ impl Member {
 
     async fn start_manager(
         data: &DataDir,
-        identity: &Identity,
+        identity: &mut Identity,
         raft_id: u64,
         net: &Net,
         stop: &CancellationToken,
     ) -> Result<(RaftNode, Manager), MemberError> {
+        let failed = |e: &dyn std::error::Error| MemberError::Raft(crate::daemon::chain(e));
         let (machine, state) = StateMachine::new();
         let transport = Arc::new(RaftTransport(net.clone()));
-        let config = RaftConfig::lan();
-        let raft = RaftNode::open(data.path(), raft_id, machine, transport, config)
+        let is_known = identity.log_of == Some(raft_id);
+        let presence = if is_known { Presence::Existing } else { Presence::New };
+        let key = disk_key::load(&data.disk_key(), presence).map_err(|e| failed(&e))?;
+        let storage = Storage { dir: data.path(), raft_id, key: &key, presence };
+        let raft = RaftNode::open(storage, machine, transport, RaftConfig::lan())
             .await
-            .map_err(|e| MemberError::Raft(crate::daemon::chain(&e)))?;
+            .map_err(|e| failed(&e))?;
+        // Before anybody can ask for its vote.
+        identity.log_of = Some(raft_id);
+        data.save_identity(identity).map_err(|e| failed(&e))?;
         let manager = Manager::start(identity.node, raft.clone(), state, net.clone(), stop.clone());
         Ok((raft, manager))
     }

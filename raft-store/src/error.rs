@@ -22,6 +22,12 @@ pub enum Error {
         path.display()
     )]
     Foreign { path: PathBuf, stored: u64, given: u64 },
+    /// Something that was written is not there any more, or is not what was written.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    /// The node had a log and has none.
+    #[error("the Raft log {} is gone", path.display())]
+    Gone { path: PathBuf },
     /// The log on disk could not be opened or read.
     #[error("opening the Raft log {}", path.display())]
     OpenLog {

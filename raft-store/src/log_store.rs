@@ -8,9 +8,11 @@
 //! * The tail is a contiguous suffix of the log, and every entry that is not yet on disk is in it.
 //! * An entry leaves the tail only after its own write (by sequence number) is on disk, so a
 //!   truncation that is still queued cannot bring an overwritten entry back.
+//! * Nothing that is known to be committed is cut off.
 //! * After one failed write nothing more is written: what the disk holds is unknown then.
 
 mod database;
+mod mark;
 mod tail;
 mod writer;
 
@@ -24,11 +26,13 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use redb::{Database, ReadableDatabase};
 
-use self::database::Meta;
+pub use self::database::Presence;
+use self::database::{COMMITTED, Meta, Opened, PURGED, VOTE};
 use self::tail::Tail;
 use self::writer::{Op, WriteQueue};
 use crate::codec;
 use crate::error::Error;
+use crate::seal::Sealer;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Entries sent to a follower in one message add up to about this many bytes.
@@ -39,6 +43,7 @@ const APPEND_BYTES_MAX: usize = 8 << 20;
 pub(crate) struct LogStore {
     shared: Arc<Shared>,
     queue: WriteQueue,
+    sealer: Arc<Sealer>,
 }
 
 pub(super) struct Shared {
@@ -65,18 +70,33 @@ fn closed() -> io::Error {
 }
 
 impl LogStore {
-    /// Opens or makes `<folder>/log.redb` for this Raft id and starts its writer.
-    pub(crate) fn open(folder: &Path, raft_id: u64) -> Result<Self, Error> {
-        let (database, meta) = database::open(folder, raft_id)?;
-        let Meta { vote, committed, purged, last } = meta;
+    /// Opens `<folder>/log.redb` for this Raft id, or makes it, and starts its writer.
+    pub(crate) fn open(
+        folder: &Path,
+        raft_id: u64,
+        presence: Presence,
+        sealer: Arc<Sealer>,
+    ) -> Result<Self, Error> {
+        let Opened { database, meta, mark } = database::open(folder, raft_id, presence, &sealer)?;
+        let Meta { vote, committed, purged, last, extent } = meta;
         let database = Arc::new(database);
         let state = LogView { vote, committed, purged, last, tail: Tail::default() };
-        let queue = writer::start(database.clone()).map_err(|source| Error::OpenLog {
-            path: folder.join(database::FILE_NAME),
-            source: Box::new(source),
-        })?;
+        let queue =
+            writer::start(database.clone(), extent, mark, sealer.clone()).map_err(|source| {
+                Error::OpenLog { path: folder.join(database::FILE_NAME), source: Box::new(source) }
+            })?;
         let database = Mutex::new(Some(database));
-        Ok(Self { shared: Arc::new(Shared { database, state: Mutex::new(state) }), queue })
+        let shared = Arc::new(Shared { database, state: Mutex::new(state) });
+        Ok(Self { shared, queue, sealer })
+    }
+
+    /// Index up to which entries were purged, if any were.
+    pub(crate) fn purged(&self) -> Option<u64> {
+        hold(&self.shared.state).purged.map(|id| id.index)
+    }
+
+    fn meta_row<T: serde::Serialize>(&self, key: &str, value: &T) -> io::Result<Vec<u8>> {
+        self.sealer.seal(&database::meta_place(key), &codec::encode(value)?)
     }
 
     /// Writes what is queued, then gives the database file free. Idempotent.
@@ -106,9 +126,11 @@ impl LogStore {
             }
         };
         if let Some((read, start, split)) = older {
-            let rows = tokio::task::spawn_blocking(move || database::rows(&read, start, split))
-                .await
-                .map_err(io::Error::other)??;
+            let sealer = self.sealer.clone();
+            let rows = tokio::task::spawn_blocking(move || {
+                database::without_panic(|| database::rows(&read, &sealer, start, split))
+            });
+            let rows = rows.await.map_err(io::Error::other)??;
             entries.splice(0..0, rows);
         }
         let whole = entries.iter().zip(start_of(&entries)..).all(|(e, i)| e.log_id.index == i);
@@ -174,7 +196,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let row = codec::encode(vote)?;
+        let row = self.meta_row(VOTE, vote)?;
         hold(&self.shared.state).vote = Some(*vote);
         self.queue.write(|done| Op::Vote { row, done }).await
     }
@@ -184,7 +206,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         hold(&self.shared.state).committed = committed;
         match committed {
-            Some(id) => self.queue.send(Op::Committed { row: codec::encode(&id)? }).await.map(drop),
+            Some(id) => {
+                let row = self.meta_row(COMMITTED, &id)?;
+                self.queue.send(Op::Committed { row }).await
+            }
             None => Ok(()),
         }
     }
@@ -201,7 +226,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let rows = entries
             .iter()
-            .map(|entry| Ok((entry.log_id.index, codec::encode(entry)?)))
+            .map(|entry| {
+                let index = entry.log_id.index;
+                let place = database::entry_place(index);
+                Ok((index, self.sealer.seal(&place, &codec::encode(entry)?)?))
+            })
             .collect::<io::Result<Vec<_>>>()?;
         let slot = self.queue.reserve().await?;
         {
@@ -218,6 +247,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// entries that nobody was told are stored.
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let from = last.map_or(0, |id| id.index + 1);
+        let committed = hold(&self.shared.state).committed;
+        if let Some(committed) = committed.filter(|committed| committed.index >= from) {
+            return Err(io::Error::other(format!(
+                "entries from {from} on were to be cut off, and {} is committed: this manager or \
+                 its leader has lost what was acknowledged",
+                committed.index
+            )));
+        }
         let slot = self.queue.reserve().await?;
         {
             let mut state = hold(&self.shared.state);
@@ -229,7 +266,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     /// Returns before the disk has it: entries that come back after a crash are purged again.
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        let row = codec::encode(&upto)?;
+        let row = self.meta_row(PURGED, &upto)?;
         let slot = self.queue.reserve().await?;
         {
             let mut state = hold(&self.shared.state);

@@ -8,6 +8,7 @@ mod peers;
 mod receiver;
 
 use std::future::Future;
+use std::io::{self, Read};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,8 +29,9 @@ pub(crate) use self::message::{
     ChunkReply, Envelope, ReadIndex, Refusal, Reply, Request, SnapshotChunk,
 };
 pub(crate) use self::peers::PeerBook;
-pub(crate) use self::receiver::{Received, SnapshotReceiver};
+pub(crate) use self::receiver::{ReceiveError, Received, SnapshotReceiver};
 use crate::codec;
+use crate::snapshot::{FRAME_BYTES, SnapshotFile, SnapshotReader};
 use crate::types::{
     Class, Member, Payload, Peer, Snapshot, Transport, TransportError, TypeConfig, Vote,
 };
@@ -37,7 +39,7 @@ use crate::types::{
 type Failure = RPCError<TypeConfig>;
 
 /// Bytes of a snapshot that travel in one message.
-pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = FRAME_BYTES;
 /// One piece of a snapshot, or the last one with its installation, may take this long.
 const CHUNK_MS_MAX: u64 = 30_000;
 
@@ -161,7 +163,7 @@ impl Link {
 }
 
 impl RaftNetworkV2<TypeConfig> for Link {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotFile;
 
     async fn append_entries(
         &mut self,
@@ -211,17 +213,20 @@ impl RaftNetworkV2<TypeConfig> for Link {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let transfer = self.network.transfers.fetch_add(1, Ordering::Relaxed);
         let mut cancel = pin!(cancel);
-        let total = snapshot.snapshot.len();
+        let total = snapshot.snapshot.bytes();
+        let mut reader = Some(snapshot.snapshot.reader().map_err(unreadable)?);
         let mut offset = 0;
         loop {
-            let end = total.min(offset + CHUNK_BYTES);
+            let (data, rest) = next_piece(reader.take()).await.map_err(unreadable)?;
+            reader = Some(rest);
+            let end = offset + data.len() as u64;
             let chunk = SnapshotChunk {
                 vote,
                 meta: snapshot.meta.clone(),
                 transfer,
-                offset: offset as u64,
-                total: total as u64,
-                data: Payload(snapshot.snapshot.slice(offset..end)),
+                offset,
+                total,
+                data: Payload(data),
             };
             let limit = Duration::from_millis(CHUNK_MS_MAX);
             let request = Request::Snapshot(Box::new(chunk));
@@ -234,9 +239,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
             let Reply::Snapshot(reply) = reply else { return Err(self.unexpected().into()) };
             match reply {
                 ChunkReply::Done(response) => return Ok(response),
-                ChunkReply::More { offset: next } if next == end as u64 && end < total => {
-                    offset = end;
-                }
+                ChunkReply::More { offset: next } if next == end && end < total => offset = end,
                 ChunkReply::More { .. } => return Err(self.unexpected().into()),
             }
         }
@@ -253,4 +256,22 @@ impl RaftNetworkV2<TypeConfig> for Link {
         let Reply::TransferLeader(reply) = reply else { return Err(self.unexpected()) };
         Ok(reply)
     }
+}
+
+/// This node's own snapshot cannot be read: the transfer fails, and the disk is looked at when it is
+/// opened again.
+fn unreadable(error: io::Error) -> StreamingError<TypeConfig> {
+    tracing::error!(%error, "reading a snapshot that a manager needs");
+    StreamingError::Network(NetworkError::from_string(format!("reading the snapshot: {error}")))
+}
+
+/// The next piece of a snapshot, read off the runtime's threads; empty at its end.
+async fn next_piece(reader: Option<SnapshotReader>) -> io::Result<(Bytes, SnapshotReader)> {
+    let mut reader = reader.ok_or_else(|| io::Error::other("the snapshot is at its end"))?;
+    let read = tokio::task::spawn_blocking(move || {
+        let mut piece = Vec::with_capacity(CHUNK_BYTES);
+        reader.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut piece)?;
+        Ok((Bytes::from(piece), reader))
+    });
+    read.await.map_err(io::Error::other)?
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,11 +17,12 @@ use tokio::task::AbortHandle;
 
 use crate::codec;
 use crate::error::Error;
-use crate::log_store::LogStore;
+use crate::log_store::{LogStore, Presence};
 use crate::network::{
-    ChunkReply, Envelope, Network, PeerBook, Received, Refusal, Reply, Request, SnapshotChunk,
-    SnapshotReceiver,
+    ChunkReply, Envelope, Network, PeerBook, ReceiveError, Received, Refusal, Reply, Request,
+    SnapshotChunk, SnapshotReceiver,
 };
+use crate::seal::{DiskKey, Sealer};
 use crate::snapshot::SnapshotFolder;
 use crate::state_machine::StateMachine;
 use crate::status::{Heard, Status, Watcher};
@@ -49,11 +51,24 @@ struct Inner {
     network: Network,
     config: RaftConfig,
     heard: Heard,
-    receiver: SnapshotReceiver,
+    receiver: Arc<SnapshotReceiver>,
     status: watch::Receiver<Status>,
     watcher: AbortHandle,
     /// Changes of members are made one after the other.
     change: tokio::sync::Mutex<()>,
+}
+
+/// What one node keeps on disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Storage<'a> {
+    /// The data directory.
+    pub dir: &'a Path,
+    /// Under which the node votes.
+    pub raft_id: u64,
+    /// Seals everything.
+    pub key: &'a DiskKey,
+    /// Whether there must be a log.
+    pub presence: Presence,
 }
 
 impl Drop for Inner {
@@ -74,18 +89,26 @@ impl RaftNode {
     /// belongs to a cluster.
     ///
     /// Must be called within a tokio runtime, which then runs the node. Errors: the directory is
-    /// in use, belongs to another Raft id, cannot be read, or holds a state that the machine
-    /// refuses.
+    /// in use, belongs to another Raft id, cannot be read, is damaged or gone, or holds a state that
+    /// the machine refuses.
     pub async fn open(
-        dir: &Path,
-        raft_id: u64,
+        storage: Storage<'_>,
         machine: impl Machine,
         transport: Arc<dyn Transport>,
         config: RaftConfig,
     ) -> Result<Self, Error> {
         let settings = settings(&config)?;
-        let snapshots = SnapshotFolder::open(&dir.join(SNAPSHOT_FOLDER))?;
-        let log = LogStore::open(&dir.join(LOG_FOLDER), raft_id)?;
+        let Storage { dir, raft_id, key, presence } = storage;
+        let log_folder = dir.join(LOG_FOLDER);
+        let sealer = Sealer::new(key)
+            .map_err(|e| Error::OpenLog { path: log_folder.clone(), source: Box::new(e) })?;
+        let sealer = Arc::new(sealer);
+        let log = LogStore::open(&log_folder, raft_id, presence, sealer.clone())?;
+        let snapshots = SnapshotFolder::open(&dir.join(SNAPSHOT_FOLDER), sealer)?;
+        if let Err(error) = complete(&log, &snapshots).await {
+            log.close().await;
+            return Err(error);
+        }
         let machine = StateMachine::new(Box::new(machine), snapshots.clone());
         let network = Network {
             own: raft_id,
@@ -115,6 +138,7 @@ impl RaftNode {
             raft: raft.clone(),
             snapshots: snapshots.clone(),
         };
+        let receiver = Arc::new(SnapshotReceiver::new(snapshots.clone()));
         let (sender, status) = watch::channel(watcher.first());
         let watcher = tokio::spawn(watcher.run(sender)).abort_handle();
         Ok(Self {
@@ -126,7 +150,7 @@ impl RaftNode {
                 network,
                 config,
                 heard,
-                receiver: SnapshotReceiver::default(),
+                receiver,
                 status,
                 watcher,
                 change: tokio::sync::Mutex::default(),
@@ -210,7 +234,10 @@ impl RaftNode {
         if known > vote {
             return Reply::Snapshot(ChunkReply::Done(SnapshotResponse::new(known)));
         }
-        match self.inner.receiver.add(from, chunk) {
+        let receiver = self.inner.receiver.clone();
+        let added = tokio::task::spawn_blocking(move || receiver.add(from, &chunk)).await;
+        let added = added.unwrap_or_else(|e| Err(ReceiveError::Disk(io::Error::other(e))));
+        match added {
             Ok(Received::More(offset)) => Reply::Snapshot(ChunkReply::More { offset }),
             Ok(Received::Whole(snapshot)) => {
                 match raft.install_full_snapshot(vote, snapshot).await {
@@ -218,7 +245,7 @@ impl RaftNode {
                     Err(fatal) => Reply::Refused(Refusal::Stopped { reason: fatal.to_string() }),
                 }
             }
-            Err(reason) => Reply::Refused(Refusal::Chunk { reason }),
+            Err(error) => Reply::Refused(Refusal::Chunk { reason: error.to_string() }),
         }
     }
 
@@ -267,6 +294,24 @@ impl RaftNode {
 
     pub(crate) fn stop_reason(&self) -> String {
         self.status().stopped.unwrap_or_else(|| "it was shut down".to_owned())
+    }
+}
+
+/// Refuses a state that has a hole between its newest good snapshot and its log.
+async fn complete(log: &LogStore, snapshots: &Arc<SnapshotFolder>) -> Result<(), Error> {
+    let path = snapshots.path().to_path_buf();
+    let newest = snapshots.newest_good().await;
+    let newest = newest.map_err(|source| Error::OpenSnapshots { path: path.clone(), source })?;
+    let reached = newest.and_then(|snapshot| snapshot.meta.last_log_id).map(|id| id.index);
+    match log.purged() {
+        Some(purged) if reached < Some(purged) => {
+            let reached = reached.map_or("none is good".to_owned(), |index| {
+                format!("the newest good one is of entry {index}")
+            });
+            let reason = format!("the log begins after entry {purged}, and {reached}");
+            Err(Error::Damaged { path, reason })
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -1,37 +1,34 @@
 //! Snapshots as files: written whole, flushed, renamed into place, so a name that does not end in
-//! `.tmp` is complete unless the disk lost something, which its checksum tells.
+//! `.tmp` is complete unless the disk lost something, which its seals tell.
 //!
-//! A file is a header (magic, lengths, checksum), the metadata of openraft, and the machine's
-//! bytes. Names are the index and the term, zero-padded, so that they sort as the log does.
+//! Names are the index and the term, zero-padded, so that they sort as the log does.
 //!
 //! The newest two are kept, and the log is purged only up to the older one, so that a damaged
 //! newest snapshot costs nothing but time.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+mod file;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-
-use crate::codec;
+pub(crate) use self::file::{
+    FRAME_BYTES, SNAPSHOT_BYTES_MAX, SnapshotFile, SnapshotReader, SnapshotWriter,
+};
 use crate::error::Error;
-use crate::types::{Snapshot, SnapshotMeta};
+use crate::seal::Sealer;
+use crate::types::{Snapshot, SnapshotContent, SnapshotMeta};
 
-/// A state of more bytes cannot be snapshot.
-pub(crate) const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 /// Older files are removed.
 const KEEP: usize = 2;
-const MAGIC: &[u8; 8] = b"skeinsn1";
-const HEADER_BYTES: usize = 8 + 8 + 8 + 4;
-/// The metadata holds the members and no more.
-const META_BYTES_MAX: u64 = 1 << 20;
 const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
 const SUFFIX: &str = ".snap";
 const UNFINISHED: &str = ".tmp";
+/// One that a leader sends: there is one leader, so one file.
+const INCOMING: &str = "incoming.tmp";
 /// Put aside as evidence until the next start.
 const DAMAGED: &str = ".damaged";
 /// Digits of the index at the beginning of a name.
@@ -40,6 +37,9 @@ const INDEX_DIGITS: usize = 20;
 /// The folder that holds the snapshots of one node.
 pub(crate) struct SnapshotFolder {
     path: PathBuf,
+    sealer: Arc<Sealer>,
+    /// Held while this node writes a snapshot of its own.
+    writing: Mutex<()>,
     /// Held while files change: a snapshot that is made and one that is installed must not remove
     /// each other's files.
     state: Mutex<State>,
@@ -56,7 +56,7 @@ enum State {
 
 impl SnapshotFolder {
     /// Makes the folder and removes what an earlier process left unfinished.
-    pub(crate) fn open(path: &Path) -> Result<Arc<Self>, Error> {
+    pub(crate) fn open(path: &Path, sealer: Arc<Sealer>) -> Result<Arc<Self>, Error> {
         let failed = |source| Error::OpenSnapshots { path: path.to_path_buf(), source };
         DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path).map_err(failed)?;
         for ending in [UNFINISHED, DAMAGED] {
@@ -66,6 +66,8 @@ impl SnapshotFolder {
         }
         let folder = Self {
             path: path.to_path_buf(),
+            sealer,
+            writing: Mutex::new(()),
             state: Mutex::new(State::Open),
             floor: AtomicU64::new(0),
         };
@@ -78,10 +80,18 @@ impl SnapshotFolder {
         Some(self.floor.load(Ordering::Acquire)).filter(|index| *index > 0)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Waits for a snapshot that is being written and refuses further ones.
     pub(crate) async fn close(self: &Arc<Self>) {
         let folder = self.clone();
-        let closed = tokio::task::spawn_blocking(move || *folder.hold() = State::Closed).await;
+        let closed = tokio::task::spawn_blocking(move || {
+            let _written = folder.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            *folder.hold() = State::Closed;
+        });
+        let closed = closed.await;
         if let Err(e) = closed {
             tracing::warn!(error = %e, "closing the snapshot folder");
         }
@@ -91,53 +101,57 @@ impl SnapshotFolder {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a snapshot and returns its path when it is on disk under its name.
+    fn hold_open(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.hold();
+        match *state {
+            State::Open => Ok(state),
+            State::Closed => Err(io::Error::other("the snapshot folder is closed")),
+        }
+    }
+
+    /// Writes a snapshot and returns it when it is on disk under its name.
     pub(crate) async fn save(
         self: &Arc<Self>,
         meta: SnapshotMeta,
-        body: Bytes,
-    ) -> io::Result<PathBuf> {
+        content: SnapshotContent,
+    ) -> io::Result<SnapshotFile> {
         let folder = self.clone();
-        tokio::task::spawn_blocking(move || folder.write(&meta, &body))
-            .await
-            .map_err(io::Error::other)?
+        let saved = tokio::task::spawn_blocking(move || {
+            let _alone = folder.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(folder.hold_open()?);
+            // Named apart from what a leader sends meanwhile.
+            let path = folder.path.join(format!("{}{UNFINISHED}", file_name(&meta)));
+            let mut writer = SnapshotWriter::create(path, &meta, folder.sealer.clone())?;
+            content(&mut writer)?;
+            folder.place(&meta, writer.finish()?)
+        });
+        saved.await.map_err(io::Error::other)?
     }
 
-    /// The newest snapshot whose checksum holds; damaged ones are put aside.
+    /// Begins to write one that a leader sends.
+    pub(crate) fn receive(&self, meta: &SnapshotMeta) -> io::Result<SnapshotWriter> {
+        let _alone = self.hold_open()?;
+        SnapshotWriter::create(self.path.join(INCOMING), meta, self.sealer.clone())
+    }
+
+    /// Gives a finished snapshot its name.
+    pub(crate) fn place(
+        &self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotFile,
+    ) -> io::Result<SnapshotFile> {
+        let _alone = self.hold_open()?;
+        let path = self.path.join(file_name(meta));
+        fs::rename(snapshot.path(), &path)?;
+        File::open(&self.path)?.sync_all()?;
+        self.prune()?;
+        Ok(snapshot.renamed(path))
+    }
+
+    /// The newest snapshot whose seals hold; damaged ones are put aside.
     pub(crate) async fn newest_good(self: &Arc<Self>) -> io::Result<Option<Snapshot>> {
         let folder = self.clone();
         tokio::task::spawn_blocking(move || folder.read_newest()).await.map_err(io::Error::other)?
-    }
-
-    fn write(&self, meta: &SnapshotMeta, body: &[u8]) -> io::Result<PathBuf> {
-        let state = self.hold();
-        if *state == State::Closed {
-            return Err(io::Error::other("the snapshot folder is closed"));
-        }
-        if body.len() > SNAPSHOT_BYTES_MAX {
-            return Err(io::Error::other(format!(
-                "a snapshot of {} bytes is over the limit of {SNAPSHOT_BYTES_MAX}",
-                body.len()
-            )));
-        }
-        let name = file_name(meta);
-        let path = self.path.join(&name);
-        let unfinished = self.path.join(format!("{name}{UNFINISHED}"));
-        let head = codec::encode(meta)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(FILE_MODE)
-            .open(&unfinished)?;
-        file.write_all(&header(&head, body))?;
-        file.write_all(&head)?;
-        file.write_all(body)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
-        File::open(&self.path)?.sync_all()?;
-        self.prune()?;
-        Ok(path)
     }
 
     fn prune(&self) -> io::Result<()> {
@@ -155,7 +169,7 @@ impl SnapshotFolder {
         let _alone = self.hold();
         for name in names(&self.path, SUFFIX)?.iter().rev() {
             let path = self.path.join(name);
-            match read(&path) {
+            match self.read(&path, name) {
                 Ok(snapshot) => return Ok(Some(snapshot)),
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                     tracing::error!(path = %path.display(), error = %e, "a snapshot is damaged");
@@ -166,6 +180,15 @@ impl SnapshotFolder {
             }
         }
         Ok(None)
+    }
+
+    fn read(&self, path: &Path, name: &str) -> io::Result<Snapshot> {
+        let (meta, snapshot) = SnapshotFile::open(path, self.sealer.clone())?;
+        if file_name(&meta) != name {
+            let reason = format!("it is {} under another name", file_name(&meta));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        Ok(Snapshot { meta, snapshot })
     }
 }
 
@@ -187,68 +210,4 @@ fn names(folder: &Path, ending: &str) -> io::Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
-}
-
-fn header(head: &[u8], body: &[u8]) -> [u8; HEADER_BYTES] {
-    let mut header = [0; HEADER_BYTES];
-    header[..8].copy_from_slice(MAGIC);
-    header[8..16].copy_from_slice(&(head.len() as u64).to_le_bytes());
-    header[16..24].copy_from_slice(&(body.len() as u64).to_le_bytes());
-    let sum = crc32(crc32(0, head), body);
-    header[24..].copy_from_slice(&sum.to_le_bytes());
-    header
-}
-
-fn read(path: &Path) -> io::Result<Snapshot> {
-    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut file = File::open(path)?;
-    let bytes = file.metadata()?.len();
-    if bytes < HEADER_BYTES as u64 {
-        return Err(damaged("it is cut short"));
-    }
-    let mut header = [0; HEADER_BYTES];
-    file.read_exact(&mut header)?;
-    let word = |at: usize| {
-        header[at..at + 8].iter().rev().fold(0_u64, |word, byte| word << 8 | u64::from(*byte))
-    };
-    let (head_bytes, body_bytes) = (word(8), word(16));
-    if header[..8] != *MAGIC {
-        return Err(damaged("it is not a snapshot of this version"));
-    }
-    if head_bytes > META_BYTES_MAX || body_bytes > SNAPSHOT_BYTES_MAX as u64 {
-        return Err(damaged("its lengths are over the limits"));
-    }
-    if bytes != HEADER_BYTES as u64 + head_bytes + body_bytes {
-        return Err(damaged("it is cut short or has bytes too many"));
-    }
-    let mut head = vec![0; head_bytes as usize];
-    file.read_exact(&mut head)?;
-    let mut body = vec![0; body_bytes as usize];
-    file.read_exact(&mut body)?;
-    if crc32(crc32(0, &head), &body).to_le_bytes() != header[24..] {
-        return Err(damaged("its checksum does not hold"));
-    }
-    Ok(Snapshot { meta: codec::decode(&head)?, snapshot: Bytes::from(body) })
-}
-
-/// CRC-32 of IEEE 802.3, continued from `sum`.
-fn crc32(sum: u32, bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut index = 0;
-        while index < 256 {
-            let mut value = index as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                value = if value & 1 == 1 { value >> 1 ^ 0xEDB8_8320 } else { value >> 1 };
-                bit += 1;
-            }
-            table[index] = value;
-            index += 1;
-        }
-        table
-    };
-    !bytes
-        .iter()
-        .fold(!sum, |sum, byte| TABLE[((sum ^ u32::from(*byte)) & 0xFF) as usize] ^ sum >> 8)
 }

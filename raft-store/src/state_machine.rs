@@ -6,13 +6,14 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
-use crate::snapshot::{SNAPSHOT_BYTES_MAX, SnapshotFolder};
-use crate::types::{LogId, Machine, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::snapshot::{SnapshotFile, SnapshotFolder};
+use crate::types::{
+    LogId, Machine, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig,
+};
 
 pub(crate) struct StateMachine {
     machine: Box<dyn Machine>,
@@ -32,14 +33,14 @@ impl StateMachine {
                 last_log_id: self.applied,
                 last_membership: self.membership.clone(),
             },
-            body: Bytes::from(self.machine.snapshot()),
+            content: Some(self.machine.snapshot()),
             snapshots: self.snapshots.clone(),
         }
     }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotFile;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -52,14 +53,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let index = entry.log_id.index;
-            let response = match entry.payload {
-                EntryPayload::Blank => self.machine.apply(index, &[]),
+            let applied = match &entry.payload {
+                EntryPayload::Blank | EntryPayload::Membership(_) => self.machine.apply(index, &[]),
                 EntryPayload::Normal(payload) => self.machine.apply(index, &payload.0),
-                EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
-                    self.machine.apply(index, &[])
-                }
             };
+            let response = applied.map_err(|reason| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("entry {index}: {reason}"))
+            })?;
+            if let EntryPayload::Membership(membership) = entry.payload {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+            }
             self.applied = Some(entry.log_id);
             if let Some(responder) = responder {
                 responder.send(response);
@@ -68,33 +71,28 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
-        let builder = self.builder();
-        // A snapshot that cannot be sent or read back is worth less than a long log.
-        if builder.body.len() > SNAPSHOT_BYTES_MAX && !force {
-            tracing::error!(
-                bytes = builder.body.len(),
-                max = SNAPSHOT_BYTES_MAX,
-                "the state is too large for a snapshot; the log is kept instead"
-            );
-            return None;
-        }
-        Some(builder)
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+        Some(self.builder())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         self.builder()
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Bytes) -> io::Result<()> {
+    /// The state comes first: a snapshot that the machine refuses gets no name.
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotFile,
+    ) -> io::Result<()> {
         let index = meta.last_log_id.map_or(0, |id| id.index);
-        let saved = self.snapshots.save(meta.clone(), body.clone()).await?;
-        self.machine.restore(index, &body).map_err(|reason| {
+        self.machine.restore(index, &mut snapshot.reader()?).map_err(|reason| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("restoring the state from snapshot {}: {reason}", saved.display()),
+                format!("restoring the state from {}: {reason}", snapshot.path().display()),
             )
         })?;
+        self.snapshots.place(meta, snapshot)?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         Ok(())
@@ -105,18 +103,22 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
-/// A snapshot's bytes, taken while no entry was applied; writing them may take its time.
+/// The state as it was at one entry; it is written while others are applied.
 pub(crate) struct Builder {
     meta: SnapshotMeta,
-    body: Bytes,
+    content: Option<SnapshotContent>,
     snapshots: Arc<SnapshotFolder>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        self.snapshots.save(self.meta.clone(), self.body.clone()).await?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: self.body.clone() })
+        let content = self.content.take();
+        let content = content.ok_or_else(|| io::Error::other("the snapshot is written"))?;
+        let snapshot = self.snapshots.save(self.meta.clone(), content).await.map_err(|e| {
+            io::Error::new(e.kind(), format!("writing a snapshot of the state: {e}"))
+        })?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot })
     }
 }

@@ -1,6 +1,7 @@
 //! Storage, recovery and clusters in one process.
 
 mod cluster;
+mod damage;
 mod encoding;
 mod harness;
 mod members;

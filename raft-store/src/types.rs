@@ -1,24 +1,30 @@
 //! The vocabulary of this crate: what is replicated, between whom, over what.
 
 use std::fmt;
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// Writes a state as it was when it was taken.
+pub type SnapshotContent = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send + Sync>;
+
 /// The replicated state. One task owns it and calls it in log order.
 pub trait Machine: Send + Sync + 'static {
-    /// Applies the entry at `index` and returns the answer for whoever proposed it.
+    /// Applies the entry at `index` and returns the answer for the proposer.
     ///
-    /// Total: it cannot fail and must not panic, whatever the bytes are, and it must give the same
-    /// result on every manager. An empty payload is an entry of the log itself (a new leader's
-    /// first, or a change of members): only the index moves on.
-    fn apply(&mut self, index: u64, payload: &[u8]) -> Vec<u8>;
+    /// It must not panic, whatever the bytes are, and must give the same result on every manager.
+    /// An error means that this program cannot know what the entry does: the node stops, rather
+    /// than go on without it. An empty payload is an entry of the log itself (a new leader's first,
+    /// or a change of members): only the index moves on.
+    fn apply(&mut self, index: u64, payload: &[u8]) -> Result<Vec<u8>, String>;
 
-    /// The whole state as bytes, from which [`Machine::restore`] makes an equal machine.
-    fn snapshot(&self) -> Vec<u8>;
+    /// Takes the state as it is now; quick, as no entry is applied meanwhile. What it returns
+    /// writes bytes from which [`Machine::restore`] makes an equal machine.
+    fn snapshot(&self) -> SnapshotContent;
 
     /// Replaces the whole state by a snapshot taken at `index`. On an error the node stops.
-    fn restore(&mut self, index: u64, snapshot: &[u8]) -> Result<(), String>;
+    fn restore(&mut self, index: u64, snapshot: &mut dyn Read) -> Result<(), String>;
 }
 
 /// A manager as the log knows it.
@@ -195,4 +201,4 @@ pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Bytes>;
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, crate::snapshot::SnapshotFile>;

@@ -81,6 +81,7 @@ impl Daemon {
             cluster: cluster::id::ClusterId(0),
             node: NodeId(0),
             raft_id: Some(0),
+            log_of: None,
             advertise: addresses.advertise,
             data_path: addresses.data_path,
             listen: addresses.listen,

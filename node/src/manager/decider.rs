@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Manager, NO_LEADER};
 use crate::clock;
-use crate::machine::Applied;
 
 /// A request and where its answer goes.
 pub struct Ask {
@@ -106,13 +105,12 @@ async fn commit(manager: &Manager, transaction: &Transaction) -> Result<bool, Re
         ProposeError::NotLeader { .. } => broken(NO_LEADER.to_owned()),
         other => broken(format!("{other}. {NO_LEADER}")),
     })?;
-    match serde_json::from_slice::<Applied>(&applied.response) {
-        Ok(Ok(Outcome::Applied)) => Ok(true),
-        Ok(Ok(Outcome::Rejected(conflict))) => {
+    match serde_json::from_slice(&applied.response) {
+        Ok(Outcome::Applied) => Ok(true),
+        Ok(Outcome::Rejected(conflict)) => {
             tracing::debug!(%conflict, "decision lost a race");
             Ok(false)
         }
-        Ok(Err(reason)) => Err(broken(reason)),
         Err(error) => Err(broken(format!("read the outcome of an entry: {error}"))),
     }
 }

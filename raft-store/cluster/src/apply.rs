@@ -101,6 +101,9 @@ impl State {
         next.revision = revision;
         // All that goes away goes first, so that what it held can be taken within one transaction.
         for change in &transaction.changes {
+            if let Some(old) = self.get(change.key()) {
+                next.digest.take(&old);
+            }
             next.remove(change.key());
         }
         for change in &transaction.changes {
@@ -111,7 +114,9 @@ impl State {
             };
             let meta = Meta { version: revision, created_at, updated_at: transaction.at };
             let key = object.key();
-            next.put(object.clone().with_meta(meta)).map_err(|taken| address_held(key, &taken))?;
+            let object = object.clone().with_meta(meta);
+            next.digest.add(&object);
+            next.put(object).map_err(|taken| address_held(key, &taken))?;
         }
         for change in &transaction.changes {
             if let Change::Put { object, .. } = change {

@@ -4,6 +4,7 @@
 //! it travel as JSON bytes, because they skip and gain fields, which bincode cannot. Variants are
 //! only appended: golden bytes in the tests hold every encoding still.
 
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,8 +21,6 @@ use crate::transaction::{Change, Key, Object, Transaction};
 
 /// The largest transaction, request or reply that is encoded or decoded.
 pub const TRANSACTION_BYTES_MAX: usize = 32 << 20;
-/// The largest snapshot.
-pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 
 /// Bytes that are not what they should be, or a value too large to be sent.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +70,15 @@ pub enum CodecError {
         /// The limit.
         limit: usize,
     },
+    /// The stream that a snapshot is written to or read from.
+    #[error("{activity} a snapshot")]
+    Stream {
+        /// What was tried.
+        activity: &'static str,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
+    },
     /// A snapshot in which two objects hold one address.
     #[error("decode snapshot: {key} holds {address}, which another object holds")]
     Inconsistent {
@@ -110,9 +118,10 @@ enum KeyV1 {
     Task(u128),
 }
 
+/// The objects follow it one by one, so that none but the one at hand is held as bytes.
 #[derive(Encode, Decode)]
-enum SnapshotEnvelope {
-    V1 { revision: u64, objects: Vec<ObjectV1> },
+enum SnapshotHead {
+    V1 { revision: u64, objects: u64 },
 }
 
 #[derive(Encode, Decode)]
@@ -135,20 +144,52 @@ pub fn decode_transaction(bytes: &[u8]) -> Result<Transaction, CodecError> {
     Ok(Transaction { at: Timestamp(at), changes: changes? })
 }
 
-pub(crate) fn encode_snapshot(
+pub(crate) fn write_snapshot(
+    to: &mut dyn Write,
     revision: Revision,
+    count: u64,
     objects: impl Iterator<Item = Object>,
-) -> Result<Vec<u8>, CodecError> {
-    let objects: Result<_, CodecError> = objects.map(|object| object_to_wire(&object)).collect();
-    let envelope = SnapshotEnvelope::V1 { revision: revision.0, objects: objects? };
-    write::<SNAPSHOT_BYTES_MAX, _>("snapshot", &envelope)
+) -> Result<(), CodecError> {
+    let put = |bytes: Vec<u8>, to: &mut dyn Write| {
+        to.write_all(&bytes).map_err(|source| CodecError::Stream { activity: "write", source })
+    };
+    let head = SnapshotHead::V1 { revision: revision.0, objects: count };
+    put(write::<TRANSACTION_BYTES_MAX, _>("snapshot", &head)?, to)?;
+    for object in objects {
+        put(write::<TRANSACTION_BYTES_MAX, _>("object", &object_to_wire(&object)?)?, to)?;
+    }
+    Ok(())
 }
 
-pub(crate) fn decode_snapshot(bytes: &[u8]) -> Result<(Revision, Vec<Object>), CodecError> {
-    let SnapshotEnvelope::V1 { revision, objects } =
-        read::<SNAPSHOT_BYTES_MAX, _>("snapshot", bytes)?;
-    let objects: Result<_, CodecError> = objects.into_iter().map(object_from_wire).collect();
-    Ok((Revision(revision), objects?))
+/// Hands the objects of a snapshot to `take` one by one and returns its revision.
+pub(crate) fn read_snapshot(
+    from: &mut dyn Read,
+    mut take: impl FnMut(Object) -> Result<(), CodecError>,
+) -> Result<Revision, CodecError> {
+    let SnapshotHead::V1 { revision, objects } = read_one("snapshot", from)?;
+    for _ in 0..objects {
+        take(object_from_wire(read_one("object", from)?)?)?;
+    }
+    let mut rest = [0];
+    match from.read(&mut rest) {
+        Ok(0) => Ok(Revision(revision)),
+        Ok(count) => Err(CodecError::Trailing { what: "snapshot", count }),
+        Err(source) => Err(CodecError::Stream { activity: "read", source }),
+    }
+}
+
+fn read_one<T: Decode<()>>(what: &'static str, mut from: &mut dyn Read) -> Result<T, CodecError> {
+    let limit = config::standard().with_limit::<TRANSACTION_BYTES_MAX>();
+    bincode::decode_from_std_read(&mut from, limit)
+        .map_err(|source| CodecError::Decode { what, source: Box::new(source) })
+}
+
+/// Bytes that are the same for equal objects.
+pub(crate) fn object_bytes(object: &Object) -> Vec<u8> {
+    // Objects are plain data: JSON has a form for each of them.
+    object_to_wire(object)
+        .and_then(|wire| write::<TRANSACTION_BYTES_MAX, _>("object", &wire))
+        .unwrap_or_default()
 }
 
 /// A request on its way from a follower to the leader.

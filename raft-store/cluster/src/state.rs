@@ -16,10 +16,11 @@ use crate::transaction::{Key, Object};
 pub use self::index::Holder;
 pub(crate) use self::index::{Index, Taken};
 
+mod digest;
 mod index;
 mod snapshot;
 
-pub use self::snapshot::SNAPSHOT_BYTES_MAX;
+pub use self::digest::Digest;
 
 /// The replicated state at one revision.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -36,6 +37,8 @@ pub struct State {
     pub services: Table<ServiceId, Service>,
     /// Tasks, also ended ones that are kept as history.
     pub tasks: Table<TaskId, Task>,
+    /// Of all objects: equal on all managers at one revision. A draft does not keep it.
+    pub digest: Digest,
     pub(crate) index: Index,
 }
 

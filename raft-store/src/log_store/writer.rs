@@ -14,8 +14,12 @@ use openraft::storage::IOFlushed;
 use redb::{Database, Durability};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::database::{COMMITTED, LOG, META, PURGED, VOTE};
+use super::database::{
+    COMMITTED, EXTENT, Extent, LOG, META, PURGED, VOTE, put_meta, without_panic,
+};
 use super::hold;
+use super::mark::Mark;
+use crate::seal::Sealer;
 use crate::types::TypeConfig;
 
 /// Writes that may wait for the disk.
@@ -25,6 +29,7 @@ const BATCH_MAX: usize = 512;
 /// How long a lone `committed` waits for a write that has to be flushed anyway.
 const LINGER: Duration = Duration::from_millis(50);
 
+/// Rows are sealed for their places.
 pub(super) enum Op {
     Append { rows: Vec<(u64, Vec<u8>)>, done: IOFlushed<TypeConfig> },
     Vote { row: Vec<u8>, done: oneshot::Sender<io::Result<()>> },
@@ -112,10 +117,16 @@ impl Slot<'_> {
 }
 
 /// Starts the thread; it ends when told to close or when the last `WriteQueue` is dropped.
-pub(super) fn start(database: Arc<Database>) -> io::Result<WriteQueue> {
+pub(super) fn start(
+    database: Arc<Database>,
+    extent: Extent,
+    mark: Mark,
+    sealer: Arc<Sealer>,
+) -> io::Result<WriteQueue> {
     let (sender, receiver) = channel();
     let flushed = Arc::new(AtomicU64::new(0));
-    let writer = Writer { database: Some(database), flushed: flushed.clone(), failed: None };
+    let database = Some(database);
+    let writer = Writer { database, extent, mark, sealer, flushed: flushed.clone(), failed: None };
     std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer.run(&receiver))?;
     Ok(WriteQueue {
         room: Arc::new(Semaphore::new(QUEUE_MAX)),
@@ -128,6 +139,9 @@ pub(super) fn start(database: Arc<Database>) -> io::Result<WriteQueue> {
 
 struct Writer {
     database: Option<Arc<Database>>,
+    extent: Extent,
+    mark: Mark,
+    sealer: Arc<Sealer>,
     flushed: Arc<AtomicU64>,
     failed: Option<String>,
 }
@@ -147,12 +161,13 @@ impl Writer {
     /// Writes a batch and answers it; returns the closer's channel if it asked to close.
     fn finish(&mut self, batch: Vec<Queued>) -> Option<oneshot::Sender<io::Result<()>>> {
         let result = match (&self.failed, &self.database) {
-            (None, Some(database)) => commit(database, &batch),
+            (None, Some(database)) => self.commit(database, &batch),
             (Some(reason), _) => Err(io::Error::other(reason.clone())),
             (None, None) => Err(stopped()),
         };
         match &result {
-            Ok(()) => {
+            Ok(extent) => {
+                self.extent = *extent;
                 let newest = batch.iter().map(|queued| queued.sequence).max().unwrap_or(0);
                 self.flushed.fetch_max(newest, Ordering::AcqRel);
             }
@@ -164,7 +179,7 @@ impl Writer {
             }
         }
         let outcome = || match &result {
-            Ok(()) => Ok(()),
+            Ok(_extent) => Ok(()),
             Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
         };
         let mut close = None;
@@ -180,6 +195,16 @@ impl Writer {
             }
         }
         close
+    }
+
+    /// Commits a batch and marks it; nobody has heard of it yet.
+    fn commit(&self, database: &Database, batch: &[Queued]) -> io::Result<Extent> {
+        let ops = || batch.iter().map(|queued| &queued.op);
+        let end = ops().fold(self.extent.end, extended);
+        let extent = Extent { commits: self.extent.commits + 1, end };
+        without_panic(|| write(database, ops(), &extent, &self.sealer))?;
+        self.mark.write(extent.commits)?;
+        Ok(extent)
     }
 }
 
@@ -205,14 +230,29 @@ fn is_patient(queued: &Queued) -> bool {
     matches!(queued.op, Op::Committed { .. })
 }
 
-fn commit(database: &Database, batch: &[Queued]) -> io::Result<()> {
+/// Index of the entry that comes next after an operation.
+fn extended(end: u64, op: &Op) -> u64 {
+    match op {
+        Op::Append { rows, .. } => rows.last().map_or(end, |(index, _)| index + 1),
+        Op::Truncate { from } => *from,
+        Op::Purge { upto, .. } => end.max(upto + 1),
+        Op::Vote { .. } | Op::Committed { .. } | Op::Close { .. } => end,
+    }
+}
+
+fn write<'a>(
+    database: &Database,
+    ops: impl Iterator<Item = &'a Op>,
+    extent: &Extent,
+    sealer: &Sealer,
+) -> io::Result<()> {
     let mut write = database.begin_write().map_err(io::Error::other)?;
     write.set_durability(Durability::Immediate).map_err(io::Error::other)?;
     {
         let mut log = write.open_table(LOG).map_err(io::Error::other)?;
         let mut meta = write.open_table(META).map_err(io::Error::other)?;
-        for queued in batch {
-            match &queued.op {
+        for op in ops {
+            match op {
                 Op::Append { rows, .. } => {
                     for (index, row) in rows {
                         log.insert(index, row.as_slice()).map_err(io::Error::other)?;
@@ -235,5 +275,6 @@ fn commit(database: &Database, batch: &[Queued]) -> io::Result<()> {
             }
         }
     }
+    put_meta(&write, EXTENT, extent, sealer)?;
     write.commit().map_err(io::Error::other)
 }

@@ -1,17 +1,24 @@
 //! A machine that records what it applied, and managers joined by function calls.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use crate::{Class, Machine, Peer, RaftConfig, RaftNode, Status, Transport, TransportError};
+use crate::{
+    Class, DISK_KEY_BYTES, DiskKey, Error, Machine, Peer, Presence, RaftConfig, RaftNode,
+    SnapshotContent, Status, Storage, Transport, TransportError,
+};
 
 /// No condition waited for here takes longer on a machine that works at all.
 const WAIT: Duration = Duration::from_secs(60);
+
+/// A payload that no machine here can read.
+pub(super) const UNREADABLE: &[u8] = b"\xFFunreadable";
 
 /// What a machine applied: index and payload, the log's own entries left out.
 #[derive(Debug, Clone, Default)]
@@ -36,21 +43,27 @@ impl Journal {
 }
 
 impl Machine for Journal {
-    fn apply(&mut self, index: u64, payload: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, index: u64, payload: &[u8]) -> Result<Vec<u8>, String> {
+        if payload == UNREADABLE {
+            return Err("it cannot be read".to_owned());
+        }
         let mut entries = self.hold();
         assert!(entries.last().is_none_or(|(last, _)| *last < index), "index moves on");
         if !payload.is_empty() {
             entries.push((index, payload.to_vec()));
         }
-        entries.len().to_string().into_bytes()
+        Ok(entries.len().to_string().into_bytes())
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        crate::codec::encode(&*self.hold()).unwrap()
+    fn snapshot(&self) -> SnapshotContent {
+        let bytes = crate::codec::encode(&*self.hold()).unwrap();
+        Box::new(move |file| file.write_all(&bytes))
     }
 
-    fn restore(&mut self, index: u64, snapshot: &[u8]) -> Result<(), String> {
-        let entries: Entries = crate::codec::decode(snapshot).map_err(|e| e.to_string())?;
+    fn restore(&mut self, index: u64, snapshot: &mut dyn Read) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        snapshot.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        let entries: Entries = crate::codec::decode(&bytes).map_err(|e| e.to_string())?;
         assert!(entries.last().is_none_or(|(last, _)| *last <= index));
         *self.hold() = entries;
         Ok(())
@@ -137,7 +150,14 @@ pub(super) struct Cluster {
     pub(super) nodes: BTreeMap<u64, RaftNode>,
     pub(super) journals: BTreeMap<u64, Journal>,
     pub(super) config: RaftConfig,
+    /// Nodes that have been open.
+    begun: BTreeSet<u64>,
     dir: TempDir,
+}
+
+/// The disk key of every node here.
+pub(super) fn key() -> DiskKey {
+    DiskKey::from_bytes([7; DISK_KEY_BYTES])
 }
 
 pub(super) fn peer(raft_id: u64) -> Peer {
@@ -151,8 +171,17 @@ impl Cluster {
             nodes: BTreeMap::new(),
             journals: BTreeMap::new(),
             config,
+            begun: BTreeSet::new(),
             dir: TempDir::new().unwrap(),
         }
+    }
+
+    /// A node 1 whose data is in a folder that another cluster made.
+    pub(super) fn at(folder: &Path, config: RaftConfig) -> Self {
+        let mut cluster = Self::empty(config);
+        std::os::unix::fs::symlink(folder, cluster.folder(1)).unwrap();
+        cluster.begun.insert(1);
+        cluster
     }
 
     /// Nodes 1 to `count` as voters, node 1 leading.
@@ -176,21 +205,23 @@ impl Cluster {
         Arc::new(Port { own, mesh: self.mesh.clone() })
     }
 
+    /// Opens a node: one that was open before must find its log again.
     pub(super) async fn open(&mut self, raft_id: u64) -> RaftNode {
+        self.try_open(raft_id).await.unwrap()
+    }
+
+    pub(super) async fn try_open(&mut self, raft_id: u64) -> Result<RaftNode, Error> {
         let journal = Journal::default();
-        let node = RaftNode::open(
-            &self.folder(raft_id),
-            raft_id,
-            journal.clone(),
-            self.transport(raft_id),
-            self.config.clone(),
-        )
-        .await
-        .unwrap();
+        let folder = self.folder(raft_id);
+        let is_new = self.begun.insert(raft_id);
+        let presence = if is_new { Presence::New } else { Presence::Existing };
+        let storage = Storage { dir: &folder, raft_id, key: &key(), presence };
+        let transport = self.transport(raft_id);
+        let node = RaftNode::open(storage, journal.clone(), transport, self.config.clone()).await?;
         self.mesh.attach(&peer(raft_id).address, &node);
         self.nodes.insert(raft_id, node.clone());
         self.journals.insert(raft_id, journal);
-        node
+        Ok(node)
     }
 
     pub(super) async fn stop(&mut self, raft_id: u64) {

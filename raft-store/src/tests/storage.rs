@@ -1,23 +1,35 @@
 //! The log store by openraft's own suite, and what is left after a process ends.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
-use super::harness::{Cluster, Journal, peer, put, until};
+use super::harness::{Cluster, Journal, key, peer, put, until};
 use crate::log_store::LogStore;
+use crate::seal::Sealer;
 use crate::snapshot::SnapshotFolder;
 use crate::state_machine::StateMachine;
 use crate::types::TypeConfig;
-use crate::{Error, ProposeError, RaftConfig, RaftNode};
+use crate::{Error, Presence, ProposeError, RaftConfig, RaftNode, Storage};
 
 struct Builder;
+
+fn sealer() -> Arc<Sealer> {
+    Arc::new(Sealer::new(&key()).unwrap())
+}
+
+fn log(folder: &Path, raft_id: u64, presence: Presence) -> Result<LogStore, Error> {
+    LogStore::open(folder, raft_id, presence, sealer())
+}
 
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = TempDir::new().unwrap();
-        let log = LogStore::open(&dir.path().join("raft"), 0).unwrap();
-        let snapshots = SnapshotFolder::open(&dir.path().join("snapshots")).unwrap();
+        let log = log(&dir.path().join("raft"), 0, Presence::New).unwrap();
+        let snapshots = SnapshotFolder::open(&dir.path().join("snapshots"), sealer()).unwrap();
         Ok((dir, log, StateMachine::new(Box::new(Journal::default()), snapshots)))
     }
 }
@@ -39,7 +51,7 @@ fn the_log_is_for_its_owner_alone() {
             let open = std::fs::Permissions::from_mode(0o644);
             std::fs::set_permissions(&file, open).unwrap();
         }
-        let _store = LogStore::open(dir.path(), 0).unwrap();
+        let _store = log(dir.path(), 0, Presence::New).unwrap();
         let mode = std::fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
@@ -80,7 +92,7 @@ fn what_was_acknowledged_survives_a_death() {
 /// The lock is free a moment after the runtime is gone: the writer thread ends by itself.
 async fn reopen(cluster: &mut Cluster) -> RaftNode {
     for _ in 0..200 {
-        let probe = LogStore::open(&cluster.folder(1).join("raft"), 1);
+        let probe = log(&cluster.folder(1).join("raft"), 1, Presence::Existing);
         match probe {
             Ok(log) => {
                 log.close().await;
@@ -129,7 +141,10 @@ async fn a_directory_in_use_or_of_another_node_is_refused_by_name() {
     let folder = cluster.folder(1);
     let config = || RaftConfig::lan();
     let transport = cluster.transport(1);
-    let error = RaftNode::open(&folder, 1, Journal::default(), transport.clone(), config())
+    let key = key();
+    let storage =
+        |raft_id| Storage { dir: &folder, raft_id, key: &key, presence: Presence::Existing };
+    let error = RaftNode::open(storage(1), Journal::default(), transport.clone(), config())
         .await
         .unwrap_err();
     let path = folder.join("raft/log.redb").display().to_string();
@@ -138,7 +153,7 @@ async fn a_directory_in_use_or_of_another_node_is_refused_by_name() {
 
     cluster.stop(1).await;
     let error =
-        RaftNode::open(&folder, 2, Journal::default(), transport, config()).await.unwrap_err();
+        RaftNode::open(storage(2), Journal::default(), transport, config()).await.unwrap_err();
     assert!(matches!(error, Error::Foreign { stored: 1, given: 2, .. }), "{error}");
     cluster.open(1).await;
 }
@@ -149,8 +164,8 @@ async fn a_file_that_is_no_log_is_refused_by_name() {
     let folder = cluster.folder(1).join("raft");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("log.redb"), b"something else entirely").unwrap();
-    let error = LogStore::open(&folder, 1).err().unwrap();
-    assert!(matches!(error, Error::OpenLog { .. }), "{error}");
+    let error = log(&folder, 1, Presence::Existing).err().unwrap();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
     assert!(error.to_string().contains("log.redb"), "{error}");
 }
 

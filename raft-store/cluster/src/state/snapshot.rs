@@ -1,31 +1,34 @@
-//! The state as bytes: a revision and every object.
+//! The state as a stream of bytes: a revision and every object.
+
+use std::io::{Read, Write};
 
 use super::State;
 use crate::codec::{self, CodecError};
-use crate::time::Revision;
 use crate::transaction::Object;
 
-/// The largest snapshot that is read: a gigabyte holds some 500,000 tasks.
-pub const SNAPSHOT_BYTES_MAX: usize = codec::SNAPSHOT_BYTES_MAX;
-
 impl State {
-    /// The whole state as bytes, the same for equal states.
-    pub fn to_snapshot(&self) -> Result<Vec<u8>, CodecError> {
-        codec::encode_snapshot(self.revision, self.objects())
+    /// Writes the whole state, the same bytes for equal states.
+    pub fn write_snapshot(&self, to: &mut dyn Write) -> Result<(), CodecError> {
+        let count = usize::from(self.cluster.is_some())
+            + self.nodes.len()
+            + self.networks.len()
+            + self.services.len()
+            + self.tasks.len();
+        codec::write_snapshot(to, self.revision, count as u64, self.objects())
     }
 
-    /// The inverse of [`State::to_snapshot`]. Fails if the bytes are no snapshot, or if two of its
+    /// The inverse of [`State::write_snapshot`]. Fails if the bytes are no snapshot, or if two of its
     /// objects hold one address.
-    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, CodecError> {
-        let (revision, objects): (Revision, Vec<Object>) = codec::decode_snapshot(bytes)?;
-        let mut state = Self { revision, ..Self::default() };
-        for object in objects {
+    pub fn read_snapshot(from: &mut dyn Read) -> Result<Self, CodecError> {
+        let mut state = Self::default();
+        state.revision = codec::read_snapshot(from, |object| {
             let key = object.key();
+            state.digest.add(&object);
             state.put(object).map_err(|taken| CodecError::Inconsistent {
                 key: key.to_string(),
                 address: taken.address,
-            })?;
-        }
+            })
+        })?;
         Ok(state)
     }
 
