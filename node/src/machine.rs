@@ -10,21 +10,25 @@ use cluster::time::Revision;
 use raft_store::{Machine, SnapshotContent};
 use tokio::sync::watch;
 
+use crate::manager::agreement::History;
+
 /// Applies entries and publishes the newest state.
 pub struct StateMachine {
     state: State,
     published: watch::Sender<Arc<State>>,
+    history: History,
 }
 
 impl StateMachine {
-    /// An empty state, and where the newest one is read.
+    /// An empty state, and where the newest one is read. Every state is noted in the history.
     #[must_use]
-    pub fn new() -> (Self, watch::Receiver<Arc<State>>) {
+    pub fn new(history: History) -> (Self, watch::Receiver<Arc<State>>) {
         let (published, reader) = watch::channel(Arc::default());
-        (Self { state: State::default(), published }, reader)
+        (Self { state: State::default(), published, history }, reader)
     }
 
     fn publish(&self) {
+        self.history.note(&self.state);
         self.published.send_replace(Arc::new(self.state.clone()));
     }
 }

@@ -2,6 +2,7 @@
 //! sessions and leases, and Raft membership. All decisions are made in crate `cluster` and in
 //! [`crate::dispatcher`].
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::wire::{NOT_LEADER, RenewAnswer, RenewCall};
 
 pub use decider::Ask;
 
+pub mod agreement;
 mod decider;
 mod join;
 mod keys;
@@ -55,6 +57,8 @@ pub struct Manager {
     dispatcher: Arc<Mutex<Dispatcher>>,
     /// Rings when a node acknowledged something.
     acks: watch::Sender<u64>,
+    history: agreement::History,
+    differing: watch::Sender<agreement::Differing>,
     stop: CancellationToken,
 }
 
@@ -65,18 +69,21 @@ impl Manager {
         node: NodeId,
         raft: RaftNode,
         state: watch::Receiver<Arc<State>>,
+        history: agreement::History,
         net: Net,
         stop: CancellationToken,
     ) -> Self {
         let (decider, asks) = mpsc::channel(DECIDER_QUEUE);
         let dispatcher = Arc::default();
+        let (acks, differing) = (watch::channel(0).0, watch::channel(BTreeMap::new()).0);
         let manager =
-            Self { node, raft, state, net, decider, dispatcher, acks: watch::channel(0).0, stop };
+            Self { node, raft, state, net, decider, dispatcher, acks, history, differing, stop };
         manager.spawn("decider", decider::run(manager.clone(), asks));
         manager.spawn("leader", leader::run(manager.clone()));
         manager.spawn("leases", leases::run(manager.clone()));
         manager.spawn("keys", keys::run(manager.clone()));
         manager.spawn("membership", membership::run(manager.clone()));
+        manager.spawn("agreement", agreement::run(manager.clone()));
         manager
     }
 
@@ -187,6 +194,12 @@ impl Manager {
     /// Runs `f` on the dispatcher.
     pub fn with_dispatcher<T>(&self, f: impl FnOnce(&mut Dispatcher) -> T) -> T {
         f(&mut self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Managers that were seen to hold another state than this one.
+    #[must_use]
+    pub fn differing(&self) -> agreement::Differing {
+        self.differing.borrow().clone()
     }
 
     fn ring_acks(&self) {

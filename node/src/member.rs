@@ -15,6 +15,7 @@ use crate::disk_key;
 use crate::gossip_io::Gossip;
 use crate::identity::{DataDir, Identity};
 use crate::machine::StateMachine;
+use crate::manager::agreement::History;
 use crate::manager::raft_transport::RaftTransport;
 use crate::manager::{Manager, routes};
 use crate::node_routes::{self, NodeServices};
@@ -182,7 +183,8 @@ impl Member {
         stop: &CancellationToken,
     ) -> Result<(RaftNode, Manager), MemberError> {
         let failed = |e: &dyn std::error::Error| MemberError::Raft(crate::daemon::chain(e));
-        let (machine, state) = StateMachine::new();
+        let history = History::default();
+        let (machine, state) = StateMachine::new(history.clone());
         let transport = Arc::new(RaftTransport(net.clone()));
         let is_known = identity.log_of == Some(raft_id);
         let presence = if is_known { Presence::Existing } else { Presence::New };
@@ -194,7 +196,8 @@ impl Member {
         // Before anybody can ask for its vote.
         identity.log_of = Some(raft_id);
         data.save_identity(identity).map_err(|e| failed(&e))?;
-        let manager = Manager::start(identity.node, raft.clone(), state, net.clone(), stop.clone());
+        let (net, stop) = (net.clone(), stop.clone());
+        let manager = Manager::start(identity.node, raft.clone(), state, history, net, stop);
         Ok((raft, manager))
     }
 

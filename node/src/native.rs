@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+use crate::manager::Manager;
 use crate::member::Member;
 use crate::node_routes::NodeServices;
 use crate::transport::Lane;
@@ -255,8 +256,21 @@ fn topology(member: &Member) -> Result<Value, ApiError> {
         })
         .collect();
     let end = *member.certificate_end.borrow();
+    let differing: Vec<Value> = member
+        .manager
+        .iter()
+        .flat_map(Manager::differing)
+        .map(|(id, revision)| {
+            json!({
+                "id": id,
+                "name": assignment.nodes.get(&id).map(|node| &node.name),
+                "revision": revision,
+            })
+        })
+        .collect();
     Ok(json!({
         "revision": assignment.revision,
+        "differing": differing,
         "nodes": nodes,
         "networks": assignment.networks,
         "certificate_seconds_left": end.saturating_sub(crate::renewal::now()),

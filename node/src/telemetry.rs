@@ -87,6 +87,12 @@ pub fn metrics(member: Option<&Member>) -> String {
         gauge(&mut text, "skein_raft_leader", "Whether this manager leads.", status.is_leader);
         gauge(&mut text, "skein_raft_term", "Raft term.", status.term);
         gauge(&mut text, "skein_raft_applied", "Last applied log index.", status.last_applied);
+        gauge(
+            &mut text,
+            "skein_state_differing",
+            "Managers that were seen to hold another state than this one.",
+            manager.differing().len(),
+        );
         let revision = manager.newest().revision.0;
         gauge(&mut text, "skein_state_revision", "Log index of the last change.", revision);
     }

@@ -35,6 +35,7 @@ pub fn router(manager: Manager) -> Router {
         .route("/raft/{class}", post(raft))
         .route("/join", post(join_route).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .route("/manager/request", post(request))
+        .route("/manager/digest", post(digest).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .route("/session/watch", post(watch).layer(DefaultBodyLimit::max(SESSION_BYTES_MAX)))
         .route("/session/report", post(report).layer(DefaultBodyLimit::max(SESSION_BYTES_MAX)))
         .route("/session/leave", post(leave))
@@ -85,6 +86,11 @@ async fn request(State(manager): State<Manager>, body: Bytes) -> Result<Response
     let reply = encode_reply(&manager.decide(request).await)
         .map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     Ok(reply.into_response())
+}
+
+async fn digest(State(manager): State<Manager>, body: Bytes) -> Result<Response, Refused> {
+    let call: super::agreement::DigestCall = read(&body)?;
+    Ok(write(&manager.history.compare(&call)))
 }
 
 async fn join_route(State(manager): State<Manager>, body: Bytes) -> Result<Response, Refused> {

@@ -35,10 +35,11 @@ pub enum Callers {
 const RAFT: &str = "/raft/{class}";
 
 /// Every route between nodes. One that is not here answers nobody.
-pub const ROUTES: [(&str, Callers); 10] = [
+pub const ROUTES: [(&str, Callers); 11] = [
     ("/join", Callers::Anyone),
     (RAFT, Callers::Managers),
     ("/manager/request", Callers::Managers),
+    ("/manager/digest", Callers::Managers),
     ("/session/watch", Callers::Members),
     ("/session/report", Callers::Members),
     ("/session/leave", Callers::Members),
