@@ -1,6 +1,7 @@
 //! What the API needs of the daemon behind it. `node` implements it; tests use a small one.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -32,6 +33,12 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// Makes a new cluster with this node as its manager.
     async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError>;
+
+    /// The state of the cluster as a backup, piece by piece; with everything that is secret in it.
+    async fn backup(&self) -> Result<BoxStream<'static, io::Result<Bytes>>, ApiError>;
+
+    /// Makes this node the only manager of the cluster that a backup holds.
+    async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ApiError>;
 
     /// Joins a cluster; returns once this node has its certificate and its role.
     async fn join(&self, request: JoinRequest) -> Result<(), ApiError>;
@@ -96,6 +103,19 @@ pub struct InitRequest {
     pub spec: ClusterSpec,
     /// Whether this node takes tasks.
     pub availability: Availability,
+}
+
+/// `POST /skein/v1/restore`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreRequest {
+    /// The backup, a file that the daemon can read; from `/` on.
+    pub path: String,
+    /// Where to listen, as typed.
+    pub listen_addr: Option<String>,
+    /// IP or interface, optionally with a port.
+    pub advertise_addr: Option<String>,
+    /// IP or interface for VXLAN.
+    pub data_path_addr: Option<String>,
 }
 
 /// `POST /swarm/join`, zero values of clients turned into `None`.

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::control_plane::{ControlPlane, NativeAnswer, NativeRequest, NativeTopic};
+use crate::control_plane::{
+    ControlPlane, NativeAnswer, NativeRequest, NativeTopic, RestoreRequest,
+};
 use crate::error::ApiError;
 use crate::query::Params;
 use crate::router::{Id, Plane};
@@ -40,6 +44,36 @@ pub(crate) async fn debug(
     params: Params,
 ) -> Result<Response, ApiError> {
     ask(plane, NativeTopic::Debug(topic.0), params).await
+}
+
+/// `GET /skein/v1/backup`.
+pub(crate) async fn backup(State(plane): Plane) -> Result<Response, ApiError> {
+    let body = Body::from_stream(plane.backup().await?);
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
+
+/// Fields of `POST /skein/v1/restore`; one that is empty is not given.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+struct RestoreBody {
+    path: String,
+    listen_addr: String,
+    advertise_addr: String,
+    data_path_addr: String,
+}
+
+/// `POST /skein/v1/restore`: answers the node's id as `POST /swarm/init` does.
+pub(crate) async fn restore(State(plane): Plane, body: Bytes) -> Result<Json<String>, ApiError> {
+    let body: RestoreBody =
+        serde_json::from_slice(&body).map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let given = |text: String| (!text.is_empty()).then_some(text);
+    let node = plane.restore(RestoreRequest {
+        path: body.path,
+        listen_addr: given(body.listen_addr),
+        advertise_addr: given(body.advertise_addr),
+        data_path_addr: given(body.data_path_addr),
+    });
+    Ok(Json(node.await?.to_string()))
 }
 
 /// `GET /skein/v1/openapi.json`.

@@ -89,6 +89,8 @@ fn native_routes() -> Router<Arc<dyn ControlPlane>> {
     Router::new()
         .route("/skein/v1/openapi.json", get(native::openapi))
         .route("/skein/v1/debug/{topic}", get(native::debug))
+        .route("/skein/v1/backup", get(native::backup))
+        .route("/skein/v1/restore", post(native::restore))
         .route("/skein/v1/{topic}", get(native::resource))
 }
 

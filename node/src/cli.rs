@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::DaemonArgs;
 
 pub mod client;
+pub mod cluster;
 pub mod http;
 pub mod network;
 pub mod node;

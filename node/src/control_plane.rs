@@ -1,14 +1,16 @@
 //! The daemon as the HTTP API sees it.
 
+use std::io;
 use std::sync::Arc;
 
 use api::ApiError;
 use api::{
     Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNetwork, LocalNodeState,
-    LogRecord, LogRequest, NativeAnswer, NativeRequest, RemoteManager, Snapshot,
+    LogRecord, LogRequest, NativeAnswer, NativeRequest, RemoteManager, RestoreRequest, Snapshot,
     UpdateClusterRequest,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use cluster::id::NodeId;
 use cluster::request::{Answer, Request, UpdateCluster};
 use cluster::state::State;
@@ -83,6 +85,14 @@ impl ControlPlane for Plane {
 
     async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
         self.0.init(request).await
+    }
+
+    async fn backup(&self) -> Result<BoxStream<'static, io::Result<Bytes>>, ApiError> {
+        self.0.backup().await
+    }
+
+    async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ApiError> {
+        self.0.restore(request).await
     }
 
     async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {

@@ -26,6 +26,7 @@ use crate::pki::{self, Ca, Credentials, PeerIdentity, Token};
 mod addresses;
 mod join;
 mod leave;
+mod recovery;
 
 /// How long a new member waits for its first assignment.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -127,13 +128,11 @@ impl Daemon {
     /// Founds a cluster with this node as its manager.
     pub async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
         let _changing = self.changing.lock().await;
+        if request.force_new_cluster {
+            return self.go_on_alone(&request).await;
+        }
         if self.member.read().await.is_some() {
             return Err(ApiError::already_member());
-        }
-        if request.force_new_cluster {
-            return Err(ApiError::not_implemented(
-                "--force-new-cluster is not in this version: restore a quorum of managers instead",
-            ));
         }
         let addresses = self.addresses(
             request.listen_addr.as_deref(),

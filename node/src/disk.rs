@@ -67,6 +67,19 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DiskErro
     parsed.map(Some).map_err(|e| failed("read", path)(io::Error::other(e)))
 }
 
+/// Renames a file or a directory; success if there is none, as when it was renamed before.
+pub fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
+    let err = failed("rename", from);
+    match fs::rename(from, to) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed.map_err(&err)?,
+    }
+    for dir in [from.parent(), to.parent()].into_iter().flatten() {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(&err)?;
+    }
+    Ok(())
+}
+
 /// Removes a file or a directory with all that is in it; success if there is none.
 pub fn remove(path: &Path) -> Result<(), DiskError> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };

@@ -11,6 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::disk::{self, DiskError};
 use crate::pki::Credentials;
 
+/// Folders of a manager's log.
+const LOG_PARTS: [&str; 2] = ["raft", "snapshots"];
+/// Folder of a log that is to take their place, and of the ones that it took the place of.
+const PENDING: &str = "pending";
+const BEFORE: &str = "before-recovery";
+const IDENTITY: &str = "node.json";
+
 /// A member's identity and addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -104,6 +111,7 @@ impl DataDir {
 
     /// Who the node is, if it is a member of a cluster.
     pub fn load(&self) -> Result<Option<(Identity, Credentials)>, DataDirError> {
+        self.finish_adoption()?;
         let identity: Option<Identity> = disk::read_json(&self.identity_file())?;
         let credentials: Option<Credentials> = disk::read_json(&self.credentials_file())?;
         match (identity, credentials) {
@@ -141,10 +149,43 @@ impl DataDir {
         disk::write_json(&self.identity_file(), identity)
     }
 
+    /// An empty folder for a log that is to take the place of the one that there is.
+    pub fn pending(&self) -> Result<PathBuf, DiskError> {
+        let pending = self.path.join(PENDING);
+        disk::remove(&pending)?;
+        disk::private_dir(&pending)?;
+        Ok(pending)
+    }
+
+    /// Puts the pending log in the place of the one that there is, and the node goes by another
+    /// identity. The old log is kept aside. From the first write on it is done, by the next start if
+    /// not by this call.
+    pub fn adopt(&self, identity: &Identity) -> Result<(), DiskError> {
+        disk::write_json(&self.path.join(PENDING).join(IDENTITY), identity)?;
+        self.finish_adoption()
+    }
+
+    fn finish_adoption(&self) -> Result<(), DiskError> {
+        let pending = self.path.join(PENDING);
+        let identity: Option<Identity> = disk::read_json(&pending.join(IDENTITY))?;
+        let Some(identity) = identity else { return Ok(()) };
+        let aside = self.path.join(BEFORE);
+        disk::private_dir(&aside)?;
+        for part in LOG_PARTS {
+            if pending.join(part).exists() {
+                disk::remove(&aside.join(part))?;
+                disk::rename(&self.path.join(part), &aside.join(part))?;
+                disk::rename(&pending.join(part), &self.path.join(part))?;
+            }
+        }
+        self.save_identity(&identity)?;
+        disk::remove(&pending)
+    }
+
     /// Forgets the cluster: identity first, so that a crash half-way leaves no half member.
     pub fn forget(&self) -> Result<(), DiskError> {
         disk::remove(&self.identity_file())?;
-        for part in ["certs", "raft", "snapshots", "worker"] {
+        for part in LOG_PARTS.into_iter().chain(["certs", "worker", PENDING, BEFORE]) {
             disk::remove(&self.path.join(part))?;
         }
         Ok(())
@@ -163,7 +204,7 @@ impl DataDir {
     }
 
     fn identity_file(&self) -> PathBuf {
-        self.path.join("node.json")
+        self.path.join(IDENTITY)
     }
 
     fn credentials_file(&self) -> PathBuf {

@@ -2,6 +2,7 @@
 
 mod api_server;
 pub mod app;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -98,13 +98,8 @@ impl RaftNode {
         config: RaftConfig,
     ) -> Result<Self, Error> {
         let settings = settings(&config)?;
-        let Storage { dir, raft_id, key, presence } = storage;
-        let log_folder = dir.join(LOG_FOLDER);
-        let sealer = Sealer::new(key)
-            .map_err(|e| Error::OpenLog { path: log_folder.clone(), source: Box::new(e) })?;
-        let sealer = Arc::new(sealer);
-        let log = LogStore::open(&log_folder, raft_id, presence, sealer.clone())?;
-        let snapshots = SnapshotFolder::open(&dir.join(SNAPSHOT_FOLDER), sealer)?;
+        let Storage { dir, raft_id, .. } = storage;
+        let (log, snapshots) = parts(&storage)?;
         if let Err(error) = complete(&log, &snapshots).await {
             log.close().await;
             return Err(error);
@@ -297,8 +292,19 @@ impl RaftNode {
     }
 }
 
+/// The log and the snapshots of a node.
+pub(crate) fn parts(storage: &Storage<'_>) -> Result<(LogStore, Arc<SnapshotFolder>), Error> {
+    let folder = storage.dir.join(LOG_FOLDER);
+    let sealer = Sealer::new(storage.key)
+        .map_err(|e| Error::OpenLog { path: folder.clone(), source: Box::new(e) })?;
+    let sealer = Arc::new(sealer);
+    let log = LogStore::open(&folder, storage.raft_id, storage.presence, sealer.clone())?;
+    let snapshots = SnapshotFolder::open(&storage.dir.join(SNAPSHOT_FOLDER), sealer)?;
+    Ok((log, snapshots))
+}
+
 /// Refuses a state that has a hole between its newest good snapshot and its log.
-async fn complete(log: &LogStore, snapshots: &Arc<SnapshotFolder>) -> Result<(), Error> {
+pub(crate) async fn complete(log: &LogStore, snapshots: &Arc<SnapshotFolder>) -> Result<(), Error> {
     let path = snapshots.path().to_path_buf();
     let newest = snapshots.newest_good().await;
     let newest = newest.map_err(|source| Error::OpenSnapshots { path: path.clone(), source })?;

@@ -5,5 +5,6 @@ mod damage;
 mod encoding;
 mod harness;
 mod members;
+mod offline;
 mod snapshots;
 mod storage;

@@ -14,6 +14,7 @@ struct Resource {
 const NODE: (&str, &str) = ("node", "id or name; the node that is asked unless given");
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain";
+const BYTES: &str = "application/octet-stream";
 
 const RESOURCES: &[Resource] = &[
     Resource {
@@ -58,6 +59,12 @@ const RESOURCES: &[Resource] = &[
         answers: JSON,
     },
     Resource {
+        path: "/skein/v1/backup",
+        summary: "The cluster's state as a backup, with the CA's key and all tokens in it",
+        parameters: &[],
+        answers: BYTES,
+    },
+    Resource {
         path: "/skein/v1/debug/{topic}",
         summary: "A core printed as a table: state, assignment or desired",
         parameters: &[],
@@ -67,8 +74,9 @@ const RESOURCES: &[Resource] = &[
 
 /// The document.
 pub(super) fn document() -> Value {
-    let paths: Map<String, Value> =
+    let mut paths: Map<String, Value> =
         RESOURCES.iter().map(|resource| (resource.path.to_owned(), path_item(resource))).collect();
+    paths.insert("/skein/v1/restore".to_owned(), restore());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -82,6 +90,36 @@ pub(super) fn document() -> Value {
             "required": ["message"],
             "properties": { "message": { "type": "string" } },
         }}},
+    })
+}
+
+/// The one that changes something.
+fn restore() -> Value {
+    let field = |meaning: &str| json!({ "type": "string", "description": meaning });
+    json!({ "post": {
+        "summary": "Makes this node, which is in no cluster, the only manager of the one that a \
+                    backup holds",
+        "requestBody": { "required": true, "content": { JSON: { "schema": {
+            "type": "object",
+            "required": ["Path"],
+            "properties": {
+                "Path": field("file that the daemon can read, from / on"),
+                "AdvertiseAddr": field("IP or interface that peers reach this node at"),
+                "ListenAddr": field("where to listen"),
+                "DataPathAddr": field("IP or interface for VXLAN"),
+            },
+        }}}},
+        "responses": {
+            "200": { "description": "the node's id", "content": { JSON: {} } },
+            "default": error(),
+        },
+    }})
+}
+
+fn error() -> Value {
+    json!({
+        "description": "refused or failed; the message says why",
+        "content": { JSON: { "schema": { "$ref": "#/components/schemas/Error" } } },
     })
 }
 
@@ -103,16 +141,12 @@ fn path_item(resource: &Resource) -> Value {
     if resource.path.contains("{topic}") {
         parameters.push(parameter("topic", "path", "which core"));
     }
-    let error = json!({
-        "description": "refused or failed; the message says why",
-        "content": { JSON: { "schema": { "$ref": "#/components/schemas/Error" } } },
-    });
     json!({ "get": {
         "summary": resource.summary,
         "parameters": parameters,
         "responses": {
             "200": { "description": "the answer", "content": { resource.answers: {} } },
-            "default": error,
+            "default": error(),
         },
     }})
 }

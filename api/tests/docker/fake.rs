@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use api::{
     ApiError, Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNodeState,
     LogRecord, LogRequest, LogSelector, LogStream, NativeAnswer, NativeRequest, NativeTopic,
-    RemoteManager, Snapshot, UpdateClusterRequest,
+    RemoteManager, RestoreRequest, Snapshot, UpdateClusterRequest,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -238,6 +238,15 @@ impl ControlPlane for Fake {
             local.remote_managers = vec![RemoteManager { node: NODE, address: MANAGER }];
         });
         Ok(NODE)
+    }
+
+    async fn backup(&self) -> Result<BoxStream<'static, std::io::Result<Bytes>>, ApiError> {
+        let pieces = ["piece one, ", "piece two"].map(|piece| Ok(Bytes::from(piece)));
+        Ok(Box::pin(futures_util::stream::iter(pieces)))
+    }
+
+    async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ApiError> {
+        Err(ApiError::bad_request(format!("read backup {}", request.path)))
     }
 
     async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::http::Client;
 use super::output::Out;
-use super::{network, node, own, service, swarm, task};
+use super::{cluster, network, node, own, service, swarm, task};
 
 /// Client commands.
 #[derive(Debug, Subcommand)]
@@ -14,6 +14,9 @@ pub enum ClientCommand {
     /// Found, join and leave a cluster
     #[command(subcommand)]
     Swarm(swarm::SwarmCommand),
+    /// Back up and restore a cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Manage nodes
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -70,6 +73,7 @@ pub async fn run(
     let mut out = Out(writer);
     match command {
         ClientCommand::Swarm(command) => swarm::run(&client, command, &mut out).await?,
+        ClientCommand::Cluster(command) => cluster::run(&client, command, &mut out).await?,
         ClientCommand::Node(command) => node::run(&client, command, &mut out).await?,
         ClientCommand::Network(command) => network::run(&client, command, &mut out).await?,
         ClientCommand::Service(command) => return service::run(&client, command, &mut out).await,

@@ -63,6 +63,9 @@ pub struct InitArgs {
     /// Prefix length of a taken subnet
     #[arg(long, default_value_t = 24)]
     default_addr_pool_mask_length: u8,
+    /// Go on with what this manager has on disk, without the other managers, which are lost
+    #[arg(long)]
+    force_new_cluster: bool,
 }
 
 /// Flags of `swarm join`.
@@ -134,6 +137,7 @@ async fn init(client: &Client, args: InitArgs, out: &mut Out<'_>) -> anyhow::Res
         "DefaultAddrPool": args.default_addr_pool,
         "SubnetSize": args.default_addr_pool_mask_length,
         "Availability": args.addresses.availability,
+        "ForceNewCluster": args.force_new_cluster,
         "Spec": {},
     });
     let node = client.post("/swarm/init", &body).await?;

@@ -17,6 +17,7 @@ mod keys;
 mod network;
 mod node;
 pub(crate) mod ports;
+mod recovery;
 pub(crate) mod service;
 mod spec;
 mod tasks;
@@ -69,6 +70,7 @@ fn step(draft: &mut Draft<'_>, request: &Request) -> Result<Answer, Rejection> {
         Request::UpdateNode { id, version, spec } => node::update(draft, *id, *version, spec),
         Request::RemoveNode { id, force } => node::remove(draft, *id, *force),
         Request::JoinNode(join) => node::join(draft, join),
+        Request::TakeOver(join) => recovery::take_over(draft, join),
         Request::DescribeNode { id, description } => node::describe(draft, *id, description),
         Request::PromotedManager { id, manager } => node::promoted(draft, *id, manager),
         Request::DemotedManager { id } => node::demoted(draft, *id),

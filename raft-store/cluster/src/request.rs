@@ -73,6 +73,8 @@ pub enum Request {
     },
     /// A node joins. One whose key is known gets the id that it has.
     JoinNode(Box<JoinNode>),
+    /// The managers are lost but for this node, which goes on alone.
+    TakeOver(Box<JoinNode>),
     /// A node says anew what it is.
     DescribeNode {
         /// Which.

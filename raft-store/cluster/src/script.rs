@@ -10,7 +10,7 @@ use crate::draft::CHANGES_MAX;
 use crate::fixture::NOW;
 use crate::id::{ClusterId, NodeId, TaskId};
 use crate::invariant;
-use crate::object::{NodeState, Task, TaskState, TaskStatus};
+use crate::object::{ManagerInfo, NodeState, Task, TaskState, TaskStatus};
 use crate::rejection::Rejection;
 use crate::request::{Answer, InitCluster, Request, UpdateCluster};
 use crate::script::words::{edit_service, join, network_spec, new_service, word, words};
@@ -171,6 +171,14 @@ impl World {
                 let ids = self.state.nodes.keys().chain(removed).map(|id| id.0);
                 let number = u64::try_from(ids.max().unwrap_or_default()).unwrap_or_default() + 1;
                 Request::JoinNode(Box::new(join(number, args[0], role, args)))
+            }
+            "take-over" => {
+                let node = self.state.find_node(args[0]).map(|node| node.id);
+                let raft_id = word(args, "raft").map_or(99, |id| id.parse().unwrap());
+                let mut join = join(99, args[0], Role::Manager, args);
+                join.id = node.unwrap_or(join.id);
+                join.manager = join.manager.map(|manager| ManagerInfo { raft_id, ..manager });
+                Request::TakeOver(Box::new(join))
             }
             "history" => Request::UpdateCluster(Box::new(UpdateCluster {
                 version: self.state.cluster.as_ref().map_or(Revision(0), |c| c.meta.version),

@@ -207,7 +207,7 @@ pub(super) fn remove(draft: &mut Draft<'_>, id: NodeId, force: bool) -> Result<A
 }
 
 /// Writes down that a node was removed, and forgets those whose certificates have all ended.
-fn remember(draft: &mut Draft<'_>, id: NodeId) {
+pub(super) fn remember(draft: &mut Draft<'_>, id: NodeId) {
     let now = draft.now();
     let Some(cluster) = &draft.state().cluster else { return };
     let mut cluster = Cluster::clone(cluster);
