@@ -13,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, chdir, gethostname};
 use serde::{Deserialize, Serialize};
 
+use crate::executor::Seccomp;
 use crate::supervise::sys::{self, Ended, Forked};
 use crate::supervise::task::{self, Failure};
 use crate::supervise::{WORK, privilege, user};
@@ -32,6 +33,8 @@ pub struct Enter {
     pub groups: Vec<String>,
     /// As in a task's spec; `None` is the task's private writable directory.
     pub dir: Option<String>,
+    /// As in a task's spec.
+    pub seccomp: Seccomp,
 }
 
 impl Enter {
@@ -119,7 +122,7 @@ fn execute(enter: &Enter) -> Result<Infallible, Failure> {
     let directory = enter.dir.as_deref().unwrap_or(WORK);
     chdir(directory).map_err(|error| Failure::path("working directory", directory, error))?;
     let hostname = gethostname().unwrap_or_default().to_string_lossy().into_owned();
-    privilege::restrict(&identity)?;
+    privilege::restrict(&identity, enter.seccomp)?;
     task::exec(&enter.argv, &task::environment(&enter.env, &hostname, &identity.home))
 }
 

@@ -182,6 +182,7 @@ fn own_tasks(worker: &WorkerHandle, assignment: &Assignment) -> Vec<Value> {
             "user": spec.map(|spec| &spec.user),
             "groups": spec.map(|spec| &spec.groups),
             "dir": spec.map(|spec| &spec.dir),
+            "seccomp": spec.map(|spec| spec.seccomp_mode()),
         })
     };
     tasks.iter().map(describe).collect()

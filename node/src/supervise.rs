@@ -25,6 +25,7 @@ mod probe;
 pub(crate) mod protocol;
 pub(crate) mod remains;
 mod root;
+mod seccomp;
 mod server;
 mod shell;
 pub(crate) mod status;

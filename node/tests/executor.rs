@@ -17,5 +17,7 @@ mod holder;
 mod node;
 #[path = "executor/output.rs"]
 mod output;
+#[path = "executor/seccomp.rs"]
+mod seccomp;
 #[path = "executor/surroundings.rs"]
 mod surroundings;

@@ -188,6 +188,7 @@ pub async fn exec(client: &Client, args: ExecArgs) -> anyhow::Result<u8> {
         user: given(text(task, "/user")),
         groups: words(&task["groups"]),
         dir: given(text(task, "/dir")),
+        seccomp: serde_json::from_value(task["seccomp"].clone()).unwrap_or_default(),
     };
     let status = enter.command(&std::env::current_exe()?)?.status()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))

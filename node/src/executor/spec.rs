@@ -59,6 +59,9 @@ pub struct LaunchSpec {
     pub log: LogLimits,
     /// Kernel parameters of the sandbox's namespace, `net.…` only, dotted names.
     pub sysctls: BTreeMap<String, String>,
+    /// Which system calls it may make.
+    #[serde(default)]
+    pub seccomp: Seccomp,
 }
 
 impl LaunchSpec {
@@ -83,6 +86,7 @@ impl LaunchSpec {
             limits: Limits::default(),
             log: LogLimits::default(),
             sysctls: BTreeMap::new(),
+            seccomp: Seccomp::Default,
         }
     }
 
@@ -140,6 +144,17 @@ impl std::fmt::Display for Root {
             Root::Directory(path) => write!(f, "dir:{}", path.display()),
         }
     }
+}
+
+/// Which system calls a task may make, in Docker's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// Those of Docker's default profile.
+    #[default]
+    Default,
+    /// All that its capabilities let it.
+    Unconfined,
 }
 
 /// One mount of the task's spec.

@@ -1,13 +1,15 @@
-//! What a task may do: Docker's default capabilities, no new privileges, its user and groups.
+//! What a task may do: Docker's default capabilities and system calls, no new privileges, its user
+//! and groups.
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use super::sys;
 use super::task::Failure;
 use super::user::Identity;
+use super::{seccomp, sys};
+use crate::executor::Seccomp;
 
 /// Docker's default set (moby `oci/caps/defaults.go`): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL,
 /// SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP.
@@ -34,8 +36,8 @@ pub(crate) fn raise_open_files() -> Result<(), Failure> {
 }
 
 /// Becomes `identity` for good. Root keeps [`CAPABILITIES`], any other user keeps none but can
-/// never gain more than those either.
-pub(crate) fn restrict(identity: &Identity) -> Result<(), Failure> {
+/// never gain more than those either. The calls of `seccomp` are what is left to it afterwards.
+pub(crate) fn restrict(identity: &Identity, seccomp: Seccomp) -> Result<(), Failure> {
     let failed = |error| Failure::setup("drop privileges", error);
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
@@ -44,5 +46,7 @@ pub(crate) fn restrict(identity: &Identity) -> Result<(), Failure> {
     setresgid(gid, gid, gid).map_err(failed)?;
     setresuid(uid, uid, uid).map_err(failed)?;
     sys::set_capabilities(if uid.is_root() { CAPABILITIES } else { 0 }).map_err(failed)?;
-    set_no_new_privs().map_err(failed)
+    set_no_new_privs().map_err(failed)?;
+    // Last: what comes before makes calls that a task may not.
+    seccomp::install(seccomp)
 }

@@ -142,7 +142,7 @@ fn launch(setting: &Setting<'_>) -> Result<Infallible, Failure> {
             sys::exit_now(failure.code)
         }
         Forked::Parent(command) => {
-            privilege::restrict(&identity(spec)?)?;
+            privilege::restrict(&identity(spec)?, spec.seccomp)?;
             die_with_supervisor(setting.lifeline.as_fd())?;
             init::run(command.as_raw())
         }
@@ -177,7 +177,7 @@ pub(crate) fn execute(
     let identity = identity(spec)?;
     let directory = spec.dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or(root::WORK);
     chdir(directory).map_err(|error| Failure::path("working directory", directory, error))?;
-    privilege::restrict(&identity)?;
+    privilege::restrict(&identity, spec.seccomp)?;
     if let Some(lifeline) = lifeline {
         die_with_supervisor(lifeline)?;
     }

@@ -9,8 +9,8 @@ use cluster::id::TaskId;
 use cluster::spec::{ContainerSpec, HealthConfig, Mount, MountKind, ResourceAmounts};
 
 use crate::executor::{
-    DnsConfig, HealthCheck, HostEntry, LaunchSpec, Limits, MountSource, Probe, Root, StopPolicy,
-    parse_signal,
+    DnsConfig, HealthCheck, HostEntry, LaunchSpec, Limits, MountSource, Probe, Root, Seccomp,
+    StopPolicy, parse_signal,
 };
 
 /// Labels that Docker's tasks carry, as environment for programs that ask.
@@ -37,6 +37,7 @@ pub fn launch_spec(id: TaskId, own: &OwnTask) -> Result<LaunchSpec, String> {
     spec.health = container.healthcheck.as_ref().map(health).transpose()?.flatten();
     spec.init = container.init.unwrap_or(false);
     spec.read_only = container.read_only;
+    spec.seccomp = seccomp(container.seccomp_mode())?;
     spec.hosts = container.hosts.iter().map(|line| host_entry(line)).collect::<Result<_, _>>()?;
     if let Some(dns) = &container.dns_config {
         spec.dns = DnsConfig { search: dns.search.clone(), options: dns.options.clone() };
@@ -118,6 +119,14 @@ fn mount(mount: &Mount) -> Result<crate::executor::Mount, String> {
         }
     };
     Ok(crate::executor::Mount { target: mount.target.clone(), source, read_only: mount.read_only })
+}
+
+fn seccomp(mode: &str) -> Result<Seccomp, String> {
+    match mode {
+        "" | "default" => Ok(Seccomp::Default),
+        "unconfined" => Ok(Seccomp::Unconfined),
+        mode => Err(format!("seccomp mode {mode} is not supported: use default or unconfined")),
+    }
 }
 
 /// Docker's `IP name [alias…]`.

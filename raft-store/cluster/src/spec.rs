@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use crate::spec::container::{
-    ContainerSpec, DnsConfig, HealthConfig, Mount, MountKind, TmpfsOptions,
+    ContainerSpec, DnsConfig, HealthConfig, Mount, MountKind, Privileges, Seccomp, TmpfsOptions,
 };
 
 mod container;

@@ -90,6 +90,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ring",
             "rustls",
             "sd-notify",
+            "seccompiler",
             "serde",
             "serde_json",
             "subtle",

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::constraint::Constraint;
 use crate::rejection::{Code, Rejection};
 use crate::spec::{
-    EndpointSpec, MountKind, NetworkTarget, Protocol, PublishMode, Replicated, ResolutionMode,
-    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ContainerSpec, EndpointSpec, MountKind, NetworkTarget, Protocol, PublishMode, Replicated,
+    ResolutionMode, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use crate::state::State;
 
@@ -88,6 +88,7 @@ fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
             ));
         }
     }
+    check_privileges(container)?;
     for mount in &container.mounts {
         let kind = match mount.kind {
             MountKind::Bind | MountKind::Volume | MountKind::Tmpfs => continue,
@@ -103,6 +104,29 @@ fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
         Constraint::parse(text).map_err(Rejection::invalid)?;
     }
     Ok(())
+}
+
+/// A task has Docker's default privileges, or those without a filter of system calls.
+fn check_privileges(container: &ContainerSpec) -> Result<(), Rejection> {
+    let missing = |what: String, remedy: &str| {
+        let message = format!("{what} is not supported: {remedy}");
+        Err(Rejection::new(Code::Unimplemented, message))
+    };
+    match container.seccomp_mode() {
+        "" | "default" | "unconfined" => {}
+        mode => return missing(format!("seccomp mode {mode}"), "use default or unconfined"),
+    }
+    let Some(privileges) = &container.privileges else { return Ok(()) };
+    for kind in ["CredentialSpec", "SELinuxContext"] {
+        if privileges.extra.get(kind).is_some_and(|value| !value.is_null()) {
+            return missing(format!("{kind} of a task's privileges"), "leave it out");
+        }
+    }
+    let app_armor = privileges.extra.get("AppArmor").and_then(|value| value["Mode"].as_str());
+    match app_armor.unwrap_or_default() {
+        "" | "default" | "disabled" => Ok(()),
+        mode => missing(format!("AppArmor mode {mode}"), "use default or disabled"),
+    }
 }
 
 fn check_mode(mode: &mut ServiceMode) -> Result<(), Rejection> {

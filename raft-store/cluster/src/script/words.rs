@@ -5,9 +5,9 @@ use crate::id::NodeId;
 use crate::object::{KeyDigest, ManagerInfo};
 use crate::request::JoinNode;
 use crate::spec::{
-    GlobalMode, IpamPool, NetworkSpec, NetworkTarget, Placement, PortConfig, Protocol, PublishMode,
-    Replicated, ResolutionMode, RestartCondition, RestartPolicy, Role, ServiceMode, ServiceSpec,
-    UpdateConfig,
+    GlobalMode, IpamPool, NetworkSpec, NetworkTarget, Placement, PortConfig, Privileges, Protocol,
+    PublishMode, Replicated, ResolutionMode, RestartCondition, RestartPolicy, Role, ServiceMode,
+    ServiceSpec, UpdateConfig,
 };
 
 /// The values of `key=…` words.
@@ -69,6 +69,10 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
         match key {
             "name" => spec.name = value.to_owned(),
             "image" => spec.task_template.container_spec.image = value.to_owned(),
+            "seccomp" | "privilege" => {
+                let given = spec.task_template.container_spec.privileges.get_or_insert_default();
+                edit_privileges(given, key, value);
+            }
             "global" => spec.mode = ServiceMode::Global(GlobalMode {}),
             "replicas" => {
                 let replicas = value.parse().ok();
@@ -121,6 +125,14 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
             }
             _ => panic!("unknown word {arg}"),
         }
+    }
+}
+
+fn edit_privileges(privileges: &mut Privileges, key: &str, value: &str) {
+    if key == "seccomp" {
+        privileges.seccomp.get_or_insert_default().mode = value.to_owned();
+    } else {
+        privileges.extra.insert(value.to_owned(), serde_json::json!({ "Mode": "other" }));
     }
 }
 

@@ -61,6 +61,42 @@ pub struct ContainerSpec {
     /// Resolver settings.
     #[serde(rename = "DNSConfig", skip_serializing_if = "Option::is_none")]
     pub dns_config: Option<DnsConfig>,
+    /// What it may do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<Privileges>,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl ContainerSpec {
+    /// The mode of the filter of system calls; empty: the default one.
+    #[must_use]
+    pub fn seccomp_mode(&self) -> &str {
+        let seccomp = self.privileges.as_ref().and_then(|privileges| privileges.seccomp.as_ref());
+        seccomp.map_or("", |seccomp| &seccomp.mode)
+    }
+}
+
+/// What a task may do.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Privileges {
+    /// The filter of system calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Seccomp>,
+    /// Kept; what a node would have to act on is refused by name.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// A filter of system calls.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Seccomp {
+    /// `default` or `unconfined`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mode: String,
     /// Kept, not understood.
     #[serde(flatten)]
     pub extra: Extra,
