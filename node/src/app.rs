@@ -1,30 +1,23 @@
 //! Wiring of the daemon: settings, host, data directory, API sockets, signals.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use nix::unistd::Group;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::api_server;
 use crate::config::{Config, DaemonArgs};
 use crate::control_plane::Plane;
 use crate::daemon::{Daemon, Ending};
 use crate::host::Host;
 use crate::identity::DataDir;
 use crate::telemetry;
+use crate::{api_server, api_socket};
 
-/// The API sockets' mode, Docker's.
-const SOCKET_MODE: u32 = 0o660;
-/// The group that may use them.
-const SOCKET_GROUP: &str = "skein";
 /// How long open API requests may take to end when the daemon stops.
 const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -60,14 +53,12 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let router = api::router(Arc::new(Plane(daemon.clone())));
     // Sockets are bound before the member starts: a second daemon stops here, harming nothing.
-    let mut listeners = Vec::new();
-    for path in &daemon.config.sockets {
-        listeners.push((path.clone(), bind(path).await?));
-    }
+    let listeners = api_socket::bind_all(&daemon.config).await?;
     daemon.resume().await?;
-    let mut servers = Vec::new();
-    for (path, listener) in listeners {
-        tracing::info!(path = %path.display(), "API listens");
+    let (mut servers, mut sockets) = (Vec::new(), Vec::new());
+    for (socket, listener) in listeners {
+        tracing::info!(path = %socket.path.display(), "API listens");
+        sockets.push(socket);
         let served = api_server::serve(listener, router.clone(), stop.clone(), DRAIN_LIMIT);
         servers.push(tokio::spawn(served));
     }
@@ -94,34 +85,11 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     for server in servers {
         let _ = tokio::time::timeout(DRAIN_LIMIT, server).await;
     }
-    for path in &daemon.config.sockets {
-        let _ = std::fs::remove_file(path);
-    }
+    sockets.iter().for_each(api_socket::ApiSocket::remove);
     match broken {
         Some(reason) => anyhow::bail!("Raft has stopped: {reason}"),
         None => Ok(()),
     }
-}
-
-async fn bind(path: &Path) -> anyhow::Result<UnixListener> {
-    if UnixStream::connect(path).await.is_ok() {
-        anyhow::bail!(
-            "{} answers already: another daemon runs there; stop it, or give another --host",
-            path.display()
-        );
-    }
-    let _ = std::fs::remove_file(path);
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)
-            .with_context(|| format!("make directory {}", dir.display()))?;
-    }
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
-    if let Ok(Some(group)) = Group::from_name(SOCKET_GROUP) {
-        std::os::unix::fs::chown(path, None, Some(group.gid.as_raw()))?;
-    }
-    Ok(listener)
 }
 
 async fn serve_metrics(

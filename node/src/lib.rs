@@ -1,6 +1,7 @@
 //! The Skein daemon and client: managers, workers, executors and all wiring between the crates.
 
 mod api_server;
+mod api_socket;
 pub mod app;
 pub mod backup;
 pub mod cli;

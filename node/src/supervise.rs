@@ -38,6 +38,7 @@ pub(crate) mod wire;
 
 pub use health::PROBE_OUTPUT_BYTES_MAX;
 pub use protocol::{Exit, HealthReport, HealthState, Phase, TaskReport};
+pub(crate) use root::VOLUMES;
 pub use root::WORK;
 
 use crate::enter;

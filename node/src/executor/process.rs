@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use super::{LaunchSpec, Root, TASK_ID_BYTES_MAX, is_file_name, limits_supported};
 use crate::clock;
-use crate::supervise::detach;
 use crate::supervise::remains;
 use crate::supervise::status::{self, LAUNCH, LOCK, LOG, Launch};
+use crate::supervise::{VOLUMES, detach};
 
 mod handle;
 mod lost;
@@ -120,7 +120,7 @@ impl ProcessExecutor {
     }
 
     fn launch_blocking(&self, spec: LaunchSpec) -> Result<(Launch, PathBuf), Error> {
-        if let Some(reason) = refusal(&spec) {
+        if let Some(reason) = refusal(&spec).or_else(|| self.state_as_root(&spec.root)) {
             return Err(Error::Rejected { reason });
         }
         let task = spec.task.clone();
@@ -142,6 +142,17 @@ impl ProcessExecutor {
                 Err(Error::Launch { task, source })
             }
         }
+    }
+
+    /// The daemon's state, keys and all, is no root of a task; the volumes in it may be.
+    fn state_as_root(&self, root: &Root) -> Option<String> {
+        let Root::Directory(path) = root else { return None };
+        let path = path.canonicalize().ok()?;
+        let own = path.starts_with(&self.run_dir) || path.starts_with(&self.data_dir);
+        (own && !path.starts_with(self.data_dir.join(VOLUMES))).then(|| {
+            let root = root.to_string();
+            format!("image {root}: that is the daemon's own state: use another directory")
+        })
     }
 
     fn spawn(&self, launch: &Launch, task_dir: &Path) -> io::Result<()> {

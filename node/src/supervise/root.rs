@@ -58,6 +58,8 @@ pub(crate) struct Stage<'a> {
     task_dir: &'a Path,
     root: OwnedFd,
     path: PathBuf,
+    /// Where the stage shows what the node keeps about the cluster.
+    state: Vec<PathBuf>,
 }
 
 /// Builds the task's file system and makes it the root of this process.
@@ -92,15 +94,18 @@ impl<'a> Stage<'a> {
         mount(Some(source), &path, None::<&str>, bind, None::<&str>).map_err(|error| {
             Failure::path("use as root the directory", &source.to_string_lossy(), error)
         })?;
-        let hidden: Vec<PathBuf> = RENEWED
-            .iter()
-            .map(|path| path.trim_start_matches('/').into())
-            .chain(inside(source, &launch.run_dir))
-            .chain(inside(source, &launch.data_dir))
-            .map(|below: PathBuf| path.join(below))
-            .collect();
-        table::detach_below(&path, &hidden)
-            .map_err(|error| Failure::setup("take the node's own mounts away", error))?;
+        let renewed = RENEWED.iter().map(|renewed| path.join(renewed.trim_start_matches('/')));
+        let (mut hidden, mut state): (Vec<PathBuf>, _) = (renewed.collect(), Vec::new());
+        let mut detach = || {
+            for directory in [&launch.run_dir, &launch.data_dir] {
+                let copies = table::copies(&path, directory)?;
+                state.extend(copies.whole);
+                hidden.extend(copies.parts);
+            }
+            hidden.extend(state.iter().cloned());
+            table::detach_below(&path, &hidden)
+        };
+        detach().map_err(|error| Failure::setup("take the node's own mounts away", error))?;
         if let Root::Directory(_) = launch.spec.root {
             make_mount_points(&path, &launch.spec.mounts)?;
         }
@@ -108,7 +113,7 @@ impl<'a> Stage<'a> {
         sys::set_mount_attributes(&path, attributes, true)
             .map_err(|error| Failure::setup("make the root read-only", error))?;
         let root = open_directory(&path).map_err(|error| Failure::setup("open the root", error))?;
-        Ok(Stage { launch, task_dir, root, path })
+        Ok(Stage { launch, task_dir, root, path, state })
     }
 
     /// The staged path of a path that no link of the image can have changed: a mount of ours.
@@ -165,9 +170,8 @@ impl<'a> Stage<'a> {
 
     /// Covers what the node keeps about the cluster, keys and all, where the root shows it.
     fn mask_state(&self) -> Result<(), Failure> {
-        let source = source(&self.launch.spec.root);
-        for directory in [&self.launch.run_dir, &self.launch.data_dir] {
-            let Some(below) = inside(source, directory) else { continue };
+        for copy in &self.state {
+            let Ok(below) = copy.strip_prefix(&self.path) else { continue };
             let path = format!("/{}", below.display());
             // A private /run or /tmp may cover it already.
             if self.find(&path).is_ok() {
@@ -256,13 +260,6 @@ fn source(root: &Root) -> &Path {
         Root::Host => Path::new("/"),
         Root::Directory(path) => path,
     }
-}
-
-/// `directory` as a path below `root`, where it lies there.
-fn inside(root: &Path, directory: &Path) -> Option<PathBuf> {
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let below = real(directory).strip_prefix(real(root)).ok()?.to_owned();
-    Some(below).filter(|path| !path.as_os_str().is_empty())
 }
 
 fn missing(path: &str, error: Errno) -> Failure {

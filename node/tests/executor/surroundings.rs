@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, getrlimit};
 use skein::executor::{DnsConfig, HostEntry, LaunchSpec, Mount, MountSource, Root};
 
@@ -65,8 +66,49 @@ async fn the_files_of_the_node_about_the_cluster_are_not_visible() {
     let line = format!("ls -A {} {}", node.data_dir().display(), node.run_dir().display());
     let expected = format!("{}:\n\n{}:", node.data_dir().display(), node.run_dir().display());
     assert_eq!(output(&node, &line, |_| ()).await, expected);
+    let image = format!("dir:{}", node.data_dir().display());
+    let root = Root::Directory(node.data_dir());
+    let refused = node.executor.launch(LaunchSpec::new("state", root, words(&["true"]))).await;
+    let reason = format!("image {image}: that is the daemon's own state: use another directory");
+    assert_eq!(refused.unwrap_err().to_string(), reason);
     // No mount of another sandbox is kept either.
     assert_eq!(output(&node, "grep -c nsfs /proc/mounts; true", |_| ()).await, "0");
+}
+
+/// A mount of the node, taken away when the test has ended.
+struct Bound(PathBuf);
+
+impl Bound {
+    fn new(source: &Path, target: PathBuf) -> Self {
+        fs::create_dir_all(&target).unwrap();
+        mount(Some(source), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        Bound(target)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+/// Goal: another path to the same state shows as little. Method: state is mounted elsewhere: with
+/// its parent, itself, a part of it; and a link leads to it.
+#[tokio::test]
+async fn the_files_about_the_cluster_are_not_visible_behind_another_mount_either() {
+    let node = Node::new();
+    let (state, directory) = (node.data_dir(), tempfile::tempdir_in("/var/tmp").unwrap());
+    fs::create_dir(state.join("raft")).unwrap();
+    fs::write(state.join("raft/key"), "secret").unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let _bound = [
+        Bound::new(node.directory.path(), at("parent")),
+        Bound::new(&state, at("itself")),
+        Bound::new(&state.join("raft"), at("part")),
+    ];
+    std::os::unix::fs::symlink(&state, at("link")).unwrap();
+    let line = format!("cd {}; find . -follow -name 'k*'; ls", directory.path().display());
+    assert_eq!(output(&node, &line, |_| ()).await, "itself\nlink\nparent\npart");
 }
 
 #[tokio::test]

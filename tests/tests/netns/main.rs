@@ -15,4 +15,5 @@ mod machine;
 mod places;
 mod played;
 mod single_node;
+mod sockets;
 mod stage;

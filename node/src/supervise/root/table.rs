@@ -1,4 +1,5 @@
-//! The mount table: which mounts of the node a task's copy of its tree must not keep.
+//! The mount table: which mounts of the node a task's copy of its tree must not keep, and where
+//! that copy shows a directory of the node.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,17 +9,53 @@ use nix::mount::{MntFlags, umount2};
 
 use crate::supervise::task::Failure;
 
+/// Where a tree shows a directory of the node, by whichever mounts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Copies {
+    /// The whole directory.
+    pub(super) whole: Vec<PathBuf>,
+    /// Mounts of something in it.
+    pub(super) parts: Vec<PathBuf>,
+}
+
+/// Where the tree at `root`, a copy of a tree of the node, shows `directory`, a path without links.
+pub(super) fn copies(root: &Path, directory: &Path) -> nix::Result<Copies> {
+    Ok(copies_in(&read()?, root, directory))
+}
+
+fn copies_in(table: &str, root: &Path, directory: &Path) -> Copies {
+    let (copied, own): (Vec<Mount<'_>>, Vec<_>) =
+        mounts(table).partition(|mount| mount.point.starts_with(root));
+    let holders = own.iter().filter(|mount| directory.starts_with(&mount.point));
+    // Of those at one path the last is on top.
+    let holder = holders.max_by_key(|mount| mount.point.components().count());
+    let Some((holder, below)) =
+        holder.and_then(|holder| Some((holder, directory.strip_prefix(&holder.point).ok()?)))
+    else {
+        return Copies::default();
+    };
+    let place = holder.root.join(below);
+    let mut copies = Copies::default();
+    for mount in copied.iter().filter(|mount| mount.device == holder.device) {
+        if let Ok(below) = place.strip_prefix(&mount.root) {
+            copies.whole.push(mount.point.join(below));
+        } else if mount.root.starts_with(&place) {
+            copies.parts.push(mount.point.clone());
+        }
+    }
+    copies
+}
+
 /// Detaches every mount at or below one of `hidden`, and every namespace file below `root`. The
 /// copy of such a mount would keep a sandbox or a disk busy for as long as the task lives.
 pub(super) fn detach_below(root: &Path, hidden: &[PathBuf]) -> nix::Result<()> {
-    let table = fs::read_to_string("/proc/thread-self/mountinfo")
-        .map_err(|error| Failure::number(&error))?;
+    let table = read()?;
     let mut targets: Vec<PathBuf> = mounts(&table)
-        .filter(|(path, kind)| {
-            let below = path.starts_with(root) && path != root;
-            below && (*kind == "nsfs" || hidden.iter().any(|hidden| path.starts_with(hidden)))
+        .filter(|Mount { point, kind, .. }| {
+            let below = point.starts_with(root) && point != root;
+            below && (*kind == "nsfs" || hidden.iter().any(|hidden| point.starts_with(hidden)))
         })
-        .map(|(path, _)| path)
+        .map(|mount| mount.point)
         .collect();
     targets.sort();
     // A mount that is covered by another one at the same path appears again, so deepest and last
@@ -32,12 +69,27 @@ pub(super) fn detach_below(root: &Path, hidden: &[PathBuf]) -> nix::Result<()> {
     Ok(())
 }
 
-/// Mount point and file system of each line of mountinfo (proc_pid_mountinfo(5)).
-fn mounts(table: &str) -> impl Iterator<Item = (PathBuf, &str)> {
+fn read() -> nix::Result<String> {
+    fs::read_to_string("/proc/thread-self/mountinfo").map_err(|error| Failure::number(&error))
+}
+
+/// One line of mountinfo (proc_pid_mountinfo(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct Mount<'a> {
+    device: &'a str,
+    /// What of the file system is mounted.
+    root: PathBuf,
+    point: PathBuf,
+    kind: &'a str,
+}
+
+fn mounts(table: &str) -> impl Iterator<Item = Mount<'_>> {
     table.lines().filter_map(|line| {
         let (left, right) = line.split_once(" - ")?;
-        let path = left.split(' ').nth(4)?;
-        Some((PathBuf::from(unescape(path)), right.split(' ').next()?))
+        let mut words = left.split(' ').skip(2);
+        let (device, root, point) = (words.next()?, words.next()?, words.next()?);
+        let [root, point] = [root, point].map(|path| PathBuf::from(unescape(path)));
+        Some(Mount { device, root, point, kind: right.split(' ').next()? })
     })
 }
 
@@ -56,7 +108,26 @@ mod tests {
         let table = "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
                      31 22 0:4 net:[4026531840] /run/a\\040b rw shared:3 - nsfs nsfs rw\n\
                      broken\n";
-        let found: Vec<_> = mounts(table).collect();
+        let found: Vec<_> = mounts(table).map(|mount| (mount.point, mount.kind)).collect();
         assert_eq!(found, vec![("/".into(), "ext4"), ("/run/a b".into(), "nsfs")]);
+    }
+
+    /// Goal: state is found behind every mount of its file system. Method: a table with a copy of
+    /// the whole file system, of the directory's parent, of a part of it, of a directory beside
+    /// it, and another file system with the same paths.
+    #[test]
+    fn a_directory_is_found_behind_every_mount_of_its_file_system() {
+        let table = "1 0 8:1 / / rw - ext4 a rw\n\
+                     2 1 8:2 / /srv rw - ext4 b rw\n\
+                     3 1 8:1 / /stage rw - ext4 a rw\n\
+                     4 3 8:2 / /stage/srv rw - ext4 b rw\n\
+                     5 3 8:1 /var/lib /stage/mnt/lib rw - ext4 a rw\n\
+                     6 3 8:1 /var/lib/skein/raft /stage/mnt/raft rw - ext4 a rw\n\
+                     7 3 8:1 /var/lib/other /stage/mnt/other rw - ext4 a rw\n";
+        let found = copies_in(table, Path::new("/stage"), Path::new("/var/lib/skein"));
+        let whole = ["/stage/var/lib/skein", "/stage/mnt/lib/skein"].map(PathBuf::from).to_vec();
+        assert_eq!(found, Copies { whole, parts: vec!["/stage/mnt/raft".into()] });
+        let found = copies_in(table, Path::new("/stage"), Path::new("/srv/skein"));
+        assert_eq!(found, Copies { whole: vec!["/stage/srv/skein".into()], parts: vec![] });
     }
 }
