@@ -16,6 +16,9 @@ const GWBRIDGE: &str = "skein_gwbridge";
 /// Underlay MTU where the link of the address is not found.
 const MTU_DEFAULT: u32 = 1500;
 const DNS_PORT: u16 = 53;
+/// Routes that a machine tells the cluster of, the widest first: a join and the state of every
+/// manager have room for them.
+const ROUTES_MAX: usize = 256;
 
 /// What this machine is and offers.
 pub struct Host {
@@ -81,7 +84,7 @@ impl Host {
                 .map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             memory_bytes: memory_bytes(),
             resolvers: resolvers.into_iter().map(|ip| SocketAddr::new(ip, DNS_PORT)).collect(),
-            warnings: Vec::new(),
+            warnings: warnings(&facts).inspect(|line| tracing::warn!("{line}")).collect(),
             balancer,
             gwbridge,
             facts,
@@ -107,7 +110,7 @@ impl Host {
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             gossip,
             vtep,
-            routes: self.facts.routes.clone(),
+            routes: widest(&self.facts.routes),
             balancer: self.balancer.name().to_owned(),
             executors: vec!["process".to_owned()],
             certificate_subject: String::new(),
@@ -123,6 +126,24 @@ impl Host {
     pub fn address_of(&self, text: &str) -> Result<IpAddr, String> {
         self.facts.advertise_address(Some(text)).map_err(|e| e.to_string())
     }
+}
+
+/// What the cluster does not know of this machine.
+fn warnings(facts: &HostFacts) -> impl Iterator<Item = String> {
+    let count = facts.routes.len();
+    let line = format!(
+        "this machine has {count} routes and tells the cluster of the {ROUTES_MAX} widest: give \
+         subnets of networks that overlap none of the others"
+    );
+    (count > ROUTES_MAX).then_some(line).into_iter()
+}
+
+/// The widest of a machine's routes, as many as it tells of.
+fn widest(routes: &[Subnet]) -> Vec<Subnet> {
+    let mut routes = routes.to_vec();
+    routes.sort_by_key(|route| (route.prefix_len(), *route));
+    routes.truncate(ROUTES_MAX);
+    routes
 }
 
 fn choose_balancer(
@@ -154,4 +175,16 @@ fn memory_bytes() -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+#[test]
+fn of_many_routes_the_widest_are_told() {
+    let mut routes: Vec<Subnet> =
+        (0..=255).map(|n| format!("10.1.{n}.0/24").parse().expect("a prefix")).collect();
+    assert_eq!(widest(&routes).len(), ROUTES_MAX);
+    routes.push("192.168.0.0/16".parse().expect("a prefix"));
+    let facts = HostFacts { routes: routes.clone(), ..HostFacts::default() };
+    assert!(warnings(&facts).next().is_some_and(|line| line.contains("257 routes")));
+    let told = widest(&routes);
+    assert_eq!((told.len(), told[0], told[1]), (ROUTES_MAX, routes[256], routes[0]));
 }

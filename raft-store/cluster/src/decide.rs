@@ -19,6 +19,7 @@ mod node;
 pub(crate) mod ports;
 mod recovery;
 pub(crate) mod service;
+mod size;
 mod spec;
 mod tasks;
 

@@ -13,7 +13,7 @@ use crate::invariant;
 use crate::object::{ManagerInfo, NodeState, Task, TaskState, TaskStatus};
 use crate::rejection::Rejection;
 use crate::request::{Answer, InitCluster, Request, UpdateCluster};
-use crate::script::words::{edit_service, join, network_spec, new_service, word, words};
+use crate::script::words::{edit_service, join, labels, network_spec, new_service, word, words};
 use crate::spec::{Availability, ClusterSpec, Role};
 use crate::state::State;
 use crate::time::{Revision, Timestamp};
@@ -185,6 +185,7 @@ impl World {
                 spec: {
                     let mut spec = ClusterSpec::default();
                     spec.orchestration.task_history_retention_limit = args[0].parse().ok();
+                    spec.labels = labels(args);
                     spec
                 },
                 worker_token: None,
@@ -231,6 +232,10 @@ impl World {
             "down" => state(NodeState::Down),
             "leave" => Request::LeaveNode { id },
             "rm-node" => Request::RemoveNode { id, force: args.contains(&"force") },
+            "describe" => {
+                let description = Box::new(join(0, args[0], Role::Worker, args).description);
+                Request::DescribeNode { id, description }
+            }
             "demoted" => Request::DemotedManager { id },
             "active" | "pause" | "drain" | "label" | "role" => {
                 match verb {
@@ -239,6 +244,7 @@ impl World {
                     "drain" => spec.availability = Availability::Drain,
                     "role" if args[1] == "worker" => spec.role = Role::Worker,
                     "role" => spec.role = Role::Manager,
+                    _ if args[1].starts_with("bytes=") => spec.labels = labels(args),
                     _ => {
                         let (key, value) = args[1].split_once('=').unwrap_or((args[1], ""));
                         spec.labels.insert(key.to_owned(), value.to_owned());

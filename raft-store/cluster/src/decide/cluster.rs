@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::size::{self, CLUSTER_BYTES_MAX};
 use super::{check_version, network, node};
 use crate::draft::Draft;
 use crate::ipam;
@@ -98,6 +99,7 @@ fn with_name(spec: &ClusterSpec) -> Result<ClusterSpec, Rejection> {
             spec.name
         )));
     }
+    size::check("the spec of the cluster", spec, CLUSTER_BYTES_MAX)?;
     let expiry = spec.certificate_ms();
     if !(CERTIFICATE_MS_MIN..=CERTIFICATE_MS_MAX).contains(&expiry) {
         return Err(Rejection::invalid(format!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde_json::Value;
 
+use super::size::{self, NETWORK_BYTES_MAX};
 use crate::draft::Draft;
 use crate::id::NetworkId;
 use crate::ipam;
@@ -43,6 +44,7 @@ pub(super) fn create(draft: &mut Draft<'_>, spec: &NetworkSpec) -> Result<Answer
         let message = format!("ingress network ({}) is already present", ingress.id);
         return Err(Rejection::new(Code::Conflict, message));
     }
+    size::check(format_args!("the spec of network {}", spec.name), &spec, NETWORK_BYTES_MAX)?;
     let (subnet, gateway) = place(state, &spec)?;
     let vni = vni(state, &spec)?;
     let id = NetworkId(draft.draw());

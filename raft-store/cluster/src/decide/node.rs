@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::check_version;
+use super::size::{self, NODE_BYTES_MAX};
 use crate::draft::Draft;
 use crate::id::NodeId;
 use crate::object::{Cluster, ManagerInfo, Node, NodeDescription, NodeState, NodeStatus};
@@ -19,6 +20,7 @@ const GRACE_MS: u64 = CERTIFICATE_GRACE_MS + 24 * 60 * 60 * 1000;
 /// Gives a node an id of its own. Nobody gets an identity that another key has: a node whose key is
 /// known is the node that it was, whatever id was drawn for it, and its role stays.
 pub(super) fn join(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer, Rejection> {
+    size::check_description(&join.description)?;
     let mut nodes = draft.state().nodes.values();
     let known = nodes.find(|node| node.key.is_some() && node.key == join.key).cloned();
     if let Some(known) = known {
@@ -78,6 +80,7 @@ pub(super) fn describe(
     description: &NodeDescription,
 ) -> Result<Answer, Rejection> {
     existing(draft.state(), id)?;
+    size::check_description(description)?;
     draft.edit_node(id, |node| {
         let address = description.gossip.ip();
         if node.description.gossip.ip() != address {
@@ -97,6 +100,7 @@ pub(super) fn update(
 ) -> Result<Answer, Rejection> {
     let node = existing(draft.state(), id)?;
     check_version(&format!("node {id}"), node.meta.version, version)?;
+    size::check(format_args!("the spec of node {id}"), spec, NODE_BYTES_MAX)?;
     if node.spec.role == Role::Manager && spec.role == Role::Worker {
         let managers = draft.state().nodes.values();
         let staying = managers.filter(|other| other.id != id && other.spec.role == Role::Manager);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::size::{self, SERVICE_BYTES_MAX};
 use crate::constraint::Constraint;
 use crate::rejection::{Code, Rejection};
 use crate::spec::{
@@ -12,8 +13,6 @@ use crate::state::State;
 
 /// The most replicas of one service; a /16 holds six times as many addresses.
 pub(super) const REPLICAS_MAX: u64 = 10_000;
-/// The largest spec, as JSON: every task carries its part of it in the log.
-pub(super) const SPEC_BYTES_MAX: usize = 64 << 10;
 /// RFC 1035: the octets of a label.
 const NAME_CHARS_MAX: usize = 63;
 
@@ -36,13 +35,7 @@ pub(super) fn checked(
     let targets = resolved(state, spec.network_targets())?;
     spec.networks.clear();
     spec.task_template.networks = targets;
-    let size = serde_json::to_vec(&spec).map_or(usize::MAX, |json| json.len());
-    if size > SPEC_BYTES_MAX {
-        return Err(Rejection::invalid(format!(
-            "the spec of service {} has {size} bytes: make it {SPEC_BYTES_MAX} at most",
-            spec.name
-        )));
-    }
+    size::check(format_args!("the spec of service {}", spec.name), &spec, SERVICE_BYTES_MAX)?;
     let warnings = warnings(&spec);
     Ok((spec, warnings))
 }

@@ -5,9 +5,9 @@ use crate::id::NodeId;
 use crate::object::{KeyDigest, ManagerInfo};
 use crate::request::JoinNode;
 use crate::spec::{
-    GlobalMode, IpamPool, NetworkSpec, NetworkTarget, Placement, PortConfig, Privileges, Protocol,
-    PublishMode, Replicated, ResolutionMode, RestartCondition, RestartPolicy, Role, ServiceMode,
-    ServiceSpec, UpdateConfig,
+    GlobalMode, IpamPool, Labels, NetworkSpec, NetworkTarget, Placement, PortConfig, Privileges,
+    Protocol, PublishMode, Replicated, ResolutionMode, RestartCondition, RestartPolicy, Role,
+    ServiceMode, ServiceSpec, UpdateConfig,
 };
 
 /// The values of `key=…` words.
@@ -22,6 +22,7 @@ pub(super) fn word<'a>(args: &'a [&str], key: &'a str) -> Option<&'a str> {
 pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> JoinNode {
     let mut description = description(hostname);
     description.routes = words(args, "route").map(|route| route.parse().unwrap()).collect();
+    description.certificate_subject = bytes(args);
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 2377));
     JoinNode {
         id: NodeId(u128::from(number)),
@@ -33,10 +34,21 @@ pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> Jo
     }
 }
 
+/// As many bytes as `bytes=…` says, for what is too large.
+pub(super) fn bytes(args: &[&str]) -> String {
+    word(args, "bytes").map_or_else(String::new, |count| "x".repeat(count.parse().unwrap()))
+}
+
+/// Labels of so many bytes.
+pub(super) fn labels(args: &[&str]) -> Labels {
+    words(args, "bytes").map(|_| ("x".to_owned(), bytes(args))).collect()
+}
+
 pub(super) fn network_spec(args: &[&str]) -> NetworkSpec {
     let mut spec = NetworkSpec { name: args[0].to_owned(), ..NetworkSpec::default() };
     spec.driver = word(args, "driver").unwrap_or("overlay").to_owned();
     spec.ingress = args.contains(&"ingress");
+    spec.labels = labels(args);
     spec.enable_ipv6 = args.contains(&"ipv6");
     for option in words(args, "opt") {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
@@ -68,6 +80,7 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
         let ms = || Some(value.parse::<u64>().unwrap() * 1_000_000);
         match key {
             "name" => spec.name = value.to_owned(),
+            "bytes" => spec.labels = labels(&[arg]),
             "image" => spec.task_template.container_spec.image = value.to_owned(),
             "seccomp" | "privilege" => {
                 let given = spec.task_template.container_spec.privileges.get_or_insert_default();
