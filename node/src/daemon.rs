@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, RwLock, watch};
 
 use crate::clock;
 use crate::config::Config;
+use crate::disk;
 use crate::host::Host;
 use crate::identity::{DataDir, Identity};
 use crate::member::{Member, MemberError, Sockets, Surroundings};
@@ -28,6 +29,9 @@ mod join;
 mod leave;
 mod recovery;
 
+/// Below the run directory: the generation that this boot has used and the data directory does not
+/// have yet.
+const GENERATION: &str = "generation";
 /// How long a new member waits for its first assignment.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(20);
 
@@ -78,9 +82,16 @@ impl Daemon {
     /// Comes back as the member that the data directory says, if it says one.
     pub async fn resume(&self) -> anyhow::Result<()> {
         let Some((mut identity, credentials)) = self.data.load()? else { return Ok(()) };
-        identity.generation += 1;
+        let used = self.config.run_dir.join(GENERATION);
+        let last: Option<u64> = disk::read_json(&used).ok().flatten();
+        identity.generation = identity.generation.max(last.unwrap_or_default()) + 1;
         self.follow_address(&mut identity)?;
-        self.data.save_identity(&identity)?;
+        if let Err(error) = self.data.save_identity(&identity) {
+            // A full disk is no reason to stay away: the worker tries again. Until it is written
+            // the run directory, which is in memory, says which generation has been used.
+            disk::write_json(&used, &identity.generation)?;
+            tracing::error!(%error, "the node comes back from the files that it has");
+        }
         let sockets = Sockets::bind(&identity).await?;
         tracing::info!(node = %identity.node, cluster = %identity.cluster, "member of a cluster");
         self.begin(identity, &credentials, sockets).await?;

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// The least that a file takes on most file systems.
+const PROBE_BYTES: usize = 4096;
+
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{activity} {path}: {reason}")]
@@ -35,18 +38,29 @@ pub fn private_dir(path: &Path) -> Result<(), DiskError> {
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     let err = failed("write", path);
     let aside = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&aside)
-        .map_err(&err)?;
-    file.write_all(bytes).map_err(&err)?;
-    file.sync_all().map_err(&err)?;
+    if let Err(error) = fill(&aside, bytes) {
+        // It would take the room that the next attempt needs.
+        let _ = fs::remove_file(&aside);
+        return Err(err(error));
+    }
     fs::rename(&aside, path).map_err(&err)?;
     let dir = path.parent().unwrap_or(Path::new("/"));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(&err)
+}
+
+fn fill(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Whether files can be written in a directory now.
+pub fn probe(dir: &Path) -> Result<(), DiskError> {
+    let path = dir.join("probe.new");
+    let filled = fill(&path, &[0; PROBE_BYTES]).map_err(failed("write", &path));
+    let removed = remove(&path);
+    filled.and(removed)
 }
 
 /// Replaces a JSON file whole.

@@ -203,7 +203,9 @@ impl DataDir {
         self.path.join("certs").join("disk-key.json")
     }
 
-    fn identity_file(&self) -> PathBuf {
+    /// Where who the node is is kept.
+    #[must_use]
+    pub fn identity_file(&self) -> PathBuf {
         self.path.join(IDENTITY)
     }
 

@@ -1,7 +1,7 @@
 //! A member of a cluster: everything that runs while this node is one.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -334,6 +334,3 @@ pub fn gossip_peers(
     let others = assignment.nodes.iter().filter(|(id, _)| **id != assignment.node);
     others.map(|(id, node)| (*id, node.gossip)).collect()
 }
-
-/// The address that stands for none in messages that need one.
-pub const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

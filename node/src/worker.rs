@@ -72,8 +72,8 @@ pub enum Input {
 /// A task that outlived the previous daemon.
 #[derive(Debug, Clone)]
 pub struct Adopted {
-    /// Its address on the egress bridge.
-    pub egress: IpAddr,
+    /// Its address on the egress bridge; it gets another one where none is known.
+    pub egress: Option<IpAddr>,
     /// How it stands.
     pub event: Event,
 }
@@ -225,10 +225,16 @@ impl Worker {
 
     fn adopt(&mut self, found: BTreeMap<TaskId, Adopted>, wall: Timestamp) {
         self.adopted = true;
+        for address in found.values().filter_map(|adopted| adopted.egress) {
+            self.egress.reserve(address);
+        }
         for (id, adopted) in found {
-            self.egress.reserve(adopted.egress);
             let revision = self.assignment.as_ref().map_or(Revision(0), |a| a.revision);
-            let mut task = LocalTask::new(adopted.egress, revision, wall);
+            let address = match &adopted.event {
+                Event::Ended(_) => adopted.egress,
+                _lives => adopted.egress.or_else(|| self.egress.allocate()),
+            };
+            let mut task = LocalTask::new(address, revision, wall);
             task.hear(adopted.event, wall);
             self.tasks.insert(id, task);
         }
@@ -296,7 +302,7 @@ impl Worker {
         } else if own.start_after.is_none_or(|moment| moment <= self.leader_time(wall)) {
             match self.egress.allocate() {
                 Some(egress) => {
-                    self.tasks.insert(id, LocalTask::new(egress, revision, wall));
+                    self.tasks.insert(id, LocalTask::new(Some(egress), revision, wall));
                     commands.push(Command::Launch(id));
                 }
                 None => {
@@ -324,7 +330,9 @@ impl Worker {
         for id in strays {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             if task.phase == Phase::Ended {
-                self.egress.free(task.egress);
+                if let Some(address) = task.egress {
+                    self.egress.free(address);
+                }
                 self.tasks.remove(&id);
                 self.reported.remove(&id);
                 commands.push(Command::Forget(id));
@@ -374,7 +382,7 @@ impl Worker {
     #[must_use]
     pub fn egress_addresses(&self) -> BTreeMap<TaskId, IpAddr> {
         let live = self.tasks.iter().filter(|(_, task)| task.phase != Phase::Ended);
-        live.map(|(id, task)| (*id, task.egress)).collect()
+        live.filter_map(|(id, task)| Some((*id, task.egress?))).collect()
     }
 
     /// The rows that this node owns in gossip; `None` until the tasks that run are known, so that

@@ -6,6 +6,7 @@ mod capability;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use cluster::net::Subnet;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -91,7 +92,12 @@ pub enum AddressError {
 impl HostFacts {
     /// Reads them in the calling thread's namespace. Blocks.
     pub fn read() -> io::Result<Self> {
-        let namespace = Namespace::enter("facts", own_namespace()?)?;
+        Self::read_in(own_namespace()?)
+    }
+
+    /// Reads them in a namespace. Blocks.
+    pub fn read_in(namespace: OwnedFd) -> io::Result<Self> {
+        let namespace = Namespace::enter("facts", namespace)?;
         let facts = namespace.start(|inside| async move { read(&inside).await })?.wait()?;
         facts.map_err(|refusal| io::Error::other(refusal.text))
     }
@@ -140,6 +146,13 @@ impl HostFacts {
     fn interface_of(&self, address: IpAddr) -> Option<&Interface> {
         let has = |interface: &&Interface| interface.addresses.iter().any(|(a, _)| *a == address);
         self.interfaces.values().find(has)
+    }
+
+    /// The address that some interface has in `subnet`.
+    #[must_use]
+    pub fn address_in(&self, subnet: Subnet) -> Option<IpAddr> {
+        let addresses = self.interfaces.values().flat_map(|interface| &interface.addresses);
+        addresses.map(|(address, _)| *address).find(|address| subnet.contains(*address))
     }
 
     /// MTU of the interface that carries the address.

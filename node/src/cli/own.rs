@@ -144,6 +144,8 @@ pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
             text(&plane, "/failures")
         ),
     )?;
+    let trouble = plane["disk"].as_str();
+    check(out, trouble.is_none(), trouble.unwrap_or("the data directory takes writes").to_owned())?;
     let plan = client.get("/skein/v1/plan").await?;
     let count = text(&plan, "/count");
     check(

@@ -205,10 +205,15 @@ impl ProcessExecutor {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 lock => lock?,
             };
+            let launch: io::Result<Launch> = status::read(task_dir, LAUNCH);
+            if let Err(error) = &launch
+                && status::is_damage(error)
+            {
+                return self.end_damaged(task_dir, error, lock.is_some()).await;
+            }
             if lock.is_some() {
                 return adopt_lost(task_dir).await;
             }
-            let launch: io::Result<Launch> = status::read(task_dir, LAUNCH);
             let attached = match launch {
                 Ok(launch) => Handle::attach(launch, task_dir.to_owned()).await,
                 Err(error) => Err(error),
@@ -221,6 +226,26 @@ impl ProcessExecutor {
                 attached => return attached.map(Some),
             }
         }
+    }
+
+    /// Ends a task that nobody can tell any more what it is. To its node it is lost.
+    async fn end_damaged(
+        &self,
+        task_dir: &Path,
+        error: &io::Error,
+        is_lost: bool,
+    ) -> io::Result<Option<Handle>> {
+        let directory = task_dir.display();
+        tracing::error!(%directory, %error, "{LAUNCH} is damaged: the task is ended");
+        if !is_lost {
+            return handle::end(task_dir).await.map(|()| None);
+        }
+        let task = task_dir.file_name().unwrap_or_default().to_string_lossy();
+        let spec = LaunchSpec::new(task, Root::Host, Vec::new());
+        let (run_dir, data_dir) = (self.run_dir.clone(), self.data_dir.clone());
+        let launch = Launch { spec, run_dir, data_dir, launched_at: Duration::ZERO };
+        lost::conclude(&launch, task_dir).await?;
+        remains::remove(&launch, task_dir).map(|()| None)
     }
 
     /// Where the logs of a task are; see [`crate::logs::read`].

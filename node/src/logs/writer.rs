@@ -103,8 +103,13 @@ impl Writer {
         if self.size >= self.limits.file_bytes_max {
             self.rotate()?;
         }
+        if let Err(error) = self.file.write_all(entries) {
+            // Half an entry would make all that follow unreadable.
+            self.file.set_len(self.size)?;
+            return Err(error);
+        }
         self.size += entries.len() as u64;
-        self.file.write_all(entries)
+        Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {

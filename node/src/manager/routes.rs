@@ -1,7 +1,5 @@
 //! What a manager answers on its cluster listener.
 
-use std::net::IpAddr;
-
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -121,7 +119,6 @@ async fn report(
 ) -> Result<Response, Refused> {
     let call: ReportCall = read(&body)?;
     let from = call.description.as_ref().map(|d| d.gossip.ip());
-    let from = from.unwrap_or(IpAddr::from([0, 0, 0, 0]));
     match session::report(&manager, member.0.node, from, call).await {
         Ok(answer) => Ok(write(&answer)),
         Err(refusal) => refuse(&manager, refusal),

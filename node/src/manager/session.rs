@@ -104,7 +104,7 @@ fn has_news(released: &BTreeSet<TaskId>, known: &BTreeSet<TaskId>) -> bool {
 pub(super) async fn report(
     manager: &Manager,
     node: NodeId,
-    from: IpAddr,
+    from: Option<IpAddr>,
     call: ReportCall,
 ) -> Result<ReportAnswer, Refusal> {
     if !manager.raft.status().leader_ready {
@@ -135,7 +135,7 @@ pub(super) async fn report(
             id: node,
             state: NodeState::Ready,
             message: String::new(),
-            address: from.to_string(),
+            address: from.map(|address| address.to_string()).unwrap_or_default(),
         });
     }
     if !call.statuses.is_empty() {

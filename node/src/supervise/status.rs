@@ -32,9 +32,13 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// Whether `task_dir` is what this launch has made, and not gone or made again since.
+    /// Whether `task_dir` is what this launch has made, and not gone or made again since. A file
+    /// that was damaged meanwhile is there.
     pub(crate) fn owns(&self, task_dir: &Path) -> bool {
-        read::<Launch>(task_dir, LAUNCH).is_ok_and(|launch| launch == *self)
+        match read::<Launch>(task_dir, LAUNCH) {
+            Ok(launch) => launch == *self,
+            Err(error) => is_damage(&error),
+        }
     }
 }
 
@@ -75,6 +79,11 @@ fn replace<T: Serialize>(directory: &Path, name: &str, value: &T, sync: bool) ->
 /// Reads the file `name` in `directory`.
 pub(crate) fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(directory.join(name))?)?)
+}
+
+/// Whether a file is there that was not written so: it is replaced whole or not at all.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// When a living process was forked, in ticks since boot; `None` when there is none.

@@ -1,7 +1,7 @@
 //! The worker's shell: executor, kernel, gossip, DNS, disk and sessions around the core.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::programmer::{self, Done, Ends, Facts, Wanted};
 use super::session::{Received, Report, Session};
 use super::{Adopted, Command, Event, Input, Worker};
 use crate::clock;
-use crate::disk;
+use crate::disk::{self, DiskError};
 use crate::executor::process::{Handle, ProcessExecutor};
 use crate::gossip_io::Gossip;
 use crate::identity::{DataDir, Identity};
@@ -30,6 +30,9 @@ use crate::transport::Net;
 use crate::wire::{RenewAnswer, RenewCall};
 use crate::worker::names::Names;
 
+use self::kept::Kept;
+
+mod kept;
 mod tasks;
 
 /// Inputs that wait for the core.
@@ -65,6 +68,7 @@ pub struct WorkerHandle {
     pub executor: Arc<ProcessExecutor>,
     /// What programs VIPs here.
     pub balancer: netprog::local::Balancer,
+    dir: PathBuf,
     stop_tasks: mpsc::Sender<()>,
     asks: mpsc::Sender<programmer::Ask>,
     ended: watch::Receiver<bool>,
@@ -106,6 +110,13 @@ impl WorkerHandle {
         }
     }
 
+    /// Why the data directory takes no writes, if it does not.
+    pub async fn disk_trouble(&self) -> Option<DiskError> {
+        let dir = self.dir.clone();
+        let probed = tokio::task::spawn_blocking(move || disk::probe(&dir)).await;
+        probed.ok()?.err()
+    }
+
     /// Stops every task of this node and waits for their end.
     pub async fn stop_tasks(&self) {
         let _ = self.stop_tasks.send(()).await;
@@ -135,9 +146,8 @@ pub struct Shell {
     managers: watch::Sender<Vec<SocketAddr>>,
     tasks: watch::Sender<BTreeMap<TaskId, super::LocalTask>>,
     assignment: watch::Sender<Option<Arc<Assignment>>>,
-    dir: PathBuf,
-    vtep: IpAddr,
-    egress_on_disk: BTreeMap<TaskId, IpAddr>,
+    kept: Kept,
+    facts: Facts,
 }
 
 impl Shell {
@@ -199,9 +209,8 @@ impl Shell {
             managers,
             tasks,
             assignment,
-            dir,
-            vtep: facts.vtep,
-            egress_on_disk: BTreeMap::new(),
+            kept: Kept::new(data, identity),
+            facts: facts.clone(),
         };
         let token = stop.clone();
         tokio::spawn(async move {
@@ -214,6 +223,7 @@ impl Shell {
             tasks: tasks_reader,
             executor,
             balancer: facts.balancer,
+            dir,
             stop_tasks,
             asks,
             ended,
@@ -249,12 +259,10 @@ impl Shell {
     }
 
     async fn step(&mut self, input: Input) {
-        if let Input::Assignment { assignment, from_manager: true } = &input {
-            self.save_assignment(assignment);
-        }
-        let commands = self.worker.step(input, clock::monotonic(), clock::timestamp());
-        // Addresses reach the disk before the tasks that use them exist.
-        self.save_egress();
+        let now = clock::monotonic();
+        let commands = self.worker.step(input, now, clock::timestamp());
+        // Before the tasks of the assignment exist, with the addresses.
+        self.kept.save(self.worker.assignment(), self.worker.egress_addresses(), now);
         for command in commands {
             self.carry_out(command);
         }
@@ -322,45 +330,16 @@ impl Shell {
             self.gossip.input(gossip::Input::Peers(gossip_peers(assignment))).await;
         }
         if let Some(endpoints) = self.worker.own_rows() {
-            let vtep = VtepRow { address: self.vtep };
+            let vtep = VtepRow { address: self.facts.vtep };
             self.gossip.input(gossip::Input::Own { endpoints, vtep }).await;
         }
     }
 
     async fn load_assignment(&mut self) {
-        match disk::read_json::<Assignment>(&self.assignment_file()) {
-            Ok(Some(assignment)) => {
-                tracing::info!(revision = assignment.revision.0, "last assignment read from disk");
-                let assignment = Arc::new(assignment);
-                self.step(Input::Assignment { assignment, from_manager: false }).await;
-            }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "last assignment"),
+        if let Some(assignment) = self.kept.assignment() {
+            tracing::info!(revision = assignment.revision.0, "last assignment read from disk");
+            self.step(Input::Assignment { assignment, from_manager: false }).await;
         }
-    }
-
-    fn save_assignment(&self, assignment: &Assignment) {
-        if let Err(error) = disk::write_json(&self.assignment_file(), assignment) {
-            tracing::error!(%error, "without a manager a restart comes back from an older one");
-        }
-    }
-
-    fn save_egress(&mut self) {
-        let addresses = self.worker.egress_addresses();
-        if addresses != self.egress_on_disk {
-            match disk::write_json(&self.egress_file(), &addresses) {
-                Ok(()) => self.egress_on_disk = addresses,
-                Err(error) => tracing::error!(%error, "egress addresses of tasks"),
-            }
-        }
-    }
-
-    fn assignment_file(&self) -> PathBuf {
-        self.dir.join("assignment.json")
-    }
-
-    fn egress_file(&self) -> PathBuf {
-        self.dir.join("egress.json")
     }
 
     fn handles(&self) -> std::sync::MutexGuard<'_, BTreeMap<TaskId, Handle>> {

@@ -66,8 +66,8 @@ impl Ended {
 pub struct LocalTask {
     /// How far it came.
     pub phase: Phase,
-    /// Its address on the egress bridge.
-    pub egress: IpAddr,
+    /// Its address on the egress bridge; none once it has ended, or if it never had one.
+    pub egress: Option<IpAddr>,
     /// Revision of the assignment that brought it.
     pub revision: Revision,
     /// What is reported of it.
@@ -80,7 +80,7 @@ pub struct LocalTask {
 }
 
 impl LocalTask {
-    pub(super) fn new(egress: IpAddr, revision: Revision, wall: Timestamp) -> Self {
+    pub(super) fn new(egress: Option<IpAddr>, revision: Revision, wall: Timestamp) -> Self {
         let status = TaskStatus {
             state: TaskState::Preparing,
             at: wall,
@@ -109,8 +109,7 @@ impl LocalTask {
         revision: Revision,
         wall: Timestamp,
     ) -> Self {
-        let unspecified = IpAddr::from([0, 0, 0, 0]);
-        let mut task = Self::new(unspecified, revision, wall);
+        let mut task = Self::new(None, revision, wall);
         task.end(ended, state, wall);
         task
     }
@@ -248,7 +247,7 @@ impl LocalTask {
     /// The sandbox, while there is one.
     pub(super) fn sandbox(&self) -> Option<LocalSandbox> {
         let (dns_udp_port, dns_tcp_port) = self.dns_ports.filter(|_| self.phase != Phase::Ended)?;
-        Some(LocalSandbox { egress: self.egress, dns_udp_port, dns_tcp_port })
+        Some(LocalSandbox { egress: self.egress?, dns_udp_port, dns_tcp_port })
     }
 
     /// Peers learn of an endpoint once its sandbox exists, so that entries are there before

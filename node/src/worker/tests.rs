@@ -174,7 +174,7 @@ fn nothing_is_launched_before_the_running_tasks_are_known() {
         health: Health::Healthy,
         detail: String::new(),
     };
-    let adopted = Adopted { egress: [172, 18, 0, 2].into(), event };
+    let adopted = Adopted { egress: Some([172, 18, 0, 2].into()), event };
     assert_eq!(step(&mut worker, Input::Adopted([(TASK, adopted)].into()), 1), []);
     assert_eq!(worker.own_rows().unwrap().len(), 1);
     assert_eq!(state(&worker), TaskState::Running);
@@ -186,7 +186,7 @@ fn a_task_that_is_found_starting_is_not_started_twice() {
     let wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
     step(&mut worker, wanted, 0);
     let event = Event::Starting { dns_udp_port: 1, dns_tcp_port: 2 };
-    let adopted = Adopted { egress: [172, 18, 0, 2].into(), event };
+    let adopted = Adopted { egress: Some([172, 18, 0, 2].into()), event };
     assert_eq!(step(&mut worker, Input::Adopted([(TASK, adopted)].into()), 1), []);
     let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
     assert_eq!(step(&mut worker, programmed, 2), []);

@@ -37,6 +37,44 @@ async fn a_restarted_daemon_finds_its_tasks_in_whatever_phase_they_are() {
     assert!(node.executor.adopt_all().await.unwrap().is_empty());
 }
 
+/// Goal: a task whose launch spec cannot be read does not run on beside the one that replaces it,
+/// and leaves nothing. Method: the file is overwritten, emptied or cut, under a supervisor that
+/// lives and one that was killed.
+#[tokio::test]
+async fn a_task_with_a_damaged_launch_spec_is_ended() {
+    for (damage, killed) in [("{", false), ("", false), ("[1]", true)] {
+        let node = Node::new();
+        let handle = node.start(shell("damaged", "exec sleep 1000")).await;
+        let first = pid(&handle).await;
+        drop(handle);
+        std::fs::write(node.task_dir("damaged").join("launch.json"), damage).unwrap();
+        if killed {
+            kill(node.supervisor("damaged"), Signal::SIGKILL).unwrap();
+        }
+        let executor = node.another_executor();
+        eventually("the directory is free", async || {
+            executor.adopt_all().await.unwrap().is_empty()
+        })
+        .await;
+        let is_gone = async || !Path::new(&format!("/proc/{first}")).exists();
+        eventually("the process is gone", is_gone).await;
+        assert!(!node.task_dir("damaged").exists());
+        assert!(!node.run_dir().join("netns/sandbox-damaged").exists());
+        assert!(!node.data_dir().join("work/damaged").exists());
+    }
+}
+
+/// Goal: a task can be released though its launch spec was damaged while the daemon knew it.
+#[tokio::test]
+async fn a_damaged_launch_spec_is_no_reason_to_keep_an_ended_task() {
+    let node = Node::new();
+    let handle = node.start(shell("damaged", "exit 0")).await;
+    exit(&handle).await;
+    std::fs::write(node.task_dir("damaged").join("launch.json"), "{").unwrap();
+    handle.release().await.unwrap();
+    assert!(!node.task_dir("damaged").exists());
+}
+
 /// Goal: a query that is asked while no daemon runs is answered by the next one. Method: a socket
 /// inside the sandbox sends to the DNS port between two executors.
 #[tokio::test]

@@ -14,7 +14,7 @@ use cluster::view::{EndpointKey, EndpointRow, View, VtepRow};
 use gossip::{Config, Engine, Keyring};
 use netprog::fake::FakeKernel;
 use rand::RngExt as _;
-use skein::member::{NO_ADDRESS, gossip_peers};
+use skein::member::gossip_peers;
 use skein::wire::Digest;
 use skein::worker::{Adopted, Input, Worker};
 
@@ -227,7 +227,7 @@ impl World {
         host.daemon = Some(Daemon::new(node, run, gwbridge));
         let (saved, egress) = (host.disk.assignment.clone(), host.disk.egress.clone());
         let found = host.executor.reports().into_iter().map(|(id, event)| {
-            let egress = egress.get(&id).copied().unwrap_or(NO_ADDRESS);
+            let egress = egress.get(&id).copied();
             (id, Adopted { egress, event })
         });
         let found: BTreeMap<TaskId, Adopted> = found.collect();

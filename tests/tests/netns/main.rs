@@ -9,6 +9,7 @@ mod address;
 mod adversary;
 mod bad_input;
 mod command;
+mod disk;
 mod docker_cli;
 mod faults;
 mod machine;

@@ -234,6 +234,33 @@ pub(super) async fn abandon(task_dir: PathBuf) {
     }
 }
 
+/// Ends a task, and its supervisor, of which nothing is known but its directory.
+pub(super) async fn end(task_dir: &Path) -> io::Result<()> {
+    let socket = task_dir.join(SOCKET);
+    let end = async {
+        let mut stream = UnixStream::connect(&socket).await?;
+        stream.write_all(&wire::encode(&Request::Subscribe)?).await?;
+        let mut subscription = Subscription { stream, buffer: Vec::new() };
+        ask(&socket, Request::Kill).await?;
+        while let Some(report) = subscription.next().await? {
+            if matches!(report.phase, Phase::Exited(_)) {
+                return ask(&socket, Request::Release).await;
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(REQUEST_LIMIT, end).await?
+}
+
+async fn ask(socket: &Path, request: Request) -> io::Result<()> {
+    let socket = socket.to_owned();
+    let call = move || Connection::open(&socket)?.call::<_, Message>(&request);
+    match tokio::task::spawn_blocking(call).await.map_err(io::Error::other).flatten()?.0 {
+        Message::Done => Ok(()),
+        message => Err(io::Error::other(format!("its supervisor answered {message:?}"))),
+    }
+}
+
 struct Subscription {
     stream: UnixStream,
     buffer: Vec<u8>,

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cluster::id::TaskId;
-
+use cluster::net::Subnet;
 use netprog_linux::dns_server::DnsServer;
+use netprog_linux::facts::HostFacts;
 
 use super::{Adopted, Command, Event, Handle, Input, Shell};
-use crate::disk;
 use crate::executor::{HealthState, Phase, StartSpec, TaskReport};
 use crate::worker::launch::launch_spec;
 use crate::worker::{Ended, Health};
@@ -16,13 +16,7 @@ use crate::worker::{Ended, Health};
 impl Shell {
     /// Finds the tasks that outlived the previous daemon.
     pub(super) async fn adopt(&mut self) {
-        let egress: BTreeMap<TaskId, IpAddr> = match disk::read_json(&self.egress_file()) {
-            Ok(addresses) => addresses.unwrap_or_default(),
-            Err(error) => {
-                tracing::error!(%error, "egress addresses of tasks");
-                BTreeMap::new()
-            }
-        };
+        let known = self.kept.egress();
         let mut adopted = BTreeMap::new();
         let handles = self.executor.adopt_all().await.unwrap_or_else(|error| {
             tracing::error!(%error, "find tasks that run");
@@ -31,9 +25,12 @@ impl Shell {
         for handle in handles {
             let Ok(id) = handle.task().parse::<TaskId>() else { continue };
             let event = event_of(&handle.report());
-            // A task whose address is not known ended before it was recorded.
-            let address = egress.get(&id).copied().unwrap_or(crate::member::NO_ADDRESS);
-            adopted.insert(id, Adopted { egress: address, event });
+            let egress = match known.get(&id) {
+                Some(address) => Some(*address),
+                None if matches!(event, Event::Ended(_)) => None,
+                None => address_in_kernel(&handle, self.facts.gwbridge).await,
+            };
+            adopted.insert(id, Adopted { egress, event });
             self.follow(id, handle);
         }
         tracing::info!(tasks = adopted.len(), "tasks adopted");
@@ -157,6 +154,22 @@ impl Shell {
         self.dns.insert(id, server);
         self.sandboxes.insert(id, fds.netns);
         Ok(())
+    }
+}
+
+/// The address that a sandbox has on `skein_gwbridge`. None where it was not wired yet.
+async fn address_in_kernel(handle: &Handle, gwbridge: Subnet) -> Option<IpAddr> {
+    let read = async {
+        let namespace = handle.fds().await.map_err(std::io::Error::other)?.netns;
+        let read = tokio::task::spawn_blocking(move || HostFacts::read_in(namespace)).await;
+        read.map_err(std::io::Error::other).flatten()
+    };
+    match read.await {
+        Ok(facts) => facts.address_in(gwbridge),
+        Err(error) => {
+            tracing::error!(task = handle.task(), %error, "read the address of a task");
+            None
+        }
     }
 }
 
