@@ -157,11 +157,10 @@ fn split(body: hyper::body::Incoming) -> impl futures_util::Stream<Item = Line> 
         loop {
             if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
                 let line = rest.split_to(end + 1);
-                match serde_json::from_slice(&line) {
-                    Ok(line) => return Some((line, (body, rest))),
-                    Err(error) => tracing::warn!(%error, "a log line of a node"),
-                }
-                continue;
+                // Who sends one that is none has no more to say.
+                let line = serde_json::from_slice(&line)
+                    .inspect_err(|error| tracing::warn!(%error, "a log line of a node"));
+                return Some((line.ok()?, (body, rest)));
             }
             if rest.len() > LINE_BYTES_MAX {
                 return None;

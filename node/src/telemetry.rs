@@ -13,6 +13,8 @@ use crate::clock;
 use crate::config::LogFormat;
 use crate::member::Member;
 
+mod lines;
+
 /// Environment variable that sets the log level; `info` unless given.
 const LEVEL: &str = "SKEIN_LOG";
 
@@ -28,7 +30,7 @@ pub fn start(format: LogFormat) -> anyhow::Result<()> {
     let given = std::env::var_os(LEVEL).map(|value| value.to_string_lossy().into_owned());
     let filter = levels(given.as_deref().unwrap_or(DEFAULT_FILTER))?;
     let lines = fmt::layer().with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(lines::Limit::default());
     match format {
         LogFormat::Text => registry.with(lines.with_ansi(false)).init(),
         LogFormat::Json => registry.with(lines.json()).init(),
@@ -74,6 +76,12 @@ impl Seldom {
 pub fn metrics(member: Option<&Member>) -> String {
     let mut text = String::new();
     gauge(&mut text, "skein_member", "Whether this node is in a cluster.", member.is_some());
+    counter(
+        &mut text,
+        "skein_log_lines_withheld_total",
+        "Lines of the log that came too often to be written.",
+        lines::withheld(),
+    );
     let Some(member) = member else { return text };
     let end = *member.certificate_end.borrow();
     gauge(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cluster::assignment::Assignment;
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Input;
 use crate::dispatcher::{LEASE, REPORT_INTERVAL};
+use crate::telemetry::Seldom;
 use crate::transport::{CallError, Lane, Net};
 use crate::wire::{
     Digest, NOT_A_MEMBER, NOT_LEADER, NotLeader, RenewAnswer, RenewCall, ReportAnswer, ReportCall,
@@ -38,6 +39,8 @@ pub struct Session {
     managers: watch::Receiver<Vec<SocketAddr>>,
     /// The leader as far as known; both loops keep it.
     leader: Arc<watch::Sender<Option<SocketAddr>>>,
+    /// The line that this node is no member any more: it is told so at each call.
+    gone: Arc<Mutex<Seldom>>,
 }
 
 /// What the report loop carries; each part is level-triggered.
@@ -67,7 +70,8 @@ impl Session {
     /// keeps current.
     #[must_use]
     pub fn new(net: Net, managers: watch::Receiver<Vec<SocketAddr>>) -> Self {
-        Self { net, managers, leader: Arc::new(watch::channel(None).0) }
+        let (leader, gone) = (Arc::new(watch::channel(None).0), Arc::default());
+        Self { net, managers, leader, gone }
     }
 
     /// Asks the leader, wherever it is now. Returns `None` when no manager could be asked: the
@@ -104,7 +108,11 @@ impl Session {
                     }
                 }
                 Err(CallError::Refused { status: NOT_A_MEMBER, message, .. }) => {
-                    tracing::error!(%address, message, "`swarm leave` here, then join again");
+                    let said = self.gone.lock().unwrap_or_else(PoisonError::into_inner).say();
+                    if let Some(more) = said {
+                        let remedy = "`swarm leave` here, then join again";
+                        tracing::error!(%address, message, more, "{remedy}");
+                    }
                 }
                 Err(error) => tracing::debug!(%address, path, %error, "session call"),
             }
