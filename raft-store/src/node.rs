@@ -244,6 +244,12 @@ impl RaftNode {
         }
     }
 
+    /// Reaches a member at the address that it tells itself, until the log has another one than
+    /// now. The caller has made sure who tells it.
+    pub fn hear(&self, member: &Peer) {
+        self.inner.network.peers.hear(member.raft_id, &member.address);
+    }
+
     /// The newest status.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -4,22 +4,56 @@
 //! changes, so links look the address up here for every call.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Default)]
 pub(crate) struct PeerBook {
-    addresses: Mutex<BTreeMap<u64, String>>,
+    peers: Mutex<BTreeMap<u64, Addresses>>,
+}
+
+#[derive(Default)]
+struct Addresses {
+    /// As the log has it.
+    recorded: Option<String>,
+    /// As the member itself told since: a majority may be needed to record it, and the member for
+    /// a majority.
+    told: Option<String>,
 }
 
 impl PeerBook {
+    /// The log has this address. What a member told before another one was recorded is past.
     pub(crate) fn learn(&self, raft_id: u64, address: &str) {
-        self.addresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(raft_id, address.to_owned());
+        let mut peers = self.peers();
+        let peer = peers.entry(raft_id).or_default();
+        if peer.recorded.as_deref() != Some(address) {
+            *peer = Addresses { recorded: Some(address.to_owned()), told: None };
+        }
+    }
+
+    /// The member itself says that it is there.
+    pub(crate) fn hear(&self, raft_id: u64, address: &str) {
+        self.peers().entry(raft_id).or_default().told = Some(address.to_owned());
     }
 
     pub(crate) fn address(&self, raft_id: u64) -> Option<String> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&raft_id).cloned()
+        let peers = self.peers();
+        let peer = peers.get(&raft_id)?;
+        peer.told.clone().or_else(|| peer.recorded.clone())
     }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<u64, Addresses>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[test]
+fn what_a_member_tells_counts_until_another_address_is_recorded() {
+    let book = PeerBook::default();
+    book.learn(1, "a");
+    book.hear(1, "b");
+    book.learn(1, "a");
+    assert_eq!(book.address(1).as_deref(), Some("b"));
+    book.learn(1, "c");
+    assert_eq!(book.address(1).as_deref(), Some("c"));
+    assert_eq!(book.address(2), None);
 }

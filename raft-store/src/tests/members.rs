@@ -91,3 +91,25 @@ async fn a_manager_may_move_to_another_address() {
     let status = node.status();
     assert!(status.voters.contains(&Peer { raft_id: moved, address }), "{status:?}");
 }
+
+/// Goal: two managers find each other although one has moved, which only both together can record.
+/// Method: the one that moved tells where it is; it may vote, or lead, only after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_moved_is_reached_where_it_says() {
+    let mut cluster = Cluster::of(2, RaftConfig::lan()).await;
+    let leader = cluster.leader().await;
+    let (stays, moved) = (leader.raft_id(), 3 - leader.raft_id());
+    cluster.mesh.detach(&peer(moved).address);
+    until(&leader, |status| !status.has_quorum).await;
+    let address = "elsewhere:2377".to_owned();
+    let node = cluster.nodes.remove(&moved).unwrap();
+    cluster.mesh.attach(&address, &node);
+    leader.hear(&Peer { raft_id: moved, address: address.clone() });
+    let leading = tokio::select! {
+        _ = until(&leader, |status| status.leader_ready && status.has_quorum) => &leader,
+        _ = until(&node, |status| status.leader_ready) => &node,
+    };
+    leading.add_member(Peer { raft_id: moved, address: address.clone() }).await.unwrap();
+    let status = until(leading, |status| status.voters.contains(&peer(stays))).await;
+    assert!(status.voters.contains(&Peer { raft_id: moved, address }), "{status:?}");
+}
