@@ -89,6 +89,7 @@ pub(crate) fn assignment() -> Assignment {
         data_path_port: 4789,
         gossip_keys: Vec::new(),
         removed: Default::default(),
+        raft_id: None,
         nodes: nodes.collect(),
         networks: BTreeMap::from([
             (INGRESS, network("ingress", 4096, "10.0.0.0/24", "10.0.0.1")),

@@ -30,7 +30,7 @@ pub struct Plane(pub Arc<Daemon>);
 impl Plane {
     async fn manager(&self) -> Result<Manager, ApiError> {
         let member = self.0.member().await?;
-        member.manager.clone().ok_or_else(ApiError::not_manager)
+        member.manager().ok_or_else(ApiError::not_manager)
     }
 
     /// The membership without waiting: `None` also while it is being changed.
@@ -157,7 +157,7 @@ impl ControlPlane for Plane {
 fn describe_member(local: &mut Local, member: &Member) {
     local.node = Some(member.identity.node);
     local.state = LocalNodeState::Active;
-    local.control_available = member.manager.is_some();
+    local.control_available = member.manager().is_some();
     local.node_addr = Some(member.identity.advertise);
     let count = |ended: bool| {
         let tasks = member.worker.tasks.borrow();

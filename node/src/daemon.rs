@@ -51,7 +51,7 @@ pub struct Daemon {
     /// What the host is and offers.
     pub host: Host,
     /// The data directory.
-    pub data: DataDir,
+    pub data: Arc<DataDir>,
     /// The membership, if there is one.
     pub member: RwLock<Option<Arc<Member>>>,
     /// The newest state that this node applied; empty outside a cluster.
@@ -70,7 +70,7 @@ impl Daemon {
         Self {
             config,
             host,
-            data,
+            data: Arc::new(data),
             member: RwLock::new(None),
             states: watch::channel(Arc::default()).0,
             exe,
@@ -85,6 +85,10 @@ impl Daemon {
         let used = self.config.run_dir.join(GENERATION);
         let last: Option<u64> = disk::read_json(&used).ok().flatten();
         identity.generation = identity.generation.max(last.unwrap_or_default()) + 1;
+        if identity.raft_id.is_none() {
+            // Of a manager that became a worker, and ended before it was gone.
+            self.data.forget_raft()?;
+        }
         self.follow_address(&mut identity)?;
         if let Err(error) = self.data.save_identity(&identity) {
             // A full disk is no reason to stay away: the worker tries again. Until it is written
@@ -128,7 +132,7 @@ impl Daemon {
     /// What this node says of itself.
     fn description(&self, identity: &Identity) -> NodeDescription {
         let gossip = SocketAddr::new(identity.advertise, identity.gossip_port);
-        self.host.description(gossip, identity.data_path)
+        self.host.description(gossip, identity.data_path, identity.manager_address())
     }
 
     /// The membership; Docker's refusal outside a cluster.
@@ -163,6 +167,8 @@ impl Daemon {
             gossip_port: self.config.gossip_port,
             managers: vec![addresses.cluster],
             generation: 1,
+            cluster_address: Some(addresses.cluster),
+            flags: self.address_flags(),
         };
         let now = OffsetDateTime::from(clock::wall());
         let internal = |e: pki::PkiError| ApiError::internal(chain(&e));
@@ -191,10 +197,10 @@ impl Daemon {
             .begin(identity.clone(), credentials, sockets)
             .await
             .map_err(|e| ApiError::internal(chain(&e)))?;
-        let (Some(manager), Some(raft_id)) = (&member.manager, identity.raft_id) else {
+        let (Some(manager), Some(raft_id)) = (member.manager(), identity.raft_id) else {
             return Err(ApiError::internal("a founder is a manager"));
         };
-        let address = identity.managers.first().copied().unwrap_or(identity.listen);
+        let address = identity.manager_address();
         let peer = Peer { raft_id, address: address.to_string() };
         let initialised = manager.raft.initialize(peer).await;
         initialised.map_err(|e| ApiError::internal(e.to_string()))?;

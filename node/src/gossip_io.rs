@@ -38,6 +38,7 @@ enum Ask {
     Input(Input),
     Exchange { bytes: Bytes, reply: oneshot::Sender<Bytes> },
     Describe(oneshot::Sender<serde_json::Value>),
+    Addresses(oneshot::Sender<BTreeMap<NodeId, SocketAddr>>),
 }
 
 impl Gossip {
@@ -75,6 +76,14 @@ impl Gossip {
         let (reply, answer) = oneshot::channel();
         self.asks.send(Ask::Exchange { bytes, reply }).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Where members are heard from now.
+    pub async fn addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
+        let (reply, answer) = oneshot::channel();
+        // Without a shell nobody is heard.
+        let _ = self.asks.send(Ask::Addresses(reply)).await;
+        answer.await.unwrap_or_default()
     }
 
     /// Members, rows and counters, for people and metrics.
@@ -117,6 +126,10 @@ impl Shell {
                     }
                     Some(Ask::Describe(reply)) => {
                         let _ = reply.send(self.describe());
+                        continue;
+                    }
+                    Some(Ask::Addresses(reply)) => {
+                        let _ = reply.send(self.addresses());
                         continue;
                     }
                 },
@@ -202,6 +215,13 @@ impl Shell {
             let called = net.call(to, Lane::Bulk, "/gossip/sync", bytes, EXCHANGE_LIMIT).await;
             let _ = answers.send((peer, called.map_err(|e| SyncFailed(e.to_string())))).await;
         });
+    }
+
+    /// Of a member's runs the newest one counts.
+    fn addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
+        let mut members = self.engine.as_ref().map(Engine::members).unwrap_or_default();
+        members.sort_by_key(|member| member.generation);
+        members.iter().map(|member| (member.node, member.address)).collect()
     }
 
     fn describe(&self) -> serde_json::Value {

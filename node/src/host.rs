@@ -100,7 +100,12 @@ impl Host {
 
     /// What the node says of itself.
     #[must_use]
-    pub fn description(&self, gossip: SocketAddr, vtep: IpAddr) -> NodeDescription {
+    pub fn description(
+        &self,
+        gossip: SocketAddr,
+        vtep: IpAddr,
+        manager_address: SocketAddr,
+    ) -> NodeDescription {
         NodeDescription {
             hostname: self.hostname.clone(),
             os: "linux".to_owned(),
@@ -114,6 +119,7 @@ impl Host {
             balancer: self.balancer.name().to_owned(),
             executors: vec!["process".to_owned()],
             certificate_subject: String::new(),
+            manager_address: Some(manager_address),
         }
     }
 

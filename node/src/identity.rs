@@ -42,6 +42,32 @@ pub struct Identity {
     pub managers: Vec<SocketAddr>,
     /// Grows with each start: versions of gossip rows begin with it.
     pub generation: u64,
+    /// Where peers reach its cluster listener; none: where it listens, at the advertised address.
+    #[serde(default)]
+    pub cluster_address: Option<SocketAddr>,
+    /// The daemon's flags when these addresses were decided.
+    #[serde(default)]
+    pub flags: AddressFlags,
+}
+
+impl Identity {
+    /// Where peers reach its cluster listener, if it is a manager.
+    #[must_use]
+    pub fn manager_address(&self) -> SocketAddr {
+        let derived = SocketAddr::new(self.advertise, self.listen.port());
+        self.cluster_address.unwrap_or(derived)
+    }
+}
+
+/// The daemon's flags for addresses, as typed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AddressFlags {
+    /// `--advertise-addr`.
+    pub advertise: Option<String>,
+    /// `--data-path-addr`.
+    pub data_path: Option<String>,
+    /// `--listen-addr`.
+    pub listen: Option<(Option<IpAddr>, u16)>,
 }
 
 /// The file of a node's certificate and key. The data directory stays locked while it is used.
@@ -182,10 +208,19 @@ impl DataDir {
         disk::remove(&pending)
     }
 
+    /// Forgets what only a manager has: the log and its snapshots, with the CA's key in them.
+    pub fn forget_raft(&self) -> Result<(), DiskError> {
+        for part in LOG_PARTS.into_iter().chain([PENDING, BEFORE]) {
+            disk::remove(&self.path.join(part))?;
+        }
+        disk::remove(&self.disk_key())
+    }
+
     /// Forgets the cluster: identity first, so that a crash half-way leaves no half member.
     pub fn forget(&self) -> Result<(), DiskError> {
         disk::remove(&self.identity_file())?;
-        for part in LOG_PARTS.into_iter().chain(["certs", "worker", PENDING, BEFORE]) {
+        self.forget_raft()?;
+        for part in ["certs", "worker"] {
             disk::remove(&self.path.join(part))?;
         }
         Ok(())

@@ -20,11 +20,10 @@ pub struct StateMachine {
 }
 
 impl StateMachine {
-    /// An empty state, and where the newest one is read. Every state is noted in the history.
+    /// An empty state, and where the newest one is published. Every state is noted in the history.
     #[must_use]
-    pub fn new(history: History) -> (Self, watch::Receiver<Arc<State>>) {
-        let (published, reader) = watch::channel(Arc::default());
-        (Self { state: State::default(), published, history }, reader)
+    pub fn new(published: watch::Sender<Arc<State>>, history: History) -> Self {
+        Self { state: State::default(), published, history }
     }
 
     fn publish(&self) {

@@ -6,40 +6,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::state::State;
-use raft_store::{Presence, RaftConfig, RaftNode, Storage};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::disk_key;
 use crate::gossip_io::Gossip;
 use crate::identity::{DataDir, Identity};
-use crate::machine::StateMachine;
-use crate::manager::agreement::History;
-use crate::manager::raft_transport::RaftTransport;
-use crate::manager::{Manager, routes};
+use crate::manager::Manager;
 use crate::node_routes::{self, NodeServices};
 use crate::pki::{Credentials, Tls};
 use crate::renewal::Renewal;
 use crate::transport::access::Membership;
 use crate::transport::{Net, serve};
-use crate::worker::shell::{Shell, WorkerHandle};
+use crate::worker::shell::{Ends, Shell, WorkerHandle};
 
 pub use crate::worker::shell::Surroundings;
+pub use office::Office;
+
+use office::Premises;
+
+mod office;
+mod role;
 
 /// A member of a cluster. Dropping it does not stop it: [`Member::restart`] does.
 pub struct Member {
-    /// Who this node is.
+    /// Who this node was when it started; its role may have changed since.
     pub identity: Identity,
-    /// Set on managers.
-    pub manager: Option<Manager>,
     /// The worker.
     pub worker: WorkerHandle,
     /// Gossip.
     pub gossip: Gossip,
     /// Connections to peers.
     pub net: Net,
-    raft: Option<RaftNode>,
+    office: watch::Receiver<Option<Office>>,
     /// The last second of its certificate, since the Unix epoch; 0 until it was read.
     pub certificate_end: watch::Receiver<u64>,
     stop: CancellationToken,
@@ -67,6 +66,9 @@ pub enum MemberError {
     /// The worker.
     #[error("start the worker: {0}")]
     Worker(String),
+    /// The data directory.
+    #[error("change what the node is on disk")]
+    Disk(#[source] crate::disk::DiskError),
 }
 
 /// Sockets are bound before anything else starts, so that a port that is taken changes nothing.
@@ -99,10 +101,7 @@ impl Sockets {
     /// Binds what a member needs.
     pub async fn bind(identity: &Identity) -> Result<Self, MemberError> {
         let cluster = match identity.raft_id {
-            Some(_) => {
-                let error = listen_error(identity.listen, "the cluster", "--listen-addr");
-                Some(TcpListener::bind(identity.listen).await.map_err(error)?)
-            }
+            Some(_) => Some(office::listen(identity).await?),
             None => None,
         };
         let address = SocketAddr::new(identity.advertise, identity.gossip_port);
@@ -124,7 +123,7 @@ impl Sockets {
 impl Member {
     /// Starts everything. `publish` gets every state that this node applies.
     pub async fn start(
-        data: &DataDir,
+        data: &Arc<DataDir>,
         mut identity: Identity,
         credentials: &Credentials,
         sockets: Sockets,
@@ -134,71 +133,58 @@ impl Member {
         let tls = Tls::new(credentials)?;
         let net = Net::new(tls.client.clone());
         let stop = CancellationToken::new();
-        let mut raft = None;
-        let mut manager = None;
-        if let (Some(raft_id), Some(listener)) = (identity.raft_id, sockets.cluster) {
-            let (node, started) =
-                Self::start_manager(data, &mut identity, raft_id, &net, &stop).await?;
-            tokio::spawn(forward_states(started.state.clone(), publish, stop.clone()));
-            (raft, manager) = (Some(node), Some((started, listener)));
+        let state = publish.subscribe();
+        let (data, server) = (data.clone(), tls.server.clone());
+        let premises =
+            Premises { data: data.clone(), net: net.clone(), tls: server, publish, stop };
+        let stop = premises.stop.clone();
+        let (office, office_reader) = watch::channel(None);
+        if let Some(raft_id) = identity.raft_id {
+            office.send_replace(Some(premises.open(&mut identity, raft_id).await?));
         }
         let gossip =
             Gossip::start(gossip_config(&identity), sockets.datagrams, net.clone(), stop.clone());
-        let worker = Shell::start(data, &identity, surroundings, gossip.clone(), &net, &stop)
+        let ends = Ends { gossip: gossip.clone(), net: net.clone(), office: office_reader.clone() };
+        let worker = Shell::start(&data, &identity, surroundings, ends, &stop)
             .await
             .map_err(|e| MemberError::Worker(format!("{e:#}")))?;
         let renewal = Renewal {
             file: data.credentials(),
             tls: tls.clone(),
             worker: worker.clone(),
-            manager: manager.as_ref().map(|(manager, _)| manager.clone()),
+            office: office_reader.clone(),
             credentials: credentials.clone(),
             end: watch::channel(0).0,
         };
         let certificate_end = renewal.end.subscribe();
         tokio::spawn(until(stop.clone(), renewal.run()));
-        let membership = Membership {
-            cluster: identity.cluster,
-            state: manager.as_ref().map(|(manager, _)| manager.state.clone()),
-            assignment: worker.assignment.clone(),
-        };
+        let assignment = worker.assignment.clone();
+        let membership = Membership { cluster: identity.cluster, state, assignment };
         net.insist_on(membership.clone());
         let services = NodeServices { gossip: gossip.clone(), worker: worker.clone() };
-        let router = node_routes::router(services);
-        let (tls, members) = (tls.server, membership.clone());
-        tokio::spawn(serve(sockets.streams, tls.clone(), router, members, stop.clone()));
-        let manager = manager.map(|(manager, listener)| {
-            let router = routes::router(manager.clone());
-            tokio::spawn(serve(listener, tls, router, membership, stop.clone()));
-            manager
-        });
-        Ok(Self { identity, manager, worker, gossip, net, raft, certificate_end, stop })
+        let (router, members) = (node_routes::router(services), membership.clone());
+        tokio::spawn(serve(sockets.streams, tls.server, router, members, stop.clone()));
+        let opened = office.borrow().clone();
+        if let (Some(office), Some(listener)) = (opened, sockets.cluster) {
+            premises.answer(&office, listener, membership.clone());
+        }
+        let follower = role::Follower { premises, membership, identity: identity.clone(), office };
+        tokio::spawn(until(stop.clone(), follower.run(worker.told.clone())));
+        Ok(Self { identity, worker, gossip, net, office: office_reader, certificate_end, stop })
     }
 
-    async fn start_manager(
-        data: &DataDir,
-        identity: &mut Identity,
-        raft_id: u64,
-        net: &Net,
-        stop: &CancellationToken,
-    ) -> Result<(RaftNode, Manager), MemberError> {
-        let failed = |e: &dyn std::error::Error| MemberError::Raft(crate::daemon::chain(e));
-        let history = History::default();
-        let (machine, state) = StateMachine::new(history.clone());
-        let transport = Arc::new(RaftTransport(net.clone()));
-        let is_known = identity.log_of == Some(raft_id);
-        let presence = if is_known { Presence::Existing } else { Presence::New };
-        let key = disk_key::load(&data.disk_key(), presence).map_err(|e| failed(&e))?;
-        let storage = Storage { dir: data.path(), raft_id, key: &key, presence };
-        let raft = RaftNode::open(storage, machine, transport, RaftConfig::lan())
-            .await
-            .map_err(|e| failed(&e))?;
-        // Before anybody can ask for its vote.
-        identity.log_of = Some(raft_id);
-        data.save_identity(identity).map_err(|e| failed(&e))?;
-        let (net, stop) = (net.clone(), stop.clone());
-        let manager = Manager::start(identity.node, raft.clone(), state, history, net, stop);
-        Ok((raft, manager))
+    /// The manager that this node is. One that does not vote yet, or was told that it is none any
+    /// more, is none.
+    #[must_use]
+    pub fn manager(&self) -> Option<Manager> {
+        let manager = self.office.borrow().as_ref().map(|office| office.manager.clone())?;
+        let own = manager.newest().nodes.get(&self.identity.node).map(|own| own.manager.is_some());
+        // One that has just joined knows of no node yet.
+        own.unwrap_or(true).then_some(manager)
+    }
+
+    fn office(&self) -> Option<Office> {
+        self.office.borrow().clone()
     }
 
     /// Waits for the first assignment; `false` if it does not come in time.
@@ -240,7 +226,7 @@ impl Member {
     /// Waits until this node votes no more in Raft, and not longer than the limit: who is taken out
     /// may never hear of it.
     pub async fn wait_out_of_raft(&self, limit: Duration) {
-        let Some(raft) = &self.raft else { return };
+        let Some(Office { raft, .. }) = self.office() else { return };
         let mut status = raft.watch();
         let is_out = |status: &raft_store::Status| {
             let own = status.raft_id;
@@ -251,11 +237,13 @@ impl Member {
 
     /// Lets another manager lead, if this one does and another one is alive.
     pub async fn hand_over(&self) {
-        let Some(raft) = self.raft.as_ref().filter(|raft| raft.status().is_leader) else { return };
+        let Some(Office { raft, manager, .. }) = self.office() else { return };
+        if !raft.status().is_leader {
+            return;
+        }
         let alive = {
-            let view = self.gossip.view();
+            let (view, state) = (self.gossip.view(), manager.newest());
             let view = view.borrow();
-            let state = self.manager.as_ref().map(Manager::newest).unwrap_or_default();
             let others = state.nodes.values().filter(|node| node.id != self.identity.node);
             let voters = others.filter(|node| view.is_alive(node.id));
             voters.filter_map(|node| node.manager.as_ref()).map(|info| info.raft_id).next()
@@ -269,15 +257,22 @@ impl Member {
 
     /// Ends when Raft has stopped by itself, with its reason; never on a worker.
     pub async fn broken(&self) -> String {
-        let Some(raft) = &self.raft else { return std::future::pending().await };
-        let mut status = raft.watch();
-        let reason = match status.wait_for(|s| s.stopped.is_some()).await {
-            Ok(status) => status.stopped.clone(),
-            Err(_ended) => None,
-        };
-        match reason {
-            Some(reason) => reason,
-            None => std::future::pending().await,
+        let mut offices = self.office.clone();
+        loop {
+            let office = offices.borrow_and_update().clone();
+            let broken = async {
+                match &office {
+                    Some(office) => office.broken().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                reason = broken => return reason,
+                changed = offices.changed() => if changed.is_err() {
+                    // The member has stopped.
+                    return std::future::pending().await;
+                },
+            }
         }
     }
 
@@ -289,10 +284,8 @@ impl Member {
     }
 
     async fn end_raft(&self) {
-        if let Some(raft) = &self.raft
-            && let Err(error) = raft.shutdown().await
-        {
-            tracing::warn!(%error, "stop Raft");
+        if let Some(office) = self.office() {
+            office.close().await;
         }
     }
 }
@@ -309,21 +302,6 @@ fn gossip_config(identity: &Identity) -> gossip::Config {
     let address = SocketAddr::new(identity.advertise, identity.gossip_port);
     let seed = rand::random();
     gossip::Config::lan(identity.node, identity.cluster, address, identity.generation, seed)
-}
-
-async fn forward_states(
-    mut from: watch::Receiver<Arc<State>>,
-    to: watch::Sender<Arc<State>>,
-    stop: CancellationToken,
-) {
-    loop {
-        let newest = from.borrow_and_update().clone();
-        to.send_replace(newest);
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = from.changed() => if changed.is_err() { return },
-        }
-    }
 }
 
 /// Peers' gossip addresses out of an assignment, this node's own left out.

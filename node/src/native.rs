@@ -62,7 +62,7 @@ pub async fn serve(member: &Member, request: &NativeRequest) -> Result<NativeAns
     let call = NativeCall { topic, query: request.query.clone() };
     let assignment = assignment_of(member)?;
     let target = target(&assignment, &call)?;
-    if target != member.identity.node && member.manager.is_none() {
+    if target != member.identity.node && member.manager().is_none() {
         return Err(ApiError::new(
             403,
             format!("node {target} is another one, and this is a worker: ask on a manager"),
@@ -259,7 +259,7 @@ fn topology(member: &Member) -> Result<Value, ApiError> {
         .collect();
     let end = *member.certificate_end.borrow();
     let differing: Vec<Value> = member
-        .manager
+        .manager()
         .iter()
         .flat_map(Manager::differing)
         .map(|(id, revision)| {
@@ -295,7 +295,7 @@ fn raft(status: &raft_store::Status) -> Value {
 }
 
 fn receipts(member: &Member) -> Result<Value, ApiError> {
-    let manager = member.manager.as_ref().ok_or_else(ApiError::not_manager)?;
+    let manager = member.manager().ok_or_else(ApiError::not_manager)?;
     let state = manager.newest();
     let nodes: BTreeMap<String, Value> = manager.with_dispatcher(|dispatcher| {
         let applied = |id: &NodeId| dispatcher.applied(*id).map(|revision| revision.0);
@@ -318,11 +318,11 @@ fn debug(member: &Member, what: &str) -> Result<NativeAnswer, ApiError> {
             Ok(NativeAnswer::Text(format!("{:#?}\n", member.worker.done.borrow().desired)))
         }
         "raft" => {
-            let manager = member.manager.as_ref().ok_or_else(ApiError::not_manager)?;
+            let manager = member.manager().ok_or_else(ApiError::not_manager)?;
             Ok(NativeAnswer::Json(raft(&manager.raft.status())))
         }
         "state" => {
-            let manager = member.manager.as_ref().ok_or_else(ApiError::not_manager)?;
+            let manager = member.manager().ok_or_else(ApiError::not_manager)?;
             let mut state = manager.newest().as_ref().clone();
             // Keys and tokens are for nobody's eyes.
             state.cluster = None;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use cluster::spec::Role;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -11,6 +12,7 @@ use crate::clock;
 use crate::daemon::chain;
 use crate::identity::CredentialsFile;
 use crate::manager::Manager;
+use crate::member::Office;
 use crate::pki::{self, Credentials, Lifetime, Tls};
 use crate::telemetry::Seldom;
 use crate::wire::{RenewAnswer, RenewCall};
@@ -29,8 +31,8 @@ pub struct Renewal {
     pub tls: Tls,
     /// Whose session with the leader is used.
     pub worker: WorkerHandle,
-    /// This node's manager, if it is one.
-    pub manager: Option<Manager>,
+    /// This node's manager, while it is one.
+    pub office: watch::Receiver<Option<Office>>,
     /// The certificate in use.
     pub credentials: Credentials,
     /// Where its last second is told, since the Unix epoch.
@@ -42,13 +44,15 @@ impl Renewal {
     pub async fn run(mut self) {
         let mut complaints = Seldom::default();
         let mut percent = draw();
+        let mut told = self.worker.told.clone();
         loop {
+            told.borrow_and_update();
             let lifetime = self.lifetime();
             if let Ok(lifetime) = &lifetime {
                 self.end.send_replace(lifetime.end);
             }
             match lifetime {
-                Ok(lifetime) if now() < due(lifetime, percent) => {}
+                Ok(lifetime) if self.has_its_role() && now() < due(lifetime, percent) => {}
                 Ok(lifetime) => match self.renew().await {
                     Ok(end) => {
                         tracing::info!(%end, "the node's certificate is renewed");
@@ -67,8 +71,18 @@ impl Renewal {
                     return;
                 }
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            // What is new may be a role. Whoever told has ended with the member.
+            let _ = tokio::time::timeout(LOOK_INTERVAL, told.changed()).await;
         }
+    }
+
+    /// Whether the certificate names the role that the managers told; yes until they have.
+    fn has_its_role(&self) -> bool {
+        let told = self.worker.told.borrow().as_ref().map(|assignment| assignment.is_of_manager());
+        let Some(manager) = told else { return true };
+        let role = if manager { Role::Manager } else { Role::Worker };
+        let der = pki::certificate_der(&self.credentials.certificate);
+        der.and_then(|der| pki::identity_of(&der)).is_ok_and(|owner| owner.role == role)
     }
 
     fn lifetime(&self) -> Result<Lifetime, pki::PkiError> {
@@ -79,7 +93,8 @@ impl Renewal {
     async fn renew(&mut self) -> Result<OffsetDateTime, String> {
         let request = pki::request_for(&self.credentials.key).map_err(|e| chain(&e))?;
         let call = RenewCall { request };
-        let answer = match self.manager.as_ref().filter(|manager| manager.leads()) {
+        let manager = self.office.borrow().as_ref().map(|office| office.manager.clone());
+        let answer = match manager.filter(Manager::leads) {
             // A leader signs for itself: it may have been off for so long that it would not let
             // itself in.
             Some(manager) => {

@@ -90,7 +90,7 @@ pub fn metrics(member: Option<&Member>) -> String {
         "When the node's certificate ends, since the Unix epoch.",
         end,
     );
-    if let Some(manager) = &member.manager {
+    if let Some(manager) = member.manager() {
         let status = manager.raft.status();
         gauge(&mut text, "skein_raft_leader", "Whether this manager leads.", status.is_leader);
         gauge(&mut text, "skein_raft_term", "Raft term.", status.term);

@@ -180,6 +180,7 @@ fn first_node() -> JoinNode {
             balancer: "nft".to_owned(),
             executors: vec!["process".to_owned()],
             certificate_subject: String::new(),
+            manager_address: None,
         },
         manager: Some(ManagerInfo { raft_id: 1, address: MANAGER }),
     }

@@ -28,6 +28,18 @@ pub enum NodeCommand {
         #[command(flatten)]
         list: ListArgs,
     },
+    /// Make workers managers
+    Promote {
+        /// Ids or names
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Make managers workers
+    Demote {
+        /// Ids or names
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
     /// Forget nodes
     Rm {
         /// Although they are up
@@ -74,6 +86,8 @@ pub async fn run(client: &Client, command: NodeCommand, out: &mut Out<'_>) -> an
             let id = text(&get(client, &node).await?, "/ID");
             task::list(client, &json!({"node": [id]}), &list, out).await
         }
+        NodeCommand::Promote { nodes } => set_role(client, nodes, "manager", out).await,
+        NodeCommand::Demote { nodes } => set_role(client, nodes, "worker", out).await,
         NodeCommand::Rm { force, nodes } => {
             for node in nodes {
                 let force = if force { "?force=1" } else { "" };
@@ -123,6 +137,29 @@ pub fn capitalise(word: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
+/// A node that has the role is left as it is.
+async fn set_role(
+    client: &Client,
+    nodes: Vec<String>,
+    role: &str,
+    out: &mut Out<'_>,
+) -> anyhow::Result<()> {
+    for name in nodes {
+        let node = get(client, &name).await?;
+        let mut spec = node["Spec"].clone();
+        spec["Role"] = json!(role);
+        put(client, &node, &spec).await?;
+        out.line(name)?;
+    }
+    Ok(())
+}
+
+async fn put(client: &Client, node: &Value, spec: &Value) -> anyhow::Result<()> {
+    let (id, version) = (text(node, "/ID"), text(node, "/Version/Index"));
+    client.post(&format!("/nodes/{id}/update?version={version}"), spec).await?;
+    Ok(())
+}
+
 async fn update(client: &Client, args: UpdateArgs, out: &mut Out<'_>) -> anyhow::Result<()> {
     let node = get(client, &args.node).await?;
     let mut spec = node["Spec"].clone();
@@ -142,8 +179,6 @@ async fn update(client: &Client, args: UpdateArgs, out: &mut Out<'_>) -> anyhow:
     if let Some(labels) = spec["Labels"].as_object_mut() {
         labels.retain(|name, _| !args.label_rm.contains(name));
     }
-    let path =
-        format!("/nodes/{}/update?version={}", text(&node, "/ID"), text(&node, "/Version/Index"));
-    client.post(&path, &spec).await?;
+    put(client, &node, &spec).await?;
     out.line(args.node)
 }

@@ -88,6 +88,8 @@ impl Daemon {
             gossip_port: self.config.gossip_port,
             managers: Vec::new(),
             generation: 1,
+            cluster_address: Some(addresses.cluster),
+            flags: self.address_flags(),
         }
     }
 }

@@ -24,7 +24,7 @@ impl Daemon {
     pub async fn leave(&self, force: bool) -> Result<(), ApiError> {
         let _changing = self.changing.lock().await;
         let member = self.member.read().await.clone().ok_or_else(ApiError::not_member)?;
-        if member.manager.is_some() && !force {
+        if member.manager().is_some() && !force {
             return Err(ApiError::unavailable(manager_refusal(&member)));
         }
         // While it leads: once it has left the others listen to it only to take it out of Raft.
@@ -66,7 +66,7 @@ async fn forget_tasks(member: &Member) {
 }
 
 fn manager_refusal(member: &Member) -> String {
-    let managers = member.manager.as_ref().map_or(0, |manager| {
+    let managers = member.manager().map_or(0, |manager| {
         manager.newest().nodes.values().filter(|node| node.manager.is_some()).count()
     });
     let consequence = if managers <= 1 {
@@ -88,7 +88,7 @@ fn manager_refusal(member: &Member) -> String {
 /// Has the leader record it. A manager asks through its own Raft group, a worker any manager.
 async fn announce(member: &Member) -> Result<(), String> {
     let node = member.identity.node;
-    if let Some(manager) = &member.manager {
+    if let Some(manager) = member.manager() {
         let alone = {
             let state = manager.newest();
             let up = state.nodes.values().filter(|n| n.status.state != NodeState::Disconnected);

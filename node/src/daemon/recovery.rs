@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use api::{ApiError, InitRequest, RestoreRequest};
@@ -18,7 +19,7 @@ use cluster::time::Revision;
 use futures_util::stream::{BoxStream, poll_fn};
 use raft_store::{Position, Presence, Storage, found, replay};
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{Daemon, READY_LIMIT, chain, listen_error, own_credentials};
 use crate::backup;
@@ -69,7 +70,7 @@ impl Daemon {
         member: &Member,
         request: &InitRequest,
     ) -> Result<std::net::SocketAddr, ApiError> {
-        let manager = member.manager.as_ref().ok_or_else(ApiError::not_manager)?;
+        let manager = member.manager().ok_or_else(ApiError::not_manager)?;
         let status = manager.raft.status();
         if status.has_quorum && status.voters.len() > 1 {
             return Err(ApiError::bad_request(
@@ -103,7 +104,8 @@ impl Daemon {
         let key = disk_key::load(&self.data.disk_key(), Presence::Existing)?;
         let old =
             Storage { dir: self.data.path(), raft_id, key: &key, presence: Presence::Existing };
-        let (mut machine, newest) = StateMachine::new(History::default());
+        let (publish, newest) = watch::channel(Arc::default());
+        let mut machine = StateMachine::new(publish, History::default());
         let end = replay(old, &mut machine).await.context("read this manager's log")?;
         let state = newest.borrow().clone();
         let raft_id: u64 = rand::random();
@@ -156,6 +158,8 @@ impl Daemon {
             data_path: addresses.data_path,
             listen: addresses.listen,
             gossip_port: self.config.gossip_port,
+            cluster_address: Some(addresses.cluster),
+            flags: self.address_flags(),
             managers: vec![addresses.cluster],
             generation: 1,
         };
@@ -212,7 +216,7 @@ impl Daemon {
     /// The newest state as a backup, piece by piece.
     pub async fn backup(&self) -> Result<BoxStream<'static, io::Result<Bytes>>, ApiError> {
         let member = self.member().await?;
-        let manager = member.manager.as_ref().ok_or_else(ApiError::not_manager)?;
+        let manager = member.manager().ok_or_else(ApiError::not_manager)?;
         let state = manager.linearizable().await?;
         let (sender, mut pieces) = mpsc::channel(PIECES_MAX);
         tokio::task::spawn_blocking(move || {

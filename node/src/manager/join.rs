@@ -57,7 +57,7 @@ pub(super) async fn admit(manager: &Manager, call: JoinCall) -> Result<JoinAnswe
 }
 
 /// Signs a new certificate for a node that has one: of the key that it joined with, in the role
-/// that it has now.
+/// that it has now or is about to get.
 pub(super) fn renew(
     manager: &Manager,
     id: NodeId,
@@ -75,7 +75,8 @@ pub(super) fn renew(
         let message = format!("the request is not of the key that node {id} has");
         return Err(Rejection::invalid(message));
     }
-    let identity = PeerIdentity { cluster: cluster.id, node: id, role: node.role() };
+    let role = if node.raft().is_some() { Role::Manager } else { Role::Worker };
+    let identity = PeerIdentity { cluster: cluster.id, node: id, role };
     Ok(RenewAnswer { certificate: certificate(cluster, &call.request, identity)? })
 }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 use cluster::assignment::Assignment;
 use cluster::assignment_for;
 use cluster::id::{NodeId, TaskId};
-use cluster::object::NodeState;
+use cluster::object::{NodeDescription, NodeState};
 use cluster::rejection::Rejection;
 use cluster::request::Request;
 use cluster::state::State;
 use cluster::time::Revision;
+use raft_store::Peer;
 
 use super::Manager;
 use crate::clock;
@@ -92,6 +93,18 @@ pub(super) async fn watch(
     }
 }
 
+/// A manager that has moved is reached where it says, before the leader has recorded it: without
+/// that manager there may be none.
+fn hear(manager: &Manager, node: NodeId, description: &NodeDescription) {
+    let state = manager.newest();
+    let place = state.nodes.get(&node).and_then(|node| node.raft());
+    if let (Some(place), Some(address)) = (place, description.manager_address)
+        && place.address != address
+    {
+        manager.raft.hear(&Peer { raft_id: place.raft_id, address: address.to_string() });
+    }
+}
+
 fn answer(assignment: Option<(Digest, Assignment)>, released: BTreeSet<TaskId>) -> WatchAnswer {
     WatchAnswer { assignment, released, now: clock::timestamp() }
 }
@@ -107,6 +120,9 @@ pub(super) async fn report(
     from: Option<IpAddr>,
     call: ReportCall,
 ) -> Result<ReportAnswer, Refusal> {
+    if let Some(description) = &call.description {
+        hear(manager, node, description);
+    }
     if !manager.raft.status().leader_ready {
         return Err(Refusal::NotLeader);
     }

@@ -65,12 +65,14 @@ pub(super) fn answers(
     let managers = ["/join", "/raft/", "/manager/", "/session/"];
     match standing {
         Standing::Stranger => Err("who answers there is not in this cluster (any more)"),
-        Standing::Leaving if path.starts_with("/raft/") => Ok(()),
+        Standing::Leaving | Standing::Promoting if path.starts_with("/raft/") => Ok(()),
         Standing::Leaving => Err("who answers there has left the cluster"),
-        Standing::Member(Role::Worker) if managers.iter().any(|begin| path.starts_with(begin)) => {
+        Standing::Member(Role::Worker) | Standing::Promoting
+            if managers.iter().any(|begin| path.starts_with(begin)) =>
+        {
             Err("who answers there is no manager of the cluster")
         }
-        Standing::Member(_) => Ok(()),
+        Standing::Member(_) | Standing::Promoting => Ok(()),
     }
 }
 
@@ -79,8 +81,8 @@ pub(super) fn answers(
 pub struct Membership {
     /// This node's cluster.
     pub cluster: ClusterId,
-    /// The replicated state, on a manager.
-    pub state: Option<watch::Receiver<Arc<cluster::state::State>>>,
+    /// The replicated state, on a manager; empty on a worker.
+    pub state: watch::Receiver<Arc<cluster::state::State>>,
     /// What the managers told this node.
     pub assignment: watch::Receiver<Option<Arc<Assignment>>>,
 }
@@ -93,6 +95,8 @@ enum Standing {
     /// A manager that has left, until it is removed: Raft still needs its votes and entries to take
     /// it out.
     Leaving,
+    /// A worker on its way to be a manager: it receives the log, and votes before it counts as one.
+    Promoting,
     /// A member no more, or never one.
     Stranger,
 }
@@ -101,7 +105,7 @@ impl Membership {
     /// Whether this is a node of the cluster, in whatever role.
     pub(super) fn is_member(&self, peer: &PeerCertificate) -> bool {
         match self.standing(peer) {
-            Standing::Member(_) | Standing::Leaving => true,
+            Standing::Member(_) | Standing::Leaving | Standing::Promoting => true,
             Standing::Stranger => false,
         }
     }
@@ -110,18 +114,40 @@ impl Membership {
         if peer.identity.cluster != self.cluster {
             return Standing::Stranger;
         }
-        if let Some(state) = &self.state {
-            let state = state.borrow();
-            if state.cluster.is_some() {
-                return by_state(&state, peer);
+        let state = self.state.borrow();
+        let assignment = self.assignment.borrow();
+        match assignment.as_deref() {
+            Some(assignment) if state.cluster.is_none() => by_assignment(assignment, peer),
+            Some(assignment) if assignment.revision > state.revision => {
+                by_both(&state, assignment, peer)
             }
-        }
-        match &*self.assignment.borrow() {
-            Some(assignment) => by_assignment(assignment, peer),
+            _newest if state.cluster.is_some() => by_state(&state, peer),
             // A node that has just joined knows nobody: the CA is all that it can go by.
-            None => newer(peer),
+            _nothing => newer(peer),
         }
     }
+}
+
+/// A manager that has yet to receive the log has states of long ago, in which its leader may be a
+/// worker: what it was told since counts for roles and removals.
+fn by_both(
+    state: &cluster::state::State,
+    assignment: &Assignment,
+    peer: &PeerCertificate,
+) -> Standing {
+    match (by_assignment(assignment, peer), by_state(state, peer)) {
+        (Standing::Member(_), Standing::Stranger) if has_other_key(state, peer) => {
+            Standing::Stranger
+        }
+        // The assignment does not tell who is on the way.
+        (Standing::Member(Role::Worker), Standing::Promoting) => Standing::Promoting,
+        (told, _older) => told,
+    }
+}
+
+fn has_other_key(state: &cluster::state::State, peer: &PeerCertificate) -> bool {
+    let node = state.nodes.get(&peer.identity.node);
+    node.and_then(|node| node.key).is_some_and(|key| key != peer.key)
 }
 
 fn by_state(state: &cluster::state::State, peer: &PeerCertificate) -> Standing {
@@ -130,11 +156,12 @@ fn by_state(state: &cluster::state::State, peer: &PeerCertificate) -> Standing {
         return Standing::Stranger;
     }
     match state.nodes.get(&id) {
-        Some(node) if node.key.is_some_and(|key| key != peer.key) => Standing::Stranger,
+        Some(_) if has_other_key(state, peer) => Standing::Stranger,
         Some(node) if node.has_left() => match peer.identity.role {
             Role::Manager => Standing::Leaving,
             Role::Worker => Standing::Stranger,
         },
+        Some(node) if node.manager.is_none() && node.promoting.is_some() => Standing::Promoting,
         Some(node) => Standing::Member(node.role()),
         // Signed for one that joined after this state: a follower may lag behind its leader, and
         // must take entries from it.
@@ -206,19 +233,23 @@ fn judge(
             let status = StatusCode::from_u16(NOT_A_MEMBER).unwrap_or(StatusCode::GONE);
             Err((status, format!("node {} is not in this cluster (any more)", peer.identity.node)))
         }
-        Standing::Leaving if path == RAFT => Ok(Some(MemberOnly(peer.identity, peer.key))),
+        Standing::Leaving | Standing::Promoting if path == RAFT => {
+            Ok(Some(MemberOnly(peer.identity, peer.key)))
+        }
         Standing::Leaving => {
             let status = StatusCode::from_u16(NOT_A_MEMBER).unwrap_or(StatusCode::GONE);
             Err((status, format!("node {} has left this cluster", peer.identity.node)))
         }
-        Standing::Member(Role::Worker) if managers_only => {
+        Standing::Member(Role::Worker) | Standing::Promoting if managers_only => {
             refuse(StatusCode::FORBIDDEN, "this route is for managers")
         }
-        Standing::Member(role) => {
-            let identity = crate::pki::PeerIdentity { role, ..peer.identity };
-            Ok(Some(MemberOnly(identity, peer.key)))
-        }
+        Standing::Promoting => Ok(Some(member_as(Role::Worker, peer))),
+        Standing::Member(role) => Ok(Some(member_as(role, peer))),
     }
+}
+
+fn member_as(role: Role, peer: &PeerCertificate) -> MemberOnly {
+    MemberOnly(crate::pki::PeerIdentity { role, ..peer.identity }, peer.key)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The worker's side of a session: finds the leader, waits for assignments, reports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::Input;
 use crate::dispatcher::{LEASE, REPORT_INTERVAL};
+use crate::gossip_io::Gossip;
+use crate::member::Office;
 use crate::telemetry::Seldom;
 use crate::transport::{CallError, Lane, Net};
 use crate::wire::{
@@ -36,11 +38,42 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Session {
     net: Net,
-    managers: watch::Receiver<Vec<SocketAddr>>,
+    known: Known,
     /// The leader as far as known; both loops keep it.
     leader: Arc<watch::Sender<Option<SocketAddr>>>,
     /// The line that this node is no member any more: it is told so at each call.
     gone: Arc<Mutex<Seldom>>,
+}
+
+/// Where managers may be found.
+#[derive(Clone)]
+pub struct Known {
+    /// As the assignment has them, or what this node was given when it joined.
+    pub managers: watch::Receiver<Vec<SocketAddr>>,
+    /// The assignment.
+    pub assignment: watch::Receiver<Option<Arc<Assignment>>>,
+    /// This node's own manager: it knows who leads, and may lead from an address that nobody knows
+    /// yet.
+    pub office: watch::Receiver<Option<Office>>,
+    /// Where its members are now.
+    pub gossip: Gossip,
+}
+
+impl Known {
+    fn here(&self) -> Option<SocketAddr> {
+        self.office.borrow().as_ref().map(|office| office.address)
+    }
+
+    /// Managers that gossip hears from another address than the assignment has. Whether it is they
+    /// who answer there their certificates tell.
+    async fn moved(&self) -> Vec<SocketAddr> {
+        let Some(assignment) = self.assignment.borrow().clone() else { return Vec::new() };
+        let members = self.gossip.addresses().await;
+        let managers = assignment.nodes.iter().filter_map(|(id, node)| Some((id, node.manager?)));
+        let now = managers.filter_map(|(id, manager)| Some((members.get(id)?.ip(), manager)));
+        let moved = now.filter(|(ip, manager)| *ip != manager.ip());
+        moved.map(|(ip, manager)| SocketAddr::new(ip, manager.port())).collect()
+    }
 }
 
 /// What the report loop carries; each part is level-triggered.
@@ -66,12 +99,11 @@ impl Report {
 pub type Received = (Digest, Arc<Assignment>);
 
 impl Session {
-    /// A session with the leader that is found among `managers`, whose addresses the assignment
-    /// keeps current.
+    /// A session with the leader, which is found among the managers that are known.
     #[must_use]
-    pub fn new(net: Net, managers: watch::Receiver<Vec<SocketAddr>>) -> Self {
+    pub fn new(net: Net, known: Known) -> Self {
         let (leader, gone) = (Arc::new(watch::channel(None).0), Arc::default());
-        Self { net, managers, leader, gone }
+        Self { net, known, leader, gone }
     }
 
     /// Asks the leader, wherever it is now. Returns `None` when no manager could be asked: the
@@ -83,13 +115,18 @@ impl Session {
         limit: Duration,
     ) -> Option<(SocketAddr, A)> {
         let body = encode(call).ok()?;
-        let known = *self.leader.borrow();
-        let managers = self.managers.borrow().clone();
-        let mut candidates: Vec<SocketAddr> =
-            known.into_iter().chain(managers.into_iter().filter(|m| Some(*m) != known)).collect();
+        let leader = *self.leader.borrow();
+        let mut candidates: VecDeque<SocketAddr> = leader.into_iter().collect();
+        let mut rest = Some(&self.known);
         let mut asked = BTreeSet::new();
-        while let Some(address) = candidates.first().copied() {
-            candidates.remove(0);
+        loop {
+            let Some(address) = candidates.pop_front() else {
+                let Some(known) = rest.take() else { break };
+                candidates.extend(known.here());
+                candidates.extend(known.moved().await);
+                candidates.extend(known.managers.borrow().iter());
+                continue;
+            };
             if !asked.insert(address) {
                 continue;
             }
@@ -104,7 +141,7 @@ impl Session {
                 Err(CallError::Refused { status: NOT_LEADER, body, .. }) => {
                     let hint = decode::<NotLeader>(&body).ok().and_then(|hint| hint.leader);
                     if let Some(leader) = hint {
-                        candidates.insert(0, leader);
+                        candidates.push_front(leader);
                     }
                 }
                 Err(CallError::Refused { status: NOT_A_MEMBER, message, .. }) => {

@@ -16,15 +16,15 @@ use netprog_linux::kernel::LinuxKernel;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::programmer::{self, Done, Ends, Facts, Wanted};
-use super::session::{Received, Report, Session};
+use super::programmer::{self, Done, Facts, Wanted};
+use super::session::{Known, Received, Report, Session};
 use super::{Adopted, Command, Event, Input, Worker};
 use crate::clock;
 use crate::disk::{self, DiskError};
 use crate::executor::process::{Handle, ProcessExecutor};
 use crate::gossip_io::Gossip;
 use crate::identity::{DataDir, Identity};
-use crate::member::gossip_peers;
+use crate::member::{Office, gossip_peers};
 use crate::spaces::{NodeSpaces, Sandboxes};
 use crate::transport::Net;
 use crate::wire::{RenewAnswer, RenewCall};
@@ -55,11 +55,23 @@ pub struct Surroundings {
     pub description: NodeDescription,
 }
 
+/// The rest of the member, as a worker uses it.
+pub struct Ends {
+    /// Gossip.
+    pub gossip: Gossip,
+    /// Connections to peers.
+    pub net: Net,
+    /// This node's own manager, while it is one.
+    pub office: watch::Receiver<Option<Office>>,
+}
+
 /// What others may ask of a running worker.
 #[derive(Clone)]
 pub struct WorkerHandle {
     /// The newest assignment that is in force.
     pub assignment: watch::Receiver<Option<Arc<Assignment>>>,
+    /// The same, once it came from a manager since start.
+    pub told: watch::Receiver<Option<Arc<Assignment>>>,
     /// What the last pass left behind.
     pub done: watch::Receiver<Done>,
     /// The node's own tasks.
@@ -146,6 +158,7 @@ pub struct Shell {
     managers: watch::Sender<Vec<SocketAddr>>,
     tasks: watch::Sender<BTreeMap<TaskId, super::LocalTask>>,
     assignment: watch::Sender<Option<Arc<Assignment>>>,
+    told: watch::Sender<Option<Arc<Assignment>>>,
     kept: Kept,
     facts: Facts,
 }
@@ -156,8 +169,7 @@ impl Shell {
         data: &DataDir,
         identity: &Identity,
         surroundings: Surroundings,
-        gossip: Gossip,
-        net: &Net,
+        ends: Ends,
         stop: &CancellationToken,
     ) -> anyhow::Result<WorkerHandle> {
         let dir = data.worker();
@@ -170,6 +182,7 @@ impl Shell {
         let (current, received) = watch::channel(None);
         let (managers, managers_reader) = watch::channel(identity.managers.clone());
         let (assignment, assignment_reader) = watch::channel(None);
+        let (told, told_reader) = watch::channel(None);
         let (tasks, tasks_reader) = watch::channel(BTreeMap::new());
         let (ended_writer, ended) = watch::channel(false);
         let (stop_tasks, stop_asks) = mpsc::channel(1);
@@ -178,7 +191,8 @@ impl Shell {
 
         let sandboxes = Sandboxes::default();
         let kernel = kernel(exe, run_dir, sandboxes.clone()).await?;
-        let ends = Ends {
+        let (gossip, session) = open_session(ends, managers_reader, &assignment_reader);
+        let ends = programmer::Ends {
             wanted: wanted_reader,
             view: gossip.view(),
             drift: kernel.doorbell(),
@@ -187,7 +201,6 @@ impl Shell {
             inbox: inbox.clone(),
         };
         spawn(stop, programmer::run(kernel, facts.clone(), ends));
-        let session = Session::new(net.clone(), managers_reader);
         spawn(stop, session.clone().watch_loop(inbox.clone(), current));
         spawn(stop, session.clone().report_loop(report_reader.clone(), inbox.clone()));
 
@@ -209,16 +222,14 @@ impl Shell {
             managers,
             tasks,
             assignment,
+            told,
             kept: Kept::new(data, identity),
             facts: facts.clone(),
         };
-        let token = stop.clone();
-        tokio::spawn(async move {
-            shell.run(inputs, stop_asks, token).await;
-            ended_writer.send_replace(true);
-        });
+        tokio::spawn(shell.run(inputs, stop_asks, stop.clone(), ended_writer));
         Ok(WorkerHandle {
             assignment: assignment_reader,
+            told: told_reader,
             done,
             tasks: tasks_reader,
             executor,
@@ -233,6 +244,17 @@ impl Shell {
     }
 
     async fn run(
+        self,
+        inputs: mpsc::Receiver<Input>,
+        stop_asks: mpsc::Receiver<()>,
+        stop: CancellationToken,
+        ended: watch::Sender<bool>,
+    ) {
+        self.serve(inputs, stop_asks, stop).await;
+        ended.send_replace(true);
+    }
+
+    async fn serve(
         mut self,
         mut inputs: mpsc::Receiver<Input>,
         mut stop_asks: mpsc::Receiver<()>,
@@ -300,7 +322,7 @@ impl Shell {
             true
         });
         self.tell_gossip().await;
-        if let Some((_, assignment)) = assignment {
+        if let Some((digest, assignment)) = assignment {
             let managers: Vec<SocketAddr> =
                 assignment.nodes.values().filter_map(|node| node.manager).collect();
             self.managers.send_if_modified(|known| {
@@ -308,11 +330,10 @@ impl Shell {
                 *known = managers;
                 changed
             });
-            self.assignment.send_if_modified(|known| {
-                let changed = known.as_ref().is_none_or(|k| !Arc::ptr_eq(k, &assignment));
-                *known = Some(assignment);
-                changed
-            });
+            set(&self.assignment, &assignment);
+            if digest.is_some() {
+                set(&self.told, &assignment);
+            }
         }
     }
 
@@ -345,6 +366,24 @@ impl Shell {
     fn handles(&self) -> std::sync::MutexGuard<'_, BTreeMap<TaskId, Handle>> {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn open_session(
+    ends: Ends,
+    managers: watch::Receiver<Vec<SocketAddr>>,
+    assignment: &watch::Receiver<Option<Arc<Assignment>>>,
+) -> (Gossip, Session) {
+    let Ends { gossip, net, office } = ends;
+    let known = Known { managers, assignment: assignment.clone(), office, gossip: gossip.clone() };
+    (gossip, Session::new(net, known))
+}
+
+fn set(to: &watch::Sender<Option<Arc<Assignment>>>, assignment: &Arc<Assignment>) {
+    to.send_if_modified(|known| {
+        let changed = known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, assignment));
+        *known = Some(assignment.clone());
+        changed
+    });
 }
 
 /// The holder is started and asked synchronously.

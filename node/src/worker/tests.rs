@@ -17,6 +17,7 @@ fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) ->
         data_path_port: 4789,
         gossip_keys: vec![],
         removed: Default::default(),
+        raft_id: None,
         nodes: BTreeMap::new(),
         networks: BTreeMap::new(),
         services: BTreeMap::new(),

@@ -158,11 +158,13 @@ impl State {
     }
 
     fn check_node(&self, node: &Node) -> Result<(), Conflict> {
-        let Some(manager) = &node.manager else { return Ok(()) };
-        let clash = self.nodes.values().filter(|other| other.id != node.id).find(|other| {
-            other.manager.as_ref().is_some_and(|info| info.raft_id == manager.raft_id)
-        });
-        let what = |_: &Arc<Node>| format!("Raft id {}", manager.raft_id);
+        let Some(place) = node.raft() else { return Ok(()) };
+        let clash = self
+            .nodes
+            .values()
+            .filter(|other| other.id != node.id)
+            .find(|other| other.raft().is_some_and(|taken| taken.raft_id == place.raft_id));
+        let what = |_: &Arc<Node>| format!("Raft id {}", place.raft_id);
         refuse(&node.id, clash.map(|other| (what(other), other.id.to_string())))
     }
 

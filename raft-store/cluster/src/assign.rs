@@ -17,7 +17,7 @@ use crate::state::{Holder, State};
 #[must_use]
 pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
     let cluster = state.cluster.as_ref()?;
-    state.nodes.get(&node).filter(|node| !node.has_left())?;
+    let member = state.nodes.get(&node).filter(|node| !node.has_left())?;
     let own = own_tasks(state, node);
     let networks = networks(state, &own);
     let tasks = tasks(state, node, &networks);
@@ -29,6 +29,7 @@ pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
         gossip_keys: cluster.gossip_keys.clone(),
         nodes: members(state).map(|node| (node.id, assigned_node(node))).collect(),
         removed: removed(state),
+        raft_id: member.raft().map(|place| place.raft_id),
         services: services(state, &networks, &tasks),
         networks: networks.into_iter().map(|(id, n)| (id, assigned_network(n))).collect(),
         tasks,

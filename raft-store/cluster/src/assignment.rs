@@ -32,6 +32,9 @@ pub struct Assignment {
     /// node that is neither here nor in `nodes` joined later.
     #[serde(default)]
     pub removed: BTreeSet<NodeId>,
+    /// This node's own Raft id, if it is a manager or is to become one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft_id: Option<u64>,
     /// The networks that this node takes part in: those of its tasks, and ingress always.
     pub networks: BTreeMap<NetworkId, AssignedNetwork>,
     /// Services with a task or a name on those networks.
@@ -41,6 +44,15 @@ pub struct Assignment {
     pub tasks: BTreeMap<TaskId, AssignedTask>,
     /// What only the running node needs, for this node's own tasks.
     pub own: BTreeMap<TaskId, OwnTask>,
+}
+
+impl Assignment {
+    /// Whether this node is a manager, or is to become one.
+    #[must_use]
+    pub fn is_of_manager(&self) -> bool {
+        let own = self.nodes.get(&self.node);
+        self.raft_id.is_some() || own.is_some_and(|own| own.manager.is_some())
+    }
 }
 
 /// A node of the cluster as a peer sees it.

@@ -18,6 +18,7 @@ mod network;
 mod node;
 pub(crate) mod ports;
 mod recovery;
+mod role;
 pub(crate) mod service;
 mod size;
 mod spec;
@@ -73,8 +74,8 @@ fn step(draft: &mut Draft<'_>, request: &Request) -> Result<Answer, Rejection> {
         Request::JoinNode(join) => node::join(draft, join),
         Request::TakeOver(join) => recovery::take_over(draft, join),
         Request::DescribeNode { id, description } => node::describe(draft, *id, description),
-        Request::PromotedManager { id, manager } => node::promoted(draft, *id, manager),
-        Request::DemotedManager { id } => node::demoted(draft, *id),
+        Request::PromotedManager { id, manager } => role::promoted(draft, *id, manager),
+        Request::DemotedManager { id } => role::demoted(draft, *id),
         Request::LeaveNode { id } => node::leave(draft, *id),
         Request::TurnGossipKey { step } => keys::turn(draft, step),
         Request::ReportTasks { node, statuses } => tasks::report(draft, *node, statuses),

@@ -31,6 +31,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         balancer: "nft".to_owned(),
         executors: vec!["process".to_owned()],
         certificate_subject: String::new(),
+        manager_address: None,
     }
 }
 
@@ -72,6 +73,7 @@ pub(crate) fn node(id: u128, hostname: &str, raft_id: Option<u64>) -> Node {
         manager: raft_id.map(|raft_id| ManagerInfo { raft_id, address }),
         ingress: None,
         key: None,
+        promoting: None,
     }
 }
 

@@ -58,7 +58,7 @@ pub fn check_allocations(state: &State) -> Vec<Violation> {
     let live = state.live_services();
     unique(&mut found, "name", live.map(|s| (s.spec.name.clone(), s.id.to_string())));
     let managers = state.nodes.values().filter_map(|node| {
-        node.manager.as_ref().map(|manager| (manager.raft_id.to_string(), node.id.to_string()))
+        node.raft().map(|place| (place.raft_id.to_string(), node.id.to_string()))
     });
     unique(&mut found, "Raft id", managers);
     let ports = state.live_services().flat_map(|service| {

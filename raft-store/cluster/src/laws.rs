@@ -64,6 +64,7 @@ fn command() -> impl Strategy<Value = String> {
         1 => Just("leave"),
         1 => Just("rm-node"),
         1 => Just("demoted"),
+        1 => Just("promoted"),
     ];
     prop_oneof![
         3 => (service.clone(), words.clone()).prop_map(|(s, w)| format!("service {s} {w}")),
@@ -75,6 +76,9 @@ fn command() -> impl Strategy<Value = String> {
         1 => network.prop_map(|n| format!("rm-network {n}")),
         3 => (node_verb, node.clone()).prop_map(|(verb, node)| format!("{verb} {node}")),
         1 => (node.clone(), 0..2_u8).prop_map(|(node, x)| format!("label {node} x={x}")),
+        2 => (node.clone(), any::<bool>()).prop_map(|(node, manager)| {
+            format!("role {node} {}", if manager { "manager" } else { "worker" })
+        }),
         1 => node.prop_map(|node| format!("join {node}")),
         6 => (1..20_u8, state).prop_map(|(task, state)| format!("report t{task} {state}")),
         4 => Just("obey".to_owned()),
@@ -160,6 +164,7 @@ fn check_assignments(state: &State) {
         assert_eq!(assignment.is_none(), object.has_left(), "who left is told nothing more");
         let Some(assignment) = assignment else { continue };
         assert!(!assignment.removed.contains(node));
+        assert_eq!(assignment.raft_id, object.raft().map(|place| place.raft_id));
         let mut held = BTreeMap::new();
         for (id, task) in &assignment.tasks {
             for at in &task.attachments {

@@ -129,6 +129,10 @@ pub struct Node {
     /// The key that it showed when it joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyDigest>,
+    /// Set on workers that are on their way to be managers: their place in Raft, where they do not
+    /// vote yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoting: Option<ManagerInfo>,
 }
 
 impl Node {
@@ -136,6 +140,12 @@ impl Node {
     #[must_use]
     pub fn has_left(&self) -> bool {
         self.status.state == NodeState::Disconnected
+    }
+
+    /// Its place in Raft, also while it is on its way there.
+    #[must_use]
+    pub fn raft(&self) -> Option<&ManagerInfo> {
+        self.manager.as_ref().or(self.promoting.as_ref())
     }
 
     /// Name for people: the spec's, else the host's.
@@ -179,6 +189,9 @@ pub struct NodeDescription {
     /// Subject of the node's certificate, for `TLSInfo`; the trust root there is the cluster's.
     #[serde(default)]
     pub certificate_subject: String,
+    /// Where its cluster listener is, or would be if it were a manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager_address: Option<SocketAddr>,
 }
 
 /// Whether a node holds its lease.
@@ -209,7 +222,7 @@ pub enum NodeState {
 /// What a manager is in Raft.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManagerInfo {
-    /// Its Raft id: random, one per data directory.
+    /// Its Raft id: random, drawn again for each time that a node becomes a manager.
     pub raft_id: u64,
     /// host:port of its cluster listener.
     pub address: SocketAddr,

@@ -236,7 +236,17 @@ impl World {
                 let description = Box::new(join(0, args[0], Role::Worker, args).description);
                 Request::DescribeNode { id, description }
             }
+            "promoted" => {
+                let place = node.raft().or(self.state.nodes.values().find_map(|n| n.raft()));
+                let manager = place.cloned().ok_or_else(|| Rejection::invalid("no manager"))?;
+                Request::PromotedManager { id, manager }
+            }
             "demoted" => Request::DemotedManager { id },
+            "moved" => {
+                let mut description = Box::new(node.description.clone());
+                description.manager_address = args[1].parse().ok();
+                Request::DescribeNode { id, description }
+            }
             "active" | "pause" | "drain" | "label" | "role" => {
                 match verb {
                     "active" => spec.availability = Availability::Active,

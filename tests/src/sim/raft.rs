@@ -232,6 +232,7 @@ fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) -> JoinNode {
         balancer: "nft".to_owned(),
         executors: vec!["process".to_owned()],
         certificate_subject: String::new(),
+        manager_address: None,
     };
     JoinNode { id: node, key: None, role, availability: Availability::Active, description, manager }
 }

@@ -1,4 +1,4 @@
-//! A worker whose address is gone from its machine: its key is its identity, the address an
+//! Nodes whose addresses are gone from their machines: the key is the identity, the address an
 //! attribute.
 
 use std::time::Duration;
@@ -10,11 +10,14 @@ use lab::scenario::Check;
 use lab::scenario::calls::wait_all_answer;
 use lab::scenario::services::{make_network, serve_client, serve_echo};
 
+use crate::roles::voters;
 use crate::stage::Stage;
 
 const NODES: usize = 2;
 /// An address beside the one that the lab gave the machine.
 const BORROWED: &str = "192.168.50.212";
+/// Such addresses of three nodes.
+const BORROWED_BY_ALL: [&str; 3] = ["192.168.50.221", "192.168.50.222", "192.168.50.223"];
 const SOON: Duration = Duration::from_secs(20);
 
 const CHECKS: &[Check] = &[
@@ -31,9 +34,29 @@ fn a_worker_follows_its_address() {
     stage.check(CHECKS);
 }
 
+const MANAGERS: &[Check] = &[
+    ("a cluster of one manager, at addresses of its choice", found),
+    ("the only manager moves, and its workers find it", move_the_only_one),
+    ("its workers become managers", promote),
+    ("one manager of three is started with other flags", other_flags),
+    ("the other two move at one time", move_two),
+];
+
+/// Goal: a manager that gets another address is the same one, although the others' way to it was
+/// that address. Method: second addresses, as above; each node has its own back after a move.
+#[test]
+fn managers_follow_their_addresses() {
+    let mut stage = Stage::empty("addresses", BORROWED_BY_ALL.len());
+    stage.check(MANAGERS);
+}
+
 fn ip(lab: &Lab, words: &str) -> Result<()> {
+    ip_of(lab, 1, words)
+}
+
+fn ip_of(lab: &Lab, index: usize, words: &str) -> Result<()> {
     let words: Vec<&str> = ["ip"].into_iter().chain(words.split(' ')).collect();
-    lab.nodes[1].run(10, &words)?.ok().map(drop)
+    lab.nodes[index].run(10, &words)?.ok().map(drop)
 }
 
 fn join(lab: &mut Lab) -> Result<()> {
@@ -76,4 +99,109 @@ fn lose_address(lab: &mut Lab) -> Result<()> {
     is_at(lab, &own)?;
     lab.wait_nodes_ready(NODES)?;
     wait_all_answer(lab, NODES, NODES)
+}
+
+fn found(lab: &mut Lab) -> Result<()> {
+    for (index, address) in BORROWED_BY_ALL.into_iter().enumerate() {
+        ip_of(lab, index, &format!("address add {address}/24 dev eth0"))?;
+    }
+    lab.start_all()?;
+    for (index, address) in BORROWED_BY_ALL.into_iter().enumerate() {
+        let words = ["--advertise-addr", address];
+        if index == 0 {
+            lab.nodes[0].docker(&[["swarm", "init"].as_slice(), &words].concat())?.ok()?;
+            continue;
+        }
+        let token = lab.nodes[0].docker(&["swarm", "join-token", "-q", "worker"])?.ok()?;
+        let to = format!("{}:2377", BORROWED_BY_ALL[0]);
+        let rest = ["--token", &token, &to];
+        lab.nodes[index].docker(&[["swarm", "join"].as_slice(), &words, &rest].concat())?.ok()?;
+    }
+    lab.wait_nodes_ready(3)?;
+    make_network(lab)?;
+    serve_client(lab)?;
+    serve_echo(lab, 3)?;
+    wait_all_answer(lab, 3, 3)
+}
+
+/// Takes the second addresses of nodes away while their daemons are dead, all at one time.
+fn lose(lab: &mut Lab, moved: &[usize]) -> Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for index in moved {
+        ids.push(lab.nodes[*index].cluster_id()?);
+        lab.nodes[*index].kill_daemon()?;
+        let borrowed = BORROWED_BY_ALL[*index];
+        ip_of(lab, *index, &format!("address del {borrowed}/24 dev eth0"))?;
+    }
+    for index in moved {
+        lab.nodes[*index].start()?;
+    }
+    Ok(ids)
+}
+
+fn move_the_only_one(lab: &mut Lab) -> Result<()> {
+    let own = lab.nodes[0].address.to_string();
+    let ids = lose(lab, &[0])?;
+    manager_is_at(lab, 0, &ids[0], &own, 2377)?;
+    lab.wait_nodes_ready(3)?;
+    wait_all_answer(lab, 3, 3)?;
+    // Its workers have it in their lists, and find it again after a start of their own.
+    lab.nodes[1].kill_daemon()?;
+    lab.nodes[1].start()?;
+    let managers = lab.nodes[1].get("/info")?["Swarm"]["RemoteManagers"].clone();
+    ensure!(managers.to_string().contains(&own), "it knows {managers}");
+    lab.wait_nodes_ready(3)
+}
+
+/// Waits until a manager is listed at an address, and Raft reaches it there.
+fn manager_is_at(lab: &Lab, asked: usize, id: &str, ip: &str, port: u16) -> Result<()> {
+    let address = format!("{ip}:{port}");
+    lab.wait_for(SOON, &format!("the manager to be at {address}"), || {
+        let listed = lab.nodes[asked].get(&format!("/nodes/{id}"))?;
+        let (status, manager) = (&listed["Status"], &listed["ManagerStatus"]);
+        let is_there = text(&status["State"]) == "ready"
+            && text(&status["Addr"]) == ip
+            && text(&manager["Addr"]) == address
+            && text(&manager["Reachability"]) == "reachable";
+        ensure!(is_there, "{listed}");
+        let voting = voters(&lab.nodes[asked])?;
+        let votes_there = voting.iter().any(|(_, at)| *at == address);
+        ensure!(votes_there, "{voting:?}");
+        Ok(())
+    })
+}
+
+fn promote(lab: &mut Lab) -> Result<()> {
+    let (second, third) = (lab.nodes[1].name.clone(), lab.nodes[2].name.clone());
+    lab.nodes[0].docker(&["node", "promote", &second, &third])?.ok()?;
+    for index in [1, 2] {
+        let id = lab.nodes[index].cluster_id()?;
+        manager_is_at(lab, 0, &id, BORROWED_BY_ALL[index], 2377)?;
+    }
+    Ok(())
+}
+
+fn other_flags(lab: &mut Lab) -> Result<()> {
+    let (id, own) = (lab.nodes[0].cluster_id()?, lab.nodes[0].address.to_string());
+    ip_of(lab, 0, &format!("address add {}/24 dev eth0", BORROWED_BY_ALL[0]))?;
+    lab.nodes[0].stop()?;
+    let listen = format!("{own}:2399");
+    lab.nodes[0].set_flags(&["--data-path-addr", BORROWED_BY_ALL[0], "--listen-addr", &listen])?;
+    lab.nodes[0].start()?;
+    manager_is_at(lab, 1, &id, &own, 2399)?;
+    let state = lab.nodes[1].get("/skein/v1/debug/state")?;
+    let vtep = format!("vtep: {}", BORROWED_BY_ALL[0]);
+    ensure!(text(&state).contains(&vtep), "no {vtep} in {state}");
+    wait_all_answer(lab, 3, 3)
+}
+
+fn move_two(lab: &mut Lab) -> Result<()> {
+    let ids = lose(lab, &[1, 2])?;
+    for (id, index) in ids.iter().zip([1, 2]) {
+        let own = lab.nodes[index].address.to_string();
+        manager_is_at(lab, index, id, &own, 2377)?;
+    }
+    lab.wait_nodes_ready(3)?;
+    lab.nodes[2].docker(&["network", "create", "-d", "overlay", "after"])?.ok()?;
+    wait_all_answer(lab, 3, 3)
 }

@@ -80,7 +80,7 @@ fn port_of(path: &str) -> u16 {
 
 /// Calls every route of the first node with a body that is none, and compares the statuses.
 /// `allowed` says which routes let the caller in; its call then fails for its body.
-fn call_all(
+pub(crate) fn call_all(
     lab: &Lab,
     tls: &std::sync::Arc<rustls::ClientConfig>,
     refused: u16,
@@ -122,7 +122,7 @@ fn long_join(lab: &mut Lab) -> Result<()> {
 }
 
 /// The certificate and key that lie on a node's disk.
-fn stolen(lab: &Lab, index: usize) -> Result<std::sync::Arc<rustls::ClientConfig>> {
+pub(crate) fn stolen(lab: &Lab, index: usize) -> Result<std::sync::Arc<rustls::ClientConfig>> {
     let file = lab.nodes[index].data_dir().join("certs/node.json");
     let text = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
     let credentials: Credentials = serde_json::from_slice(&text)?;
@@ -194,7 +194,7 @@ fn stolen_worker(lab: &mut Lab) -> Result<()> {
     call_all(lab, &tls, 403, |callers| callers == Callers::Members)
 }
 
-fn wait_down(lab: &Lab, id: &str) -> Result<()> {
+pub(crate) fn wait_down(lab: &Lab, id: &str) -> Result<()> {
     lab.wait_for(SOON, "the node to be listed as down", || {
         let state = text(&lab.nodes[0].get(&format!("/nodes/{id}"))?["Status"]["State"]);
         ensure!(state == "down", "it is {state}");

@@ -15,6 +15,7 @@ mod faults;
 mod machine;
 mod places;
 mod played;
+mod roles;
 mod single_node;
 mod sockets;
 mod stage;

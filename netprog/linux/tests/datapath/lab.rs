@@ -148,6 +148,7 @@ fn assignment() -> Assignment {
         data_path_port: 4789,
         gossip_keys: Vec::new(),
         removed: Default::default(),
+        raft_id: None,
         nodes: nodes.collect(),
         networks: BTreeMap::from([
             (INGRESS, network("ingress", 4096, 0)),

@@ -3,6 +3,9 @@ use std::collections::BTreeMap;
 use cluster::id::NodeId;
 use cluster::object::KeyDigest;
 use cluster::request::Request;
+use cluster::spec::NodeSpec;
+
+use cluster::state::State;
 
 use super::*;
 use crate::dispatcher::tests::{carry_out, cluster as two_nodes, joining};
@@ -23,7 +26,7 @@ fn certificate(node: NodeId, role: Role) -> PeerCertificate {
 }
 
 /// Two members, one that was removed, and one that left.
-fn replicated() -> cluster::state::State {
+fn replicated() -> State {
     let mut state = two_nodes();
     for id in [REMOVED, LEFT] {
         carry_out(&mut state, &Request::JoinNode(Box::new(joining(id, Role::Worker))));
@@ -39,9 +42,15 @@ fn membership(state: bool) -> Membership {
     let assignment = cluster::assignment_for(&replicated, WORKER).expect("a member's");
     Membership {
         cluster: CLUSTER,
-        state: state.then(|| watch::channel(Arc::new(replicated)).1),
+        state: watch::channel(Arc::new(if state { replicated } else { State::default() })).1,
         assignment: watch::channel(Some(Arc::new(assignment))).1,
     }
+}
+
+/// A manager's view that has been told nothing newer.
+fn by_state_alone(state: State) -> Membership {
+    let state = watch::channel(Arc::new(state)).1;
+    Membership { state, assignment: watch::channel(None).1, ..membership(false) }
 }
 
 /// Statuses by caller: 200 stands for being let in.
@@ -121,8 +130,7 @@ fn a_manager_that_left_has_raft_alone() {
     };
     carry_out(&mut state, &Request::JoinNode(Box::new(joined)));
     carry_out(&mut state, &Request::LeaveNode { id: LEFT });
-    let members =
-        Membership { state: Some(watch::channel(Arc::new(state)).1), ..membership(false) };
+    let members = by_state_alone(state);
     let left = certificate(LEFT, Role::Manager);
     for (path, callers) in ROUTES {
         let judged = judge(path, Some(&left), |peer| members.standing(peer));
@@ -130,6 +138,75 @@ fn a_manager_that_left_has_raft_alone() {
         assert_eq!(judged.is_ok(), expected, "{path}");
         assert_eq!(answers(path, Some(&left), Some(&members)).is_ok(), path == RAFT, "{path}");
     }
+}
+
+fn wanted(state: &State, role: Role) -> Request {
+    let node = &state.nodes[&WORKER];
+    let (version, spec) = (node.meta.version, NodeSpec { role, ..node.spec.clone() });
+    Request::UpdateNode { id: WORKER, version, spec: Box::new(spec) }
+}
+
+/// Goal: a worker that becomes a manager receives the log, and is no manager before it votes. A
+/// manager that was demoted is a worker whatever its certificate says. Method: every route, called
+/// by each and answered by each.
+#[test]
+fn who_becomes_a_manager_has_raft_and_is_a_worker_else() {
+    let mut state = two_nodes();
+    let request = wanted(&state, Role::Manager);
+    carry_out(&mut state, &request);
+    let promoting = state.clone();
+    let manager = state.nodes[&WORKER].promoting.clone().expect("a place in Raft");
+    carry_out(&mut state, &Request::PromotedManager { id: WORKER, manager });
+    let promoted = state.clone();
+    let request = wanted(&state, Role::Worker);
+    carry_out(&mut state, &request);
+    carry_out(&mut state, &Request::DemotedManager { id: WORKER });
+    // Each with what its certificate says: it is renewed before and after.
+    let cases = [
+        (promoting, Role::Worker, true, false),
+        (promoted, Role::Worker, true, true),
+        (state, Role::Manager, false, false),
+    ];
+    for (state, certified, raft, manages) in cases {
+        let members = by_state_alone(state);
+        let node = certificate(WORKER, certified);
+        for (path, callers) in ROUTES {
+            let judged = judge(path, Some(&node), |peer| members.standing(peer));
+            let expected = callers != Callers::Managers || manages || raft && path == RAFT;
+            assert_eq!(judged.is_ok(), expected, "{path} {certified:?}");
+            let anyone = ["/gossip/", "/node/"].iter().any(|begin| path.starts_with(begin));
+            let expected = anyone || manages || raft && path == RAFT;
+            let answered = answers(path, Some(&node), Some(&members)).is_ok();
+            assert_eq!(answered, expected, "{path} {certified:?}");
+        }
+    }
+}
+
+/// Goal: a manager that has yet to receive the log takes it from its leader, whatever that was.
+/// Method: a state in which two nodes have the roles and standing that they had before.
+#[test]
+fn what_was_told_since_counts_more_than_an_old_state() {
+    let before = two_nodes();
+    let mut state = before.clone();
+    let request = wanted(&state, Role::Manager);
+    carry_out(&mut state, &request);
+    let promoting = state.clone();
+    let manager = state.nodes[&WORKER].promoting.clone().expect("a place in Raft");
+    carry_out(&mut state, &Request::PromotedManager { id: WORKER, manager });
+    let told = |state: &State| cluster::assignment_for(state, MANAGER).expect("a member's");
+    let members = |old: &State, newest: &State| Membership {
+        state: watch::channel(Arc::new(old.clone())).1,
+        assignment: watch::channel(Some(Arc::new(told(newest)))).1,
+        ..membership(false)
+    };
+    let worker = certificate(WORKER, Role::Worker);
+    let standing = |old, newest| members(old, newest).standing(&worker);
+    assert_eq!(standing(&before, &state), Standing::Member(Role::Manager));
+    assert_eq!(standing(&state, &before), Standing::Member(Role::Manager));
+    assert_eq!(standing(&before, &promoting), Standing::Member(Role::Worker));
+    assert_eq!(standing(&promoting, &state), Standing::Member(Role::Manager));
+    let thief = PeerCertificate { key: KeyDigest([9; 32]), ..worker };
+    assert_eq!(members(&before, &state).standing(&thief), Standing::Stranger);
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::check_version;
 use super::size::{self, NODE_BYTES_MAX};
+use super::{check_version, role};
 use crate::draft::Draft;
 use crate::id::NodeId;
-use crate::object::{Cluster, ManagerInfo, Node, NodeDescription, NodeState, NodeStatus};
+use crate::object::{Cluster, Node, NodeDescription, NodeState, NodeStatus};
 use crate::rejection::{Code, Rejection};
 use crate::request::{Answer, JoinNode};
 use crate::spec::{CERTIFICATE_GRACE_MS, NodeSpec, Role};
@@ -34,7 +34,7 @@ pub(super) fn join(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer, Rej
         return Err(Rejection::new(Code::Conflict, message));
     }
     if let Some(manager) = &join.manager {
-        check_raft_id(draft.state(), join.id, manager)?;
+        role::check_raft_id(draft.state(), join.id, manager)?;
     }
     let node = Node {
         id: join.id,
@@ -49,6 +49,7 @@ pub(super) fn join(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer, Rej
         manager: join.manager.clone(),
         ingress: None,
         key: join.key,
+        promoting: None,
     };
     draft.put(Object::Node(Arc::new(node)));
     Ok(Answer::Node { id: join.id })
@@ -86,66 +87,27 @@ pub(super) fn describe(
         if node.description.gossip.ip() != address {
             node.status.address = address.to_string();
         }
+        let place = node.manager.as_mut().or(node.promoting.as_mut());
+        if let (Some(place), Some(address)) = (place, description.manager_address) {
+            place.address = address;
+        }
         node.description = description.clone();
     });
     Ok(Answer::Done)
 }
 
-/// Records intent. A role that differs is refused, rather than recorded and never reached.
+/// Records intent, and what a change of the role begins.
 pub(super) fn update(
     draft: &mut Draft<'_>,
     id: NodeId,
     version: Revision,
     spec: &NodeSpec,
 ) -> Result<Answer, Rejection> {
-    let node = existing(draft.state(), id)?;
+    let node = existing(draft.state(), id)?.clone();
     check_version(&format!("node {id}"), node.meta.version, version)?;
     size::check(format_args!("the spec of node {id}"), spec, NODE_BYTES_MAX)?;
-    if node.spec.role == Role::Manager && spec.role == Role::Worker {
-        let managers = draft.state().nodes.values();
-        let staying = managers.filter(|other| other.id != id && other.spec.role == Role::Manager);
-        if staying.count() == 0 {
-            return Err(Rejection::new(
-                Code::FailedPrecondition,
-                "attempting to demote the last manager of the swarm",
-            ));
-        }
-    }
-    if spec.role != node.spec.role {
-        return Err(Rejection::new(
-            Code::Unimplemented,
-            format!(
-                "changing the role of node {id} to {} is not in this version: have it leave, and \
-                 join again with the {} token",
-                spec.role.name(),
-                spec.role.name()
-            ),
-        ));
-    }
+    role::change(draft, &node, spec.role)?;
     draft.edit_node(id, |node| node.spec = spec.clone());
-    Ok(Answer::Done)
-}
-
-pub(super) fn promoted(
-    draft: &mut Draft<'_>,
-    id: NodeId,
-    manager: &ManagerInfo,
-) -> Result<Answer, Rejection> {
-    existing(draft.state(), id)?;
-    check_raft_id(draft.state(), id, manager)?;
-    draft.edit_node(id, |node| {
-        node.manager = Some(manager.clone());
-        node.spec.role = Role::Manager;
-    });
-    Ok(Answer::Done)
-}
-
-pub(super) fn demoted(draft: &mut Draft<'_>, id: NodeId) -> Result<Answer, Rejection> {
-    existing(draft.state(), id)?;
-    draft.edit_node(id, |node| {
-        node.manager = None;
-        node.spec.role = Role::Worker;
-    });
     Ok(Answer::Done)
 }
 
@@ -163,6 +125,7 @@ pub(super) fn leave(draft: &mut Draft<'_>, id: NodeId) -> Result<Answer, Rejecti
     }
     draft.edit_node(id, |node| {
         node.manager = None;
+        node.promoting = None;
         node.spec.role = Role::Worker;
         node.status.state = NodeState::Disconnected;
         "node left the swarm".clone_into(&mut node.status.message);
@@ -180,20 +143,18 @@ pub(super) fn remove(draft: &mut Draft<'_>, id: NodeId, force: bool) -> Result<A
         NodeState::Ready | NodeState::Unknown => true,
         NodeState::Down | NodeState::Disconnected => false,
     };
-    if node.manager.is_some() && !force {
+    if node.raft().is_some() && !force {
         return refuse(format!(
             "node {id} is a cluster manager and is a member of the raft cluster. It must be \
              demoted to worker before removal; if it is lost for good or not to be trusted, use \
              --force"
         ));
     }
-    if node.manager.is_some() {
-        let others = draft.state().nodes.values().filter(|n| n.manager.is_some() && n.id != id);
-        let (ready, all) = others.fold((0, 0), |(ready, all), other| {
-            (ready + usize::from(other.status.state == NodeState::Ready), all + 1)
-        });
-        let voters = all + 1;
-        if ready * 2 <= voters {
+    if node.raft().is_some() {
+        let others = role::voters(draft.state(), |other| other.id != id);
+        let voters = others.all + 1;
+        if others.ready * 2 <= voters {
+            let (ready, all) = (others.ready, others.all);
             return refuse(format!(
                 "node {id} cannot be removed: {ready} of the other {all} managers are ready, which \
                  is no majority of {voters}: bring one back, or add one, first"
@@ -244,23 +205,6 @@ pub(super) fn set_state(
     Ok(Answer::Done)
 }
 
-fn existing(state: &State, id: NodeId) -> Result<&Arc<Node>, Rejection> {
+pub(super) fn existing(state: &State, id: NodeId) -> Result<&Arc<Node>, Rejection> {
     state.nodes.get(&id).ok_or_else(|| Rejection::not_found("node", id))
-}
-
-fn check_raft_id(state: &State, id: NodeId, manager: &ManagerInfo) -> Result<(), Rejection> {
-    let mut others = state.nodes.values().filter(|other| other.id != id);
-    let clash =
-        others.find(|other| other.manager.as_ref().is_some_and(|m| m.raft_id == manager.raft_id));
-    match clash {
-        None => Ok(()),
-        Some(other) => Err(Rejection::new(
-            Code::Conflict,
-            format!(
-                "Raft id {} belongs to node {}: start with an empty data directory",
-                manager.raft_id,
-                other.name()
-            ),
-        )),
-    }
 }

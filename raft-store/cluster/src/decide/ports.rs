@@ -123,8 +123,8 @@ fn cluster_ports(state: &State) -> Used {
     for node in state.nodes.values() {
         used.insert((Protocol::Tcp, node.description.gossip.port()));
         used.insert((Protocol::Udp, node.description.gossip.port()));
-        if let Some(manager) = &node.manager {
-            used.insert((Protocol::Tcp, manager.address.port()));
+        if let Some(place) = node.raft() {
+            used.insert((Protocol::Tcp, place.address.port()));
         }
     }
     used

@@ -11,6 +11,12 @@ fn member_story() {
 }
 
 #[test]
+fn role_story() {
+    let file = expect_file!["../../testdata/role.script"];
+    file.assert_eq(&script::run(&file.data()));
+}
+
+#[test]
 fn bad_input_story() {
     let file = expect_file!["../../testdata/bad-input.script"];
     file.assert_eq(&script::run(&file.data()));

@@ -13,6 +13,7 @@ impl World {
             "networks" => self.show_networks(out),
             "services" => self.show_services(out),
             "nodes" => self.show_nodes(out),
+            "managers" => self.show_managers(out),
             "assignment" => self.show_assignment(args[1], out),
             other => panic!("show {other}"),
         }
@@ -121,6 +122,16 @@ impl World {
                 node.spec.availability,
                 ingress.as_deref().unwrap_or("-")
             );
+        }
+    }
+
+    /// Who votes in Raft or is to, where, and under which id.
+    fn show_managers(&self, out: &mut String) {
+        for node in self.state.nodes.values() {
+            let Some(place) = node.raft() else { continue };
+            let (is, wanted) = (node.role().name(), node.spec.role.name());
+            let (name, raft_id, address) = (node.name(), place.raft_id, place.address);
+            let _ = writeln!(out, "{name} is {is}, is to be {wanted}: Raft {raft_id} at {address}");
         }
     }
 

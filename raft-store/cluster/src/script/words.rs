@@ -24,6 +24,7 @@ pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> Jo
     description.routes = words(args, "route").map(|route| route.parse().unwrap()).collect();
     description.certificate_subject = bytes(args);
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 2377));
+    description.manager_address = Some(address).filter(|_| !args.contains(&"old"));
     JoinNode {
         id: NodeId(u128::from(number)),
         key: word(args, "key").map(|key| KeyDigest([key.parse().unwrap(); 32])),

@@ -43,13 +43,18 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 /// Traffic from the client on node 2 to the backend on node 3, and through the VIP.
-struct Traffic {
+#[derive(Debug)]
+pub struct Traffic {
     counters: Vec<Counter>,
     ping: Ping,
 }
 
 impl Traffic {
-    fn start(lab: &Lab) -> Result<Self> {
+    /// Begins it, once all of it is answered.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn start(lab: &Lab) -> Result<Self> {
         let clients = lab.running(0, "client")?;
         let client = clients.iter().find(|task| task.node == 1).context("a client on node2")?;
         let backends = lab.running(0, "echo")?;
@@ -68,7 +73,11 @@ impl Traffic {
         Ok(Self { counters, ping })
     }
 
-    fn finish(self) -> Result<()> {
+    /// Ends it.
+    ///
+    /// # Errors
+    /// When a packet was lost, or a connection broke or was silent for long.
+    pub fn finish(self) -> Result<()> {
         self.ping.finish()?;
         for counter in self.counters {
             let silence = counter.finish()?;
