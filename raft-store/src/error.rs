@@ -114,6 +114,9 @@ pub enum MemberError {
          manager can reach it"
     )]
     CatchUp { address: String, waited_ms: u64 },
+    /// Another change took the new member out before it voted.
+    #[error("Raft node {raft_id} was taken out again before it had the state")]
+    Dropped { raft_id: u64 },
     /// Without a voter there is no cluster.
     #[error("the last manager cannot be removed; promote another one first")]
     LastVoter,

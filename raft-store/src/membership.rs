@@ -1,7 +1,8 @@
 //! Adding and removing managers, and handing over leadership.
 //!
 //! A new member is a learner until it has the log, so a slow or unreachable one never counts
-//! towards a majority. Changes go through joint consensus and are made one after the other.
+//! towards a majority. Changes go through joint consensus and are made one after the other; while a
+//! learner receives the log other changes are made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,6 +29,30 @@ impl RaftNode {
     /// The node must be open and reachable, with an empty log or as a former member's own one. It
     /// receives the log first; if that takes longer than `catch_up_ms_max` it is dropped again.
     pub async fn add_member(&self, peer: Peer) -> Result<(), MemberError> {
+        if self.add_learner(&peer).await? {
+            return Ok(());
+        }
+        let caught_up = self.catch_up(&peer).await;
+        let _alone = self.change().lock().await;
+        let ids = BTreeSet::from([peer.raft_id]);
+        if let Err(error) = caught_up {
+            if matches!(error, MemberError::Dropped { .. }) {
+                return Err(error);
+            }
+            if let Err(e) = self.commit(ChangeMembers::RemoveNodes(ids)).await {
+                tracing::warn!(raft_id = peer.raft_id, error = %e, "dropping a learner failed");
+            }
+            return Err(error);
+        }
+        let metrics = self.settle().await?;
+        if !is_listed(&metrics, peer.raft_id) {
+            return Err(MemberError::Dropped { raft_id: peer.raft_id });
+        }
+        self.commit(ChangeMembers::AddVoterIds(ids)).await
+    }
+
+    /// Makes a node at least a learner, at this address; whether it is a voter already.
+    async fn add_learner(&self, peer: &Peer) -> Result<bool, MemberError> {
         let _alone = self.change().lock().await;
         let metrics = self.settle().await?;
         let members = metrics.membership_config.membership();
@@ -40,17 +65,10 @@ impl RaftNode {
             Some(_) => self.commit(ChangeMembers::SetNodes(nodes)).await?,
             None => self.commit(ChangeMembers::AddNodes(nodes)).await?,
         }
-        if is_voter {
-            return Ok(());
-        }
-        if let Err(error) = self.catch_up(&peer).await {
-            let ids = BTreeSet::from([peer.raft_id]);
-            if let Err(e) = self.commit(ChangeMembers::RemoveNodes(ids)).await {
-                tracing::warn!(raft_id = peer.raft_id, error = %e, "dropping a learner failed");
-            }
-            return Err(error);
-        }
-        self.commit(ChangeMembers::AddVoterIds(BTreeSet::from([peer.raft_id]))).await
+        // From here on its absence says that it was taken out.
+        let listed = |m: &Metrics| is_listed(m, peer.raft_id) || m.current_leader != Some(m.id);
+        self.wait(self.config().change_ms_max, listed).await?;
+        Ok(is_voter)
     }
 
     /// Takes a node out of the cluster; on the leader only. Removing one that is not in it changes
@@ -117,7 +135,7 @@ impl RaftNode {
         .await
     }
 
-    /// Waits until the learner has nearly all of the log.
+    /// Waits until the learner has nearly all of the log, or is none any more.
     async fn catch_up(&self, peer: &Peer) -> Result<(), MemberError> {
         let waited_ms = self.config().catch_up_ms_max;
         let own = self.raft_id();
@@ -126,7 +144,9 @@ impl RaftNode {
                 let matched = m.replication.as_ref().and_then(|all| all.get(&peer.raft_id));
                 let matched = matched.and_then(|log_id| log_id.as_ref()).map(|id| id.index);
                 let needed = m.last_log_index.unwrap_or(0).saturating_sub(LAG_MAX);
-                m.current_leader != Some(own) || matched.is_some_and(|index| index >= needed)
+                let is_gone = !is_listed(m, peer.raft_id);
+                let is_level = matched.is_some_and(|index| index >= needed);
+                m.current_leader != Some(own) || is_gone || is_level
             })
             .await
             .map_err(|error| match error {
@@ -137,6 +157,9 @@ impl RaftNode {
             })?;
         if metrics.current_leader != Some(own) {
             return Err(MemberError::NotLeader { leader: self.status().leader });
+        }
+        if !is_listed(&metrics, peer.raft_id) {
+            return Err(MemberError::Dropped { raft_id: peer.raft_id });
         }
         Ok(())
     }
@@ -184,4 +207,8 @@ impl RaftNode {
             ) => MemberError::Refused { reason: refused.to_string() },
         }
     }
+}
+
+fn is_listed(metrics: &Metrics, raft_id: u64) -> bool {
+    metrics.membership_config.membership().get_node(&raft_id).is_some()
 }

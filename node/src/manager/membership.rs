@@ -11,6 +11,7 @@ use cluster::request::Request;
 use cluster::spec::Role;
 use cluster::state::State;
 use raft_store::{Peer, Status};
+use tokio::task::JoinHandle;
 
 use super::Manager;
 
@@ -38,14 +39,24 @@ enum Step {
 pub(super) async fn run(manager: Manager) {
     let mut state = manager.state.clone();
     let mut status = manager.raft.watch();
+    let mut adding: BTreeMap<u64, JoinHandle<()>> = BTreeMap::new();
     loop {
         if status.wait_for(|s| s.leader_ready).await.is_err() {
             return;
         }
         let newest = state.borrow_and_update().clone();
         let members = status.borrow_and_update().clone();
+        adding.retain(|_, added| !added.is_finished());
         for step in steps(&newest, &members) {
-            carry_out(&manager, step).await;
+            match step {
+                // It takes as long as the new one needs for the log: the others need not wait.
+                Step::Add(ref peer) => {
+                    let (raft_id, manager) = (peer.raft_id, manager.clone());
+                    let add = || tokio::spawn(async move { carry_out(&manager, step).await });
+                    adding.entry(raft_id).or_insert_with(add);
+                }
+                other => carry_out(&manager, other).await,
+            }
         }
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
@@ -55,7 +66,7 @@ pub(super) async fn run(manager: Manager) {
     }
 }
 
-/// What is to be done, what takes longest last.
+/// What is to be done.
 fn steps(state: &State, status: &Status) -> Vec<Step> {
     let mut steps = Vec::new();
     if state.cluster.is_none() {

@@ -113,3 +113,26 @@ async fn a_manager_that_moved_is_reached_where_it_says() {
     let status = until(leading, |status| status.voters.contains(&peer(stays))).await;
     assert!(status.voters.contains(&Peer { raft_id: moved, address }), "{status:?}");
 }
+
+/// Goal: a learner that does not come keeps nobody else from coming or going. Method: both while it
+/// is waited for, and then it is called off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_members_change_while_a_learner_is_waited_for() {
+    let cluster = Cluster::of(3, RaftConfig::lan()).await;
+    let leader = cluster.leader().await;
+    let adding = tokio::spawn({
+        let leader = leader.clone();
+        async move { leader.add_member(peer(7)).await }
+    });
+    until(&leader, |status| status.learners == [peer(7)]).await;
+    let gone = leader.raft_id() % 3 + 1;
+    leader.remove_member(gone).await.unwrap();
+    let status = until(&leader, |status| status.voters.len() == 2).await;
+    assert_eq!(status.learners, [peer(7)]);
+    assert!(!adding.is_finished(), "it is waited for still");
+    leader.remove_member(7).await.unwrap();
+    let error = adding.await.unwrap().unwrap_err();
+    assert_eq!(error, MemberError::Dropped { raft_id: 7 });
+    let status = until(&leader, |status| status.learners.is_empty()).await;
+    assert_eq!(status.voters.len(), 2);
+}

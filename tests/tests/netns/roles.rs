@@ -76,8 +76,9 @@ pub(crate) fn voters(asked: &Node) -> Result<Vec<(u64, String)>> {
     list(&told["voters"]).map(voter).collect()
 }
 
-/// Waits until exactly these nodes are managers: they vote, all can reach them, and their
-/// certificates say so, as those of the others say that they are workers.
+/// Waits until exactly these nodes are managers: they vote, all can reach them, their certificates
+/// say so, and the log is on their disks. Those of the others say that they are workers, and have
+/// nothing of the log.
 fn managers_are(lab: &Lab, asked: usize, expected: &[usize]) -> Result<()> {
     lab.wait_for(SOON, &format!("{expected:?} to be the managers"), || {
         for (index, node) in lab.nodes.iter().enumerate().take(LOST) {
@@ -90,6 +91,10 @@ fn managers_are(lab: &Lab, asked: usize, expected: &[usize]) -> Result<()> {
             ensure!(info["ControlAvailable"] == is_one, "{} says {info}", node.name);
             ensure!(text(&listed["Spec"]["Role"]) == role, "{} is to be {listed}", node.name);
             ensure!(certified(node)? == role, "{} has another certificate", node.name);
+            for part in ["raft", "snapshots"] {
+                let path = node.data_dir().join(part);
+                ensure!(path.exists() == is_one, "{}: wrong for a {role}", path.display());
+            }
         }
         let count = voters(&lab.nodes[asked])?.len();
         ensure!(count == expected.len(), "{count} vote");
@@ -101,15 +106,6 @@ fn certified(node: &Node) -> Result<&'static str> {
     let file = fs::read(node.data_dir().join("certs/node.json"))?;
     let credentials: Credentials = serde_json::from_slice(&file)?;
     Ok(identity_of(&certificate_der(&credentials.certificate)?)?.role.name())
-}
-
-/// A manager's log and snapshots are on the disk of each manager, and of nobody else.
-fn log_is_gone(node: &Node) -> Result<()> {
-    for part in ["raft", "snapshots"] {
-        let path = node.data_dir().join(part);
-        ensure!(!path.exists(), "{} is there still", path.display());
-    }
-    Ok(())
 }
 
 fn promote_both(lab: &mut Lab) -> Result<()> {
@@ -165,7 +161,6 @@ fn demote_leader(lab: &mut Lab) -> Result<()> {
     // Asked of itself: it answers, and hands over then.
     lab.nodes[demoted].docker(&["node", "demote", &name])?.ok()?;
     managers_are(lab, stays[0], &stays)?;
-    log_is_gone(&lab.nodes[demoted])?;
     ensure!(processes(lab)? == before, "tasks were touched");
     traffic.finish()?;
     lab.nodes[0].docker(&["network", "create", "-d", "overlay", "demoted"])?.ok()?;
@@ -210,7 +205,6 @@ fn promote_again(lab: &mut Lab) -> Result<()> {
         lab.nodes[0].skein(&["node", "demote", &name])?.ok()?;
         let stays: Vec<usize> = (0..LOST).filter(|index| *index != again).collect();
         managers_are(lab, 0, &stays)?;
-        log_is_gone(&lab.nodes[again])?;
     }
     ensure!(ids[0] != ids[1], "Raft id {} came again", ids[0]);
     Ok(())
@@ -232,7 +226,6 @@ fn demoted_meanwhile(lab: &mut Lab) -> Result<()> {
     lab.nodes[away].start()?;
     let stays: Vec<usize> = (0..LOST).filter(|index| *index != away).collect();
     managers_are(lab, 0, &stays)?;
-    log_is_gone(&lab.nodes[away])?;
     lab.wait_nodes_ready(NODES - 1)?;
     wait_all_answer(lab, NODES - 1, NODES - 1)
 }
