@@ -208,6 +208,14 @@ impl DataDir {
         disk::remove(&pending)
     }
 
+    /// Gives up a manager's log, damaged or gone: the node comes back as a worker, and is given the log
+    /// of the other managers under another Raft id.
+    pub fn give_up_log(&self, identity: &Identity) -> Result<(), DiskError> {
+        let log_of = identity.raft_id.or(identity.log_of);
+        self.save_identity(&Identity { raft_id: None, log_of, ..identity.clone() })?;
+        self.forget_raft()
+    }
+
     /// Forgets what only a manager has: the log and its snapshots, with the CA's key in them.
     pub fn forget_raft(&self) -> Result<(), DiskError> {
         for part in LOG_PARTS.into_iter().chain([PENDING, BEFORE]) {

@@ -60,6 +60,19 @@ pub enum MemberError {
     /// Certificates.
     #[error("use the node's certificate")]
     Pki(#[from] crate::pki::PkiError),
+    /// The Raft store has lost something.
+    #[error(
+        "{reason}. This manager neither votes nor serves anything of it: run `skein cluster rejoin \
+         --data-dir {dir}` and start the daemon again, and it gets everything from the other managers; \
+         if there are none, see \"When the quorum is lost\" in docs/operations.md",
+        dir = dir.display()
+    )]
+    Lost {
+        /// What.
+        reason: String,
+        /// The data directory.
+        dir: std::path::PathBuf,
+    },
     /// The Raft store.
     #[error("open the Raft store: {0}")]
     Raft(String),
@@ -168,8 +181,10 @@ impl Member {
         if let (Some(office), Some(listener)) = (opened, sockets.cluster) {
             premises.answer(&office, listener, membership.clone());
         }
-        let follower = role::Follower { premises, membership, identity: identity.clone(), office };
-        tokio::spawn(until(stop.clone(), follower.run(worker.told.clone())));
+        let (own, staff) = (identity.clone(), worker.clone());
+        let follower =
+            role::Follower { premises, membership, identity: own, office, worker: staff };
+        tokio::spawn(until(stop.clone(), follower.run()));
         Ok(Self { identity, worker, gossip, net, office: office_reader, certificate_end, stop })
     }
 

@@ -106,6 +106,20 @@ pub struct RenewAnswer {
     pub certificate: String,
 }
 
+/// `POST /session/reseat`: the caller was a manager, and its log is gone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReseatCall {
+    /// The Raft id whose log it had.
+    pub lost: u64,
+}
+
+/// Answer to [`ReseatCall`]. The new place comes with the assignment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReseatAnswer {
+    /// Why there is none.
+    pub refused: Option<String>,
+}
+
 /// `POST /session/watch`: waits for an assignment that differs from the one the node has.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WatchCall {

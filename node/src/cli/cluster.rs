@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use cluster::assignment::{AssignedNode, Assignment};
+use cluster::id::NodeId;
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::json;
@@ -14,6 +16,8 @@ use serde_json::json;
 use super::http::Client;
 use super::output::Out;
 use crate::backup;
+use crate::disk;
+use crate::identity::DataDir;
 
 /// A backup holds the CA's key: only its owner reads it.
 const FILE_MODE: u32 = 0o600;
@@ -33,6 +37,13 @@ pub enum ClusterCommand {
     },
     /// Make this node the only manager of the cluster that a backup holds
     Restore(RestoreArgs),
+    /// Wipe the log of a manager that is damaged or gone, so that its daemon gets everything from the
+    /// other managers; the daemon must not run
+    Rejoin {
+        /// The daemon's data directory
+        #[arg(long, default_value = "/var/lib/skein")]
+        data_dir: PathBuf,
+    },
 }
 
 /// Flags of `cluster restore`.
@@ -68,6 +79,7 @@ pub async fn run(
         ClusterCommand::Inspect { file } => {
             out.json(&serde_json::to_value(backup::inspect(&file)?)?)
         }
+        ClusterCommand::Rejoin { data_dir } => rejoin(&data_dir, out),
         ClusterCommand::Restore(args) => restore(client, args, out).await,
     }
 }
@@ -101,6 +113,32 @@ async fn receive(client: &Client, path: &Path) -> anyhow::Result<()> {
     }
     file.sync_all()?;
     Ok(())
+}
+
+fn rejoin(path: &Path, out: &mut Out<'_>) -> anyhow::Result<()> {
+    let node = path.join("node.json");
+    anyhow::ensure!(node.exists(), "{} is not there: give the daemon's --data-dir", node.display());
+    let data = DataDir::open(path)?;
+    let Some((identity, _credentials)) = data.load()? else {
+        anyhow::bail!("{} belongs to a node of no cluster", path.display())
+    };
+    anyhow::ensure!(
+        identity.raft_id.is_some(),
+        "node {} is a worker: it has no log",
+        identity.node
+    );
+    let assignment: Option<Assignment> = disk::read_json(&data.worker().join("assignment.json"))?;
+    let is_other =
+        |(id, node): (&NodeId, &AssignedNode)| node.manager.is_some() && *id != identity.node;
+    if let Some(assignment) = assignment {
+        anyhow::ensure!(
+            assignment.nodes.iter().any(is_other),
+            "node {} is the only manager, and nobody else has the log: restore a backup",
+            identity.node
+        );
+    }
+    data.give_up_log(&identity)?;
+    out.line("Log and snapshots removed. Start the daemon: the other managers give it everything.")
 }
 
 async fn restore(client: &Client, args: RestoreArgs, out: &mut Out<'_>) -> anyhow::Result<()> {

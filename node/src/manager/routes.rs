@@ -16,7 +16,10 @@ use serde::de::DeserializeOwned;
 use super::session::{self, Refusal};
 use super::{Manager, join};
 use crate::transport::{BODY_BYTES_MAX, MemberOnly};
-use crate::wire::{self, JoinCall, NOT_LEADER, NotLeader, RenewCall, ReportCall, WatchCall};
+use crate::wire::{
+    self, JoinCall, NOT_LEADER, NotLeader, RenewCall, ReportCall, ReseatAnswer, ReseatCall,
+    WatchCall,
+};
 
 /// The largest body that is read of a caller without a certificate.
 const JOIN_BYTES_MAX: usize = 16 << 10;
@@ -37,6 +40,7 @@ pub fn router(manager: Manager) -> Router {
         .route("/session/watch", post(watch).layer(DefaultBodyLimit::max(SESSION_BYTES_MAX)))
         .route("/session/report", post(report).layer(DefaultBodyLimit::max(SESSION_BYTES_MAX)))
         .route("/session/leave", post(leave))
+        .route("/session/reseat", post(reseat).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .route("/session/renew", post(renew).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(manager)
@@ -136,6 +140,20 @@ async fn renew(
     }
     let answer = manager.renew(member.0.node, member.1, &call).map_err(|r| rejected(&r))?;
     Ok(write(&answer))
+}
+
+async fn reseat(
+    State(manager): State<Manager>,
+    member: MemberOnly,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    let call: ReseatCall = read(&body)?;
+    if !manager.raft.status().leader_ready {
+        return Ok(not_leader(&manager));
+    }
+    let request = Request::ReseatManager { id: member.0.node, lost: call.lost };
+    let decided = manager.decide(request).await;
+    Ok(write(&ReseatAnswer { refused: decided.err().map(|rejection| rejection.message) }))
 }
 
 async fn leave(State(manager): State<Manager>, member: MemberOnly) -> Result<Response, Refused> {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{MemberError, listen_error};
-use crate::disk_key;
+use crate::disk_key::{self, DiskKeyError};
 use crate::identity::{DataDir, Identity};
 use crate::machine::StateMachine;
 use crate::manager::agreement::History;
@@ -56,16 +56,27 @@ impl Premises {
         raft_id: u64,
     ) -> Result<Office, MemberError> {
         let failed = |e: &dyn std::error::Error| MemberError::Raft(crate::daemon::chain(e));
+        let lost = |e: &dyn std::error::Error| MemberError::Lost {
+            reason: crate::daemon::chain(e),
+            dir: self.data.path().to_owned(),
+        };
         let history = History::default();
         let machine = StateMachine::new(self.publish.clone(), history.clone());
         let transport = Arc::new(RaftTransport(self.net.clone()));
         let is_known = identity.log_of == Some(raft_id);
         let presence = if is_known { Presence::Existing } else { Presence::New };
-        let key = disk_key::load(&self.data.disk_key(), presence).map_err(|e| failed(&e))?;
+        let key = disk_key::load(&self.data.disk_key(), presence).map_err(|e| match e {
+            DiskKeyError::Gone(_) | DiskKeyError::Damaged(_) => lost(&e),
+            DiskKeyError::Disk(_) | DiskKeyError::Make(_) => failed(&e),
+        })?;
         let storage = Storage { dir: self.data.path(), raft_id, key: &key, presence };
-        let raft = RaftNode::open(storage, machine, transport, RaftConfig::lan())
-            .await
-            .map_err(|e| failed(&e))?;
+        let raft =
+            RaftNode::open(storage, machine, transport, RaftConfig::lan()).await.map_err(|e| {
+                match e {
+                    raft_store::Error::Damaged { .. } | raft_store::Error::Gone { .. } => lost(&e),
+                    other => failed(&other),
+                }
+            })?;
         if !is_known {
             let next =
                 Identity { raft_id: Some(raft_id), log_of: Some(raft_id), ..identity.clone() };

@@ -15,6 +15,7 @@ use crate::daemon::chain;
 use crate::identity::Identity;
 use crate::telemetry::Seldom;
 use crate::transport::access::Membership;
+use crate::worker::shell::WorkerHandle;
 
 /// Pause after a change of role that failed, as when a port is taken.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -26,17 +27,39 @@ pub(super) struct Follower {
     /// As it is on disk.
     pub(super) identity: Identity,
     pub(super) office: watch::Sender<Option<Office>>,
+    pub(super) worker: WorkerHandle,
 }
 
 impl Follower {
-    /// Runs until the member stops. `told` is the newest assignment that came from a manager: one
-    /// from disk may be older than this node's place in Raft.
-    pub(super) async fn run(mut self, mut told: watch::Receiver<Option<Arc<Assignment>>>) {
+    /// Asks for another place in Raft; it comes with an assignment.
+    async fn reseat(&self, lost: u64) -> Result<(), String> {
+        self.worker.reseat(lost).await?;
+        tracing::info!(lost, "the managers give this one the log again");
+        Ok(())
+    }
+
+    /// Runs until the member stops. Only an assignment that came from a manager counts: one from disk
+    /// may be older than this node's place in Raft.
+    pub(super) async fn run(mut self) {
+        let mut told = self.worker.told.clone();
         let mut complaints = Seldom::default();
         loop {
             let newest = told.borrow_and_update().clone();
+            if let Some(lost) = newest.as_ref().and_then(|newest| lost(newest, &self.identity))
+                && let Err(reason) = self.reseat(lost).await
+            {
+                if let Some(more) = complaints.say() {
+                    tracing::error!(reason, more, "get the log of the managers again");
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+                continue;
+            }
             let wanted = newest.map(|assignment| wanted(&assignment, self.identity.raft_id));
-            if let Some(wanted) = wanted.filter(|wanted| *wanted != self.identity.raft_id) {
+            let is_new = |wanted: &Option<u64>| {
+                *wanted != self.identity.raft_id
+                    && (wanted.is_none() || *wanted != self.identity.log_of)
+            };
+            if let Some(wanted) = wanted.filter(is_new) {
                 if let Err(error) = self.turn(wanted).await {
                     let reason = chain(&error);
                     if let Some(more) = complaints.say() {
@@ -85,6 +108,13 @@ impl Follower {
         tracing::info!(raft_id, "this node becomes a manager");
         Ok(())
     }
+}
+
+/// The Raft id that the managers know this node by, if it has given up the log of that id: it must not
+/// vote under it again.
+fn lost(assignment: &Assignment, identity: &Identity) -> Option<u64> {
+    let given_up = identity.log_of.filter(|_| identity.raft_id.is_none());
+    given_up.filter(|id| assignment.raft_id == Some(*id))
 }
 
 /// The Raft id that this node is to have. A leader of a version before roles could change does not

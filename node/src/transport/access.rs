@@ -35,7 +35,7 @@ pub enum Callers {
 const RAFT: &str = "/raft/{class}";
 
 /// Every route between nodes. One that is not here answers nobody.
-pub const ROUTES: [(&str, Callers); 11] = [
+pub const ROUTES: [(&str, Callers); 12] = [
     ("/join", Callers::Anyone),
     (RAFT, Callers::Managers),
     ("/manager/request", Callers::Managers),
@@ -44,6 +44,7 @@ pub const ROUTES: [(&str, Callers); 11] = [
     ("/session/report", Callers::Members),
     ("/session/leave", Callers::Members),
     ("/session/renew", Callers::Members),
+    ("/session/reseat", Callers::Members),
     ("/gossip/sync", Callers::Members),
     ("/node/logs", Callers::Managers),
     ("/node/native", Callers::Managers),

@@ -20,7 +20,7 @@ use crate::telemetry::Seldom;
 use crate::transport::{CallError, Lane, Net};
 use crate::wire::{
     Digest, NOT_A_MEMBER, NOT_LEADER, NotLeader, RenewAnswer, RenewCall, ReportAnswer, ReportCall,
-    WatchAnswer, WatchCall, decode, encode,
+    ReseatAnswer, ReseatCall, WatchAnswer, WatchCall, decode, encode,
 };
 
 /// A watch is answered within ten seconds; one that is not is broken.
@@ -163,6 +163,17 @@ impl Session {
     pub async fn renew(&self, call: &RenewCall) -> Option<RenewAnswer> {
         let answer = self.ask("/session/renew", call, RENEW_LIMIT).await;
         answer.map(|(_, answer)| answer)
+    }
+
+    /// Asks the leader for another place in Raft: the log of the one that this node has is gone.
+    pub async fn reseat(&self, lost: u64) -> Result<(), String> {
+        let call = ReseatCall { lost };
+        let answer = self.ask::<_, ReseatAnswer>("/session/reseat", &call, RENEW_LIMIT).await;
+        match answer.map(|(_, answer)| answer.refused) {
+            Some(None) => Ok(()),
+            Some(Some(reason)) => Err(reason),
+            None => Err("no leader answers".to_owned()),
+        }
     }
 
     /// Waits for assignments and releases for ever.

@@ -94,6 +94,11 @@ impl WorkerHandle {
         self.session.renew(call).await
     }
 
+    /// Asks the leader for another place in Raft: the log of the one that this node has is gone.
+    pub async fn reseat(&self, lost: u64) -> Result<(), String> {
+        self.session.reseat(lost).await
+    }
+
     /// Tells the leader that this daemon restarts; the worker has ended.
     pub async fn announce_restart(&self) {
         let last = self.report.borrow().clone();

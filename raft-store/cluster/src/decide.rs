@@ -76,6 +76,7 @@ fn step(draft: &mut Draft<'_>, request: &Request) -> Result<Answer, Rejection> {
         Request::DescribeNode { id, description } => node::describe(draft, *id, description),
         Request::PromotedManager { id, manager } => role::promoted(draft, *id, manager),
         Request::DemotedManager { id } => role::demoted(draft, *id),
+        Request::ReseatManager { id, lost } => role::reseat(draft, *id, *lost),
         Request::LeaveNode { id } => node::leave(draft, *id),
         Request::TurnGossipKey { step } => keys::turn(draft, step),
         Request::ReportTasks { node, statuses } => tasks::report(draft, *node, statuses),

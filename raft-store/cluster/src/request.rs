@@ -73,6 +73,13 @@ pub enum Request {
     },
     /// A node joins. One whose key is known gets the id that it has.
     JoinNode(Box<JoinNode>),
+    /// A manager's log is gone: it gets it again, under another Raft id.
+    ReseatManager {
+        /// Which.
+        id: NodeId,
+        /// The Raft id whose log it had.
+        lost: u64,
+    },
     /// The managers are lost but for this node, which goes on alone.
     TakeOver(Box<JoinNode>),
     /// A node says anew what it is.

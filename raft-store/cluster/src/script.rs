@@ -241,6 +241,7 @@ impl World {
                 let manager = place.cloned().ok_or_else(|| Rejection::invalid("no manager"))?;
                 Request::PromotedManager { id, manager }
             }
+            "reseat" => Request::ReseatManager { id, lost: args[1].parse().unwrap() },
             "demoted" => Request::DemotedManager { id },
             "moved" => {
                 let mut description = Box::new(node.description.clone());

@@ -107,6 +107,34 @@ pub(super) fn voters(state: &State, counts: impl Fn(&Node) -> bool) -> Voters {
     })
 }
 
+/// Gives a manager whose log is gone another place in Raft: under the old one it would vote against
+/// what it acknowledged. Asked twice, it changes nothing.
+pub(super) fn reseat(draft: &mut Draft<'_>, id: NodeId, lost: u64) -> Result<Answer, Rejection> {
+    let node = existing(draft.state(), id)?.clone();
+    let has_lost = node.raft().filter(|place| place.raft_id == lost);
+    let Some(place) = has_lost.filter(|_| node.spec.role == Role::Manager) else {
+        return Ok(Answer::Done);
+    };
+    if node.manager.is_some() {
+        let others = voters(draft.state(), |other| other.id != id);
+        if others.ready * 2 <= others.all + 1 {
+            let Voters { all, ready } = others;
+            let message = format!(
+                "node {id} cannot get the log again: {ready} of the other {all} managers are \
+                 ready, which is no majority of {}: bring one back first, or restore a backup",
+                all + 1
+            );
+            return Err(Rejection::new(Code::FailedPrecondition, message));
+        }
+    }
+    let place = ManagerInfo { raft_id: free_raft_id(draft), ..place.clone() };
+    draft.edit_node(id, |node| {
+        node.manager = None;
+        node.promoting = Some(place);
+    });
+    Ok(Answer::Done)
+}
+
 /// A node that is to be a manager votes now.
 pub(super) fn promoted(
     draft: &mut Draft<'_>,
