@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use cluster::id::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::proof::Proof;
 use crate::row::{Row, Version};
 use crate::table::Table;
 
-/// A message of an exchange starts no further owner beyond this many rows (about 2 MB). An owner's
+/// A message of an exchange starts no further owner beyond this many rows (about 3 MB). An owner's
 /// rows are never divided, for only all of them have a floor.
 pub const SYNC_ROWS_MAX: usize = 20_000;
 
@@ -63,6 +64,8 @@ pub(crate) struct RestartNotice {
     /// The run that ended.
     pub(crate) generation: u64,
     pub(crate) grace_ms: u32,
+    /// That the node itself said so. Who passes it on may shorten the grace.
+    pub(crate) proof: Proof,
 }
 
 /// What an asker sends.

@@ -5,30 +5,35 @@
 
 use bincode::config::{Configuration, Limit, standard};
 use bytes::{Buf, BufMut};
-use cluster::id::NodeId;
-use foca::{Header, Incarnation, Member, Message, ProbeNumber, State};
+use cluster::id::{ClusterId, NodeId};
+use foca::{Codec as _, Header, Incarnation, Member, Message, ProbeNumber, State};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::anti_entropy::{Bundle, Digest, RestartNotice};
 use crate::identity::Identity;
 use crate::keyring::SEAL_BYTES;
+use crate::proof::Statement;
 use crate::row::Row;
 
 /// Version of the wire format.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 /// UDP payload that every path of 1,400 bytes MTU carries unfragmented, with room for tunnels.
 pub const DATAGRAM_BYTES_MAX: usize = 1300;
-/// What is left in a datagram for rows or for foca: sealing, version, sender, and the digest take
-/// the rest, each at its longest encoding.
+/// What is left in a datagram for rows or for foca: sealing, version, and the digest take the rest,
+/// each at its longest encoding.
 pub const PAYLOAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - SEAL_BYTES - ENVELOPE_BYTES_MAX;
-const ENVELOPE_BYTES_MAX: usize = 1 + 17 + 1 + (17 + 9 + 18 + 5 + 9) + 3;
+const ENVELOPE_BYTES_MAX: usize = 1 + 1 + (17 + 9 + 18 + 5 + 9) + 3;
 /// Bytes of a message of an exchange: a decoder refuses to allocate more.
 pub const SYNC_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes of memory of a datagram's body: bincode's limit counts what is made, and a row takes more
+/// room than its bytes do.
+const DATAGRAM_MEMORY_MAX: usize = 8 * DATAGRAM_BYTES_MAX;
+
 type Limited<const N: usize> =
     Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<N>>;
-const DATAGRAM: Limited<DATAGRAM_BYTES_MAX> = standard().with_limit::<DATAGRAM_BYTES_MAX>();
+const DATAGRAM: Limited<DATAGRAM_MEMORY_MAX> = standard().with_limit::<DATAGRAM_MEMORY_MAX>();
 const SYNC: Limited<SYNC_BYTES_MAX> = standard().with_limit::<SYNC_BYTES_MAX>();
 
 /// Bytes that are no message of this version.
@@ -48,14 +53,7 @@ pub(crate) enum CodecError {
     Room { needed: usize, room: usize },
 }
 
-/// A datagram, before sealing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Datagram {
-    pub(crate) sender: NodeId,
-    pub(crate) body: Body,
-}
-
-/// The kinds of datagrams.
+/// The kinds of datagrams, before sealing, which names the sender.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Body {
     /// foca's, with the digest of the sender's own rows.
@@ -69,11 +67,11 @@ pub(crate) enum Body {
     Restarting(RestartNotice),
 }
 
-pub(crate) fn encode_datagram(datagram: &Datagram) -> Result<Vec<u8>, CodecError> {
-    encode(datagram, DATAGRAM)
+pub(crate) fn encode_datagram(body: &Body) -> Result<Vec<u8>, CodecError> {
+    encode(body, DATAGRAM)
 }
 
-pub(crate) fn decode_datagram(bytes: &[u8]) -> Result<Datagram, CodecError> {
+pub(crate) fn decode_datagram(bytes: &[u8]) -> Result<Body, CodecError> {
     decode(bytes, DATAGRAM)
 }
 
@@ -113,10 +111,25 @@ pub(crate) fn row_bytes(row: &Row) -> usize {
     bincode::serde::encode_to_vec(row, standard()).map_or(0, |bytes| bytes.len())
 }
 
-/// A hash of a row that is the same on every node and in every version of the program: FNV-1a
-/// over its encoding, finished by SplitMix64 so that exclusive or of hashes mixes well.
+/// What a node signs to make a statement; `None` if it cannot be encoded, which each of ours can.
+pub(crate) fn statement(
+    cluster: ClusterId,
+    node: NodeId,
+    statement: Statement<'_>,
+) -> Option<Vec<u8>> {
+    let mut message = b"skein gossip statement\0".to_vec();
+    message.extend_from_slice(&cluster.0.to_be_bytes());
+    message.extend_from_slice(&node.0.to_be_bytes());
+    bincode::serde::encode_into_std_write(statement, &mut message, standard()).ok()?;
+    Some(message)
+}
+
+/// A hash of what a row says, its proof left out, that is the same on every node and in every
+/// version of the program: FNV-1a over its encoding, finished by SplitMix64 so that exclusive or of
+/// hashes mixes well.
 pub(crate) fn row_hash(row: &Row) -> u64 {
-    let bytes = bincode::serde::encode_to_vec(row, standard()).unwrap_or_default();
+    let said = (row.version, &row.record);
+    let bytes = bincode::serde::encode_to_vec(said, standard()).unwrap_or_default();
     let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -275,6 +288,45 @@ impl foca::Codec<Identity> for FocaCodec {
             WireState::Down => State::Down,
         };
         Ok(Member::new(identity, incarnation, state))
+    }
+}
+
+/// A packet of foca's, taken apart: whatever it says of members, and of whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Packet {
+    pub(crate) header: Header<Identity>,
+    pub(crate) members: Vec<Member<Identity>>,
+}
+
+impl Packet {
+    /// A header; then, if there is more, a number in two bytes, high first, and as many members
+    /// (foca 2.0.0, `Foca::handle_data`; custom broadcasts would follow, and there are none).
+    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, CodecError> {
+        let header = FocaCodec.decode_header(&mut bytes)?;
+        let mut members = Vec::new();
+        if let Some((count, rest)) = bytes.split_first_chunk::<2>() {
+            bytes = rest;
+            for _member in 0..u16::from_be_bytes(*count) {
+                members.push(FocaCodec.decode_member(&mut bytes)?);
+            }
+        }
+        if bytes.is_empty() {
+            Ok(Self { header, members })
+        } else {
+            Err(CodecError::Trailing(bytes.len()))
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        let mut bytes = Vec::new();
+        FocaCodec.encode_header(&self.header, &mut bytes)?;
+        if let Some(count) = u16::try_from(self.members.len()).ok().filter(|count| *count > 0) {
+            bytes.extend_from_slice(&count.to_be_bytes());
+            for member in &self.members {
+                FocaCodec.encode_member(member, &mut bytes)?;
+            }
+        }
+        Ok(bytes)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod exchange;
+pub mod intake;
 mod membership;
 pub mod outbox;
 mod own;
@@ -10,8 +11,9 @@ mod receive;
 pub mod roster;
 mod settle;
 pub mod stats;
+mod vet;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,20 +22,22 @@ use bytes::Bytes;
 use cluster::id::NodeId;
 use cluster::view::{EndpointKey, EndpointRow, Liveness, View, VtepRow};
 use foca::State;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng};
 
 use crate::Now;
 use crate::engine::config::Config;
 use crate::engine::exchange::Exchanges;
+use crate::engine::intake::Waiting;
 use crate::engine::membership::Membership;
 use crate::engine::outbox::Outbox;
 use crate::engine::own::Own;
 use crate::engine::projection::Projection;
-use crate::engine::roster::Roster;
-use crate::engine::stats::{MemberRow, Stats};
+use crate::engine::roster::{Peer, Roster};
+use crate::engine::stats::{MemberRow, Refused, Stats};
 use crate::identity::Identity;
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, RUN_BYTES, Sender};
+use crate::proof::{Author, Proof};
 use crate::row::{Row, RowKey};
 use crate::table::Table;
 
@@ -46,7 +50,7 @@ pub const RESTART_COPIES: usize = 3;
 
 const STREAM_MEMBERSHIP: u64 = 0;
 const STREAM_CHOICES: u64 = 1;
-const STREAM_NONCES: u64 = 2;
+const STREAM_RUN: u64 = 2;
 
 /// Why an exchange with a peer failed; for the log and a counter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,9 +73,10 @@ pub enum Input {
         /// Where this node receives VXLAN.
         vtep: VtepRow,
     },
-    /// The whole set of nodes of the cluster with their gossip addresses, from the assignment;
-    /// whether this node is in it does not matter. A node that drops out is forgotten.
-    Peers(BTreeMap<NodeId, SocketAddr>),
+    /// The whole set of nodes of the cluster with their gossip addresses and keys, from the
+    /// assignment; whether this node is in it does not matter. A node that drops out is forgotten,
+    /// and one that is not in it is not heard.
+    Peers(BTreeMap<NodeId, Peer>),
     /// The cluster's keys were rotated.
     Keys(Keyring),
     /// A peer posted this; answered by [`Output::SyncReply`] in the same step.
@@ -129,7 +134,10 @@ pub enum Output {
 /// Gossip of one node.
 pub struct Engine {
     config: Config,
+    author: Author,
     keyring: Keyring,
+    sender: Sender,
+    sealed: u64, // datagrams so far: the next one's nonce
     membership: Membership,
     roster: Roster,
     table: Table,
@@ -138,10 +146,12 @@ pub struct Engine {
     exchanges: Exchanges,
     projection: Projection,
     choices: StdRng,
-    nonces: StdRng,
-    restarting: BTreeMap<NodeId, (u64, Now)>, // generation that ended, end of the grace
-    active: BTreeMap<NodeId, Identity>,       // members but us, as of the last step
-    stale: bool,                              // opinions changed beside membership
+    proven: BTreeMap<NodeId, Identity>, // the latest run of each node that proved it
+    intake: VecDeque<Waiting>,
+    intake_at: Option<Now>,
+    restarting: BTreeMap<NodeId, (u64, Now, Proof)>, // generation that ended, end of the grace
+    active: BTreeMap<NodeId, Identity>,              // members but us, as of the last step
+    stale: bool,                                     // opinions changed beside membership
     alone: bool,
     quiet: bool,
     join_at: Now,
@@ -156,16 +166,25 @@ impl Engine {
     /// An engine that knows only itself. It is silent until it is told its peers or hears one.
     #[must_use]
     pub fn new(config: Config, keyring: Keyring, now: Now) -> Self {
+        let Config { cluster, node, address, .. } = config;
+        let author = Author { cluster, node, secret: config.secret.clone() };
+        let own = Peer { address, key: Some(config.secret.key()) };
+        let mut run = [0; RUN_BYTES];
+        let (count, random) = run.split_at_mut(8);
+        count.copy_from_slice(&config.generation.to_be_bytes());
+        StdRng::from_seed(config.stream(STREAM_RUN)).fill_bytes(random);
         let mut engine = Self {
-            membership: Membership::new(&config, STREAM_MEMBERSHIP),
-            roster: Roster::new(config.node),
+            membership: Membership::new(&config, author.clone(), STREAM_MEMBERSHIP),
+            roster: Roster::new(node, own),
             table: Table::default(),
-            own: Own::new(config.node, config.generation),
+            own: Own::new(author.clone(), config.generation),
             outbox: Outbox::default(),
             exchanges: Exchanges::default(),
             projection: Projection::default(),
             choices: StdRng::from_seed(config.stream(STREAM_CHOICES)),
-            nonces: StdRng::from_seed(config.stream(STREAM_NONCES)),
+            proven: BTreeMap::new(),
+            intake: VecDeque::new(),
+            intake_at: None,
             restarting: BTreeMap::new(),
             active: BTreeMap::new(),
             stale: false,
@@ -178,7 +197,10 @@ impl Engine {
             stats: Stats::default(),
             out: Vec::new(),
             config,
+            author,
             keyring,
+            sender: Sender { cluster, node, run },
+            sealed: 0,
         };
         engine.exchanges.next = now;
         let opinions = engine.opinions(now);
@@ -203,6 +225,11 @@ impl Engine {
                 for node in self.roster.set(peers) {
                     self.forget(node);
                 }
+                let roster = &self.roster;
+                let stays = |id: &Identity| {
+                    roster.get(id.node).is_some_and(|peer| peer.address == id.address)
+                };
+                self.proven.retain(|_, identity| stays(identity));
                 self.stale = true;
                 self.join(now);
             }
@@ -212,6 +239,7 @@ impl Engine {
             Input::Restarting => self.announce_restart(),
             Input::Leave => self.membership.leave(),
         }
+        self.take_in(now);
         self.settle(now);
         self.quiet = last;
         std::mem::take(&mut self.out)
@@ -224,8 +252,8 @@ impl Engine {
         if self.quiet {
             return None;
         }
-        let graces = self.restarting.values().map(|(_, until)| *until).min();
-        [self.membership.next_deadline(), self.nag_at, self.push_at, graces]
+        let graces = self.restarting.values().map(|(_, until, _)| *until).min();
+        [self.membership.next_deadline(), self.nag_at, self.push_at, self.intake_at, graces]
             .into_iter()
             .flatten()
             .chain([self.join_at, self.sweep_at, self.exchanges.next_deadline()])
@@ -253,7 +281,7 @@ impl Engine {
             restarting: self.restarting.contains_key(&identity.node),
         };
         let others = (self.membership.members())
-            .filter(|m| m.id().node != own.node && !self.roster.is_gone(m.id().node))
+            .filter(|m| m.id().node != own.node)
             .map(|m| row(m.id(), m.incarnation()));
         let mut rows: Vec<MemberRow> = std::iter::once(row(&own, 0)).chain(others).collect();
         rows.sort_by_key(|row| row.node);
@@ -281,9 +309,16 @@ impl Engine {
             starvation: self.membership.health(),
             rows,
             tombstones,
+            intake: self.intake.len(),
             push_queue: self.outbox.len(),
             ..self.stats
         }
+    }
+
+    /// The counters that tell of an attack; cheaper than all of them.
+    #[must_use]
+    pub fn refused(&self) -> Refused {
+        Refused { forged: self.stats.forged, unlisted: self.stats.unlisted }
     }
 
     /// Whether and how SWIM knows a node: opinions of probes, and of announced restarts over them.
@@ -292,20 +327,17 @@ impl Engine {
         let mut opinions = BTreeMap::new();
         for member in self.membership.members() {
             let Identity { node, generation, .. } = *member.id();
-            if self.roster.is_gone(node) {
-                continue;
-            }
             let liveness = match member.state() {
                 State::Alive => Liveness::Alive,
                 State::Suspect => Liveness::Suspect,
                 State::Down => Liveness::Down,
             };
             opinions.insert(node, liveness);
-            if self.restarting.get(&node).is_some_and(|(ended, _)| generation > *ended) {
+            if self.restarting.get(&node).is_some_and(|(ended, ..)| generation > *ended) {
                 self.restarting.remove(&node);
             }
         }
-        self.restarting.retain(|_, (_, until)| now < *until);
+        self.restarting.retain(|_, (_, until, _)| now < *until);
         opinions.extend(self.restarting.keys().map(|node| (*node, Liveness::Alive)));
         // Our own former selves are members, too, to foca.
         opinions.insert(own, Liveness::Alive);
@@ -328,6 +360,7 @@ impl Engine {
         self.membership.forget(node);
         self.exchanges.forget(node);
         self.restarting.remove(&node);
+        self.proven.remove(&node);
         self.stale = true;
     }
 }

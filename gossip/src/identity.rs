@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use cluster::id::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::proof::{Author, Proof, Statement};
+
 /// One run of a node, as SWIM knows it.
 ///
 /// Two identities of one node conflict; the one with the greater (generation, renewals) wins, so a
@@ -19,14 +21,34 @@ pub struct Identity {
     pub renewals: u32,
     /// Where it receives gossip, by UDP and by TCP.
     pub address: SocketAddr,
+    /// That the node itself runs as this generation with these renewals. Its address needs none:
+    /// the managers tell it.
+    pub proof: Proof,
 }
 
 impl Identity {
+    /// The identity of a run that proves itself.
+    pub(crate) fn of_run(
+        author: &Author,
+        generation: u64,
+        renewals: u32,
+        address: SocketAddr,
+    ) -> Self {
+        let proof = author.prove(Statement::Run(generation, renewals));
+        Self { node: author.node, generation, renewals, address, proof }
+    }
+
+    /// Which of two identities of one node is the later.
+    #[must_use]
+    pub fn age(&self) -> (u64, u32) {
+        (self.generation, self.renewals)
+    }
+
     /// The identity to which an announcement to a node is addressed before anything is known of
     /// it but its address; every real identity of that node wins over it.
     #[must_use]
     pub fn unknown(node: NodeId, address: SocketAddr) -> Self {
-        Self { node, generation: 0, renewals: 0, address }
+        Self { node, generation: 0, renewals: 0, address, proof: Proof::default() }
     }
 }
 
@@ -34,7 +56,8 @@ impl foca::Identity for Identity {
     type Addr = NodeId;
 
     fn renew(&self) -> Option<Self> {
-        Some(Self { renewals: self.renewals.checked_add(1)?, ..*self })
+        // Only who holds the node's key can: foca says `Defunct`, and `Membership` renews.
+        None
     }
 
     fn addr(&self) -> NodeId {
@@ -55,7 +78,7 @@ mod tests {
 
     fn identity(generation: u64, renewals: u32) -> Identity {
         let address = "127.0.0.1:7946".parse().unwrap();
-        Identity { node: NodeId(1), generation, renewals, address }
+        Identity { generation, renewals, ..Identity::unknown(NodeId(1), address) }
     }
 
     #[test]
@@ -69,8 +92,5 @@ mod tests {
         for (left, right, wins) in table {
             assert_eq!(left.win_addr_conflict(&right), wins, "{left:?} {right:?}");
         }
-        let renewed = identity(3, 4).renew().unwrap();
-        assert!(renewed.win_addr_conflict(&identity(3, 4)));
-        assert_eq!(identity(3, u32::MAX).renew(), None);
     }
 }

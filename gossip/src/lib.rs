@@ -10,8 +10,10 @@
 //!   change and relayed once by whoever learns news. What pushes lose, [`anti_entropy`] repairs:
 //!   every datagram of foca's carries the digest of its sender's own rows, and whoever finds that
 //!   it holds other rows asks for them by a stream.
-//! * A row has one writer, the node that owns it. Its version is (generation, counter): the
-//!   generation grows at each start of that node.
+//! * A row has one writer, the node that owns it, and carries its signature ([`proof`]): from
+//!   whomever it comes, only its owner can have made it. Its version is (generation, counter): the
+//!   generation grows at each start of that node. Runs and restarts of nodes are signed too, and
+//!   where a node is and which key it has the assignment says.
 //!
 //! Deliberately absent: retries of streams (the next digest is the retry), and any opinion on what
 //! a row means (the reader of the view decides that).
@@ -21,6 +23,7 @@ pub mod codec;
 pub mod engine;
 pub mod identity;
 pub mod keyring;
+pub mod proof;
 pub mod row;
 pub mod table;
 
@@ -28,10 +31,12 @@ pub mod table;
 mod mini_network;
 
 pub use crate::engine::config::Config;
-pub use crate::engine::stats::{MemberRow, Stats};
+pub use crate::engine::roster::Peer;
+pub use crate::engine::stats::{MemberRow, Refused, Stats};
 pub use crate::engine::{Engine, Input, Output, SyncFailed};
 pub use crate::identity::Identity;
 pub use crate::keyring::{Keyring, KeyringError};
+pub use crate::proof::{Proof, ProofSecret, ProofSecretRefused};
 pub use crate::row::{EndpointValue, Record, Row, RowKey, Version};
 pub use crate::table::Table;
 

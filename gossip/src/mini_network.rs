@@ -3,6 +3,7 @@
 mod liveness;
 mod restart;
 mod rows;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,7 +17,7 @@ use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, Liveness, VtepRow};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::{Config, Engine, Input, Keyring, Now, Output, SyncFailed};
+use crate::{Config, Engine, Input, Keyring, Now, Output, Peer, ProofSecret, SyncFailed};
 
 const CLUSTER: ClusterId = ClusterId(0xC1);
 
@@ -69,6 +70,14 @@ fn host_of(address: SocketAddr) -> u8 {
         IpAddr::V4(v4) => v4.octets()[3],
         IpAddr::V6(_) => 0,
     }
+}
+
+fn secret(host: u8) -> ProofSecret {
+    ProofSecret::from_seed(&[host; 32]).unwrap()
+}
+
+fn peer(host: u8) -> Peer {
+    Peer { address: address(host), key: Some(secret(host).key()) }
 }
 
 fn keyring() -> Keyring {
@@ -131,14 +140,15 @@ impl Net {
     fn start(&mut self, host: u8) {
         let generation = self.generations.entry(host).or_default();
         *generation += 1;
-        let config = Config::lan(node(host), CLUSTER, address(host), *generation, self.seed);
+        let (node, secret) = (node(host), secret(host));
+        let config = Config::lan(node, CLUSTER, address(host), *generation, self.seed, secret);
         let engine = Engine::new(config, keyring(), self.now);
         self.hosts.insert(host, Host { engine, deadline: None, paused: false });
         self.tell_peers(host);
     }
 
     fn tell_peers(&mut self, host: u8) {
-        let peers = self.members.iter().map(|h| (node(*h), address(*h))).collect();
+        let peers = self.members.iter().map(|h| (node(*h), peer(*h))).collect();
         self.input(host, Input::Peers(peers));
     }
 

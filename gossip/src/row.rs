@@ -7,6 +7,8 @@ use cluster::time::Revision;
 use cluster::view::{EndpointKey, EndpointRow, VtepRow};
 use serde::{Deserialize, Serialize};
 
+use crate::proof::Proof;
+
 /// Orders the writes of one owner; versions of different owners are never compared.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -91,4 +93,6 @@ pub struct Row {
     pub version: Version,
     /// What it says.
     pub record: Record,
+    /// That its owner wrote it.
+    pub proof: Proof,
 }

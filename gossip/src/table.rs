@@ -7,14 +7,13 @@
 //! it does have is known, so nothing blinks.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use cluster::id::NodeId;
 
 use crate::Now;
 use crate::anti_entropy::{Bundle, Digest};
 use crate::codec;
-use crate::row::{Record, Row, RowKey, Version};
+use crate::row::{Row, RowKey, Version};
 
 /// Rows of one owner, tombstones included; a node runs thousands of tasks, not tens of thousands.
 pub const ROWS_PER_OWNER_MAX: usize = 65_536;
@@ -66,6 +65,16 @@ impl Table {
             return Merged::Full;
         }
         self.owners.entry(owner).or_default().merge(row, now)
+    }
+
+    /// What [`Table::merge`] would answer: only news is worth verifying.
+    #[must_use]
+    pub fn foresee(&self, owner: NodeId, row: &Row) -> Merged {
+        match self.owners.get(&owner) {
+            Some(rows) => rows.foresee(row, codec::row_hash(row)),
+            None if self.owners.len() >= OWNERS_MAX => Merged::Full,
+            None => Merged::News,
+        }
     }
 
     /// Records that every row that the owner wrote in `generation` so far is in this table.
@@ -153,35 +162,31 @@ impl OwnerRows {
     fn merge(&mut self, row: Row, now: Now) -> Merged {
         // Also of a row that is refused: what was seen must not depend on the order.
         self.last = self.last.max(row.version);
-        if row.version.generation < self.floor {
-            return Merged::Superseded;
-        }
         let hash = codec::row_hash(&row);
-        let key = row.record.key();
-        if !self.rows.contains_key(&key) && self.rows.len() >= ROWS_PER_OWNER_MAX {
-            return Merged::Full;
-        }
-        let version = row.version;
-        let live = row.record.is_live();
-        let stored = Stored { row, hash, since: now };
-        match self.rows.entry(key) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(stored);
+        let merged = self.foresee(&row, hash);
+        if merged == Merged::News {
+            if row.record.is_live() {
+                self.live += 1;
+                self.hash ^= hash;
             }
-            Entry::Occupied(mut occupied) => {
-                let held = occupied.get();
-                if (held.row.version, held.hash) >= (version, hash) {
-                    return Merged::Known;
-                }
-                let old = occupied.insert(stored);
+            let stored = Stored { row, hash, since: now };
+            if let Some(old) = self.rows.insert(stored.row.record.key(), stored) {
                 self.uncount(&old);
             }
         }
-        if live {
-            self.live += 1;
-            self.hash ^= hash;
+        merged
+    }
+
+    fn foresee(&self, row: &Row, hash: u64) -> Merged {
+        if row.version.generation < self.floor {
+            return Merged::Superseded;
         }
-        Merged::News
+        match self.rows.get(&row.record.key()) {
+            Some(held) if (held.row.version, held.hash) >= (row.version, hash) => Merged::Known,
+            Some(_) => Merged::News,
+            None if self.rows.len() >= ROWS_PER_OWNER_MAX => Merged::Full,
+            None => Merged::News,
+        }
     }
 
     fn uncount(&mut self, old: &Stored) {
@@ -227,14 +232,6 @@ impl OwnerRows {
             }
         }
         (live, hash) == (theirs.live, theirs.hash)
-    }
-}
-
-impl Row {
-    /// The row that says that the fact no longer holds, as of `version`.
-    #[must_use]
-    pub fn tombstone(key: RowKey, version: Version) -> Self {
-        Self { version, record: Record::tombstone(key) }
     }
 }
 

@@ -66,6 +66,7 @@ pub(crate) fn assignment() -> Assignment {
         let node_of = AssignedNode {
             name: format!("node{n}"),
             gossip: format!("192.168.50.{n}:7946").parse().unwrap(),
+            proof_key: None,
             vtep: ip(&format!("192.168.50.{n}")),
             manager: None,
             ingress: Some(attachment(INGRESS, &format!("10.0.0.{}", n + 1))),

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::disk;
 use crate::host::Host;
 use crate::identity::{DataDir, Identity};
-use crate::member::{Member, MemberError, Sockets, Surroundings};
+use crate::member::{self, Member, MemberError, Sockets, Surroundings};
 use crate::pki::{self, Ca, Credentials, PeerIdentity, Token};
 
 mod addresses;
@@ -109,7 +109,7 @@ impl Daemon {
         credentials: &Credentials,
         sockets: Sockets,
     ) -> Result<Arc<Member>, MemberError> {
-        let surroundings = self.surroundings(&identity);
+        let surroundings = self.surroundings(&identity, credentials)?;
         let states = self.states.clone();
         let member =
             Member::start(&self.data, identity, credentials, sockets, surroundings, states).await?;
@@ -119,20 +119,26 @@ impl Daemon {
         Ok(member)
     }
 
-    fn surroundings(&self, identity: &Identity) -> Surroundings {
-        Surroundings {
+    fn surroundings(
+        &self,
+        identity: &Identity,
+        credentials: &Credentials,
+    ) -> Result<Surroundings, MemberError> {
+        Ok(Surroundings {
             exe: self.exe.clone(),
             run_dir: self.config.run_dir.clone(),
             facts: self.host.facts(identity.data_path),
             resolvers: self.host.resolvers.clone(),
-            description: self.description(identity),
-        }
+            description: self.description(identity, &credentials.key)?,
+        })
     }
 
     /// What this node says of itself.
-    fn description(&self, identity: &Identity) -> NodeDescription {
+    fn description(&self, identity: &Identity, key: &str) -> Result<NodeDescription, MemberError> {
         let gossip = SocketAddr::new(identity.advertise, identity.gossip_port);
-        self.host.description(gossip, identity.data_path, identity.manager_address())
+        let proof_key = member::proof_secret(key)?.key();
+        let address = identity.manager_address();
+        Ok(self.host.description(gossip, identity.data_path, address, proof_key))
     }
 
     /// The membership; Docker's refusal outside a cluster.
@@ -225,7 +231,8 @@ impl Daemon {
                 key: Some(key),
                 role: Role::Manager,
                 availability: request.availability,
-                description: self.description(identity),
+                description: (self.description(identity, &credentials.key))
+                    .map_err(|e| ApiError::internal(chain(&e)))?,
                 manager: Some(ManagerInfo { raft_id, address }),
             },
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::id::NodeId;
 use cluster::view::View;
-use gossip::{Config, Engine, Input, Output, SyncFailed};
+use gossip::{Config, Engine, Input, Output, Refused, SyncFailed};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,7 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 pub struct Gossip {
     asks: mpsc::Sender<Ask>,
     view: watch::Receiver<Arc<View>>,
+    refused: watch::Receiver<Refused>,
 }
 
 enum Ask {
@@ -48,21 +49,28 @@ impl Gossip {
     pub fn start(config: Config, socket: UdpSocket, net: Net, stop: CancellationToken) -> Self {
         let (asks, inbox) = mpsc::channel(QUEUE);
         let (publish, view) = watch::channel(Arc::default());
+        let (refusals, refused) = watch::channel(Refused::default());
         let (config, engine, answers) = (Some(config), None, mpsc::channel(QUEUE).0);
-        let shell = Shell { config, engine, socket, net, publish, answers };
+        let shell = Shell { config, engine, socket, net, publish, refusals, answers };
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = shell.run(inbox) => {}
             }
         });
-        Self { asks, view }
+        Self { asks, view, refused }
     }
 
     /// The newest view.
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
+    }
+
+    /// What it has refused because of whom it was of.
+    #[must_use]
+    pub fn refused(&self) -> Refused {
+        *self.refused.borrow()
     }
 
     /// Hands an input to the engine.
@@ -101,6 +109,7 @@ struct Shell {
     socket: UdpSocket,
     net: Net,
     publish: watch::Sender<Arc<View>>,
+    refusals: watch::Sender<Refused>,
     answers: mpsc::Sender<(NodeId, Result<Bytes, SyncFailed>)>,
 }
 
@@ -154,6 +163,8 @@ impl Shell {
                     }
                 }
             };
+            let refused = self.engine.as_ref().map(Engine::refused).unwrap_or_default();
+            self.refusals.send_if_modified(|known| std::mem::replace(known, refused) != refused);
             self.carry_out(outputs, &mut pending).await;
         }
     }
@@ -228,14 +239,16 @@ impl Shell {
         let Some(engine) = &self.engine else { return serde_json::Value::Null };
         let rows: Vec<serde_json::Value> = engine
             .rows()
-            .map(|(owner, row)| serde_json::json!({ "owner": owner, "row": row }))
+            .map(|(owner, row)| {
+                serde_json::json!({ "owner": owner, "version": row.version, "record": row.record })
+            })
             .collect();
         let members: Vec<String> = engine.members().iter().map(|m| format!("{m:?}")).collect();
         serde_json::json!({
             "keys": engine.keys(),
             "members": members,
             "rows": rows,
-            "stats": format!("{:?}", engine.stats()),
+            "stats": engine.stats(),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use cluster::net::Subnet;
-use cluster::object::NodeDescription;
+use cluster::object::{NodeDescription, ProofKey};
 use netprog::local::Balancer;
 use netprog_linux::facts::{self, Capabilities, HostFacts, RESOLV_CONF};
 
@@ -105,6 +105,7 @@ impl Host {
         gossip: SocketAddr,
         vtep: IpAddr,
         manager_address: SocketAddr,
+        proof_key: ProofKey,
     ) -> NodeDescription {
         NodeDescription {
             hostname: self.hostname.clone(),
@@ -120,6 +121,7 @@ impl Host {
             executors: vec!["process".to_owned()],
             certificate_subject: String::new(),
             manager_address: Some(manager_address),
+            proof_key: Some(proof_key),
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::assignment::AssignedNode;
 use cluster::state::State;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
@@ -73,6 +74,9 @@ pub enum MemberError {
         /// The data directory.
         dir: std::path::PathBuf,
     },
+    /// The key that signs gossip.
+    #[error("use the node's key")]
+    Proofs(#[from] gossip::ProofSecretRefused),
     /// The Raft store.
     #[error("open the Raft store: {0}")]
     Raft(String),
@@ -155,8 +159,8 @@ impl Member {
         if let Some(raft_id) = identity.raft_id {
             office.send_replace(Some(premises.open(&mut identity, raft_id).await?));
         }
-        let gossip =
-            Gossip::start(gossip_config(&identity), sockets.datagrams, net.clone(), stop.clone());
+        let config = gossip_config(&identity, proof_secret(&credentials.key)?);
+        let gossip = Gossip::start(config, sockets.datagrams, net.clone(), stop.clone());
         let ends = Ends { gossip: gossip.clone(), net: net.clone(), office: office_reader.clone() };
         let worker = Shell::start(&data, &identity, surroundings, ends, &stop)
             .await
@@ -313,17 +317,24 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-fn gossip_config(identity: &Identity) -> gossip::Config {
-    let address = SocketAddr::new(identity.advertise, identity.gossip_port);
-    let seed = rand::random();
-    gossip::Config::lan(identity.node, identity.cluster, address, identity.generation, seed)
+/// The key by which a node proves what it says in gossip, from the node's own.
+pub fn proof_secret(key: &str) -> Result<gossip::ProofSecret, MemberError> {
+    Ok(gossip::ProofSecret::from_seed(&crate::pki::gossip_seed(key)?)?)
 }
 
-/// Peers' gossip addresses out of an assignment, this node's own left out.
+fn gossip_config(identity: &Identity, secret: gossip::ProofSecret) -> gossip::Config {
+    let address = SocketAddr::new(identity.advertise, identity.gossip_port);
+    let seed = rand::random();
+    let Identity { node, cluster, generation, .. } = *identity;
+    gossip::Config::lan(node, cluster, address, generation, seed, secret)
+}
+
+/// Peers out of an assignment as gossip knows them, this node itself left out.
 #[must_use]
 pub fn gossip_peers(
     assignment: &cluster::assignment::Assignment,
-) -> BTreeMap<cluster::id::NodeId, SocketAddr> {
+) -> BTreeMap<cluster::id::NodeId, gossip::Peer> {
     let others = assignment.nodes.iter().filter(|(id, _)| **id != assignment.node);
-    others.map(|(id, node)| (*id, node.gossip)).collect()
+    let peer = |node: &AssignedNode| gossip::Peer { address: node.gossip, key: node.proof_key };
+    others.map(|(id, node)| (*id, peer(node))).collect()
 }

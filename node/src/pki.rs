@@ -12,9 +12,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use ring::digest;
+use ring::{digest, hkdf};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
@@ -152,6 +152,19 @@ pub fn new_request() -> Result<(String, String), PkiError> {
     Ok((key.serialize_pem(), request))
 }
 
+/// The seed of the key by which a node proves what it says in gossip. It follows from the node's
+/// own key (HKDF-SHA-256, RFC 5869), so that who has the one has the other, and no file holds it.
+pub fn gossip_seed(key: &str) -> Result<[u8; 32], PkiError> {
+    let bad = |reason: String| PkiError::Read { what: "node key", reason };
+    let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(|e| bad(e.to_string()))?;
+    let own = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(key.secret_pkcs8_der());
+    let mut seed = [0; 32];
+    (own.expand(&[b"skein gossip proofs"], hkdf::HKDF_SHA256))
+        .and_then(|derived| derived.fill(&mut seed))
+        .map_err(|_too_long| bad("a seed cannot be derived from it".to_owned()))?;
+    Ok(seed)
+}
+
 /// A signing request for a key that a node has, PEM: what renews its certificate.
 pub fn request_for(key: &str) -> Result<String, PkiError> {
     request(&KeyPair::from_pem(key).map_err(make("node key"))?)
@@ -277,6 +290,14 @@ mod tests {
         assert_eq!(identity_of(&certificate_der(&certificate).unwrap()).unwrap(), identity);
         let credentials = Credentials { ca: ca.certificate.clone(), certificate, key };
         Tls::new(&credentials).unwrap();
+    }
+
+    #[test]
+    fn each_key_has_one_seed_for_gossip() {
+        let (one, _) = new_request().unwrap();
+        let (other, _) = new_request().unwrap();
+        assert_eq!(gossip_seed(&one).unwrap(), gossip_seed(&one).unwrap());
+        assert_ne!(gossip_seed(&one).unwrap(), gossip_seed(&other).unwrap());
     }
 
     #[test]

@@ -124,6 +124,19 @@ pub fn metrics(member: Option<&Member>) -> String {
     let alive = view.liveness.values().filter(|l| **l == cluster::view::Liveness::Alive).count();
     gauge(&mut text, "skein_gossip_alive", "Nodes that gossip holds for alive.", alive);
     gauge(&mut text, "skein_gossip_endpoints", "Endpoint rows known.", view.endpoints.len());
+    let refused = member.gossip.refused();
+    counter(
+        &mut text,
+        "skein_gossip_forged_total",
+        "Rows, runs and restarts that the node they are of did not sign.",
+        refused.forged,
+    );
+    counter(
+        &mut text,
+        "skein_gossip_unlisted_total",
+        "Datagrams and rows of nodes that the assignment does not list.",
+        refused.unlisted,
+    );
     let tasks = member.worker.tasks.borrow();
     gauge(&mut text, "skein_tasks", "Tasks of this node.", tasks.len());
     text

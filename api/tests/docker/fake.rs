@@ -181,6 +181,7 @@ fn first_node() -> JoinNode {
             executors: vec!["process".to_owned()],
             certificate_subject: String::new(),
             manager_address: None,
+            proof_key: None,
         },
         manager: Some(ManagerInfo { raft_id: 1, address: MANAGER }),
     }

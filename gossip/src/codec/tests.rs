@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::anti_entropy::{Delta, SYNC_ROWS_MAX, SyncReply, SyncRequest};
+use crate::proof::{Author, Proof, ProofSecret, Statement};
 use crate::row::{EndpointValue, Record, Version};
 use crate::table::{OWNERS_MAX, ROWS_PER_OWNER_MAX};
-use cluster::id::{NetworkId, TaskId};
+use cluster::id::{ClusterId, NetworkId, TaskId};
 use cluster::net::MacAddr;
 use cluster::time::Revision;
 use cluster::view::{EndpointKey, EndpointOwner, VtepRow};
 use expect_test::{Expect, expect};
-use foca::Codec as _;
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -19,7 +19,19 @@ fn hex(bytes: &[u8]) -> String {
 
 fn identity(n: u8) -> Identity {
     let address = (Ipv4Addr::new(10, 1, 2, n), 7946).into();
-    Identity { node: NodeId(n.into()), generation: 300, renewals: 2, address }
+    Identity {
+        generation: 300,
+        renewals: 2,
+        proof: proof(),
+        ..Identity::unknown(NodeId(n.into()), address)
+    }
+}
+
+/// A real one, so that the golden bytes hold what is signed, too.
+fn proof() -> Proof {
+    let secret = ProofSecret::from_seed(&[5; 32]).unwrap();
+    let author = Author { cluster: ClusterId(7), node: NodeId(5), secret };
+    author.prove(Statement::Run(300, 2))
 }
 
 fn rows() -> Vec<Row> {
@@ -39,7 +51,7 @@ fn rows() -> Vec<Row> {
         Record::Vtep(Some(VtepRow { address: IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)) })),
         Record::Vtep(None),
     ];
-    records.into_iter().map(|record| Row { version, record }).collect()
+    records.into_iter().map(|record| Row { version, record, proof: proof() }).collect()
 }
 
 fn digest() -> Digest {
@@ -53,7 +65,7 @@ fn bundle() -> Bundle {
 
 #[test]
 fn golden_datagrams() {
-    let notice = RestartNotice { node: NodeId(6), generation: 9, grace_ms: 30_000 };
+    let notice = RestartNotice { node: NodeId(6), generation: 9, grace_ms: 30_000, proof: proof() };
     let bodies = [
         Body::Membership(digest(), vec![1, 2, 3]),
         Body::Rows(vec![bundle()]),
@@ -62,22 +74,22 @@ fn golden_datagrams() {
     ];
     let text: Vec<String> = (bodies.into_iter())
         .map(|body| {
-            let datagram = Datagram { sender: NodeId(5), body };
-            let bytes = encode_datagram(&datagram).unwrap();
-            assert_eq!(decode_datagram(&bytes).unwrap(), datagram);
+            let bytes = encode_datagram(&body).unwrap();
+            assert_eq!(decode_datagram(&bytes).unwrap(), body);
             hex(&bytes)
         })
         .collect();
     golden(
         &text,
         expect![[r#"
-            010500050303fc7011010028fdffffffffffffffff03010203
-            0105010105030503fc7011010000fe00000000000000000000000010000000000701000a00090502
-                420a000905010c03fc7011010000fe00000000000000000000000010000000010801010000000000
-                000000000000000000000102420a000905010c03fc7011010000fe00000000000000000000000010
-                00000000070003fc701101000101000a01020303fc701101000100
-            01050203fb2c0102000a010203fb0a1f04
-            0105030609fb3075
+            0200050303fc7011010028fdffffffffffffffff03010203
+            02010105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
+                0a000905010c<proof>03fc7011010000fe000000000000000000000000100000000108010100000
+                00000000000000000000000000102420a000905010c<proof>03fc7011010000fe00000000000000
+                000000000010000000000700<proof>03fc701101000101000a010203<proof>03fc701101000100
+                <proof>
+            020203fb2c0102000a010203fb0a1f<proof>04
+            02030609fb3075<proof>
         "#]],
     );
 }
@@ -89,7 +101,12 @@ fn golden_exchanges() {
     let delta = SyncReply::Delta(Delta {
         bundles: vec![Bundle { rows: Vec::new(), ..bundle() }],
         digests: vec![digest()],
-        restarting: vec![RestartNotice { node: NodeId(6), generation: 9, grace_ms: 1 }],
+        restarting: vec![RestartNotice {
+            node: NodeId(6),
+            generation: 9,
+            grace_ms: 1,
+            proof: proof(),
+        }],
         complete: true,
         more: None,
     });
@@ -104,13 +121,14 @@ fn golden_exchanges() {
     golden(
         &text,
         expect![[r#"
-            010001050303fc7011010028fdffffffffffffffff0102
-            01020105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
-                0a000905010c03fc7011010000fe0000000000000000000000001000000001080101000000000000
-                0000000000000000000102420a000905010c03fc7011010000fe0000000000000000000000001000
-                000000070003fc701101000101000a01020303fc701101000100
-            01000105030001050303fc7011010028fdffffffffffffffff010609010100
-            0101
+            020001050303fc7011010028fdffffffffffffffff0102
+            02020105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
+                0a000905010c<proof>03fc7011010000fe000000000000000000000000100000000108010100000
+                00000000000000000000000000102420a000905010c<proof>03fc7011010000fe00000000000000
+                000000000010000000000700<proof>03fc701101000101000a010203<proof>03fc701101000100
+                <proof>
+            02000105030001050303fc7011010028fdffffffffffffffff01060901<proof>0100
+            0201
         "#]],
     );
 }
@@ -149,26 +167,48 @@ fn golden_membership() {
     golden(
         &text,
         expect![[r#"
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0001
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0102
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0202fb2c0102000a010202fb0a
-                1f03
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0302fb2c0102000a010202fb0a
-                1f04
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0402fb2c0102000a010202fb0a
-                1f05
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0502fb2c0102000a010202fb0a
-                1f06
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f06
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f07
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f08
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f09
-            01fb2c0102000a010201fb0a1f0702fb2c0102000a010202fb0a1f0a
-            01fb2c0102000a010201fb0a1ffb2c0100
-            01fb2c0102000a010201fb0a1ffb2c0101
-            01fb2c0102000a010201fb0a1ffb2c0102
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>0001
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>0102
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>0202fb2c0102
+                000a010202fb0a1f<proof>03
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>0302fb2c0102
+                000a010202fb0a1f<proof>04
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>0402fb2c0102
+                000a010202fb0a1f<proof>05
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>0502fb2c0102
+                000a010202fb0a1f<proof>06
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>06
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>07
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>08
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>09
+            01fb2c0102000a010201fb0a1f<proof>0702fb2c0102000a010202fb0a1f<proof>0a
+            01fb2c0102000a010201fb0a1f<proof>fb2c0100
+            01fb2c0102000a010201fb0a1f<proof>fb2c0101
+            01fb2c0102000a010201fb0a1f<proof>fb2c0102
         "#]],
     );
+}
+
+#[test]
+fn golden_statements() {
+    let row = &rows()[3];
+    let statements =
+        [Statement::Row(row.version, &row.record), Statement::Run(300, 2), Statement::Restart(300)];
+    let of = |said| hex(&statement(ClusterId(7), NodeId(5), said).unwrap());
+    let mut text: Vec<String> = statements.into_iter().map(of).collect();
+    text.push(hex(&bincode::serde::encode_to_vec(proof(), standard()).unwrap()));
+    let lines: String = text.iter().map(|line| fold(line)).collect();
+    expect![[r#"
+        736b65696e20676f737369702073746174656d656e74000000000000000000000000000000000700
+            0000000000000000000000000000050003fc701101000101000a010203
+        736b65696e20676f737369702073746174656d656e74000000000000000000000000000000000700
+            00000000000000000000000000000501fb2c0102
+        736b65696e20676f737369702073746174656d656e74000000000000000000000000000000000700
+            00000000000000000000000000000502fb2c01
+        917abcfd895f31cbba4c84d513022fe884fcb406b9d8edc1d7668284a2e990bb28edbd848452892c
+            52552f81a37b4b313eb57b5ee909c005a794405490f34307
+    "#]]
+    .assert_eq(&lines);
 }
 
 #[test]
@@ -186,13 +226,17 @@ fn golden_hashes() {
     );
 }
 
-/// Compares one message a line; long ones go on after a deeper indent.
+/// Compares one message a line; long ones go on after a deeper indent. A proof is told by its name:
+/// its own bytes are those of `golden_statements`.
 fn golden(lines: &[String], expected: Expect) {
-    let fold = |line: &String| {
-        let parts: Vec<_> = line.as_bytes().chunks(80).map(String::from_utf8_lossy).collect();
-        parts.join("\n    ") + "\n"
-    };
-    expected.assert_eq(&lines.iter().map(fold).collect::<String>());
+    let proof = hex(&bincode::serde::encode_to_vec(proof(), standard()).unwrap());
+    let short = lines.iter().map(|line| line.replace(&proof, "<proof>"));
+    expected.assert_eq(&short.map(|line| fold(&line)).collect::<String>());
+}
+
+fn fold(line: &str) -> String {
+    let parts: Vec<_> = line.as_bytes().chunks(80).map(String::from_utf8_lossy).collect();
+    parts.join("\n    ") + "\n"
 }
 
 #[test]
@@ -201,14 +245,28 @@ fn the_longest_envelope_leaves_room_for_the_payload() {
     let head =
         Digest { owner: NodeId(u128::MAX), floor: u64::MAX, last, live: u32::MAX, hash: u64::MAX };
     let body = Body::Membership(head, vec![0; PAYLOAD_BYTES_MAX]);
-    let bytes = encode_datagram(&Datagram { sender: NodeId(u128::MAX), body }).unwrap();
+    let bytes = encode_datagram(&body).unwrap();
     assert_eq!(bytes.len() + SEAL_BYTES, DATAGRAM_BYTES_MAX);
+}
+
+#[test]
+fn a_datagram_full_of_the_shortest_rows_is_understood() {
+    let dead = Row {
+        version: Version { generation: 1, counter: 1 },
+        record: Record::Vtep(None),
+        proof: proof(),
+    };
+    let rows = vec![dead.clone(); PAYLOAD_BYTES_MAX / row_bytes(&dead)];
+    let body = Body::Rows(vec![Bundle { owner: NodeId(1), floor: 0, rows }]);
+    let bytes = encode_datagram(&body).unwrap();
+    assert!(bytes.len() > DATAGRAM_BYTES_MAX * 3 / 4, "{}", bytes.len());
+    assert_eq!(decode_datagram(&bytes).unwrap(), body);
 }
 
 #[test]
 fn other_versions_and_cut_or_padded_messages_are_refused() {
     let body = Body::Rows(vec![bundle()]);
-    let bytes = encode_datagram(&Datagram { sender: NodeId(5), body }).unwrap();
+    let bytes = encode_datagram(&body).unwrap();
     for len in 0..bytes.len() {
         assert!(decode_datagram(&bytes[..len]).is_err(), "{len}");
     }
@@ -216,17 +274,17 @@ fn other_versions_and_cut_or_padded_messages_are_refused() {
     padded.push(0);
     assert!(matches!(decode_datagram(&padded), Err(CodecError::Trailing(1))));
     let mut newer = bytes;
-    newer[0] = 2;
+    newer[0] = 3;
     assert_eq!(
         decode_datagram(&newer).unwrap_err().to_string(),
-        "the message is of wire version 2, this node speaks 1"
+        "the message is of wire version 3, this node speaks 2"
     );
 }
 
 #[test]
 fn a_claimed_length_is_not_allocated() {
     // A `Give` of 2^60 bundles in twelve bytes.
-    let bytes = [1, 1, 253, 0, 0, 0, 0, 0, 0, 0, 16, 0];
+    let bytes = [2, 2, 253, 0, 0, 0, 0, 0, 0, 0, 16, 0];
     assert!(matches!(decode_sync::<SyncRequest>(&bytes), Err(CodecError::Decode(_))));
 }
 
@@ -250,7 +308,7 @@ fn the_longest_message_of_an_exchange_fits() {
         revision: Revision(u64::MAX),
     };
     let version = Version { generation: u64::MAX, counter: u64::MAX };
-    let row = Row { version, record: Record::Endpoint(key, Some(value)) };
+    let row = Row { version, record: Record::Endpoint(key, Some(value)), proof: proof() };
     let rows = vec![row; SYNC_ROWS_MAX + ROWS_PER_OWNER_MAX];
     let bundles = vec![Bundle { owner: NodeId(u128::MAX), floor: u64::MAX, rows }];
     let digests = vec![Digest { owner: NodeId(u128::MAX), ..digest() }; OWNERS_MAX];

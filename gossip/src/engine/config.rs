@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use cluster::id::{ClusterId, NodeId};
 
+use crate::proof::ProofSecret;
+
 /// Settings of an engine. [`Config::lan`] is what the daemon runs with; tests and the simulator
 /// change fields of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// This node.
     pub node: NodeId,
@@ -34,9 +36,11 @@ pub struct Config {
     pub tombstone_horizon: Duration,
     /// A node that announced a clean restart counts as alive this long.
     pub restart_grace: Duration,
-    /// All random choices, and the nonces of sealed datagrams, derive from seed, node and
-    /// generation: draw it from the system's entropy, except in simulation.
+    /// All random choices, and the stamp of the run that seals datagrams, derive from seed, node
+    /// and generation: draw it from the system's entropy, except in simulation.
     pub seed: u64,
+    /// What this node proves its rows with.
+    pub secret: ProofSecret,
 }
 
 impl Config {
@@ -49,6 +53,7 @@ impl Config {
         address: SocketAddr,
         generation: u64,
         seed: u64,
+        secret: ProofSecret,
     ) -> Self {
         Self {
             node,
@@ -65,6 +70,7 @@ impl Config {
             tombstone_horizon: Duration::from_secs(600),
             restart_grace: Duration::from_secs(30),
             seed,
+            secret,
         }
     }
 

@@ -23,6 +23,7 @@ use crate::Now;
 use crate::codec::{FocaCodec, PAYLOAD_BYTES_MAX};
 use crate::engine::config::Config;
 use crate::identity::Identity;
+use crate::proof::Author;
 
 /// Members asked to probe where a direct probe fails (SWIM's k).
 const INDIRECT_PROBES: NonZeroUsize = NonZeroUsize::new(3).unwrap();
@@ -61,6 +62,9 @@ pub(super) struct Membership {
     seen: Vec<Member<Identity>>, // foca's members when they were last looked at
     timers: BTreeMap<(Now, u64), Timer<Identity>>,
     submitted: u64,
+    author: Author,
+    defunct: bool,   // foca ended our identity, for the cluster had declared us down
+    left: bool,      // so had we
     caught_up: bool, // the pause before this moment has been made up for
     health: u32,     // 0 is good
     connected: bool, // some member knows our present identity
@@ -69,13 +73,8 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    pub(super) fn new(config: &Config, stream: u64) -> Self {
-        let identity = Identity {
-            node: config.node,
-            generation: config.generation,
-            renewals: 0,
-            address: config.address,
-        };
+    pub(super) fn new(config: &Config, author: Author, stream: u64) -> Self {
+        let identity = Identity::of_run(&author, config.generation, 0, config.address);
         let settings = settings(config);
         let rng = StdRng::from_seed(config.stream(stream));
         Self {
@@ -87,6 +86,9 @@ impl Membership {
             seen: Vec::new(),
             timers: BTreeMap::new(),
             submitted: 0,
+            author,
+            defunct: false,
+            left: false,
             caught_up: false,
             health: 0,
             connected: false,
@@ -156,6 +158,7 @@ impl Membership {
 
     /// Declares ourselves down, to more members than foca would: there is no second chance.
     pub(super) fn leave(&mut self) {
+        self.left = true;
         let result = self.foca.leave_cluster(&mut self.runtime);
         self.count(result);
         for _again in 0..FAREWELLS {
@@ -165,8 +168,13 @@ impl Membership {
 
     /// Takes a greater generation, after finding that an earlier run of this node had one.
     pub(super) fn regenerate(&mut self, generation: u64) {
+        self.run_as(generation, 0);
+    }
+
+    fn run_as(&mut self, generation: u64, renewals: u32) {
         self.connected = false;
-        let identity = Identity { generation, renewals: 0, ..self.identity() };
+        let address = self.identity().address;
+        let identity = Identity::of_run(&self.author, generation, renewals, address);
         let result = self.foca.change_identity(identity, &mut self.runtime);
         self.count(result);
     }
@@ -239,8 +247,24 @@ impl Membership {
 
     /// Collects what foca wants done since the last call.
     pub(super) fn decide(&mut self, now: Now) -> Decided {
-        self.schedule(now);
         let mut decided = Decided::default();
+        self.collect(&mut decided, now);
+        if std::mem::take(&mut self.defunct) {
+            let (generation, renewals) = self.identity().age();
+            match renewals.checked_add(1) {
+                Some(renewals) => self.run_as(generation, renewals),
+                None => self.run_as(generation.saturating_add(1), 0),
+            }
+            decided.rejoined = true;
+            self.collect(&mut decided, now);
+        }
+        decided.arrived.retain(|identity| self.foca.iter_members().any(|m| m.id() == identity));
+        decided.arrived.dedup();
+        decided
+    }
+
+    fn collect(&mut self, decided: &mut Decided, now: Now) {
+        self.schedule(now);
         while let Some(send) = self.runtime.to_send() {
             decided.sends.push(send);
         }
@@ -248,19 +272,17 @@ impl Membership {
             match notification {
                 OwnedNotification::MemberUp(identity) => decided.arrived.push(identity),
                 OwnedNotification::Rename(_, identity) => decided.arrived.push(identity),
-                OwnedNotification::Rejoin(_) => {
-                    decided.rejoined = true;
+                OwnedNotification::Active => self.connected = true,
+                OwnedNotification::Idle => self.connected = false,
+                OwnedNotification::Defunct => {
+                    self.defunct = !self.left;
                     self.connected = false;
                 }
-                OwnedNotification::Active => self.connected = true,
-                OwnedNotification::Idle | OwnedNotification::Defunct => self.connected = false,
-                // Who is down is read from foca's members, with the suspects.
-                OwnedNotification::MemberDown(_) => {}
+                // Who is down is read from foca's members, with the suspects. foca renews nothing
+                // by itself, for our identities cannot.
+                OwnedNotification::MemberDown(_) | OwnedNotification::Rejoin(_) => {}
             }
         }
-        decided.arrived.retain(|identity| self.foca.iter_members().any(|m| m.id() == identity));
-        decided.arrived.dedup();
-        decided
     }
 
     fn schedule(&mut self, now: Now) {

@@ -101,6 +101,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::Now;
+    use crate::proof::Proof;
     use crate::row::{EndpointValue, Record, Version};
     use cluster::id::{NetworkId, TaskId};
     use cluster::net::MacAddr;
@@ -123,6 +124,7 @@ mod tests {
         Row {
             version: Version { generation: u64::MAX, counter: task },
             record: Record::Endpoint(key, Some(value)),
+            proof: Proof::default(),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use cluster::id::NodeId;
 use cluster::view::{EndpointKey, EndpointRow, VtepRow};
 
 use crate::Now;
+use crate::proof::{Author, Statement};
 use crate::row::{EndpointValue, Record, Row, RowKey, Version};
 use crate::table::{Merged, Table};
 
@@ -21,14 +21,14 @@ pub(super) enum Stale {
 }
 
 pub(super) struct Own {
-    node: NodeId,
+    author: Author,
     version: Version,
     asserted: bool, // the whole set has been given once
 }
 
 impl Own {
-    pub(super) fn new(node: NodeId, generation: u64) -> Self {
-        Self { node, version: Version { generation, counter: 0 }, asserted: false }
+    pub(super) fn new(author: Author, generation: u64) -> Self {
+        Self { author, version: Version { generation, counter: 0 }, asserted: false }
     }
 
     /// Whether the whole set has been given once.
@@ -43,8 +43,9 @@ impl Own {
     fn write(&mut self, table: &mut Table, record: Record, now: Now) -> Option<RowKey> {
         self.version.counter += 1;
         let key = record.key();
-        let row = Row { version: self.version, record };
-        (table.merge(self.node, row, now) == Merged::News).then_some(key)
+        let proof = self.author.prove(Statement::Row(self.version, &record));
+        let row = Row { version: self.version, record, proof };
+        (table.merge(self.author.node, row, now) == Merged::News).then_some(key)
     }
 
     /// Makes the table hold exactly this set for us; returns the keys that changed.
@@ -57,25 +58,25 @@ impl Own {
     ) -> Vec<RowKey> {
         let mut wanted: BTreeMap<RowKey, Record> = (endpoints.iter())
             // A row that names another node is not ours to write.
-            .filter(|(_, row)| row.node == self.node)
+            .filter(|(_, row)| row.node == self.author.node)
             .map(|(key, row)| {
                 (RowKey::Endpoint(*key), Record::Endpoint(*key, Some(EndpointValue::from(row))))
             })
             .collect();
         wanted.insert(RowKey::Vtep, Record::Vtep(Some(vtep)));
-        let gone = (table.rows_of(self.node))
+        let gone = (table.rows_of(self.author.node))
             .filter(|row| row.record.is_live() && !wanted.contains_key(&row.record.key()))
             .map(|row| Record::tombstone(row.record.key()));
         let mut writes: Vec<Record> = gone.collect();
         writes.extend(wanted.into_iter().filter_map(|(key, record)| {
-            let same = table.get(self.node, &key).is_some_and(|held| held.record == record);
+            let same = table.get(self.author.node, &key).is_some_and(|held| held.record == record);
             (!same).then_some(record)
         }));
         let changed =
             writes.into_iter().filter_map(|record| self.write(table, record, now)).collect();
         if !self.asserted {
             self.asserted = true;
-            table.raise(self.node, self.version.generation);
+            table.raise(self.author.node, self.version.generation);
         }
         changed
     }
@@ -86,7 +87,7 @@ impl Own {
             return Stale::Ahead;
         }
         let ours = row.version.generation == self.version.generation;
-        let unknown = table.get(self.node, &row.record.key()).is_none();
+        let unknown = table.get(self.author.node, &row.record.key()).is_none();
         if ours && unknown && row.record.is_live() { Stale::Ghost } else { Stale::No }
     }
 
@@ -99,13 +100,13 @@ impl Own {
     pub(super) fn outrun(&mut self, table: &mut Table, seen: u64, now: Now) -> Vec<RowKey> {
         let generation = seen.max(self.version.generation).saturating_add(1);
         self.version = Version { generation, counter: 0 };
-        let live: Vec<Record> = (table.rows_of(self.node))
+        let live: Vec<Record> = (table.rows_of(self.author.node))
             .filter(|row| row.record.is_live())
             .map(|row| row.record.clone())
             .collect();
         let keys = live.into_iter().filter_map(|record| self.write(table, record, now)).collect();
         if self.asserted {
-            table.raise(self.node, generation);
+            table.raise(self.author.node, generation);
         }
         keys
     }
@@ -114,12 +115,19 @@ impl Own {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cluster::id::{NetworkId, TaskId};
+    use crate::proof::{Proof, ProofSecret};
+    use cluster::id::{ClusterId, NetworkId, NodeId, TaskId};
     use cluster::net::MacAddr;
     use cluster::time::Revision;
     use cluster::view::EndpointOwner;
 
     const US: NodeId = NodeId(1);
+
+    fn own(generation: u64) -> (Own, Table) {
+        let secret = ProofSecret::from_seed(&[1; 32]).unwrap();
+        let author = Author { cluster: ClusterId(1), node: US, secret };
+        (Own::new(author, generation), Table::default())
+    }
 
     fn key(task: u128) -> EndpointKey {
         EndpointKey { network: NetworkId(1), owner: EndpointOwner::Task(TaskId(task)) }
@@ -146,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_same_set_twice_writes_nothing_and_a_change_writes_only_itself() {
-        let (mut own, mut table) = (Own::new(US, 1), Table::default());
+        let (mut own, mut table) = own(1);
         let now = Now::ZERO;
         assert_eq!(own.assert(&mut table, &given(&[1, 2]), vtep(), now).len(), 3);
         assert_eq!(own.assert(&mut table, &given(&[1, 2]), vtep(), now), []);
@@ -161,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_row_that_names_another_node_is_not_written() {
-        let (mut own, mut table) = (Own::new(US, 1), Table::default());
+        let (mut own, mut table) = own(1);
         let foreign = [(key(1), endpoint(NodeId(2)))].into();
         own.assert(&mut table, &foreign, vtep(), Now::ZERO);
         assert_eq!(live(&table), [RowKey::Vtep]);
@@ -169,12 +177,13 @@ mod tests {
 
     #[test]
     fn rows_of_ours_that_a_peer_holds_are_judged() {
-        let (mut own, mut table) = (Own::new(US, 2), Table::default());
+        let (mut own, mut table) = own(2);
         own.assert(&mut table, &given(&[1]), vtep(), Now::ZERO);
         let value = EndpointValue::from(&endpoint(US));
         let row = |generation, counter, task, live: bool| Row {
             version: Version { generation, counter },
             record: Record::Endpoint(key(task), live.then(|| value.clone())),
+            proof: Proof::default(),
         };
         let table_of_cases = [
             (row(2, 1, 1, true), Stale::No),

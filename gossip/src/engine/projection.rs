@@ -108,6 +108,7 @@ fn endpoint(
 mod tests {
     use super::*;
     use crate::Now;
+    use crate::proof::Proof;
     use crate::row::{EndpointValue, Row, Version};
     use cluster::id::{NetworkId, TaskId};
     use cluster::net::MacAddr;
@@ -127,7 +128,8 @@ mod tests {
             revision: Revision(revision),
         });
         let version = Version { generation: 1, counter };
-        let row = Row { version, record: Record::Endpoint(key(), value) };
+        let record = Record::Endpoint(key(), value);
+        let row = Row { version, record, proof: Proof::default() };
         table.merge(NodeId(owner), row, Now::ZERO);
         projection.row(table, NodeId(owner), RowKey::Endpoint(key()));
     }

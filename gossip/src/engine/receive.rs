@@ -6,121 +6,69 @@ use bytes::Bytes;
 use cluster::id::NodeId;
 
 use crate::Now;
-use crate::anti_entropy::{self, Bundle, Delta, RestartNotice, SyncReply, SyncRequest};
+use crate::anti_entropy::{self, Delta, RestartNotice, SyncReply, SyncRequest};
 use crate::codec::{self, Body};
 use crate::engine::exchange::Scope;
-use crate::engine::own::Stale;
+use crate::engine::intake::{End, WAITING_MAX, Waiting};
 use crate::engine::{Engine, Output, SyncFailed};
-use crate::row::RowKey;
-use crate::table::Merged;
+use crate::proof::Statement;
 
 impl Engine {
     pub(super) fn receive(&mut self, sealed: &[u8], now: Now) {
-        let Ok(plain) = self.keyring.open(self.config.cluster, sealed) else {
+        let Ok((sender, plain)) = self.keyring.open(self.config.cluster, sealed) else {
             self.stats.datagrams_unopened += 1;
             return;
         };
-        let datagram = match codec::decode_datagram(&plain) {
-            Ok(datagram) if !self.roster.is_gone(datagram.sender) => datagram,
-            Ok(_) | Err(_) => {
-                self.stats.datagrams_refused += 1;
-                return;
-            }
+        if self.roster.get(sender).is_none() {
+            self.stats.unlisted += 1;
+            return;
+        }
+        let Ok(body) = codec::decode_datagram(&plain) else {
+            self.stats.datagrams_refused += 1;
+            return;
         };
         self.stats.datagrams_received += 1;
-        match datagram.body {
+        match body {
             Body::Membership(head, payload) => {
+                let Some(payload) = self.vet(payload) else { return };
                 self.membership.receive(&payload);
-                if head.owner != self.config.node {
+                if head.owner != self.config.node && head.owner == sender {
                     self.exchanges.head(head, &self.table, now);
                 }
             }
-            Body::Rows(bundles) => {
-                for bundle in bundles {
-                    self.learn(bundle, Some(datagram.sender), now);
-                }
-            }
+            Body::Rows(bundles) => self.take_push(bundles, sender, now),
             Body::Suspected(identity, incarnation) => {
                 if identity == self.membership.identity() {
                     self.membership.suspected(incarnation);
                     // Any message carries the new incarnation; this one is sure to reach the
                     // accuser, which foca's own gossip is not.
-                    if let Some(accuser) = self.active.get(&datagram.sender) {
+                    if let Some(accuser) = self.active.get(&sender) {
                         self.membership.announce(*accuser);
                     }
                 }
             }
             Body::Restarting(notice) => {
                 if self.expect_back(notice, now) {
-                    self.spread(&Body::Restarting(notice), datagram.sender);
+                    self.spread(&Body::Restarting(notice), sender);
                 }
             }
         }
     }
 
-    /// Merges rows that a peer knows; those that were pushed are pushed on, once, if they are news.
-    fn learn(&mut self, bundle: Bundle, pushed_by: Option<NodeId>, now: Now) {
-        let owner = bundle.owner;
-        if owner == self.config.node {
-            self.defend(&bundle, now);
-            return;
-        }
-        if self.roster.is_gone(owner) {
-            return;
-        }
-        for row in bundle.rows {
-            let key = row.record.key();
-            match self.table.merge(owner, row, now) {
-                Merged::News => {
-                    self.stats.rows_learned += 1;
-                    self.projection.row(&self.table, owner, key);
-                    if pushed_by.is_some() {
-                        self.outbox.push(owner, key, pushed_by);
-                    }
-                }
-                Merged::Full => self.stats.rows_refused += 1,
-                Merged::Known | Merged::Superseded => {}
-            }
-        }
-        // Only an exchange brings the whole set that a floor speaks of.
-        if pushed_by.is_none() {
-            for key in self.table.raise(owner, bundle.floor) {
-                self.projection.row(&self.table, owner, key);
-            }
-        }
-    }
-
-    /// Nobody writes our rows but us: rows under our name that we do not know are written anew.
-    fn defend(&mut self, bundle: &Bundle, now: Now) {
-        let mut ahead: Option<u64> = None;
-        let mut written: Vec<RowKey> = Vec::new();
-        for row in &bundle.rows {
-            match self.own.judge(&self.table, row) {
-                Stale::No => {}
-                Stale::Ghost => {
-                    written.extend(self.own.bury(&mut self.table, row.record.key(), now));
-                }
-                Stale::Ahead => ahead = ahead.max(Some(row.version.generation)),
-            }
-        }
-        if let Some(seen) = ahead {
-            written.extend(self.own.outrun(&mut self.table, seen, now));
-            self.membership.regenerate(self.own.generation());
-        }
-        self.publish(&written);
-    }
-
-    /// Notes a clean restart; false if it is known, over, or our own.
+    /// Notes a clean restart; false if it is known, over, our own, or not proven.
     fn expect_back(&mut self, notice: RestartNotice, now: Now) -> bool {
-        let RestartNotice { node, generation, grace_ms } = notice;
-        let known = self.restarting.get(&node).is_some_and(|(ended, _)| *ended >= generation);
+        let RestartNotice { node, generation, grace_ms, proof } = notice;
+        let known = self.restarting.get(&node).is_some_and(|(ended, ..)| *ended >= generation);
         let back = (self.membership.members())
             .any(|m| m.id().node == node && m.id().generation > generation);
-        if node == self.config.node || known || back || self.roster.is_gone(node) {
+        if node == self.config.node || known || back {
+            return false;
+        }
+        if !self.is_stated(node, generation, Statement::Restart(generation), &proof) {
             return false;
         }
         let grace = Duration::from_millis(grace_ms.into()).min(self.config.restart_grace);
-        self.restarting.insert(node, (generation, now + grace));
+        self.restarting.insert(node, (generation, now + grace, proof));
         self.stale = true;
         true
     }
@@ -149,13 +97,12 @@ impl Engine {
                     more: None,
                 })
             }
-            Ok(SyncRequest::Give(bundles)) => {
-                for bundle in bundles {
-                    self.learn(bundle, None, now);
-                }
+            Ok(SyncRequest::Give(bundles)) if self.intake.len() < WAITING_MAX => {
+                self.intake.push_back(Waiting::new(bundles, None));
                 SyncReply::Taken
             }
-            Err(_) => {
+            // Of a `Give` too many: to its sender it has failed, and the next digest is the retry.
+            Ok(SyncRequest::Give(_)) | Err(_) => {
                 self.out.push(Output::SyncReply { token, bytes: Bytes::new() });
                 return;
             }
@@ -167,10 +114,11 @@ impl Engine {
     fn restart_notices(&self, now: Now) -> Vec<RestartNotice> {
         let left = |until: Now| u32::try_from(until.saturating_sub(now).as_millis()).unwrap_or(0);
         (self.restarting.iter())
-            .map(|(node, (generation, until))| RestartNotice {
+            .map(|(node, (generation, until, proof))| RestartNotice {
                 node: *node,
                 generation: *generation,
                 grace_ms: left(*until),
+                proof: *proof,
             })
             .collect()
     }
@@ -190,21 +138,29 @@ impl Engine {
     }
 
     fn take_delta(&mut self, peer: NodeId, scope: Scope, delta: Delta, now: Now) {
-        for bundle in delta.bundles {
-            self.learn(bundle, None, now);
-        }
-        for notice in delta.restarting {
+        let Delta { bundles, digests, restarting, complete, more } = delta;
+        for notice in restarting {
             self.expect_back(notice, now);
         }
-        if delta.more.is_some() {
-            let ask = SyncRequest::Ask(anti_entropy::digests(&self.table), delta.more);
+        let end = End { peer, scope, digests, complete, more };
+        self.intake.push_back(Waiting::new(bundles, Some(end)));
+    }
+
+    /// Goes on with an exchange of which all rows are taken in.
+    pub(super) fn taken(&mut self, end: End, now: Now) {
+        let End { peer, scope, digests, complete, more } = end;
+        if self.exchanges.goes_on(peer, now).is_none() {
+            return;
+        }
+        if more.is_some() {
+            let ask = SyncRequest::Ask(anti_entropy::digests(&self.table), more);
             self.post(peer, &ask);
             return;
         }
         if scope == Scope::All {
-            self.exchanges.learned_all(peer, delta.complete, now);
+            self.exchanges.learned_all(peer, complete, now);
         }
-        let (give, more) = anti_entropy::deltas(&self.table, delta.digests);
+        let (give, more) = anti_entropy::deltas(&self.table, digests);
         if give.is_empty() {
             self.exchanges.ended(peer);
             return;

@@ -2,59 +2,48 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use cluster::id::NodeId;
+use cluster::object::ProofKey;
 
-use crate::Now;
 use crate::identity::Identity;
 
 /// Nodes announced to in one round of the join loop.
 pub const ANNOUNCE_MAX: usize = 8;
-/// A node that the assignment has never named, but that talks with the cluster's key, may have
-/// joined a moment ago. If it stays unnamed and is not active for this long, it is forgotten.
-pub const STRANGER_GRACE: Duration = Duration::from_secs(60);
-/// Removed nodes whose datagrams and rows are refused; node ids are never reused.
-pub const GONE_MAX: usize = 1024;
+
+/// A node as the managers know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it receives gossip.
+    pub address: SocketAddr,
+    /// What its proofs are verified with; a node without one is not heard.
+    pub key: Option<ProofKey>,
+}
 
 #[derive(Debug)]
 pub(super) struct Roster {
     node: NodeId,
-    peers: Option<BTreeMap<NodeId, SocketAddr>>, // invariant: without ourselves
-    gone: BTreeSet<NodeId>,
-    strangers: BTreeMap<NodeId, Now>,
+    own: Peer,
+    peers: Option<BTreeMap<NodeId, Peer>>, // invariant: without ourselves
     announced: Option<NodeId>,
 }
 
 impl Roster {
-    pub(super) fn new(node: NodeId) -> Self {
-        let (gone, strangers) = (BTreeSet::new(), BTreeMap::new());
-        Self { node, peers: None, gone, strangers, announced: None }
+    pub(super) fn new(node: NodeId, own: Peer) -> Self {
+        Self { node, own, peers: None, announced: None }
     }
 
     /// Takes the whole set of nodes; returns those that were in it before and are no longer.
-    pub(super) fn set(&mut self, mut peers: BTreeMap<NodeId, SocketAddr>) -> Vec<NodeId> {
+    pub(super) fn set(&mut self, mut peers: BTreeMap<NodeId, Peer>) -> Vec<NodeId> {
         peers.remove(&self.node);
-        self.gone.retain(|node| !peers.contains_key(node));
-        self.strangers.retain(|node, _| !peers.contains_key(node));
         let before = self.peers.replace(peers).unwrap_or_default();
-        let removed: Vec<NodeId> = (before.into_keys())
-            .filter(|node| self.peers.as_ref().is_some_and(|now| !now.contains_key(node)))
-            .collect();
-        removed.iter().for_each(|node| self.mark_gone(*node));
-        removed
+        before.into_keys().filter(|node| self.get(*node).is_none()).collect()
     }
 
-    fn mark_gone(&mut self, node: NodeId) {
-        self.gone.insert(node);
-        if self.gone.len() > GONE_MAX {
-            self.gone.pop_first();
-        }
-    }
-
-    /// Whether the node was removed from the cluster.
-    pub(super) fn is_gone(&self, node: NodeId) -> bool {
-        self.gone.contains(&node)
+    /// A node of the cluster, this one too; `None` for one that was removed or that joined after
+    /// the assignment was made.
+    pub(super) fn get(&self, node: NodeId) -> Option<&Peer> {
+        if node == self.node { Some(&self.own) } else { self.peers.as_ref()?.get(&node) }
     }
 
     /// The other nodes of the cluster; `None` until the assignment was heard.
@@ -73,34 +62,9 @@ impl Roster {
         let later = missing().filter(|(node, _)| after.is_none_or(|after| **node > after));
         let earlier = missing().filter(|(node, _)| after.is_some_and(|after| **node <= after));
         let batch: Vec<_> =
-            later.chain(earlier).take(ANNOUNCE_MAX).map(|(node, at)| (*node, *at)).collect();
+            later.chain(earlier).take(ANNOUNCE_MAX).map(|(node, at)| (*node, at.address)).collect();
         self.announced = batch.last().map(|(node, _)| *node);
         batch
-    }
-
-    /// Ages the known nodes that the assignment does not name; returns those to forget.
-    pub(super) fn sweep(
-        &mut self,
-        known: &BTreeSet<NodeId>,
-        active: &BTreeMap<NodeId, Identity>,
-        now: Now,
-    ) -> Vec<NodeId> {
-        let Some(peers) = &self.peers else { return Vec::new() };
-        let strange = |node: &NodeId| {
-            *node != self.node && !peers.contains_key(node) && !active.contains_key(node)
-        };
-        self.strangers.retain(|node, _| known.contains(node) && strange(node));
-        for node in known.iter().filter(|node| strange(node)) {
-            self.strangers.entry(*node).or_insert(now);
-        }
-        let is_old = |since: &Now| now >= *since + STRANGER_GRACE;
-        let strangers = self.strangers.iter().filter(|(_, since)| is_old(since));
-        let old: Vec<NodeId> = strangers.map(|(node, _)| *node).collect();
-        for node in &old {
-            self.strangers.remove(node);
-            self.mark_gone(*node);
-        }
-        old
     }
 }
 
@@ -108,25 +72,30 @@ impl Roster {
 mod tests {
     use super::*;
 
-    fn peers(nodes: impl IntoIterator<Item = u128>) -> BTreeMap<NodeId, SocketAddr> {
-        let address = "192.0.2.1:7946".parse().unwrap();
-        nodes.into_iter().map(|node| (NodeId(node), address)).collect()
+    fn peers(nodes: impl IntoIterator<Item = u128>) -> BTreeMap<NodeId, Peer> {
+        let peer = Peer { address: "192.0.2.1:7946".parse().unwrap(), key: None };
+        nodes.into_iter().map(|node| (NodeId(node), peer)).collect()
+    }
+
+    fn roster() -> Roster {
+        Roster::new(NodeId(1), peers([1])[&NodeId(1)])
     }
 
     #[test]
-    fn who_drops_out_is_gone_until_named_again() {
-        let mut roster = Roster::new(NodeId(1));
+    fn who_drops_out_is_told_once_and_nobody_is_listed_before_the_assignment() {
+        let mut roster = roster();
+        assert!(roster.get(NodeId(1)).is_some() && roster.get(NodeId(2)).is_none());
         assert_eq!(roster.set(peers([1, 2, 3])), []);
         assert_eq!(roster.peers(), Some([NodeId(2), NodeId(3)].into()));
         assert_eq!(roster.set(peers([1, 2])), [NodeId(3)]);
-        assert!(roster.is_gone(NodeId(3)) && !roster.is_gone(NodeId(2)));
+        assert!(roster.get(NodeId(3)).is_none() && roster.get(NodeId(2)).is_some());
         assert_eq!(roster.set(peers([2, 3])), []);
-        assert!(!roster.is_gone(NodeId(3)));
+        assert!(roster.get(NodeId(3)).is_some() && roster.get(NodeId(1)).is_some());
     }
 
     #[test]
     fn everybody_is_announced_to_in_turn() {
-        let mut roster = Roster::new(NodeId(1));
+        let mut roster = roster();
         roster.set(peers(1..=12));
         let active = BTreeMap::new();
         let mut batch = || -> Vec<u128> {
@@ -134,21 +103,5 @@ mod tests {
         };
         assert_eq!(batch(), (2..=9).collect::<Vec<_>>());
         assert_eq!(batch(), [10, 11, 12, 2, 3, 4, 5, 6]);
-    }
-
-    #[test]
-    fn a_stranger_is_forgotten_after_its_grace_unless_it_is_active_or_named() {
-        let mut roster = Roster::new(NodeId(1));
-        let known = [NodeId(1), NodeId(2), NodeId(8), NodeId(9)].into();
-        let address = "192.0.2.9:7946".parse().unwrap();
-        let active = [(NodeId(9), Identity::unknown(NodeId(9), address))].into();
-        let none = BTreeMap::new();
-        assert_eq!(roster.sweep(&known, &none, STRANGER_GRACE * 9), [], "no assignment yet");
-        roster.set(peers([1, 2]));
-        assert_eq!(roster.sweep(&known, &active, Now::ZERO), []);
-        assert_eq!(roster.sweep(&known, &active, STRANGER_GRACE), [NodeId(8)]);
-        assert!(roster.is_gone(NodeId(8)));
-        assert_eq!(roster.sweep(&known, &none, STRANGER_GRACE), []);
-        assert!(!roster.is_gone(NodeId(9)));
     }
 }

@@ -7,16 +7,17 @@ use bytes::Bytes;
 use cluster::id::NodeId;
 use cluster::view::Liveness;
 use foca::State;
+use rand::RngExt;
 use rand::seq::IndexedRandom;
-use rand::{Rng, RngExt};
 
 use crate::Now;
 use crate::anti_entropy::{self, RestartNotice, SyncRequest};
-use crate::codec::{self, Body, DATAGRAM_BYTES_MAX, Datagram};
+use crate::codec::{self, Body, DATAGRAM_BYTES_MAX};
 use crate::engine::exchange::{EXCHANGES_MAX, RETRY, Scope, WELCOMES};
 use crate::engine::roster::ANNOUNCE_MAX;
 use crate::engine::{Engine, Output, PUSH_GAP, RESTART_COPIES, SWEEP_PERIOD};
 use crate::identity::Identity;
+use crate::proof::Statement;
 use crate::row::RowKey;
 
 /// Suspects that are told so in one period.
@@ -93,12 +94,6 @@ impl Engine {
 
     fn sweep(&mut self, now: Now) {
         self.table.expire(now, self.config.tombstone_horizon);
-        let known = (self.table.owners()).chain(self.membership.members().map(|m| m.id().node));
-        let known: BTreeSet<NodeId> =
-            known.filter(|node| !self.restarting.contains_key(node)).collect();
-        for node in self.roster.sweep(&known, &self.active, now) {
-            self.forget(node);
-        }
         self.sweep_at = now + SWEEP_PERIOD;
     }
 
@@ -145,16 +140,11 @@ impl Engine {
 
     /// Takes over what membership thinks, if it changed its mind; returns the nodes concerned.
     fn look_around(&mut self, arrived: &[Identity], now: Now) -> BTreeSet<NodeId> {
-        let grace_over = self.restarting.values().any(|(_, until)| *until <= now);
+        let grace_over = self.restarting.values().any(|(_, until, _)| *until <= now);
         if !(self.membership.take_changed() || self.stale || grace_over) {
             return BTreeSet::new();
         }
         self.stale = false;
-        let gone: Vec<NodeId> = (self.membership.active().map(|identity| identity.node))
-            .filter(|node| self.roster.is_gone(*node))
-            .collect();
-        // A peer that does not know of the removal yet told us.
-        gone.into_iter().for_each(|node| self.membership.forget(node));
         self.active = (self.membership.active())
             .filter(|identity| identity.node != self.config.node)
             .map(|identity| (identity.node, *identity))
@@ -187,7 +177,7 @@ impl Engine {
     /// Tells suspects that they are suspect, at once and again in each period.
     fn nag(&mut self, now: Now) {
         let suspects: Vec<(Identity, u16)> = (self.membership.members())
-            .filter(|m| m.state() == State::Suspect && !self.roster.is_gone(m.id().node))
+            .filter(|m| m.state() == State::Suspect)
             .map(|m| (*m.id(), m.incarnation()))
             .collect();
         for (identity, incarnation) in suspects.iter().take(NAGS_MAX) {
@@ -209,7 +199,8 @@ impl Engine {
     pub(super) fn announce_restart(&mut self) {
         let grace_ms = u32::try_from(self.config.restart_grace.as_millis()).unwrap_or(u32::MAX);
         let generation = self.membership.identity().generation;
-        let notice = RestartNotice { node: self.config.node, generation, grace_ms };
+        let proof = self.author.prove(Statement::Restart(generation));
+        let notice = RestartNotice { node: self.config.node, generation, grace_ms, proof };
         let all: Vec<SocketAddr> = self.active.values().map(|i| i.address).collect();
         for _copy in 0..RESTART_COPIES {
             self.send(&all, Body::Restarting(notice));
@@ -234,12 +225,10 @@ impl Engine {
 
     /// Seals once and sends to all of these.
     fn send(&mut self, to: &[SocketAddr], body: Body) {
-        let datagram = Datagram { sender: self.config.node, body };
-        let mut nonce = [0; 12];
-        self.nonces.fill_bytes(&mut nonce);
-        let sealed = codec::encode_datagram(&datagram)
+        self.sealed += 1;
+        let sealed = codec::encode_datagram(&body)
             .ok()
-            .and_then(|plain| self.keyring.seal(self.config.cluster, nonce, &plain));
+            .and_then(|plain| self.keyring.seal(&self.sender, self.sealed, &plain));
         debug_assert!(sealed.as_ref().is_some_and(|s| s.len() <= DATAGRAM_BYTES_MAX));
         let Some(sealed) = sealed.map(Bytes::from) else { return };
         self.stats.datagrams_sent += to.len() as u64;

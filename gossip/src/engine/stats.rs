@@ -4,9 +4,19 @@ use std::net::SocketAddr;
 
 use cluster::id::NodeId;
 use cluster::view::Liveness;
+use serde::Serialize;
+
+/// What was refused because of whom it is of, since start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Refused {
+    /// As [`Stats::forged`].
+    pub forged: u64,
+    /// As [`Stats::unlisted`].
+    pub unlisted: u64,
+}
 
 /// Counters since start, and sizes now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Stats {
     /// Datagrams sent.
     pub datagrams_sent: u64,
@@ -14,8 +24,14 @@ pub struct Stats {
     pub datagrams_received: u64,
     /// Datagrams dropped: sealed with an unknown key, forged, of another cluster, too short.
     pub datagrams_unopened: u64,
-    /// Datagrams dropped: authentic but not decodable, or from a node that left the cluster.
+    /// Datagrams dropped: authentic but not decodable.
     pub datagrams_refused: u64,
+    /// Rows, runs and restarts refused: the node that they are of did not sign them, or it is not
+    /// where the managers say that it is.
+    pub forged: u64,
+    /// Datagrams and rows refused: of nodes that the assignment does not list (any more, or yet),
+    /// or lists without a key.
+    pub unlisted: u64,
     /// Rows that were news, by push or exchange.
     pub rows_learned: u64,
     /// Rows not stored, because a limit of the table is reached.
@@ -38,6 +54,8 @@ pub struct Stats {
     pub rows: usize,
     /// Tombstones in the table.
     pub tombstones: usize,
+    /// Messages of exchanges of which rows wait to be verified.
+    pub intake: usize,
     /// Rows waiting to be pushed.
     pub push_queue: usize,
 }

@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::anti_entropy;
-use crate::row::EndpointValue;
+use crate::proof::Proof;
+use crate::row::{EndpointValue, Record};
 use cluster::id::{NetworkId, TaskId};
 use cluster::net::MacAddr;
 use cluster::time::Revision;
@@ -21,7 +22,8 @@ enum Fact {
 fn take(table: &mut Table, fact: &Fact) {
     match fact {
         Fact::Row(owner, row) => {
-            table.merge(*owner, row.clone(), START);
+            let foreseen = table.foresee(*owner, row);
+            assert_eq!(table.merge(*owner, row.clone(), START), foreseen);
         }
         Fact::Floor(owner, generation) => {
             table.raise(*owner, *generation);
@@ -53,7 +55,7 @@ fn arb_row(versions: std::ops::Range<u64>) -> impl Strategy<Value = Row> {
                 revision: Revision(1),
             });
             let version = Version { generation, counter };
-            Row { version, record: Record::Endpoint(key, value) }
+            Row { version, record: Record::Endpoint(key, value), proof: Proof::default() }
         },
     )
 }
@@ -171,7 +173,8 @@ fn row(generation: u64, counter: u64, task: u128) -> Row {
         healthy: true,
         revision: Revision(1),
     };
-    Row { version: Version { generation, counter }, record: Record::Endpoint(key, Some(value)) }
+    let version = Version { generation, counter };
+    Row { version, record: Record::Endpoint(key, Some(value)), proof: Proof::default() }
 }
 
 #[test]
@@ -192,7 +195,9 @@ fn tombstones_expire_at_the_horizon_and_do_not_count() {
     let owner = NodeId(1);
     let mut table = Table::default();
     table.merge(owner, row(1, 1, 1), START);
-    let dead = Row::tombstone(row(1, 1, 1).record.key(), Version { generation: 1, counter: 2 });
+    let record = Record::tombstone(row(1, 1, 1).record.key());
+    let version = Version { generation: 1, counter: 2 };
+    let dead = Row { version, record, proof: Proof::default() };
     table.merge(owner, dead, Now::from_secs(5));
     let before = table.digest(owner);
     assert_eq!((before.live, table.sizes()), (0, (0, 1)));

@@ -41,7 +41,8 @@ impl Daemon {
         let call = JoinCall {
             token: admission.token.to_string(),
             request: csr,
-            description: self.description(&identity),
+            description: (self.description(&identity, &key))
+                .map_err(|e| ApiError::internal(chain(&e)))?,
             cluster_address: addresses.cluster,
             availability: admission.availability,
         };

@@ -197,7 +197,7 @@ impl Daemon {
             key: Some(pki::PeerCertificate::read(&own)?.key),
             role: Role::Manager,
             availability: Availability::Active,
-            description: self.description(identity),
+            description: self.description(identity, &credentials.key)?,
             manager: Some(ManagerInfo { raft_id, address }),
         };
         let at = Position { term: 1, index: state.revision.0 + REVISIONS_SKIPPED };

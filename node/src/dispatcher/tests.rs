@@ -27,6 +27,7 @@ fn description(number: u8) -> NodeDescription {
         executors: vec!["process".into()],
         certificate_subject: String::new(),
         manager_address: Some((address, 2377).into()),
+        proof_key: None,
     }
 }
 
@@ -117,7 +118,8 @@ fn a_node_that_restarts_has_a_longer_lease_until_it_is_back() {
 #[test]
 fn the_leader_waits_for_a_restart_as_long_as_peers_do() {
     let address = "192.0.2.1:7946".parse().unwrap();
-    let peers = gossip::Config::lan(A, cluster::id::ClusterId(1), address, 1, 1);
+    let secret = gossip::ProofSecret::from_seed(&[1; 32]).unwrap();
+    let peers = gossip::Config::lan(A, cluster::id::ClusterId(1), address, 1, 1, secret);
     assert_eq!(RESTART_LEASE, peers.restart_grace);
 }
 

@@ -28,6 +28,7 @@ fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) ->
     let node = AssignedNode {
         name: "a".into(),
         gossip: (address, 7946).into(),
+        proof_key: None,
         vtep: address,
         manager: None,
         ingress: None,

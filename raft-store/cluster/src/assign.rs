@@ -178,6 +178,7 @@ fn assigned_node(node: &Node) -> AssignedNode {
     AssignedNode {
         name: node.name().to_owned(),
         gossip: node.description.gossip,
+        proof_key: node.description.proof_key,
         vtep: node.description.vtep,
         manager: node.manager.as_ref().map(|manager| manager.address),
         ingress: node.ingress.clone(),

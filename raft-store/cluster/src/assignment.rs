@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::{Subnet, Vni};
-use crate::object::{Attachment, GossipKey, PublishedPort, Slot, TaskState};
+use crate::object::{Attachment, GossipKey, ProofKey, PublishedPort, Slot, TaskState};
 use crate::spec::{Labels, TaskSpec};
 use crate::time::{Revision, Timestamp};
 
@@ -62,7 +62,10 @@ pub struct AssignedNode {
     pub name: String,
     /// Where gossip reaches it.
     pub gossip: SocketAddr,
-    /// Where it receives VXLAN. A row of gossip counts only for a node that is not listed yet.
+    /// What its rows in gossip are verified with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_key: Option<ProofKey>,
+    /// Where it receives VXLAN.
     pub vtep: IpAddr,
     /// Cluster listener, on managers.
     pub manager: Option<SocketAddr>,

@@ -32,6 +32,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         executors: vec!["process".to_owned()],
         certificate_subject: String::new(),
         manager_address: None,
+        proof_key: None,
     }
 }
 

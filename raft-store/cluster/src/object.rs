@@ -100,6 +100,10 @@ fn is_unset(at: &Timestamp) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeyDigest(pub [u8; 32]);
 
+/// What others verify a node's signatures in gossip with: an Ed25519 public key (RFC 8032).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProofKey(pub [u8; 32]);
+
 /// A key that seals gossip datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GossipKey {
@@ -192,6 +196,9 @@ pub struct NodeDescription {
     /// Where its cluster listener is, or would be if it were a manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manager_address: Option<SocketAddr>,
+    /// What its rows in gossip are verified with; a node without one is not heard there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_key: Option<ProofKey>,
 }
 
 /// Whether a node holds its lease.

@@ -20,7 +20,7 @@ use skein::worker::{Adopted, Input, Worker};
 
 use super::Plant;
 use super::executor::Executor;
-use super::network::address;
+use super::network::{address, secret};
 use super::raft::CLUSTER;
 use super::session::{Report, Watch};
 use super::world::{Event, World};
@@ -277,7 +277,8 @@ impl World {
         let Some(daemon) = self.daemon(node) else { return };
         match (&daemon.engine, input) {
             (None, gossip::Input::Keys(keys)) => {
-                let config = Config::lan(node, CLUSTER, address(node), daemon.run, seed);
+                let (run, secret) = (daemon.run, secret(node));
+                let config = Config::lan(node, CLUSTER, address(node), run, seed, secret);
                 let engine = Engine::new(config, keys, now);
                 daemon.engine_deadline = engine.next_deadline();
                 daemon.engine = Some(engine);

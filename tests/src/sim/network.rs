@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use cluster::id::NodeId;
-use gossip::{Input, Output, SyncFailed};
+use gossip::{Input, Output, ProofSecret, SyncFailed};
 use rand::RngExt as _;
 
 use super::world::{Event, World};
@@ -53,6 +53,13 @@ impl Network {
 /// Where a node receives gossip.
 pub(super) fn address(node: NodeId) -> SocketAddr {
     (IpAddr::from([192, 0, 2, node.0 as u8]), 7946).into()
+}
+
+/// What a node proves with what it says in gossip.
+pub(super) fn secret(node: NodeId) -> ProofSecret {
+    let mut seed = [0; 32];
+    seed[..16].copy_from_slice(&node.0.to_be_bytes());
+    ProofSecret::from_seed(&seed).expect("a seed of the right length")
 }
 
 fn node_at(address: SocketAddr) -> NodeId {

@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use skein::dispatcher::Dispatcher;
 use skein::wire::Digest;
 
-use super::network::address;
+use super::network::{address, secret};
 use super::world::{Event, World};
 
 /// Between two looks at the leases, as the manager's.
@@ -233,6 +233,7 @@ fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) -> JoinNode {
         executors: vec!["process".to_owned()],
         certificate_subject: String::new(),
         manager_address: None,
+        proof_key: Some(secret(node).key()),
     };
     JoinNode { id: node, key: None, role, availability: Availability::Active, description, manager }
 }

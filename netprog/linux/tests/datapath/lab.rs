@@ -134,6 +134,7 @@ fn assignment() -> Assignment {
         let assigned = AssignedNode {
             name: format!("node{n}"),
             gossip: format!("192.168.50.{n}:7946").parse().unwrap(),
+            proof_key: None,
             vtep: ip(&format!("192.168.50.{n}")),
             manager: None,
             ingress: Some(attachment(INGRESS, &format!("10.0.0.{}", n + 1))),
