@@ -149,9 +149,10 @@ pub struct Engine {
     proven: BTreeMap<NodeId, Identity>, // the latest run of each node that proved it
     intake: VecDeque<Waiting>,
     intake_at: Option<Now>,
+    shown_at: Now, // when news of the view last went out
     restarting: BTreeMap<NodeId, (u64, Now, Proof)>, // generation that ended, end of the grace
-    active: BTreeMap<NodeId, Identity>,              // members but us, as of the last step
-    stale: bool,                                     // opinions changed beside membership
+    active: BTreeMap<NodeId, Identity>, // members but us, as of the last step
+    stale: bool,   // opinions changed beside membership
     alone: bool,
     quiet: bool,
     join_at: Now,
@@ -185,6 +186,7 @@ impl Engine {
             proven: BTreeMap::new(),
             intake: VecDeque::new(),
             intake_at: None,
+            shown_at: now,
             restarting: BTreeMap::new(),
             active: BTreeMap::new(),
             stale: false,

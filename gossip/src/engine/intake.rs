@@ -5,6 +5,7 @@
 //! meanwhile is served in between. A peer that hands on one row that its owner did not write is not
 //! listened to further: the rest of its message is dropped.
 
+use std::time::Duration;
 use std::vec::IntoIter;
 
 use cluster::id::NodeId;
@@ -22,6 +23,9 @@ use crate::table::Merged;
 pub const VERIFIED_MAX: usize = 200;
 /// Messages whose rows wait; further ones that peers push are refused.
 pub const WAITING_MAX: usize = 16;
+
+/// While rows wait, news of the view goes out this often.
+pub const VIEW_PACE: Duration = Duration::from_millis(100);
 
 /// Rows of one message of an exchange.
 pub(super) struct Waiting {

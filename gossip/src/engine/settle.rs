@@ -14,6 +14,7 @@ use crate::Now;
 use crate::anti_entropy::{self, RestartNotice, SyncRequest};
 use crate::codec::{self, Body, DATAGRAM_BYTES_MAX};
 use crate::engine::exchange::{EXCHANGES_MAX, RETRY, Scope, WELCOMES};
+use crate::engine::intake::VIEW_PACE;
 use crate::engine::roster::ANNOUNCE_MAX;
 use crate::engine::{Engine, Output, PUSH_GAP, RESTART_COPIES, SWEEP_PERIOD};
 use crate::identity::Identity;
@@ -133,7 +134,10 @@ impl Engine {
         }
         // Without our own rows the view lacks what runs right here.
         self.projection.complete(self.exchanges.complete && self.own.is_asserted());
-        if self.projection.take_changed() {
+        // A view that is handed out is copied at the next change: not for each slice of a load.
+        let loads = !self.intake.is_empty() && now < self.shown_at + VIEW_PACE;
+        if !loads && self.projection.take_changed() {
+            self.shown_at = now;
             self.out.push(Output::ViewChanged);
         }
     }

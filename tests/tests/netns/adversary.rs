@@ -21,6 +21,8 @@ use tests::bench::sandbox::in_namespace;
 
 use crate::stage::Stage;
 
+mod rows;
+
 const MANAGERS: usize = 4;
 const WORKER: usize = 4;
 const CLUSTER_PORT: u16 = 2377;
