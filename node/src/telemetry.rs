@@ -134,7 +134,7 @@ pub fn metrics(member: Option<&Member>) -> String {
     counter(
         &mut text,
         "skein_gossip_unlisted_total",
-        "Datagrams and rows of nodes that the assignment does not list.",
+        "Datagrams, rows and runs of nodes that the assignment does not list, or lists elsewhere.",
         refused.unlisted,
     );
     let tasks = member.worker.tasks.borrow();

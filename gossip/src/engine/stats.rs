@@ -26,11 +26,10 @@ pub struct Stats {
     pub datagrams_unopened: u64,
     /// Datagrams dropped: authentic but not decodable.
     pub datagrams_refused: u64,
-    /// Rows, runs and restarts refused: the node that they are of did not sign them, or it is not
-    /// where the managers say that it is.
+    /// Rows, runs and restarts refused: the node that they are of did not sign them.
     pub forged: u64,
-    /// Datagrams and rows refused: of nodes that the assignment does not list (any more, or yet),
-    /// or lists without a key.
+    /// Datagrams, rows and runs refused: of nodes that the assignment does not list (any more, or
+    /// yet), or lists elsewhere or without a key.
     pub unlisted: u64,
     /// Rows that were news, by push or exchange.
     pub rows_learned: u64,

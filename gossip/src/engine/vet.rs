@@ -13,7 +13,8 @@ use crate::identity::Identity;
 use crate::proof::{self, GENERATION_MAX, Proof, Statement};
 
 impl Engine {
-    /// A packet of foca's without what is not proven; `None` if it is not its sender's.
+    /// A packet of foca's without members that are not listed or run no more; `None` if it is not
+    /// its sender's or one of its members is forged: who passes that on is not listened to further.
     pub(super) fn vet(&mut self, payload: Vec<u8>) -> Option<Vec<u8>> {
         let Ok(mut packet) = Packet::decode(&payload) else {
             self.stats.datagrams_refused += 1;
@@ -22,8 +23,11 @@ impl Engine {
         if !self.is_proven(&packet.header.src) || !self.is_answerable(&packet.header.message) {
             return None;
         }
-        let all = packet.members.len();
-        packet.members.retain(|member| self.is_proven(member.id()));
+        let (all, forged) = (packet.members.len(), self.stats.forged);
+        packet.members.retain(|member| self.stats.forged == forged && self.is_proven(member.id()));
+        if self.stats.forged > forged {
+            return None;
+        }
         if packet.members.len() == all { Some(payload) } else { packet.encode().ok() }
     }
 
@@ -42,8 +46,8 @@ impl Engine {
             }
         }
         let Identity { node, generation, renewals, proof, .. } = *identity;
-        if !self.is_at(identity) && self.roster.get(node).is_some() {
-            self.stats.forged += 1;
+        if !self.is_at(identity) {
+            self.stats.unlisted += 1;
             return false;
         }
         let proven = self.is_stated(node, generation, Statement::Run(generation, renewals), &proof);
@@ -72,7 +76,7 @@ impl Engine {
             | Message::TurnUndead => return true,
         };
         let is_at = self.is_at(named);
-        self.stats.forged += u64::from(!is_at);
+        self.stats.unlisted += u64::from(!is_at);
         is_at
     }
 

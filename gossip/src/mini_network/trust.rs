@@ -158,17 +158,27 @@ fn a_run_counts_only_with_its_nodes_proof_and_where_the_managers_say_that_it_is(
         ("another address of a later run", crate::Identity { address: outsider(), ..by_thief(2) }),
     ];
     for (what, identity) in table {
-        let refused = net.engine(Y).stats().forged;
+        let refusals = |net: &Net| {
+            let stats = net.engine(Y).stats();
+            stats.forged + stats.unlisted
+        };
+        let refused = refusals(&net);
         for member in [Member::alive(identity), Member::down(identity)] {
             net.input(Y, said(vec![member], Message::Gossip));
         }
-        assert_eq!(net.engine(Y).stats().forged, refused + 2, "{what}");
+        assert_eq!(refusals(&net), refused + 2, "{what}");
         let members = net.engine(Y).members();
         assert_eq!((members[1].address, members[1].generation), (address(X), 1), "{what}");
         assert_eq!(net.liveness(Y, X), Some(Liveness::Alive), "{what}");
     }
     net.run(ms(3_000));
     assert!((1..=3).all(|h| net.shows_all(h, 30)), "{}", net.picture());
+    // Of a packet with a forged member nothing is taken, and nothing more is verified.
+    let refused = net.engine(Y).stats().forged;
+    let members = [by_thief(2), by_thief(3), real].map(Member::down);
+    net.input(Y, said(members.to_vec(), Message::Gossip));
+    assert_eq!(net.engine(Y).stats().forged, refused + 1);
+    assert_eq!(net.liveness(Y, X), Some(Liveness::Alive));
     // What the thief is asked to do for others it must not have done to strangers.
     let target = crate::Identity { address: outsider(), ..real };
     let sent = net.sent;
