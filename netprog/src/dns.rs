@@ -3,7 +3,8 @@
 //! A name is only visible from a network that the asker is on; the ingress network has no names.
 //! Only healthy, live, non-draining tasks are answered (if all that would do are hidden behind
 //! nodes that are not alive, none is hidden). A known name without a record of the type asked for
-//! is known and empty, so that it is never forwarded.
+//! is known and empty, so that it is never forwarded. A task that is only on internal networks has
+//! no way out by names either.
 
 mod zone;
 
@@ -49,6 +50,8 @@ pub enum Kind {
 pub enum Answer {
     /// Nothing: it is somebody else's name, to be forwarded.
     Unknown,
+    /// Nothing, and the asker has no way out: it is not forwarded.
+    Confined,
     /// The records of the type asked for; if none, the name exists without one and is not
     /// forwarded.
     Known(Vec<Data>),
@@ -74,12 +77,16 @@ pub enum Data {
 #[must_use]
 pub fn answer(zone: &Zone, asker: TaskId, question: &Question) -> Answer {
     let name = question.name.trim_end_matches('.').to_ascii_lowercase();
-    match question.kind {
+    let found = match question.kind {
         Kind::Ptr => reverse(zone, asker, &name),
         Kind::Srv => service(zone, asker, &name),
         Kind::A => addresses(zone, asker, &name, IpAddr::is_ipv4),
         Kind::Aaaa => addresses(zone, asker, &name, IpAddr::is_ipv6),
         Kind::Other => addresses(zone, asker, &name, |_| false),
+    };
+    match found {
+        Answer::Unknown if zone.confines(asker) => Answer::Confined,
+        found => found,
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Call<'a> {
 /// One step of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hop {
-    /// `dns`, `vip`, `backend`, `path` or `arrival`.
+    /// `dns`, `port`, `vip`, `backend`, `path` or `arrival`.
     pub stage: &'static str,
     /// In words.
     pub summary: String,
@@ -101,19 +101,29 @@ impl Scene<'_> {
             return vec![address];
         }
         let zone = Zone::build(self.call.assignment, self.call.view);
-        let mut known = false;
+        let (mut known, mut confined) = (false, false);
         let mut addresses = Vec::new();
         for kind in [Kind::A, Kind::Aaaa] {
             let question = Question { name: name.to_owned(), kind };
-            if let Answer::Known(found) = dns::answer(&zone, self.call.from, &question) {
-                known = true;
-                addresses.extend(found.into_iter().filter_map(|data| match data {
-                    Data::Address(address) => Some(address),
-                    Data::Name(_) | Data::Service { .. } => None,
-                }));
+            match dns::answer(&zone, self.call.from, &question) {
+                Answer::Known(found) => {
+                    known = true;
+                    addresses.extend(found.into_iter().filter_map(|data| match data {
+                        Data::Address(address) => Some(address),
+                        Data::Name(_) | Data::Service { .. } => None,
+                    }));
+                }
+                Answer::Confined => confined = true,
+                Answer::Unknown => {}
             }
         }
-        let hop = if !known {
+        let hop = if confined {
+            let summary = format!(
+                "{name} is no name of this task's networks, and they are internal: no other \
+                 resolver is asked"
+            );
+            Hop::failed("dns", summary)
+        } else if !known {
             let summary = format!(
                 "{name} is no name of this task's networks: it is asked of the host's resolvers"
             );
@@ -143,6 +153,7 @@ impl Scene<'_> {
             return;
         };
         let network = attachment.network;
+        hops.push(self.port(attachment));
         match self.service_of(network, address) {
             Some(service) => self.balance(network, service, address, hops),
             None => self.direct(network, address, hops),

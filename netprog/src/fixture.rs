@@ -117,6 +117,7 @@ pub(crate) fn view() -> View {
 pub(crate) fn local() -> Local {
     Local {
         vtep: ip("192.168.50.1"),
+        cluster_port: 2377,
         underlay_mtu: 1500,
         gwbridge: "172.18.0.0/16".parse().unwrap(),
         balancer: Balancer::Nft,

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Local {
     /// Own underlay address.
     pub vtep: IpAddr,
+    /// TCP port of the cluster listener, where this node has one.
+    pub cluster_port: u16,
     /// MTU of the underlay link in bytes.
     pub underlay_mtu: u32,
     /// Prefix of `skein_gwbridge`; its first address is the bridge's.

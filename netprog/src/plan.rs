@@ -1,9 +1,9 @@
 //! The operations between what the kernel holds and what it should hold: a plain comparison.
 //!
-//! Order: namespaces, links, addresses, sysctls, routes and rules, forwarding entries, virtual
-//! services, nftables; then removal, the other way round. In a table, sets grow before maps and
-//! shrink after them: a backend is live before a slot leads to it, and loses its slots before it
-//! is not live.
+//! Order: namespaces, links, addresses, sysctls, routes and rules, who may send VXLAN, forwarding
+//! entries, virtual services, nftables; then removal, the other way round. In a table, sets grow
+//! before maps and shrink after them: a backend is live before a slot leads to it, and loses its
+//! slots before it is not live.
 //!
 //! Laws (held by tests): a plan from a state to itself is empty; after a plan is applied the next
 //! one is empty, also after any crash in between; with partial knowledge nothing is removed.
@@ -74,6 +74,10 @@ pub fn plan(desired: &Plane, observed: &Plane, knowledge: Knowledge) -> Vec<Op> 
     for (place, wanted, there) in &pairs {
         entries::routes(*place, wanted, there, &mut ops);
     }
+    // A node's frames are taken before it is sent any: it answers at once.
+    for (place, wanted, there) in &pairs {
+        nft::change(*place, (wanted, there), true, knowledge, &mut ops);
+    }
     for (place, wanted, there) in &pairs {
         entries::forwarding(*place, wanted, there, &mut ops);
     }
@@ -81,7 +85,7 @@ pub fn plan(desired: &Plane, observed: &Plane, knowledge: Knowledge) -> Vec<Op> 
         ipvs::set(*place, wanted, there, knowledge, &mut ops);
     }
     for (place, wanted, there) in &pairs {
-        nft::change(*place, wanted, there, knowledge, &mut ops);
+        nft::change(*place, (wanted, there), false, knowledge, &mut ops);
     }
     if knowledge == Knowledge::Complete {
         for (place, wanted, there) in &pairs {

@@ -160,6 +160,9 @@ pub struct PortFlags {
     pub hairpin: bool,
     /// Cannot reach other isolated ports: the egress bridge does not join tasks.
     pub isolated: bool,
+    /// Is not asked by ARP for an address behind it: the bridge answers from its own neighbour
+    /// table (`proxy_arp_wifi`), and nobody else does.
+    pub proxied: bool,
 }
 
 /// A route.
@@ -217,6 +220,14 @@ pub struct TableKey {
     pub family: Family,
     /// Begins with [`TABLE_PREFIX`].
     pub name: String,
+}
+
+impl TableKey {
+    /// Whether it says from whom the host takes VXLAN: those of family `inet` do.
+    #[must_use]
+    pub fn is_door(&self) -> bool {
+        self.family == Family::Inet
+    }
 }
 
 /// nft address family.

@@ -3,11 +3,13 @@
 //! Structure of nft tables depends only on what is fixed for the life of a network or a task;
 //! whatever changes is an element of a set or map, so that a steady change never reloads a table.
 
+pub(crate) mod doors;
 mod egress;
 mod host;
 mod ingress;
 mod overlay;
 mod sandbox;
+pub(crate) mod senders;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -38,7 +40,8 @@ const MTU_MIN: u32 = 68;
 pub const GWBRIDGE: &str = "skein_gwbridge";
 /// The host's own end of the ingress network.
 pub const INGRESS_LINK: &str = "ing0";
-/// Every table of ours has this name: one for each family and namespace.
+/// The name of most tables of ours, one for each family and namespace. A bridge has another one
+/// for who may send (`senders.rs`).
 pub const TABLE: &str = "skein";
 
 /// What the node's kernel should hold. Sandboxes appear once they exist; networks are programmed
@@ -84,11 +87,15 @@ impl LocalTask<'_> {
         format!("eth{index}")
     }
 
-    /// The outer end of its veth pairs. One name serves all of them, because each is in another
-    /// namespace.
     fn outer(&self) -> String {
-        format!("ve-{}", &self.id.to_string()[..12])
+        outer(self.id)
     }
+}
+
+/// The outer end of a task's veth pairs. One name serves all of them, because each is in another
+/// namespace.
+pub(crate) fn outer(task: TaskId) -> String {
+    format!("ve-{}", &task.to_string()[..12])
 }
 
 impl<'a> Scene<'a> {

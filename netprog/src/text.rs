@@ -125,6 +125,7 @@ impl fmt::Display for PortFlags {
             (self.flood, "flood"),
             (self.hairpin, "hairpin"),
             (self.isolated, "isolated"),
+            (self.proxied, "proxied"),
         ];
         let on: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
         f.write_str(if on.is_empty() { "plain".to_owned() } else { on.join(",") }.as_str())

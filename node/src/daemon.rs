@@ -127,7 +127,7 @@ impl Daemon {
         Ok(Surroundings {
             exe: self.exe.clone(),
             run_dir: self.config.run_dir.clone(),
-            facts: self.host.facts(identity.data_path),
+            facts: self.host.facts(identity.data_path, identity.listen.port()),
             resolvers: self.host.resolvers.clone(),
             description: self.description(identity, &credentials.key)?,
         })

@@ -93,9 +93,10 @@ impl Host {
 
     /// Facts that passes over the kernel are made from.
     #[must_use]
-    pub fn facts(&self, vtep: IpAddr) -> Facts {
+    pub fn facts(&self, vtep: IpAddr, cluster_port: u16) -> Facts {
         let underlay_mtu = self.facts.mtu_of(vtep).unwrap_or(MTU_DEFAULT);
-        Facts { vtep, underlay_mtu, gwbridge: self.gwbridge, balancer: self.balancer }
+        let (gwbridge, balancer) = (self.gwbridge, self.balancer);
+        Facts { vtep, cluster_port, underlay_mtu, gwbridge, balancer }
     }
 
     /// What the node says of itself.

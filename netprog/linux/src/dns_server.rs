@@ -1,8 +1,9 @@
 //! The DNS server of one sandbox: hickory-server on sockets that the sandbox's supervisor opened.
 //!
 //! Names of the cluster come from a [`Resolver`], an immutable snapshot behind a swap; all others
-//! go to the host's resolvers through a shared [`Forwarder`]. The sockets stay open in the
-//! supervisor, so queries queue while the daemon is away and are answered when it is back.
+//! go to the host's resolvers through a shared [`Forwarder`], if the asker has a way out. The
+//! sockets stay open in the supervisor, so queries queue while the daemon is away and are answered
+//! when it is back.
 
 mod cache;
 mod forward;
@@ -142,6 +143,8 @@ impl Handler {
                 }
                 Reply::known(records(&query.original().name, found))
             }
+            // As Docker answers where it forwards nothing (libnetwork, resolver.go: proxyDNS).
+            Answer::Confined => Reply::code(ResponseCode::ServFail),
             Answer::Unknown => match self.forwarder.ask(query.original()).await {
                 Ok(message) => message.into(),
                 Err(error) => {

@@ -197,6 +197,7 @@ fn port(flags: PortFlags) -> LinkAttribute {
             InfoBridgePort::UnicastFlood(flags.flood),
             InfoBridgePort::HairpinMode(flags.hairpin),
             InfoBridgePort::Isolated(flags.isolated),
+            InfoBridgePort::ProxyARPWifi(flags.proxied),
         ])),
     ])
 }

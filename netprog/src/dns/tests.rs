@@ -18,6 +18,7 @@ fn ask(world: &World, asker: TaskId, kind: Kind, name: &str) -> String {
     let question = Question { name: name.to_owned(), kind };
     match answer(&zone, asker, &question) {
         Answer::Unknown => "forward".to_owned(),
+        Answer::Confined => "confined".to_owned(),
         Answer::Known(found) if found.is_empty() => "empty".to_owned(),
         Answer::Known(found) => {
             let text = |data: &Data| match data {
@@ -187,7 +188,37 @@ fn a_name_is_seen_only_from_its_networks() {
     asker.attachments.retain(|attachment| attachment.network != WEB);
     assert_eq!(ask(&world, task(3), Kind::A, "redis"), "forward");
     assert_eq!(ask(&world, task(3), Kind::Ptr, "2.1.0.10.in-addr.arpa"), "forward");
-    assert_eq!(ask(&world, task(77), Kind::A, "redis"), "forward");
+    assert_eq!(ask(&world, task(77), Kind::A, "redis"), "confined");
+}
+
+#[test]
+fn a_task_of_internal_networks_asks_nobody_else() {
+    type Change = fn(&mut World);
+    let internal: Change = |w| w.assignment.networks.get_mut(&WEB).unwrap().internal = true;
+    let table: &[(&str, &[Change], u8, &str)] = &[
+        ("on an open network", &[], 1, "forward"),
+        ("on an internal one", &[internal], 1, "confined"),
+        // It has a way out by the ingress network's leg, by names too.
+        ("on ingress as well", &[internal], 3, "forward"),
+        (
+            "on none",
+            &[|w| w.assignment.tasks.get_mut(&task(1)).unwrap().attachments.clear()],
+            1,
+            "forward",
+        ),
+    ];
+    for (name, changes, asker, outside) in table {
+        let mut world = small();
+        for change in *changes {
+            change(&mut world);
+        }
+        for kind in [Kind::A, Kind::Ptr, Kind::Srv, Kind::Other] {
+            assert_eq!(ask(&world, task(*asker), kind, "example.org"), *outside, "{name}");
+        }
+        if *outside == "confined" {
+            assert_eq!(ask(&world, task(*asker), Kind::A, "redis"), "10.0.1.2", "{name}");
+        }
+    }
 }
 
 #[test]

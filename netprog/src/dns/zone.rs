@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cluster::assignment::{AssignedService, Assignment};
 use cluster::id::{NetworkId, TaskId};
 use cluster::net::Subnet;
-use cluster::object::Slot;
+use cluster::object::{Attachment, Slot};
 use cluster::view::View;
 
 use super::TASKS_PREFIX;
@@ -21,6 +21,8 @@ pub struct Zone {
     networks: BTreeMap<NetworkId, Names>,
     /// The networks of each task of this node that may ask, in the order of its attachments.
     askers: BTreeMap<TaskId, Vec<NetworkId>>,
+    /// Those of them that are on some network, and on internal ones only.
+    confined: BTreeSet<TaskId>,
 }
 
 /// The names of one network, in lower case.
@@ -53,13 +55,29 @@ impl Zone {
         let networks: BTreeMap<NetworkId, Names> =
             named.map(|(id, _)| (*id, Names::build(assignment, &directory, *id))).collect();
         let own = assignment.tasks.iter().filter(|(_, task)| task.node == assignment.node);
+        let is_internal = |held: &Attachment| {
+            assignment.networks.get(&held.network).is_some_and(|network| network.internal)
+        };
+        let confined = own
+            .clone()
+            .filter(|(_, task)| {
+                !task.attachments.is_empty() && task.attachments.iter().all(is_internal)
+            })
+            .map(|(id, _)| *id)
+            .collect();
         let askers = own
             .map(|(id, task)| {
                 let attached = task.attachments.iter().map(|a| a.network);
                 (*id, attached.filter(|network| networks.contains_key(network)).collect())
             })
             .collect();
-        Self { networks, askers }
+        Self { networks, askers, confined }
+    }
+
+    /// Whether the asker may know no names but those of its networks. Of one that is not known
+    /// nobody can say where it belongs.
+    pub(super) fn confines(&self, asker: TaskId) -> bool {
+        self.confined.contains(&asker) || !self.askers.contains_key(&asker)
     }
 
     fn of(&self, asker: TaskId) -> impl Iterator<Item = &Names> {

@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use cluster::assignment::AssignedNetwork;
 use cluster::id::{NetworkId, ServiceId};
+use cluster::object::Attachment;
 use cluster::view::{EndpointOwner, Liveness};
 
 use super::{Entry, Hop, Scene};
 use crate::endpoint::{Endpoint, open};
 use crate::plane::{Family, FdbKey, FdbTable, Place, Space, Table, TableKey};
-use crate::render::{TABLE, balancer, bridge_name, vip_route, virtual_service, vxlan_name};
+use crate::render::{
+    TABLE, balancer, bridge_name, doors, outer, senders, vip_route, virtual_service, vxlan_name,
+};
 
 impl Scene<'_> {
     fn space(&self, place: Place) -> Option<&Space> {
@@ -51,6 +54,18 @@ impl Scene<'_> {
             (None, EndpointOwner::Task(id)) => id.to_string(),
             (None, EndpointOwner::Node(_)) => format!("{}'s ing0", self.node_name(endpoint)),
         }
+    }
+
+    /// The caller's port of the bridge, which takes what comes from the caller alone.
+    pub(super) fn port(&self, attachment: &Attachment) -> Hop {
+        let place = Place::Fabric(attachment.network);
+        let Attachment { address, mac, .. } = attachment;
+        let port = outer(self.call.from);
+        let none = Space::default();
+        let (entry, present) =
+            senders::evidence(self.space(place).unwrap_or(&none), &port, *mac, *address);
+        let summary = format!("it sends by {port}, from {address} and {mac} only");
+        Hop::checked("port", summary, vec![self.entry(place, entry, present)])
     }
 
     /// A call to a VIP.
@@ -148,7 +163,11 @@ impl Scene<'_> {
             let port = self.local_port(place, endpoint);
             let device = port.unwrap_or("its veth");
             let text = format!("fdb {} dev {device} master", endpoint.mac);
-            let entries = vec![self.entry(place, text, port.is_some())];
+            let bridge = bridge_name(id, network);
+            let entries = vec![
+                self.entry(place, text, port.is_some()),
+                self.neighbour(place, &bridge, endpoint),
+            ];
             let summary = format!("{name} is on this node: by {device} into its sandbox");
             return Hop::checked("path", summary, entries);
         }
@@ -163,17 +182,14 @@ impl Scene<'_> {
         let space = self.space(place);
         let fdb = |key: &FdbKey| space.and_then(|space| space.fdb.get(key));
         let (own, bridge) = (key(FdbTable::Device), key(FdbTable::Bridge));
-        let neighbour = (device.clone(), endpoint.address);
-        let mac = space.and_then(|space| space.neighbours.get(&neighbour));
-        let Endpoint { address, mac: wanted, .. } = endpoint;
+        let Endpoint { address, .. } = endpoint;
+        let none = Space::default();
+        let (taken, is_taken) = doors::evidence(self.space(Place::Host).unwrap_or(&none), vtep);
         let entries = vec![
             self.entry(place, format!("fdb {own} dst {vtep}"), fdb(&own) == Some(&Some(vtep))),
             self.entry(place, format!("fdb {bridge}"), fdb(&bridge).is_some()),
-            self.entry(
-                place,
-                format!("neigh {address} lladdr {wanted} dev {device}"),
-                mac == Some(wanted),
-            ),
+            self.neighbour(place, &device, endpoint),
+            self.entry(Place::Host, taken, is_taken),
         ];
         let liveness = match view.liveness.get(&endpoint.node) {
             Some(Liveness::Alive) => "alive",
@@ -184,6 +200,15 @@ impl Scene<'_> {
         let summary =
             format!("{name} at {address}: by {device} to {node}'s VTEP {vtep} ({liveness})");
         Hop::checked("path", summary, entries)
+    }
+
+    /// The entry from which ARP is answered for the endpoint.
+    fn neighbour(&self, place: Place, device: &str, endpoint: &Endpoint) -> Entry {
+        let Endpoint { address, mac, .. } = endpoint;
+        let neighbours = self.space(place).map(|space| &space.neighbours);
+        let held = neighbours.and_then(|held| held.get(&(device.to_owned(), *address)));
+        let text = format!("neigh {address} lladdr {mac} dev {device}");
+        self.entry(place, text, held == Some(mac))
     }
 
     /// The port of this node's bridge that leads to the endpoint.

@@ -9,7 +9,7 @@ use crate::plane::{FdbTable, Link, LinkKind, Place, PortFlags, Space, VethPair};
 const LOOPBACK: &str = "lo";
 /// What a port of a bridge starts with.
 const PORT_DEFAULT: PortFlags =
-    PortFlags { learning: true, flood: true, hairpin: false, isolated: false };
+    PortFlags { learning: true, flood: true, hairpin: false, isolated: false, proxied: false };
 /// MTU of a veth that nobody has set.
 const MTU_DEFAULT: u32 = 1500;
 

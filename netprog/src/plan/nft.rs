@@ -4,15 +4,16 @@ use super::Knowledge;
 use crate::op::Op;
 use crate::plane::{Place, Space, TABLE_PREFIX, Table, TableKey};
 
+/// Of the tables, those that say who may send VXLAN, or all others.
 pub(super) fn change(
     place: Place,
-    wanted: &Space,
-    there: &Space,
+    (wanted, there): (&Space, &Space),
+    doors: bool,
     knowledge: Knowledge,
     ops: &mut Vec<Op>,
 ) {
     let complete = knowledge == Knowledge::Complete;
-    for (key, table) in &wanted.nft {
+    for (key, table) in wanted.nft.iter().filter(|(key, _)| key.is_door() == doors) {
         match there.nft.get(key) {
             None => ops.push(Op::LoadTable(place, key.clone(), table.clone())),
             Some(now) if now.digest == table.digest => {
@@ -27,7 +28,8 @@ pub(super) fn change(
     }
     if complete {
         let extra = there.nft.keys().filter(|key| !wanted.nft.contains_key(key));
-        for key in extra.filter(|key| key.name.starts_with(TABLE_PREFIX)) {
+        let ours = |key: &&TableKey| key.name.starts_with(TABLE_PREFIX);
+        for key in extra.filter(|key| key.is_door() == doors).filter(ours) {
             ops.push(Op::DeleteTable(place, key.clone()));
         }
     }

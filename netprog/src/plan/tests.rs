@@ -347,3 +347,31 @@ fn interference_is_put_right_with_few_operations() {
     let ops = pass(&mut kernel, &desired, Knowledge::Complete);
     assert_eq!(ops.len(), 1, "{}", text(&ops));
 }
+
+/// Goal: a node that joins loses no frame, and one that is not heard of yet after a restart stays
+/// let in. Method: the plan when the node becomes known, and the plans when it is known no more.
+#[test]
+fn a_vtep_is_let_in_first_and_shut_out_with_full_knowledge_only() {
+    let mut before = World::new();
+    before.add(2, REDIS, 2).up(2, true);
+    let after = before.clone();
+    before.assignment.nodes.remove(&node(2));
+    before.view.vteps.remove(&node(2));
+    let mut kernel = FakeKernel::new();
+    let settle =
+        plan(&desired(&before), &kernel.observe(&Plane::default()).unwrap(), Knowledge::Complete);
+    assert_eq!(kernel.apply(&settle), []);
+    let observed = kernel.observe(&desired(&after)).unwrap();
+    let ops = plan(&desired(&after), &observed, Knowledge::Complete);
+    let is_door = |op: &Op| matches!(op, Op::AddElement(Place::Host, _, set, _) if set == "vteps");
+    let let_in = ops.iter().position(is_door).unwrap();
+    let sent = ops.iter().position(|op| matches!(op, Op::SetFdb(_, _, Some(_)))).unwrap();
+    assert!(let_in < sent, "{ops:?}");
+    assert_eq!(kernel.apply(&ops), []);
+    let observed = kernel.observe(&desired(&before)).unwrap();
+    assert_eq!(plan(&desired(&before), &observed, Knowledge::Partial), []);
+    let ops = plan(&desired(&before), &observed, Knowledge::Complete);
+    let shut_out =
+        |op: &Op| matches!(op, Op::DeleteElement(Place::Host, _, set, _) if set == "vteps");
+    assert!(ops.iter().any(shut_out), "{ops:?}");
+}

@@ -5,12 +5,14 @@ use cluster::net::MacAddr;
 use cluster::spec::PublishMode;
 
 use super::sandbox::TABLE_MAIN;
+use super::senders::{self, Sender};
 use super::{GWBRIDGE, LocalTask, Scene, everywhere, within};
 use crate::local::LocalSandbox;
 use crate::plane::{ALIAS_PREFIX, Link, LinkKind, Place, Plane, PortFlags, Route, Space, VethPair};
 
 /// Tasks do not reach each other by the egress bridge, only what is outside.
-const PORT: PortFlags = PortFlags { learning: true, flood: true, hairpin: false, isolated: true };
+const PORT: PortFlags =
+    PortFlags { learning: true, flood: true, hairpin: false, isolated: true, proxied: false };
 
 /// MTU of the egress bridge and its ports. It is that of the overlay links, so that a task's
 /// sockets reckon with the same MTU whichever way an answer leaves: a call through the ingress
@@ -54,9 +56,12 @@ pub(super) fn attach(
         alias,
         port: Some(PORT),
     };
-    let mac = Some(MacAddr::for_address(sandbox.egress));
-    let inner = Link { mac, master: None, port: None, ..end.clone() };
-    plane.spaces.entry(Place::Host).or_default().links.insert(outer.clone(), end);
+    let (mac, address) = (MacAddr::for_address(sandbox.egress), sandbox.egress);
+    let inner = Link { mac: Some(mac), master: None, port: None, ..end.clone() };
+    let host = plane.spaces.entry(Place::Host).or_default();
+    host.links.insert(outer.clone(), end);
+    host.neighbours.insert((GWBRIDGE.to_owned(), address), mac);
+    senders::hold(host, &Sender { port: &outer, mac, address, vip: None });
     space.links.insert(name.to_owned(), inner);
     space.addresses.insert((name.to_owned(), within(sandbox.egress, subnet)));
     if let Some(gateway) = subnet.address(1) {

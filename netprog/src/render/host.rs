@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cluster::net::MacAddr;
 use cluster::spec::PublishMode;
 
-use super::{GWBRIDGE, INGRESS_LINK, Scene, TABLE, egress, ingress, table, within};
+use super::{GWBRIDGE, INGRESS_LINK, Scene, TABLE, doors, egress, ingress, senders, table, within};
 use crate::plane::{ALIAS_PREFIX, Family, Link, LinkKind, Place, Plane, Space, TableKey};
 
 /// Limits of the neighbour tables, for networks of many thousand endpoints: Docker's
@@ -44,6 +44,8 @@ pub(super) fn render(scene: &Scene<'_>, plane: &mut Plane) {
     let mut table = table(structure(scene), &[], &["published"]);
     table.maps.insert("published".to_owned(), published(scene));
     space.nft.insert(TableKey { family: Family::Ip, name: TABLE.to_owned() }, table);
+    space.nft.insert(doors::key(), doors::render(scene));
+    space.nft.insert(senders::key(), senders::nobody(subnet.net().addr().is_ipv4(), None));
     plane.spaces.insert(Place::Host, space);
 }
 
@@ -105,6 +107,7 @@ chain input {{
 }}
 chain forward {{
   type filter hook forward priority filter; policy accept;
+  iifname \"{INGRESS_LINK}\" ct state new drop
   iifname \"{GWBRIDGE}\" oifname != {{ \"{INGRESS_LINK}\", \"{GWBRIDGE}\" }} accept
   oifname {{ \"{INGRESS_LINK}\", \"{GWBRIDGE}\" }} ct state established,related accept
   oifname {{ \"{INGRESS_LINK}\", \"{GWBRIDGE}\" }} ct status dnat accept

@@ -27,7 +27,7 @@ pub(super) fn attach_host(
     let (mtu, bridge) = (scene.mtu(network), bridge_name(id, network));
     let alias = format!("{ALIAS_PREFIX}{id}");
     let space = plane.spaces.entry(fabric(id)).or_default();
-    overlay::port(space, OUTER, (&bridge, mtu), attachment.mac, &alias);
+    overlay::port(space, OUTER, (&bridge, mtu), attachment, &alias);
     // So that the fabric itself can refuse a call that no backend takes: the caller is outside.
     space.routes.insert(Route {
         table: TABLE_MAIN,

@@ -5,14 +5,17 @@ use std::net::IpAddr;
 use cluster::assignment::AssignedNetwork;
 use cluster::id::{NetworkId, NodeId};
 use cluster::net::MacAddr;
+use cluster::object::Attachment;
 
-use super::{Scene, bridge_name, exactly, fabric, ingress, service, vip_route, vxlan_name, within};
+use super::{
+    Scene, bridge_name, exactly, fabric, ingress, senders, service, vip_route, vxlan_name, within,
+};
 use crate::endpoint::Endpoint;
 use crate::plane::{ALIAS_PREFIX, FdbKey, FdbTable, Link, LinkKind, Plane, PortFlags, Space};
 
 /// A bridge port that neither learns nor gets unknown frames: every MAC address has an entry.
 pub(super) const STATIC_PORT: PortFlags =
-    PortFlags { learning: false, flood: false, hairpin: true, isolated: false };
+    PortFlags { learning: false, flood: false, hairpin: true, isolated: false, proxied: true };
 
 pub(super) fn render(
     scene: &Scene<'_>,
@@ -32,6 +35,10 @@ pub(super) fn render(
             remote(&vxlan_name(id, network), endpoint, vtep, &mut space);
         }
     }
+    space.nft.insert(
+        senders::key(),
+        senders::nobody(network.gateway.is_ipv4(), Some(&vxlan_name(id, network))),
+    );
     service::render(scene, id, network, &mut space);
     plane.spaces.insert(fabric(id), space);
     if network.ingress {
@@ -70,7 +77,7 @@ fn devices(scene: &Scene<'_>, id: NetworkId, network: &AssignedNetwork, space: &
             mac: None,
             master: Some(bridge.clone()),
             alias,
-            port: Some(PortFlags { hairpin: false, ..STATIC_PORT }),
+            port: Some(PortFlags { hairpin: false, proxied: false, ..STATIC_PORT }),
         },
     );
     space.addresses.insert((bridge, within(network.gateway, network.subnet)));
@@ -91,14 +98,15 @@ fn remote(vxlan: &str, endpoint: &Endpoint, vtep: IpAddr, space: &mut Space) {
     space.neighbours.insert((vxlan.to_owned(), endpoint.address), endpoint.mac);
 }
 
-/// A local endpoint's port.
+/// A local endpoint's port, and the neighbour entry from which the bridge answers ARP for it.
 pub(super) fn port(
     space: &mut Space,
     name: &str,
     (bridge, mtu): (&str, u32),
-    mac: MacAddr,
+    endpoint: &Attachment,
     alias: &str,
 ) {
+    let (mac, address) = (endpoint.mac, endpoint.address);
     space.links.insert(
         name.to_owned(),
         Link {
@@ -113,6 +121,7 @@ pub(super) fn port(
     );
     let key = FdbKey { device: name.to_owned(), mac, table: FdbTable::Bridge };
     space.fdb.insert(key, None);
+    space.neighbours.insert((bridge.to_owned(), address), mac);
 }
 
 /// Makes the bridge answer for a VIP: IPv4 by a local route, IPv6 only by an address.

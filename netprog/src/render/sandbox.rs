@@ -6,8 +6,10 @@ use cluster::assignment::AssignedNetwork;
 use cluster::object::Attachment;
 use cluster::spec::PublishMode;
 
+use super::senders::Sender;
 use super::{
-    LocalTask, Scene, TABLE, bridge_name, egress, everywhere, fabric, overlay, table, within,
+    LocalTask, Scene, TABLE, bridge_name, egress, everywhere, fabric, overlay, senders, table,
+    within,
 };
 use crate::local::LocalSandbox;
 use crate::plane::{
@@ -92,7 +94,11 @@ fn attach(
     let outer = task.outer();
     let bridge = bridge_name(id, network);
     let fabric_space = plane.spaces.entry(fabric(id)).or_default();
-    overlay::port(fabric_space, &outer, (&bridge, mtu), attachment.mac, &alias);
+    overlay::port(fabric_space, &outer, (&bridge, mtu), attachment, &alias);
+    let service = scene.assignment.services.get(&task.assigned.service);
+    let vip = service.and_then(|service| service.vips.get(&id).copied());
+    let (mac, address) = (attachment.mac, attachment.address);
+    senders::hold(fabric_space, &Sender { port: &outer, mac, address, vip });
     space.links.insert(
         link.clone(),
         Link {
@@ -156,7 +162,8 @@ fn ipv4(
         return table;
     };
     structure.push_str(&ingress_structure(&ingress.link));
-    let mut table = table(structure, &["vips", "ingress_vips"], &["own", "targets"]);
+    let sets = ["vips", "ingress_vips", "open"];
+    let mut table = table(structure, &sets, &["own", "targets"]);
     fill_vips(scene, task, legs, true, &mut table);
     fill_targets(scene, task, (ingress, sandbox), &mut table);
     table
@@ -202,10 +209,11 @@ fn dns_structure(sandbox: &LocalSandbox) -> String {
 
 /// Calls by published ports: rewritten to the egress leg's address, from which an unbound UDP
 /// server answers an outside client, and remembered, so that the answer goes back where the call
-/// came from.
+/// came from. Nothing else answers on that link.
 fn ingress_structure(link: &str) -> String {
     format!(
         "set ingress_vips {{ type ipv4_addr; }}
+set open {{ type ipv4_addr . inet_proto . inet_service; }}
 map targets {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
 chain came {{
   type filter hook prerouting priority mangle; policy accept;
@@ -218,6 +226,13 @@ chain published {{
 chain back {{
   type route hook output priority mangle; policy accept;
   ct mark {INGRESS_MARK} ct direction reply meta mark set {INGRESS_MARK}
+}}
+chain closed {{
+  type filter hook input priority filter; policy accept;
+  iifname != \"{link}\" accept
+  ct state established,related accept
+  ip daddr . meta l4proto . th dport @open accept
+  drop
 }}
 "
     )
@@ -252,8 +267,13 @@ fn fill_targets(
     let Some(service) = scene.assignment.services.get(&task.assigned.service) else { return };
     let Some(vip) = service.vips.get(&ingress.attachment.network) else { return };
     table.sets.entry("ingress_vips".to_owned()).or_default().insert(vip.to_string());
+    let open = table.sets.entry("open".to_owned()).or_default();
     let targets = table.maps.entry("targets".to_owned()).or_default();
     for port in service.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
+        // Rewritten calls, and those of peers to the address itself.
+        for address in [sandbox.egress, ingress.attachment.address] {
+            open.insert(format!("{address} . {} . {}", port.protocol.name(), port.target));
+        }
         for number in port.ingress_ports.values() {
             let key = format!("{vip} . {} . {number}", port.protocol.name());
             targets.insert(key, format!("{} . {}", sandbox.egress, port.target));

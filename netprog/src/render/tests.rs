@@ -57,7 +57,7 @@ fn structures_are_as_proven() {
     let plane = rendered(&small());
     let ip = TableKey { family: Family::Ip, name: TABLE.to_owned() };
     let bridge = TableKey { family: Family::Bridge, name: TABLE.to_owned() };
-    let structure = |place, key| plane.spaces[&place].nft[key].structure.clone();
+    let structure = |place, key: &TableKey| plane.spaces[&place].nft[key].structure.clone();
     expect_file!["../../testdata/render/host.nft"].assert_eq(&structure(Place::Host, &ip));
     let ingress = structure(Place::Fabric(INGRESS), &bridge);
     expect_file!["../../testdata/render/ingress.nft"].assert_eq(&ingress);
@@ -65,6 +65,107 @@ fn structures_are_as_proven() {
     expect_file!["../../testdata/render/overlay.nft"].assert_eq(&web);
     let sandbox = structure(Place::Sandbox(task(3)), &ip);
     expect_file!["../../testdata/render/sandbox.nft"].assert_eq(&sandbox);
+    let doors = structure(Place::Host, &doors::key());
+    expect_file!["../../testdata/render/doors.nft"].assert_eq(&doors);
+    let of_web = structure(Place::Fabric(WEB), &senders::key());
+    expect_file!["../../testdata/render/senders.nft"].assert_eq(&of_web);
+    let of_host = structure(Place::Host, &senders::key());
+    expect_file!["../../testdata/render/senders_host.nft"].assert_eq(&of_host);
+    let of_six = senders::nobody(false, Some("vx0")).structure;
+    expect_file!["../../testdata/render/senders6.nft"].assert_eq(&of_six);
+}
+
+/// Elements of the host's table of the cluster's own ports.
+fn doors_of(world: &World, set: &str) -> Vec<String> {
+    rendered(world).spaces[&Place::Host].nft[&doors::key()].sets[set].iter().cloned().collect()
+}
+
+#[test]
+fn vxlan_is_taken_from_the_nodes_that_are_known() {
+    type Change = fn(&mut World);
+    let table: &[(&str, Change, &[&str])] = &[
+        ("as listed", |_| {}, &["192.168.50.2", "192.168.50.3"]),
+        (
+            "down, but a member",
+            |w| {
+                w.assignment.nodes.get_mut(&node(2)).unwrap().up = false;
+                w.view.liveness.insert(node(2), Liveness::Down);
+            },
+            &["192.168.50.2", "192.168.50.3"],
+        ),
+        (
+            "just joined: only its row is known",
+            |w| drop(w.assignment.nodes.remove(&node(3))),
+            &["192.168.50.2", "192.168.50.3"],
+        ),
+        (
+            "removed, but its row is still there",
+            |w| {
+                w.assignment.nodes.remove(&node(3));
+                w.assignment.removed.insert(node(3));
+            },
+            &["192.168.50.2"],
+        ),
+        (
+            "of the other family",
+            |w| w.assignment.nodes.get_mut(&node(3)).unwrap().vtep = crate::fixture::ip("fd00::3"),
+            &["192.168.50.2"],
+        ),
+    ];
+    for (name, change, vteps) in table {
+        let mut world = small();
+        change(&mut world);
+        assert_eq!(doors_of(&world, "vteps"), *vteps, "{name}");
+    }
+}
+
+#[test]
+fn tasks_are_kept_from_the_ports_that_nodes_use() {
+    let mut world = small();
+    world.local.cluster_port = 2400;
+    let other = world.assignment.nodes.get_mut(&node(2)).unwrap();
+    other.gossip = "[fd00::2]:7000".parse().unwrap();
+    other.manager = "203.0.113.2:2377".parse().ok();
+    assert_eq!(doors_of(&world, "own"), ["tcp . 2400", "tcp . 7946", "udp . 7946"]);
+    let of_other = |set| {
+        let mut doors = doors_of(&world, set);
+        doors.retain(|door| !door.contains(".50.1 ") && !door.contains(".50.3 "));
+        doors
+    };
+    assert_eq!(
+        of_other("members"),
+        [
+            "192.168.50.2 . tcp . 2377",
+            "192.168.50.2 . tcp . 7000",
+            "192.168.50.2 . udp . 7000",
+            "203.0.113.2 . tcp . 2377"
+        ]
+    );
+    assert_eq!(
+        of_other("members6"),
+        ["fd00::2 . tcp . 2377", "fd00::2 . tcp . 7000", "fd00::2 . udp . 7000"]
+    );
+}
+
+/// The VIP of a service that is removed, or draining tasks, is still answered as.
+#[test]
+fn a_task_sends_as_itself_and_as_its_vip() {
+    let mut world = small();
+    world.assignment.services.get_mut(&VOTE).unwrap().name.clear();
+    world.assignment.tasks.get_mut(&task(3)).unwrap().draining = true;
+    let plane = rendered(&world);
+    let table = &plane.spaces[&Place::Fabric(WEB)].nft[&senders::key()];
+    let of_task = |set: &str| {
+        let port = format!("\"{}\" . ", outer(task(3)));
+        let own = table.sets[set].iter().filter_map(|element| element.strip_prefix(&port));
+        own.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of_task("senders"),
+        ["02:42:0a:00:01:0d . 10.0.1.13", "02:42:0a:00:01:0d . 10.0.1.3"]
+    );
+    // A VIP is the bridge's to answer ARP for.
+    assert_eq!(of_task("owners"), ["02:42:0a:00:01:0d . 10.0.1.13"]);
 }
 
 fn balanced(world: &World) -> (Vec<String>, std::collections::BTreeSet<String>) {

@@ -54,7 +54,8 @@ impl Resolver for Names {
     fn resolve(&self, asker: TaskId, question: &Question) -> Answer {
         match self.zone() {
             Some(zone) => answer(&zone, asker, question),
-            None => Answer::Unknown,
+            // Which names are the cluster's is not known yet, nor who may ask for others.
+            None => Answer::Confined,
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct Done {
 pub struct Facts {
     /// Own underlay address.
     pub vtep: IpAddr,
+    /// TCP port of the cluster listener, where this node has one.
+    pub cluster_port: u16,
     /// MTU of the underlay.
     pub underlay_mtu: u32,
     /// Prefix of the egress bridge.
@@ -167,6 +169,7 @@ impl Facts {
     fn local(&self, wanted: &Wanted) -> Local {
         Local {
             vtep: self.vtep,
+            cluster_port: self.cluster_port,
             underlay_mtu: self.underlay_mtu,
             gwbridge: self.gwbridge,
             balancer: self.balancer,

@@ -184,6 +184,7 @@ fn remote_endpoints(
 pub(super) fn local(node: NodeId, wanted: &Wanted) -> Option<Local> {
     Some(Local {
         vtep: address(node).ip(),
+        cluster_port: address(node).port(),
         underlay_mtu: 1500,
         gwbridge: gwbridge()?,
         balancer: balancer(node),

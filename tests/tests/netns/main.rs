@@ -13,6 +13,7 @@ mod damage;
 mod disk;
 mod docker_cli;
 mod faults;
+mod isolation;
 mod machine;
 mod places;
 mod played;

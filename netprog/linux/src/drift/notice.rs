@@ -17,9 +17,9 @@ use crate::netlink::NETLINK_HEADER_BYTES;
 const NETFILTER_HEADER_BYTES: usize = 4;
 /// The number of the table's name in messages about tables, chains, rules, sets and elements.
 const TABLE_NAME: u16 = 1;
-/// `IFLA_BRPORT_MODE`, `_LEARNING`, `_UNICAST_FLOOD` and `_ISOLATED`
+/// `IFLA_BRPORT_MODE`, `_LEARNING`, `_UNICAST_FLOOD`, `_PROXYARP_WIFI` and `_ISOLATED`
 /// (include/uapi/linux/if_link.h).
-const PORT_SETTINGS: [u16; 4] = [4, 8, 9, 33];
+const PORT_SETTINGS: [u16; 5] = [4, 8, 9, 12, 33];
 /// `NFT_MSG_NEWGEN`: a transaction has ended; says nothing of tables.
 const NEW_GENERATION: u16 = 10 << 8 | 15;
 

@@ -172,13 +172,20 @@ fn port(infos: &[LinkInfo]) -> Option<PortFlags> {
         LinkInfo::PortData(InfoPortData::BridgePort(data)) => Some(data),
         _ => None,
     })?;
-    let mut flags = PortFlags { learning: false, flood: false, hairpin: false, isolated: false };
+    let mut flags = PortFlags {
+        learning: false,
+        flood: false,
+        hairpin: false,
+        isolated: false,
+        proxied: false,
+    };
     for info in data {
         match info {
             InfoBridgePort::Learning(on) => flags.learning = *on,
             InfoBridgePort::UnicastFlood(on) => flags.flood = *on,
             InfoBridgePort::HairpinMode(on) => flags.hairpin = *on,
             InfoBridgePort::Isolated(on) => flags.isolated = *on,
+            InfoBridgePort::ProxyARPWifi(on) => flags.proxied = *on,
             _ => {}
         }
     }

@@ -181,6 +181,7 @@ impl Lab {
         let nodes = (1..=2).map(|n| {
             let local = Local {
                 vtep: ip(&format!("192.168.50.{n}")),
+                cluster_port: 2377,
                 underlay_mtu: 1500,
                 gwbridge: "172.18.0.0/16".parse().unwrap(),
                 balancer: crate::BALANCER,

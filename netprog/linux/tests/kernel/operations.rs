@@ -87,8 +87,13 @@ fn links_are_made_as_described() {
     let mut expected = vxlan("127.0.0.1", 4097);
     expected.up = true;
     expected.master = Some("br0".to_owned());
-    expected.port =
-        Some(PortFlags { learning: true, flood: true, hairpin: false, isolated: false });
+    expected.port = Some(PortFlags {
+        learning: true,
+        flood: true,
+        hairpin: false,
+        isolated: false,
+        proxied: false,
+    });
     assert_eq!(space.links["vx0"], expected);
     assert_eq!(space.links.len(), 3);
     assert!(world.seen(SANDBOX).links["eth0"].up);
@@ -97,7 +102,8 @@ fn links_are_made_as_described() {
 #[test]
 fn every_property_of_a_link_is_set_and_seen() {
     let mut world = furnished();
-    let port = PortFlags { learning: false, flood: false, hairpin: true, isolated: true };
+    let port =
+        PortFlags { learning: false, flood: false, hairpin: true, isolated: true, proxied: true };
     let set = |change| Op::SetLink(FABRIC, "v0".to_owned(), change);
     world.done(&[
         set(LinkChange::Mtu(1400)),

@@ -41,7 +41,8 @@ fn underlay(a: &mut World, b: &mut World) {
 /// The fabric of one node, its sandbox 10.0.0.`own`, and the peer's 10.0.0.`peer`.
 fn node(world: &mut World, own: u8, peer: u8, vteps: (&str, &str)) {
     let text = |name: &str| name.to_owned();
-    let flags = |flood| PortFlags { learning: false, flood, hairpin: true, isolated: false };
+    let flags =
+        |flood| PortFlags { learning: false, flood, hairpin: true, isolated: false, proxied: true };
     let peer_fdb = |table| FdbKey { device: text("vx0"), mac: mac(peer), table };
     world.done(&[
         Op::CreateLink(FABRIC, text("br0"), bridge("skein:net")),

@@ -104,9 +104,9 @@ fn change() -> impl Strategy<Value = LinkChange> {
         select(&LINK_MACS[..]).prop_map(LinkChange::Mac),
         master.prop_map(|master| LinkChange::Master(master.map(text))),
         select(&["skein:a", "skein:b"][..]).prop_map(|alias| LinkChange::Alias(text(alias))),
-        any::<[bool; 4]>().prop_map(|[learning, flood, hairpin, isolated]| LinkChange::Port(
-            PortFlags { learning, flood, hairpin, isolated }
-        )),
+        any::<[bool; 5]>().prop_map(|[learning, flood, hairpin, isolated, proxied]| {
+            LinkChange::Port(PortFlags { learning, flood, hairpin, isolated, proxied })
+        }),
     ]
 }
 

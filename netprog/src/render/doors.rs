@@ -1,0 +1,104 @@
+//! The cluster's own ports on the host: closed to tasks, whichever node's they are, and VXLAN open
+//! to known VTEPs only.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use cluster::assignment::AssignedNode;
+use cluster::id::NodeId;
+
+use super::{GWBRIDGE, INGRESS_LINK, Scene, TABLE, overlay, table};
+use crate::plane::{Family, Table, TableKey};
+
+/// The set of VTEPs whose frames are taken.
+const VTEPS: &str = "vteps";
+
+pub(crate) fn key() -> TableKey {
+    TableKey { family: Family::Inet, name: TABLE.to_owned() }
+}
+
+/// Whether frames of a VTEP are taken, with the entry that lets them in.
+pub(crate) fn evidence(host: &crate::plane::Space, vtep: IpAddr) -> (String, bool) {
+    let vteps = host.nft.get(&key()).and_then(|table| table.sets.get(VTEPS));
+    let present = vteps.is_some_and(|vteps| vteps.contains(&vtep.to_string()));
+    (format!("{VTEPS} {{ {vtep} }}"), present)
+}
+
+pub(super) fn render(scene: &Scene<'_>) -> Table {
+    let mut table = table(structure(scene), &["own", "members", "members6", VTEPS], &[]);
+    let mut fill = |set: &str, elements: BTreeSet<String>| {
+        table.sets.insert(set.to_owned(), elements);
+    };
+    fill(VTEPS, vteps(scene).iter().map(ToString::to_string).collect());
+    fill("own", own(scene));
+    fill("members", members(scene, IpAddr::is_ipv4));
+    fill("members6", members(scene, IpAddr::is_ipv6));
+    table
+}
+
+/// Of every other node, as far as it is known. A row of gossip counts for a node that is not listed
+/// yet, and not for one that was removed.
+fn vteps(scene: &Scene<'_>) -> BTreeSet<IpAddr> {
+    let assignment = scene.assignment;
+    let heard = scene.view.vteps.keys().filter(|node| !assignment.removed.contains(node));
+    let nodes: BTreeSet<NodeId> = assignment.nodes.keys().chain(heard).copied().collect();
+    let others = nodes.into_iter().filter(|node| *node != assignment.node);
+    let vteps = others.filter_map(|node| overlay::vtep(scene, node));
+    vteps.filter(|vtep| vtep.is_ipv4() == scene.local.vtep.is_ipv4()).collect()
+}
+
+/// This node's ports, whatever address of it is called.
+fn own(scene: &Scene<'_>) -> BTreeSet<String> {
+    let node = scene.assignment.nodes.get(&scene.assignment.node);
+    let gossip = node.map(|node| node.gossip.port());
+    let gossip = gossip.into_iter().flat_map(|port| [("tcp", port), ("udp", port)]);
+    let ports = gossip.chain([("tcp", scene.local.cluster_port)]);
+    ports.map(|(protocol, port)| format!("{protocol} . {port}")).collect()
+}
+
+/// Every node's ports by its addresses.
+fn members(scene: &Scene<'_>, family: fn(&IpAddr) -> bool) -> BTreeSet<String> {
+    let ports = |node: &AssignedNode| {
+        let gossip = node.gossip.port();
+        let mut doors = Vec::new();
+        for address in [node.gossip.ip(), node.vtep] {
+            doors.extend([(address, "tcp", gossip), (address, "udp", gossip)]);
+            doors.extend(node.manager.map(|manager| (address, "tcp", manager.port())));
+        }
+        doors.extend(node.manager.map(|manager| (manager.ip(), "tcp", manager.port())));
+        doors
+    };
+    let doors = scene.assignment.nodes.values().flat_map(ports);
+    let doors = doors.filter(|(address, ..)| family(address));
+    doors.map(|(address, protocol, port)| format!("{address} . {protocol} . {port}")).collect()
+}
+
+/// Tasks are kept from the VXLAN port of any address: a node has addresses that the cluster does
+/// not know, and a frame that is sent there arrives as one of this node's VTEP. What they send goes
+/// by its destination before anything is rewritten.
+fn structure(scene: &Scene<'_>) -> String {
+    let port = scene.assignment.data_path_port;
+    let (ip, address) = match scene.local.vtep {
+        IpAddr::V4(_) => ("ip", "ipv4_addr"),
+        IpAddr::V6(_) => ("ip6", "ipv6_addr"),
+    };
+    format!(
+        "set own {{ type inet_proto . inet_service; }}
+set members {{ type ipv4_addr . inet_proto . inet_service; }}
+set members6 {{ type ipv6_addr . inet_proto . inet_service; }}
+set vteps {{ type {address}; }}
+chain tasks {{
+  type filter hook prerouting priority raw; policy accept;
+  iifname != \"{GWBRIDGE}\" accept
+  udp dport {port} drop
+  ip daddr . meta l4proto . th dport @members drop
+  ip6 daddr . meta l4proto . th dport @members6 drop
+}}
+chain input {{
+  type filter hook input priority filter; policy accept;
+  iifname {{ \"{INGRESS_LINK}\", \"{GWBRIDGE}\" }} meta l4proto . th dport @own drop
+  udp dport {port} {ip} saddr != @vteps drop
+}}
+"
+    )
+}

@@ -1,0 +1,99 @@
+//! Who may send by which port of a bridge. A task sends from its own MAC address, as itself or as
+//! a VIP of its service (direct server return), and speaks ARP for itself alone. What else comes by
+//! its port is dropped before the bridge looks at it. Ports that are not listed are ours: VXLAN,
+//! the host's.
+//!
+//! The table stands before the balancer's and apart from it, so that each is loaded for its own
+//! changes only.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use cluster::net::MacAddr;
+
+use super::table;
+use crate::plane::{Family, Space, Table, TableKey};
+
+/// Name of the table, in fabrics and on the host.
+const SENDERS: &str = "skein-senders";
+/// Of its set for IP.
+const BY_IP: &str = "senders";
+/// Of its set for ARP.
+const BY_ARP: &str = "owners";
+/// Of the set of ports that it holds to the other two.
+const PORTS: &str = "ports";
+
+pub(crate) fn key() -> TableKey {
+    TableKey { family: Family::Bridge, name: SENDERS.to_owned() }
+}
+
+/// The table of a bridge without tasks, which may have a VXLAN device.
+pub(super) fn nobody(ipv4: bool, vxlan: Option<&str>) -> Table {
+    table(structure(ipv4, vxlan), &[PORTS, BY_ARP, BY_IP], &[])
+}
+
+/// A task's end at a bridge.
+pub(super) struct Sender<'a> {
+    /// The port.
+    pub(super) port: &'a str,
+    pub(super) mac: MacAddr,
+    /// The task's own.
+    pub(super) address: IpAddr,
+    /// As which it answers, besides.
+    pub(super) vip: Option<IpAddr>,
+}
+
+/// Holds a port to what its task may send. The bridge's table is there.
+pub(super) fn hold(space: &mut Space, sender: &Sender<'_>) {
+    let Sender { port, mac, address, vip } = sender;
+    let Some(table) = space.nft.get_mut(&key()) else { return };
+    let mut add = |set: &str, element| {
+        table.sets.entry(set.to_owned()).or_default().insert(element);
+    };
+    add(PORTS, format!("\"{port}\""));
+    add(BY_ARP, element(port, *mac, *address));
+    let automatic = address.is_ipv6().then(|| IpAddr::V6(link_local(*mac)));
+    for address in [Some(*address), *vip, automatic].into_iter().flatten() {
+        add(BY_IP, element(port, *mac, address));
+    }
+}
+
+/// Of the set for IP: a port, and as whom its task sends.
+fn element(port: &str, mac: MacAddr, address: IpAddr) -> String {
+    format!("\"{port}\" . {mac} . {address}")
+}
+
+/// What lets a task send, and whether it is in the kernel.
+pub(crate) fn evidence(space: &Space, port: &str, mac: MacAddr, address: IpAddr) -> (String, bool) {
+    let element = element(port, mac, address);
+    let senders = space.nft.get(&key()).and_then(|table| table.sets.get(BY_IP));
+    let present = senders.is_some_and(|senders| senders.contains(&element));
+    (format!("senders {{ {element} }}"), present)
+}
+
+/// The address that IPv6 probes neighbours from (RFC 4291 appendix A).
+fn link_local(MacAddr([a, b, c, d, e, f]): MacAddr) -> Ipv6Addr {
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+/// Before the balancer (-300). A network has addresses of one family, and no other is let through.
+/// What is usual comes first: a frame of a task is looked up once.
+fn structure(ipv4: bool, vxlan: Option<&str>) -> String {
+    let (ip, address) = if ipv4 { ("ip", "ipv4_addr") } else { ("ip6", "ipv6_addr") };
+    let arp = "  arp htype 1 arp ptype ip arp hlen 6 arp plen 4 \
+               iifname . ether saddr . arp saddr ip @owners \
+               iifname . arp saddr ether . arp saddr ip @owners accept\n";
+    let arp = if ipv4 { arp } else { "" };
+    let vxlan = vxlan.map(|name| format!("  iifname \"{name}\" accept\n")).unwrap_or_default();
+    format!(
+        "set ports {{ type ifname; }}
+set owners {{ type ifname . ether_addr . {address}; }}
+set senders {{ type ifname . ether_addr . {address}; }}
+chain pre {{
+  type filter hook prerouting priority -310; policy accept;
+{vxlan}  iifname . ether saddr . {ip} saddr @senders accept
+  iifname != @ports accept
+{arp}  drop
+}}
+"
+    )
+}
