@@ -13,6 +13,8 @@ use netprog::local::Balancer;
 /// What balances in these tests.
 const BALANCER: Balancer = Balancer::Nft;
 
+#[path = "datapath/bounds.rs"]
+mod bounds;
 #[path = "datapath/lab.rs"]
 mod lab;
 #[path = "datapath/paths.rs"]

@@ -14,6 +14,8 @@ use netprog::local::Balancer;
 /// What balances in these tests.
 const BALANCER: Balancer = Balancer::Ipvs;
 
+#[path = "datapath/bounds.rs"]
+mod bounds;
 #[path = "ipvs/conformance.rs"]
 mod conformance;
 #[path = "datapath/lab.rs"]

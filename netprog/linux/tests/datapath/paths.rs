@@ -9,7 +9,7 @@ use crate::lab::{CALLER, CLIENT, ECHO, Lab, VIP, VIP_SIX, sandbox, task};
 use crate::talk::{ask, open, serve, tcp, udp};
 
 /// Task 1 of `echo` on node 1, task 2 on node 2, a caller (task 5) on node 1.
-fn furnished() -> Lab {
+pub(crate) fn furnished() -> Lab {
     let mut lab = Lab::new();
     lab.add(1, ECHO, 1);
     lab.add(2, ECHO, 2);
