@@ -40,6 +40,7 @@ const MANAGERS: &[Check] = &[
     ("its workers become managers", promote),
     ("one manager of three is started with other flags", other_flags),
     ("the other two move at one time", move_two),
+    ("of two managers the one that cannot lead moves", move_the_older),
 ];
 
 /// Goal: a manager that gets another address is the same one, although the others' way to it was
@@ -203,5 +204,31 @@ fn move_two(lab: &mut Lab) -> Result<()> {
     }
     lab.wait_nodes_ready(3)?;
     lab.nodes[2].docker(&["network", "create", "-d", "overlay", "after"])?.ok()?;
+    wait_all_answer(lab, 3, 3)
+}
+
+/// The one that stays has an entry that the other one lacks: it alone may lead, and for that it has
+/// to reach the other one, whose address only a majority can record.
+fn move_the_older(lab: &mut Lab) -> Result<()> {
+    let third = lab.nodes[2].name.clone();
+    lab.nodes[0].docker(&["node", "demote", &third])?.ok()?;
+    lab.wait_for(SOON, "two voters", || {
+        let voting = voters(&lab.nodes[0])?;
+        ensure!(voting.len() == 2, "{voting:?}");
+        Ok(())
+    })?;
+    // It hands over where it leads.
+    lab.nodes[1].stop()?;
+    lab.nodes[1].start()?;
+    let (id, own) = (lab.nodes[1].cluster_id()?, lab.nodes[1].address.to_string());
+    manager_is_at(lab, 0, &id, &own, 2377)?;
+    lab.nodes[1].kill_daemon()?;
+    let refused =
+        lab.nodes[0].docker(&["network", "create", "-d", "overlay", "alone"])?.refused()?;
+    ensure!(refused.contains("The swarm does not have a leader"), "{refused}");
+    lab.nodes[1].set_flags(&["--listen-addr", &format!("{own}:2399")])?;
+    lab.nodes[1].start()?;
+    manager_is_at(lab, 0, &id, &own, 2399)?;
+    lab.wait_nodes_ready(3)?;
     wait_all_answer(lab, 3, 3)
 }
