@@ -24,6 +24,7 @@ const CHECKS: &[Check] = &[
     ("a worker joins with an address of its choice", join),
     ("services answer through it", serve),
     ("without it the worker comes back as the same node, elsewhere", lose_address),
+    ("a pause that cost it its lease changes no address", pause),
 ];
 
 /// Goal: a machine that gets another address needs nobody's help. Method: a worker that joined with
@@ -231,4 +232,21 @@ fn move_the_older(lab: &mut Lab) -> Result<()> {
     manager_is_at(lab, 0, &id, &own, 2399)?;
     lab.wait_nodes_ready(3)?;
     wait_all_answer(lab, 3, 3)
+}
+
+/// The report that ends the pause does not describe the node: the leader was told before.
+fn pause(lab: &mut Lab) -> Result<()> {
+    let (id, own) = (lab.nodes[1].cluster_id()?, lab.nodes[1].address.to_string());
+    let state =
+        |lab: &Lab| Ok(text(&lab.nodes[0].get(&format!("/nodes/{id}"))?["Status"]["State"]));
+    lab.nodes[1].pause(true)?;
+    let down = lab.wait_for(SOON, "the worker to be down", || {
+        let state: Result<String> = state(lab);
+        ensure!(state? == "down", "it is not");
+        Ok(())
+    });
+    lab.nodes[1].pause(false)?;
+    down?;
+    lab.wait_nodes_ready(NODES)?;
+    is_at(lab, &own)
 }
