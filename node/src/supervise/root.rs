@@ -101,6 +101,9 @@ impl<'a> Stage<'a> {
                 let copies = table::copies(&path, directory)?;
                 state.extend(copies.whole);
                 hidden.extend(copies.parts);
+                // The table does not have this process' root where that is no mount (chroot(2)).
+                let own = inside(source, directory).map(|below| path.join(below));
+                state.extend(own.filter(|own| !state.contains(own)));
             }
             hidden.extend(state.iter().cloned());
             table::detach_below(&path, &hidden)
@@ -260,6 +263,13 @@ fn source(root: &Root) -> &Path {
         Root::Host => Path::new("/"),
         Root::Directory(path) => path,
     }
+}
+
+/// `directory` as a path below `root`, where it lies there.
+fn inside(root: &Path, directory: &Path) -> Option<PathBuf> {
+    let root = root.canonicalize().ok()?;
+    let below = directory.strip_prefix(root).ok()?.to_owned();
+    Some(below).filter(|path| !path.as_os_str().is_empty())
 }
 
 fn missing(path: &str, error: Errno) -> Failure {
