@@ -209,7 +209,18 @@ impl ProcessExecutor {
             if let Err(error) = &launch
                 && status::is_damage(error)
             {
-                return self.end_damaged(task_dir, error, lock.is_some()).await;
+                match self.end_damaged(task_dir, lock.is_some()).await {
+                    // Its supervisor may be ending.
+                    Err(_) if clock::monotonic() < deadline => {
+                        tokio::time::sleep(ADOPT_INTERVAL).await;
+                        continue;
+                    }
+                    ended => {
+                        let directory = task_dir.display();
+                        tracing::error!(%directory, %error, "{LAUNCH} is damaged: the task ends");
+                        return ended.map(|()| None);
+                    }
+                }
             }
             if lock.is_some() {
                 return adopt_lost(task_dir).await;
@@ -229,23 +240,16 @@ impl ProcessExecutor {
     }
 
     /// Ends a task that nobody can tell any more what it is. To its node it is lost.
-    async fn end_damaged(
-        &self,
-        task_dir: &Path,
-        error: &io::Error,
-        is_lost: bool,
-    ) -> io::Result<Option<Handle>> {
-        let directory = task_dir.display();
-        tracing::error!(%directory, %error, "{LAUNCH} is damaged: the task is ended");
+    async fn end_damaged(&self, task_dir: &Path, is_lost: bool) -> io::Result<()> {
         if !is_lost {
-            return handle::end(task_dir).await.map(|()| None);
+            return handle::end(task_dir).await;
         }
         let task = task_dir.file_name().unwrap_or_default().to_string_lossy();
         let spec = LaunchSpec::new(task, Root::Host, Vec::new());
         let (run_dir, data_dir) = (self.run_dir.clone(), self.data_dir.clone());
         let launch = Launch { spec, run_dir, data_dir, launched_at: Duration::ZERO };
         lost::conclude(&launch, task_dir).await?;
-        remains::remove(&launch, task_dir).map(|()| None)
+        remains::remove(&launch, task_dir)
     }
 
     /// Where the logs of a task are; see [`crate::logs::read`].
