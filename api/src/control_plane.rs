@@ -31,6 +31,12 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// Changes the cluster's spec; draws new join tokens where they are to be rotated.
     async fn update_cluster(&self, request: UpdateClusterRequest) -> Result<(), ApiError>;
 
+    /// Opens the keys of a manager that is locked.
+    async fn unlock(&self, key: &str) -> Result<(), ApiError>;
+
+    /// The cluster's unlock key as text; empty if managers are not locked.
+    async fn unlock_key(&self) -> Result<String, ApiError>;
+
     /// Makes a new cluster with this node as its manager.
     async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError>;
 
@@ -146,6 +152,8 @@ pub struct UpdateClusterRequest {
     pub rotate_worker_token: bool,
     /// The same for managers.
     pub rotate_manager_token: bool,
+    /// Draw a new unlock key; managers seal their keys under it.
+    pub rotate_unlock_key: bool,
 }
 
 /// Docker's `LocalNodeState`.

@@ -32,10 +32,7 @@ pub(crate) fn check_manager(plane: &dyn ControlPlane) -> Result<(), ApiError> {
         LocalNodeState::Pending => Err(ApiError::unavailable(
             "This node is joining a swarm. Wait until `docker info` says that it is active.",
         )),
-        LocalNodeState::Locked => Err(ApiError::unavailable(
-            "Swarm is encrypted and needs to be unlocked before it can be used. Please use \
-             \"docker swarm unlock\" to unlock it.",
-        )),
+        LocalNodeState::Locked => Err(ApiError::locked()),
         LocalNodeState::Error => Err(ApiError::unavailable(local.error)),
         LocalNodeState::Active if local.control_available => Ok(()),
         LocalNodeState::Active => Err(ApiError::not_manager()),

@@ -101,6 +101,15 @@ impl ApiError {
         )
     }
 
+    /// Docker's answer on a manager that is locked.
+    #[must_use]
+    pub fn locked() -> Self {
+        Self::unavailable(
+            "Swarm is encrypted and needs to be unlocked before it can be used. Please use \
+             \"docker swarm unlock\" to unlock it.",
+        )
+    }
+
     /// Docker's answer to `leave` outside a cluster.
     #[must_use]
     pub fn not_member() -> Self {

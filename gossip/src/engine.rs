@@ -147,6 +147,7 @@ pub struct Engine {
     projection: Projection,
     choices: StdRng,
     proven: BTreeMap<NodeId, Identity>, // the latest run of each node that proved it
+    elsewhere: BTreeMap<NodeId, Identity>, // runs of listed nodes at addresses that are not theirs
     intake: VecDeque<Waiting>,
     intake_at: Option<Now>,
     shown_at: Now, // when news of the view last went out
@@ -184,6 +185,7 @@ impl Engine {
             projection: Projection::default(),
             choices: StdRng::from_seed(config.stream(STREAM_CHOICES)),
             proven: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
             intake: VecDeque::new(),
             intake_at: None,
             shown_at: now,
@@ -232,6 +234,7 @@ impl Engine {
                     roster.get(id.node).is_some_and(|peer| peer.address == id.address)
                 };
                 self.proven.retain(|_, identity| stays(identity));
+                self.elsewhere.retain(|_, identity| !stays(identity));
                 self.stale = true;
                 self.join(now);
             }
@@ -266,6 +269,11 @@ impl Engine {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.projection.view()
+    }
+
+    /// Nodes that run at addresses that the managers do not know, and may have moved there.
+    pub fn elsewhere(&self) -> impl Iterator<Item = (NodeId, SocketAddr)> + '_ {
+        self.elsewhere.iter().map(|(node, identity)| (*node, identity.address))
     }
 
     /// Every member that is known, this node included, by node.
@@ -363,6 +371,7 @@ impl Engine {
         self.exchanges.forget(node);
         self.restarting.remove(&node);
         self.proven.remove(&node);
+        self.elsewhere.remove(&node);
         self.stale = true;
     }
 }

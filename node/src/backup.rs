@@ -1,7 +1,8 @@
 //! A cluster's state in one file: written while it runs, checked before it is used.
 //!
-//! The file is a line with its format, a line of JSON that says what it is of, the state's own bytes, and
-//! the SHA-256 of all that. It holds the CA's key and every token: it is as secret as a manager's disk.
+//! The file is a line with its format, a line of JSON that says what it is of, the state's own
+//! bytes, and the SHA-256 of all that. It holds the CA's key and every token: it is as secret as a
+//! manager's disk.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};

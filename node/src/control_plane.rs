@@ -12,6 +12,7 @@ use api::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster::id::NodeId;
+use cluster::object::UnlockKey;
 use cluster::request::{Answer, Request, UpdateCluster};
 use cluster::state::State;
 use futures_util::stream::BoxStream;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::daemon::{Daemon, new_token};
+use crate::key_file::unlock_key_text;
 use crate::manager::Manager;
 use crate::member::Member;
 use crate::pki;
@@ -78,9 +80,21 @@ impl ControlPlane for Plane {
             spec: request.spec,
             worker_token: token(request.rotate_worker_token),
             manager_token: token(request.rotate_manager_token),
+            unlock_key: Some(UnlockKey(rand::random())),
+            rotate_unlock_key: request.rotate_unlock_key,
         };
         manager.request(Request::UpdateCluster(Box::new(update))).await?;
         Ok(())
+    }
+
+    async fn unlock(&self, key: &str) -> Result<(), ApiError> {
+        self.0.unlock(key).await
+    }
+
+    async fn unlock_key(&self) -> Result<String, ApiError> {
+        let state = self.manager().await?.linearizable().await?;
+        let key = state.cluster.as_ref().and_then(|cluster| cluster.unlock_key.as_ref());
+        Ok(key.map(unlock_key_text).unwrap_or_default())
     }
 
     async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
@@ -127,6 +141,9 @@ impl ControlPlane for Plane {
             networks: Vec::new(),
             warnings: host.warnings.clone(),
         };
+        if self.0.is_locked() {
+            local.state = LocalNodeState::Locked;
+        }
         if let Some(member) = member {
             describe_member(&mut local, &member);
         }

@@ -3,12 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::ApiError;
 use api::{InitRequest, JoinRequest};
 use cluster::id::{ClusterId, NodeId};
-use cluster::object::{GossipKey, ManagerInfo, NodeDescription};
+use cluster::object::{GossipKey, ManagerInfo, NodeDescription, UnlockKey};
 use cluster::request::{InitCluster, JoinNode, Request};
 use cluster::spec::{Availability, ClusterSpec, Role};
 use cluster::state::State;
@@ -20,13 +21,15 @@ use crate::clock;
 use crate::config::Config;
 use crate::disk;
 use crate::host::Host;
-use crate::identity::{DataDir, Identity};
+use crate::identity::{DataDir, DataDirError, Identity};
+use crate::key_file::KeyFileError;
 use crate::member::{self, Member, MemberError, Sockets, Surroundings};
 use crate::pki::{self, Ca, Credentials, PeerIdentity, Token};
 
 mod addresses;
 mod join;
 mod leave;
+mod lock;
 mod recovery;
 
 /// Below the run directory: the generation that this boot has used and the data directory does not
@@ -57,6 +60,8 @@ pub struct Daemon {
     /// The newest state that this node applied; empty outside a cluster.
     pub states: watch::Sender<Arc<State>>,
     exe: PathBuf,
+    /// A manager whose keys are sealed, and that was not given the key yet.
+    locked: AtomicBool,
     /// One change of membership at a time.
     changing: Mutex<()>,
     /// Rings when a membership begins.
@@ -74,14 +79,24 @@ impl Daemon {
             member: RwLock::new(None),
             states: watch::channel(Arc::default()).0,
             exe,
+            locked: AtomicBool::new(false),
             changing: Mutex::new(()),
             begun: watch::channel(()).0,
         }
     }
 
-    /// Comes back as the member that the data directory says, if it says one.
+    /// Comes back as the member that the data directory says, if it says one. A manager that is
+    /// locked waits for its key.
     pub async fn resume(&self) -> anyhow::Result<()> {
-        let Some((mut identity, credentials)) = self.data.load()? else { return Ok(()) };
+        let loaded = match self.data.load() {
+            Err(DataDirError::Keys(KeyFileError::Locked(_))) => {
+                self.locked.store(true, Ordering::Release);
+                tracing::warn!("this manager is locked: docker swarm unlock");
+                return Ok(());
+            }
+            loaded => loaded?,
+        };
+        let Some((mut identity, credentials)) = loaded else { return Ok(()) };
         let used = self.config.run_dir.join(GENERATION);
         let last: Option<u64> = disk::read_json(&used).ok().flatten();
         identity.generation = identity.generation.max(last.unwrap_or_default()) + 1;
@@ -152,9 +167,7 @@ impl Daemon {
         if request.force_new_cluster {
             return self.go_on_alone(&request).await;
         }
-        if self.member.read().await.is_some() {
-            return Err(ApiError::already_member());
-        }
+        self.check_outside().await?;
         let addresses = self.addresses(
             request.listen_addr.as_deref(),
             request.advertise_addr.as_deref(),
@@ -226,6 +239,7 @@ impl Daemon {
             address_pools: request.default_addr_pool.clone(),
             subnet_size: request.subnet_size.unwrap_or(0),
             data_path_port: request.data_path_port.unwrap_or(self.config.data_path_port),
+            unlock_key: Some(UnlockKey(rand::random())),
             node: JoinNode {
                 id: identity.node,
                 key: Some(key),

@@ -228,11 +228,13 @@ impl Shell {
         });
     }
 
-    /// Of a member's runs the newest one counts.
+    /// Of a member's runs the newest one counts; one that has moved is where it is heard from.
     fn addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
-        let mut members = self.engine.as_ref().map(Engine::members).unwrap_or_default();
+        let Some(engine) = &self.engine else { return BTreeMap::new() };
+        let mut members = engine.members();
         members.sort_by_key(|member| member.generation);
-        members.iter().map(|member| (member.node, member.address)).collect()
+        let members = members.iter().map(|member| (member.node, member.address));
+        members.chain(engine.elsewhere()).collect()
     }
 
     fn describe(&self) -> serde_json::Value {

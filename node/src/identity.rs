@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cluster::id::{ClusterId, NodeId};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, DiskError};
+use crate::key_file::{KeyFile, KeyFileError};
 use crate::pki::Credentials;
 
 /// Folders of a manager's log.
@@ -70,20 +72,10 @@ pub struct AddressFlags {
     pub listen: Option<(Option<IpAddr>, u16)>,
 }
 
-/// The file of a node's certificate and key. The data directory stays locked while it is used.
-#[derive(Debug, Clone)]
-pub struct CredentialsFile(PathBuf);
-
-impl CredentialsFile {
-    /// Puts others in the place of those that are there, or changes nothing.
-    pub fn write(&self, credentials: &Credentials) -> Result<(), DiskError> {
-        disk::write_json(&self.0, credentials)
-    }
-}
-
 /// A data directory, locked by this process.
 pub struct DataDir {
     path: PathBuf,
+    keys: Arc<KeyFile>,
     _lock: Flock<File>,
 }
 
@@ -93,6 +85,9 @@ pub enum DataDirError {
     /// A file in it cannot be read or written.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// Its keys.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     /// Another process has it.
     #[error(
         "data directory {0} is in use by another daemon: stop that one, or give another --data-dir"
@@ -120,7 +115,8 @@ impl DataDir {
         })?;
         let locked = Flock::lock(lock, FlockArg::LockExclusiveNonblock);
         let lock = locked.map_err(|_held| DataDirError::InUse(path.to_owned()))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let keys = Arc::new(KeyFile::at(path.join("certs").join("node.json")));
+        Ok(Self { path: path.to_owned(), keys, _lock: lock })
     }
 
     /// The directory.
@@ -135,12 +131,19 @@ impl DataDir {
         self.path.join("worker")
     }
 
+    /// Who the node is, whether its keys open or not.
+    pub fn identity(&self) -> Result<Option<Identity>, DiskError> {
+        disk::read_json(&self.identity_file())
+    }
+
     /// Who the node is, if it is a member of a cluster.
     pub fn load(&self) -> Result<Option<(Identity, Credentials)>, DataDirError> {
         self.finish_adoption()?;
-        let identity: Option<Identity> = disk::read_json(&self.identity_file())?;
-        let credentials: Option<Credentials> = disk::read_json(&self.credentials_file())?;
-        match (identity, credentials) {
+        let identity = self.identity()?;
+        if identity.is_none() {
+            return Ok(None);
+        }
+        match (identity, self.keys.load()?) {
             (Some(identity), Some(credentials)) => {
                 let owner = crate::pki::certificate_der(&credentials.certificate)
                     .and_then(|der| crate::pki::identity_of(&der))
@@ -164,10 +167,15 @@ impl DataDir {
     }
 
     /// Records who the node is. The identity comes last: without it the rest counts as nothing.
-    pub fn save(&self, identity: &Identity, credentials: &Credentials) -> Result<(), DiskError> {
+    pub fn save(&self, identity: &Identity, credentials: &Credentials) -> Result<(), KeyFileError> {
+        self.save_credentials(credentials)?;
+        Ok(disk::write_json(&self.identity_file(), identity)?)
+    }
+
+    /// Records the keys of a node that is yet to be one.
+    pub fn save_credentials(&self, credentials: &Credentials) -> Result<(), KeyFileError> {
         disk::private_dir(&self.path.join("certs"))?;
-        disk::write_json(&self.credentials_file(), credentials)?;
-        disk::write_json(&self.identity_file(), identity)
+        self.keys.write(credentials)
     }
 
     /// Records a change of identity alone.
@@ -184,8 +192,8 @@ impl DataDir {
     }
 
     /// Puts the pending log in the place of the one that there is, and the node goes by another
-    /// identity. The old log is kept aside. From the first write on it is done, by the next start if
-    /// not by this call.
+    /// identity. The old log is kept aside. From the first write on it is done, by the next start
+    /// if not by this call.
     pub fn adopt(&self, identity: &Identity) -> Result<(), DiskError> {
         disk::write_json(&self.path.join(PENDING).join(IDENTITY), identity)?;
         self.finish_adoption()
@@ -208,52 +216,48 @@ impl DataDir {
         disk::remove(&pending)
     }
 
-    /// Gives up a manager's log, damaged or gone: the node comes back as a worker, and is given the log
-    /// of the other managers under another Raft id.
+    /// Gives up a manager's log, damaged or gone: the node comes back as a worker, and is given the
+    /// log of the other managers under another Raft id.
     pub fn give_up_log(&self, identity: &Identity) -> Result<(), DiskError> {
         let log_of = identity.raft_id.or(identity.log_of);
         self.save_identity(&Identity { raft_id: None, log_of, ..identity.clone() })?;
-        self.forget_raft()
+        self.remove_log()
     }
 
     /// Forgets what only a manager has: the log and its snapshots, with the CA's key in them.
-    pub fn forget_raft(&self) -> Result<(), DiskError> {
+    pub fn forget_raft(&self) -> Result<(), KeyFileError> {
+        self.remove_log()?;
+        self.keys.lock_with(None)?;
+        self.keys.forget_disk_key()
+    }
+
+    fn remove_log(&self) -> Result<(), DiskError> {
         for part in LOG_PARTS.into_iter().chain([PENDING, BEFORE]) {
             disk::remove(&self.path.join(part))?;
         }
-        disk::remove(&self.disk_key())
+        Ok(())
     }
 
     /// Forgets the cluster: identity first, so that a crash half-way leaves no half member.
     pub fn forget(&self) -> Result<(), DiskError> {
         disk::remove(&self.identity_file())?;
-        self.forget_raft()?;
+        self.remove_log()?;
         for part in ["certs", "worker"] {
             disk::remove(&self.path.join(part))?;
         }
         Ok(())
     }
 
-    /// Where the node's certificate and key are kept.
+    /// The node's keys.
     #[must_use]
-    pub fn credentials(&self) -> CredentialsFile {
-        CredentialsFile(self.credentials_file())
-    }
-
-    /// Where the key of a manager's log is kept.
-    #[must_use]
-    pub fn disk_key(&self) -> PathBuf {
-        self.path.join("certs").join("disk-key.json")
+    pub fn keys(&self) -> &Arc<KeyFile> {
+        &self.keys
     }
 
     /// Where who the node is is kept.
     #[must_use]
     pub fn identity_file(&self) -> PathBuf {
         self.path.join(IDENTITY)
-    }
-
-    fn credentials_file(&self) -> PathBuf {
-        self.path.join("certs").join("node.json")
     }
 }
 

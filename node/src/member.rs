@@ -63,9 +63,9 @@ pub enum MemberError {
     Pki(#[from] crate::pki::PkiError),
     /// The Raft store has lost something.
     #[error(
-        "{reason}. This manager neither votes nor serves anything of it: run `skein cluster rejoin \
-         --data-dir {dir}` and start the daemon again, and it gets everything from the other managers; \
-         if there are none, see \"When the quorum is lost\" in docs/operations.md",
+        "{reason}. This manager neither votes nor serves anything of it: run `skein cluster \
+         rejoin --data-dir {dir}` and start the daemon again, and it gets everything from the \
+         other managers; if there are none, see \"When the quorum is lost\" in docs/operations.md",
         dir = dir.display()
     )]
     Lost {
@@ -77,6 +77,9 @@ pub enum MemberError {
     /// The key that signs gossip.
     #[error("use the node's key")]
     Proofs(#[from] gossip::ProofSecretRefused),
+    /// The node's keys.
+    #[error(transparent)]
+    Keys(#[from] crate::key_file::KeyFileError),
     /// The Raft store.
     #[error("open the Raft store: {0}")]
     Raft(String),
@@ -166,7 +169,7 @@ impl Member {
             .await
             .map_err(|e| MemberError::Worker(format!("{e:#}")))?;
         let renewal = Renewal {
-            file: data.credentials(),
+            file: data.keys().clone(),
             tls: tls.clone(),
             worker: worker.clone(),
             office: office_reader.clone(),

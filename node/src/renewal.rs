@@ -2,6 +2,7 @@
 //! point of its life, so that nodes that joined together do not all ask together, and again until
 //! one was given. Connections that are open keep the old one; new ones show the new one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::spec::Role;
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::daemon::chain;
-use crate::identity::CredentialsFile;
+use crate::key_file::KeyFile;
 use crate::manager::Manager;
 use crate::member::Office;
 use crate::pki::{self, Credentials, Lifetime, Tls};
@@ -26,7 +27,7 @@ const DUE_PERCENT: std::ops::RangeInclusive<u64> = 50..=80;
 /// What it takes to renew.
 pub struct Renewal {
     /// Where certificate and key are kept.
-    pub file: CredentialsFile,
+    pub file: Arc<KeyFile>,
     /// What shows the certificate.
     pub tls: Tls,
     /// Whose session with the leader is used.

@@ -39,6 +39,6 @@ pub use log_store::Presence;
 pub use node::{RaftNode, Storage};
 pub use offline::{Position, found, replay};
 pub use propose::{Applied, PAYLOAD_BYTES_MAX, Proposal};
-pub use seal::{DISK_KEY_BYTES, DiskKey};
+pub use seal::{Broken, DISK_KEY_BYTES, DiskKey, Sealer};
 pub use status::Status;
 pub use types::{Class, Machine, Peer, RaftConfig, SnapshotContent, Transport, TransportError};

@@ -258,8 +258,8 @@ impl RaftNetworkV2<TypeConfig> for Link {
     }
 }
 
-/// This node's own snapshot cannot be read: the transfer fails, and the disk is looked at when it is
-/// opened again.
+/// This node's own snapshot cannot be read: the transfer fails, and the disk is looked at when it
+/// is opened again.
 fn unreadable(error: io::Error) -> StreamingError<TypeConfig> {
     tracing::error!(%error, "reading a snapshot that a manager needs");
     StreamingError::Network(NetworkError::from_string(format!("reading the snapshot: {error}")))

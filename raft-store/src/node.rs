@@ -89,8 +89,8 @@ impl RaftNode {
     /// belongs to a cluster.
     ///
     /// Must be called within a tokio runtime, which then runs the node. Errors: the directory is
-    /// in use, belongs to another Raft id, cannot be read, is damaged or gone, or holds a state that
-    /// the machine refuses.
+    /// in use, belongs to another Raft id, cannot be read, is damaged or gone, or holds a state
+    /// that the machine refuses.
     pub async fn open(
         storage: Storage<'_>,
         machine: impl Machine,

@@ -54,7 +54,7 @@ pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
 /// The content does not open: it was changed, belongs elsewhere, or was sealed under another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its checksum does not hold")]
-pub(crate) struct Broken;
+pub struct Broken;
 
 impl From<Broken> for io::Error {
     fn from(broken: Broken) -> Self {
@@ -63,7 +63,7 @@ impl From<Broken> for io::Error {
 }
 
 /// Seals and opens under one key.
-pub(crate) struct Sealer {
+pub struct Sealer {
     key: LessSafeKey,
     nonces: Mutex<Nonces>,
 }
@@ -93,14 +93,14 @@ impl Nonces {
 }
 
 impl Sealer {
-    pub(crate) fn new(key: &DiskKey) -> io::Result<Self> {
+    pub fn new(key: &DiskKey) -> io::Result<Self> {
         let key = UnboundKey::new(&AES_256_GCM, key.as_bytes())
             .map_err(|_unspecified| io::Error::other("the disk key is not of 32 bytes"))?;
         Ok(Self { key: LessSafeKey::new(key), nonces: Mutex::new(Nonces::draw()?) })
     }
 
     /// Seals content for one place; it opens nowhere else.
-    pub(crate) fn seal(&self, place: &[u8], content: &[u8]) -> io::Result<Vec<u8>> {
+    pub fn seal(&self, place: &[u8], content: &[u8]) -> io::Result<Vec<u8>> {
         let nonce = self.nonces.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let mut sealed = Vec::with_capacity(content.len() + SEAL_BYTES);
         sealed.extend_from_slice(&nonce);
@@ -115,7 +115,7 @@ impl Sealer {
     }
 
     /// The inverse of [`Sealer::seal`].
-    pub(crate) fn open(&self, place: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Broken> {
+    pub fn open(&self, place: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Broken> {
         let (nonce, body) = sealed.split_at_checked(NONCE_LEN).ok_or(Broken)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_length| Broken)?;
         let mut body = body.to_vec();

@@ -100,36 +100,31 @@ pub(crate) async fn update(
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let version = Revision(params.version("swarm")?);
     let spec: ClusterSpec = read_json(&body, &CLUSTER_SPEC)?;
-    refuse_autolock(&spec)?;
     refuse_ca_rotation(&spec, &cluster_of(&snapshot)?.spec)?;
     let request = UpdateClusterRequest {
         version,
         spec,
         rotate_worker_token: params.flag("rotateWorkerToken"),
         rotate_manager_token: params.flag("rotateManagerToken"),
+        rotate_unlock_key: params.flag("rotateManagerUnlockKey"),
     };
     plane.update_cluster(request).await
 }
 
-/// `GET /swarm/unlockkey`: empty, which Docker's clients print as "no unlock key is set".
+/// `GET /swarm/unlockkey`: empty if managers are not locked, which Docker's clients print as "no
+/// unlock key is set".
 pub(crate) async fn unlock_key(State(plane): Plane) -> Result<Json<Value>, ApiError> {
     check_manager(plane.as_ref())?;
-    Ok(Json(json!({ "UnlockKey": "" })))
+    Ok(Json(json!({ "UnlockKey": plane.unlock_key().await? })))
 }
 
-/// `POST /swarm/unlock`: managers are never locked.
+/// `POST /swarm/unlock`.
 pub(crate) async fn unlock(State(plane): Plane, body: Bytes) -> Result<(), ApiError> {
     let body: UnlockBody = read_json(&body, &UNLOCK)?;
     if body.unlock_key.is_empty() {
         return Err(ApiError::bad_request("unlock key is empty: give the key of `unlock-key`"));
     }
-    match plane.local().state {
-        LocalNodeState::Inactive => Err(ApiError::not_member()),
-        LocalNodeState::Pending
-        | LocalNodeState::Active
-        | LocalNodeState::Error
-        | LocalNodeState::Locked => Err(ApiError::conflict("swarm is not locked")),
-    }
+    plane.unlock(&body.unlock_key).await
 }
 
 fn cluster_of(snapshot: &Snapshot) -> Result<&cluster::object::Cluster, ApiError> {
@@ -137,9 +132,9 @@ fn cluster_of(snapshot: &Snapshot) -> Result<&cluster::object::Cluster, ApiError
 }
 
 fn init_request(body: InitBody) -> Result<InitRequest, ApiError> {
-    refuse_autolock(&body.spec)?;
+    let mut spec = body.spec;
     if body.auto_lock_managers {
-        return Err(autolock());
+        spec.lock_managers();
     }
     if body.data_path_port != 0 && !DATA_PATH_PORTS.contains(&body.data_path_port) {
         return Err(ApiError::bad_request(format!(
@@ -159,7 +154,7 @@ fn init_request(body: InitBody) -> Result<InitRequest, ApiError> {
         default_addr_pool: pools.collect::<Result<Vec<Subnet>, ApiError>>()?,
         subnet_size: (body.subnet_size != 0).then_some(body.subnet_size),
         force_new_cluster: body.force_new_cluster,
-        spec: body.spec,
+        spec,
         availability: body.availability,
     })
 }
@@ -194,15 +189,6 @@ fn given(text: String) -> Option<String> {
 
 fn listen(text: String) -> Option<String> {
     given(text).filter(|address| !DEFAULT_LISTEN.contains(&address.as_str()))
-}
-
-fn autolock() -> ApiError {
-    ApiError::not_implemented("autolock is not supported by Skein: give --autolock=false")
-}
-
-fn refuse_autolock(spec: &ClusterSpec) -> Result<(), ApiError> {
-    let asked = spec.extra.get("EncryptionConfig").is_some_and(|c| c["AutoLockManagers"] == true);
-    if asked { Err(autolock()) } else { Ok(()) }
 }
 
 /// A rotation that would not happen must not look done.
@@ -253,6 +239,17 @@ mod tests {
     }
 
     #[test]
+    fn autolock_is_asked_for_in_either_place() {
+        for text in [
+            r#"{"Spec":{"EncryptionConfig":{"AutoLockManagers":true}}}"#,
+            r#"{"AutoLockManagers":true}"#,
+        ] {
+            assert!(init_request(init_body(text)).unwrap().spec.locks_managers(), "{text}");
+        }
+        assert!(!init_request(init_body("{}")).unwrap().spec.locks_managers());
+    }
+
+    #[test]
     fn bad_init_is_refused_with_the_value() {
         for (text, status, message) in [
             (r#"{"DataPathPort":80}"#, 400, "data path port 80 is outside 1024-49151"),
@@ -261,11 +258,6 @@ mod tests {
                 400,
                 "default address pool 10.0.0.0/99: invalid subnet 10.0.0.0/99: give an address \
                  and a prefix length, like 10.0.9.0/24",
-            ),
-            (
-                r#"{"Spec":{"EncryptionConfig":{"AutoLockManagers":true}}}"#,
-                501,
-                "autolock is not supported by Skein: give --autolock=false",
             ),
         ] {
             let error = init_request(init_body(text)).unwrap_err();

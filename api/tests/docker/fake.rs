@@ -208,8 +208,22 @@ impl ControlPlane for Fake {
             spec: request.spec,
             worker_token: request.rotate_worker_token.then(|| "SWMTKN-1-ca-worker2".to_owned()),
             manager_token: request.rotate_manager_token.then(|| "SWMTKN-1-ca-manager2".to_owned()),
+            unlock_key: Some(cluster::object::UnlockKey([7; 32])),
+            rotate_unlock_key: false,
         })))
         .map(drop)
+    }
+
+    async fn unlock(&self, _key: &str) -> Result<(), ApiError> {
+        Err(match self.local().state {
+            LocalNodeState::Inactive => ApiError::not_member(),
+            _member => ApiError::conflict("swarm is not locked"),
+        })
+    }
+
+    async fn unlock_key(&self) -> Result<String, ApiError> {
+        let key = self.locked().state.cluster.as_ref().and_then(|c| c.unlock_key.clone());
+        Ok(key.map(|key| format!("SWMKEY-1-{}", key.0[0])).unwrap_or_default())
     }
 
     async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
@@ -224,6 +238,7 @@ impl ControlPlane for Fake {
             address_pools: request.default_addr_pool,
             subnet_size: request.subnet_size.unwrap_or(0),
             data_path_port: request.data_path_port.unwrap_or(0),
+            unlock_key: None,
             node: first_node(),
         })))?;
         self.commit(&Request::SetNodeState {

@@ -47,6 +47,7 @@ impl Engine {
         }
         let Identity { node, generation, renewals, proof, .. } = *identity;
         if !self.is_at(identity) {
+            self.note_elsewhere(identity);
             self.stats.unlisted += 1;
             return false;
         }
@@ -56,6 +57,24 @@ impl Engine {
         }
         // What we run as ourselves foca knows best.
         proven && node != self.config.node
+    }
+
+    /// A node that runs where the managers do not know it yet is not heard, but where it is may be
+    /// worth a question: its address may have changed. The run is its own, and one that it has not
+    /// had elsewhere; that it is there, those who ask it there have to find out.
+    fn note_elsewhere(&mut self, identity: &Identity) {
+        let Identity { node, generation, renewals, proof, .. } = *identity;
+        let Some(key) = self.roster.get(node).and_then(|peer| peer.key) else { return };
+        let newest = [self.proven.get(&node), self.elsewhere.get(&node)];
+        let newest = newest.into_iter().flatten().map(Identity::age).max();
+        let run = Statement::Run(generation, renewals);
+        if node != self.config.node
+            && newest < Some(identity.age())
+            && generation <= GENERATION_MAX
+            && proof::holds(&key, self.config.cluster, node, run, &proof)
+        {
+            self.elsewhere.insert(node, *identity);
+        }
     }
 
     fn is_at(&self, identity: &Identity) -> bool {

@@ -186,6 +186,26 @@ fn a_run_counts_only_with_its_nodes_proof_and_where_the_managers_say_that_it_is(
     assert_eq!(net.sent, sent);
 }
 
+/// Goal: a node that has moved is found, and nobody sends others after it.
+#[test]
+fn a_new_run_at_another_address_is_noted_and_not_heard() {
+    let mut net = Net::started(5, 3, 0.0);
+    let at = |run: crate::Identity| crate::Identity { address: outsider(), ..run };
+    let real = |generation| crate::Identity::of_run(&author(X, X), generation, 0, address(X));
+    let forged = crate::Identity::of_run(&author(X, THIEF), 9, 0, address(X));
+    let elsewhere = |net: &Net| net.engine(Y).elsewhere().collect::<Vec<_>>();
+    // The run that is heard where it should be, and one that is not the node's.
+    for nothing in [real(1), real(0), forged] {
+        net.input(Y, said(vec![Member::alive(at(nothing))], Message::Gossip));
+        assert_eq!(elsewhere(&net), []);
+    }
+    net.input(Y, said(vec![Member::alive(at(real(2)))], Message::Gossip));
+    assert_eq!(elsewhere(&net), [(node(X), outsider())]);
+    let members = net.engine(Y).members();
+    assert_eq!((members[1].address, members[1].generation), (address(X), 1));
+    assert_eq!(net.liveness(Y, X), Some(Liveness::Alive));
+}
+
 #[test]
 fn a_false_death_is_refuted_as_ever() {
     let mut net = Net::started(6, 3, 0.0);

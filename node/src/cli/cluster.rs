@@ -37,8 +37,8 @@ pub enum ClusterCommand {
     },
     /// Make this node the only manager of the cluster that a backup holds
     Restore(RestoreArgs),
-    /// Wipe the log of a manager that is damaged or gone, so that its daemon gets everything from the
-    /// other managers; the daemon must not run
+    /// Wipe the log of a manager that is damaged or gone, so that its daemon gets everything from
+    /// the other managers; the daemon must not run
     Rejoin {
         /// The daemon's data directory
         #[arg(long, default_value = "/var/lib/skein")]
@@ -119,7 +119,7 @@ fn rejoin(path: &Path, out: &mut Out<'_>) -> anyhow::Result<()> {
     let node = path.join("node.json");
     anyhow::ensure!(node.exists(), "{} is not there: give the daemon's --data-dir", node.display());
     let data = DataDir::open(path)?;
-    let Some((identity, _credentials)) = data.load()? else {
+    let Some(identity) = data.identity()? else {
         anyhow::bail!("{} belongs to a node of no cluster", path.display())
     };
     anyhow::ensure!(

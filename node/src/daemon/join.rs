@@ -24,9 +24,7 @@ impl Daemon {
     /// Joins the cluster that the token is for.
     pub async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {
         let _changing = self.changing.lock().await;
-        if self.member.read().await.is_some() {
-            return Err(ApiError::already_member());
-        }
+        self.check_outside().await?;
         let admission = Admission::try_from(&request)?;
         let addresses = self.addresses(
             request.listen_addr.as_deref(),

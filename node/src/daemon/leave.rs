@@ -23,6 +23,9 @@ impl Daemon {
     /// Leaves. Tasks of this node stop; what the cluster knew of it goes from this disk.
     pub async fn leave(&self, force: bool) -> Result<(), ApiError> {
         let _changing = self.changing.lock().await;
+        if self.is_locked() {
+            return Err(ApiError::locked());
+        }
         let member = self.member.read().await.clone().ok_or_else(ApiError::not_member)?;
         if member.manager().is_some() && !force {
             return Err(ApiError::unavailable(manager_refusal(&member)));

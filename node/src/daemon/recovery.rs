@@ -1,7 +1,7 @@
 //! One manager goes on alone, from its own disk or from a backup; and backups.
 //!
-//! The others are removed in the state itself, before Raft is opened on it: under the new Raft id no
-//! message of theirs counts, and nothing is ever sent to them.
+//! The others are removed in the state itself, before Raft is opened on it: under the new Raft id
+//! no message of theirs counts, and nothing is ever sent to them.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -24,7 +24,6 @@ use tokio::sync::{mpsc, watch};
 use super::{Daemon, READY_LIMIT, chain, listen_error, own_credentials};
 use crate::backup;
 use crate::clock;
-use crate::disk_key;
 use crate::identity::Identity;
 use crate::machine::StateMachine;
 use crate::manager::agreement::History;
@@ -44,8 +43,8 @@ impl Daemon {
         let member = self.member.read().await.clone();
         let member = member.ok_or_else(|| {
             ApiError::bad_request(
-                "--force-new-cluster goes on with what a manager has on disk, and this node is in no \
-                 cluster: leave it out, or restore a backup",
+                "--force-new-cluster goes on with what a manager has on disk, and this node is in \
+                 no cluster: leave it out, or restore a backup",
             )
         })?;
         let address = self.may_go_on_alone(&member, request)?;
@@ -101,7 +100,7 @@ impl Daemon {
         address: std::net::SocketAddr,
     ) -> anyhow::Result<()> {
         let raft_id = identity.raft_id.context("this node is no manager")?;
-        let key = disk_key::load(&self.data.disk_key(), Presence::Existing)?;
+        let key = self.data.keys().disk_key(Presence::Existing)?;
         let old =
             Storage { dir: self.data.path(), raft_id, key: &key, presence: Presence::Existing };
         let (publish, newest) = watch::channel(Arc::default());
@@ -132,9 +131,7 @@ impl Daemon {
     /// Makes this node, which is in no cluster, the only manager of the one that a backup holds.
     pub async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ApiError> {
         let _changing = self.changing.lock().await;
-        if self.member.read().await.is_some() {
-            return Err(ApiError::already_member());
-        }
+        self.check_outside().await?;
         let path = PathBuf::from(&request.path);
         if !path.is_absolute() {
             let message = format!("backup {:?}: give the whole path, from / on", request.path);
@@ -204,8 +201,8 @@ impl Daemon {
         let state = taken_over(state, join, at)?;
         // What an attempt that failed has left; the identity comes last, and makes it count.
         self.data.forget()?;
-        crate::disk::private_dir(&self.data.path().join("certs"))?;
-        let key = disk_key::load(&self.data.disk_key(), Presence::New)?;
+        self.data.save_credentials(&credentials)?;
+        let key = self.data.keys().disk_key(Presence::New)?;
         let storage =
             Storage { dir: self.data.path(), raft_id, key: &key, presence: Presence::New };
         write(storage, address.to_string(), at, state).await?;

@@ -65,6 +65,7 @@ pub(crate) fn cluster() -> State {
         address_pools: vec![],
         subnet_size: 0,
         data_path_port: 0,
+        unlock_key: None,
         node: joining(A, Role::Manager),
     };
     carry_out(&mut state, &Request::InitCluster(Box::new(founding)));

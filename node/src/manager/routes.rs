@@ -168,6 +168,8 @@ async fn leave(State(manager): State<Manager>, member: MemberOnly) -> Result<Res
 fn refuse(manager: &Manager, refusal: Refusal) -> Result<Response, Refused> {
     match refusal {
         Refusal::NotLeader => Ok(not_leader(manager)),
+        // It is being founded: its first node is told once that is committed.
+        Refusal::Unknown(_) if manager.newest().cluster.is_none() => Ok(not_leader(manager)),
         Refusal::Unknown(node) => {
             Err((StatusCode::GONE, format!("node {node} is not in this cluster (any more)")))
         }

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{MemberError, listen_error};
-use crate::disk_key::{self, DiskKeyError};
 use crate::identity::{DataDir, Identity};
+use crate::key_file::{self, KeyFileError};
 use crate::machine::StateMachine;
 use crate::manager::agreement::History;
 use crate::manager::raft_transport::RaftTransport;
@@ -65,9 +65,9 @@ impl Premises {
         let transport = Arc::new(RaftTransport(self.net.clone()));
         let is_known = identity.log_of == Some(raft_id);
         let presence = if is_known { Presence::Existing } else { Presence::New };
-        let key = disk_key::load(&self.data.disk_key(), presence).map_err(|e| match e {
-            DiskKeyError::Gone(_) | DiskKeyError::Damaged(_) => lost(&e),
-            DiskKeyError::Disk(_) | DiskKeyError::Make(_) => failed(&e),
+        let key = self.data.keys().disk_key(presence).map_err(|e| match e {
+            KeyFileError::NoDiskKey(_) | KeyFileError::Damaged { .. } => lost(&e),
+            other => MemberError::Keys(other),
         })?;
         let storage = Storage { dir: self.data.path(), raft_id, key: &key, presence };
         let raft =
@@ -88,6 +88,8 @@ impl Premises {
         }
         let stop = self.stop.child_token();
         let (state, net) = (self.publish.subscribe(), self.net.clone());
+        let lock = key_file::follow(self.data.keys().clone(), self.publish.subscribe());
+        tokio::spawn(super::until(stop.clone(), lock));
         let (node, raft_node) = (identity.node, raft.clone());
         let manager = Manager::start(node, raft_node, state, history, net, stop.clone());
         Ok(Office { raft, manager, address: identity.listen, stop })

@@ -38,8 +38,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Runs until the member stops. Only an assignment that came from a manager counts: one from disk
-    /// may be older than this node's place in Raft.
+    /// Runs until the member stops. Only an assignment that came from a manager counts: one from
+    /// disk may be older than this node's place in Raft.
     pub(super) async fn run(mut self) {
         let mut told = self.worker.told.clone();
         let mut complaints = Seldom::default();
@@ -96,7 +96,7 @@ impl Follower {
         let identity = Identity { raft_id: None, ..self.identity.clone() };
         self.premises.data.save_identity(&identity).map_err(MemberError::Disk)?;
         self.identity = identity;
-        self.premises.data.forget_raft().map_err(MemberError::Disk)
+        Ok(self.premises.data.forget_raft()?)
     }
 
     /// Nobody is answered, and so nothing acknowledged, before the identity is on disk.
@@ -110,8 +110,8 @@ impl Follower {
     }
 }
 
-/// The Raft id that the managers know this node by, if it has given up the log of that id: it must not
-/// vote under it again.
+/// The Raft id that the managers know this node by, if it has given up the log of that id: it must
+/// not vote under it again.
 fn lost(assignment: &Assignment, identity: &Identity) -> Option<u64> {
     let given_up = identity.log_of.filter(|_| identity.raft_id.is_none());
     given_up.filter(|id| assignment.raft_id == Some(*id))

@@ -53,6 +53,7 @@ pub(crate) fn cluster() -> Cluster {
         certificate_ms_max: 0,
         key_turn: crate::object::KeyTurn::Done,
         key_made_at: Timestamp(0),
+        unlock_key: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! the meaning of an old one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,9 @@ pub struct Cluster {
     /// When it was made; a cluster's first one is as old as the cluster.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub key_made_at: Timestamp,
+    /// Managers keep their keys sealed under it (autolock).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlock_key: Option<UnlockKey>,
 }
 
 /// How far the newest key of gossip has come.
@@ -103,6 +107,16 @@ pub struct KeyDigest(pub [u8; 32]);
 /// What others verify a node's signatures in gossip with: an Ed25519 public key (RFC 8032).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProofKey(pub [u8; 32]);
+
+/// Opens the keys of locked managers, 256 bits.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnlockKey(pub [u8; 32]);
+
+impl fmt::Debug for UnlockKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UnlockKey(..)")
+    }
+}
 
 /// A key that seals gossip datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::Subnet;
-use crate::object::{GossipKey, KeyDigest, ManagerInfo, NodeDescription, NodeState, TaskStatus};
+use crate::object::{
+    GossipKey, KeyDigest, ManagerInfo, NodeDescription, NodeState, TaskStatus, UnlockKey,
+};
 use crate::spec::{Availability, ClusterSpec, NetworkSpec, NodeSpec, Role, ServiceSpec};
 use crate::time::Revision;
 
@@ -169,6 +171,9 @@ pub struct InitCluster {
     pub subnet_size: u8,
     /// UDP port of VXLAN; 0: 4789.
     pub data_path_port: u16,
+    /// What managers are locked with, if the spec has them locked.
+    #[serde(default)]
+    pub unlock_key: Option<UnlockKey>,
     /// The first node: a manager.
     pub node: JoinNode,
 }
@@ -203,6 +208,12 @@ pub struct UpdateCluster {
     pub worker_token: Option<String>,
     /// A new token for managers, if it is to be rotated.
     pub manager_token: Option<String>,
+    /// A fresh key, for a cluster that has none and is to lock its managers.
+    #[serde(default)]
+    pub unlock_key: Option<UnlockKey>,
+    /// Takes the fresh key although there is one.
+    #[serde(default)]
+    pub rotate_unlock_key: bool,
 }
 
 /// What the asker gets back once the transaction is applied.

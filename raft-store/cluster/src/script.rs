@@ -10,7 +10,7 @@ use crate::draft::CHANGES_MAX;
 use crate::fixture::NOW;
 use crate::id::{ClusterId, NodeId, TaskId};
 use crate::invariant;
-use crate::object::{ManagerInfo, NodeState, Task, TaskState, TaskStatus};
+use crate::object::{ManagerInfo, NodeState, Task, TaskState, TaskStatus, UnlockKey};
 use crate::rejection::Rejection;
 use crate::request::{Answer, InitCluster, Request, UpdateCluster};
 use crate::script::words::{edit_service, join, labels, network_spec, new_service, word, words};
@@ -162,6 +162,7 @@ impl World {
                 address_pools: words(args, "pool").map(|pool| pool.parse().unwrap()).collect(),
                 subnet_size: word(args, "size").map_or(0, |size| size.parse().unwrap()),
                 data_path_port: 0,
+                unlock_key: None,
                 node: join(1, args[0], Role::Manager, args),
             })),
             "join" => {
@@ -172,14 +173,7 @@ impl World {
                 let number = u64::try_from(ids.max().unwrap_or_default()).unwrap_or_default() + 1;
                 Request::JoinNode(Box::new(join(number, args[0], role, args)))
             }
-            "take-over" => {
-                let node = self.state.find_node(args[0]).map(|node| node.id);
-                let raft_id = word(args, "raft").map_or(99, |id| id.parse().unwrap());
-                let mut join = join(99, args[0], Role::Manager, args);
-                join.id = node.unwrap_or(join.id);
-                join.manager = join.manager.map(|manager| ManagerInfo { raft_id, ..manager });
-                Request::TakeOver(Box::new(join))
-            }
+            "take-over" | "autolock" => self.recovery_request(verb, args),
             "history" => Request::UpdateCluster(Box::new(UpdateCluster {
                 version: self.state.cluster.as_ref().map_or(Revision(0), |c| c.meta.version),
                 spec: {
@@ -190,6 +184,8 @@ impl World {
                 },
                 worker_token: None,
                 manager_token: None,
+                unlock_key: None,
+                rotate_unlock_key: false,
             })),
             "network" => Request::CreateNetwork { spec: Box::new(network_spec(args)) },
             "rm-network" => {
@@ -217,6 +213,29 @@ impl World {
         })
     }
 
+    fn recovery_request(&self, verb: &str, args: &[&str]) -> Request {
+        if verb == "take-over" {
+            let node = self.state.find_node(args[0]).map(|node| node.id);
+            let raft_id = word(args, "raft").map_or(99, |id| id.parse().unwrap());
+            let mut join = join(99, args[0], Role::Manager, args);
+            join.id = node.unwrap_or(join.id);
+            join.manager = join.manager.map(|manager| ManagerInfo { raft_id, ..manager });
+            return Request::TakeOver(Box::new(join));
+        }
+        let mut spec = ClusterSpec::default();
+        if args[0] != "off" {
+            spec.lock_managers();
+        }
+        Request::UpdateCluster(Box::new(UpdateCluster {
+            version: self.state.cluster.as_ref().map_or(Revision(0), |c| c.meta.version),
+            spec,
+            worker_token: None,
+            manager_token: None,
+            unlock_key: args[0].parse().ok().map(|byte| UnlockKey([byte; 32])),
+            rotate_unlock_key: args.contains(&"rotate"),
+        }))
+    }
+
     fn node_request(&self, verb: &str, args: &[&str]) -> Result<Request, Rejection> {
         let node = self.state.find_node(args[0])?;
         let id = node.id;
@@ -241,7 +260,7 @@ impl World {
                 let manager = place.cloned().ok_or_else(|| Rejection::invalid("no manager"))?;
                 Request::PromotedManager { id, manager }
             }
-            "reseat" => Request::ReseatManager { id, lost: args[1].parse().unwrap() },
+            "reseat" => Request::ReseatManager { id, lost: args[1].parse().unwrap_or_default() },
             "demoted" => Request::DemotedManager { id },
             "moved" => {
                 let mut description = Box::new(node.description.clone());

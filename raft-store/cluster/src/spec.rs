@@ -467,6 +467,18 @@ impl ClusterSpec {
         let given = self.extra.get("CAConfig").and_then(|ca| ca["NodeCertExpiry"].as_u64());
         given.filter(|ns| *ns > 0).map_or(CERTIFICATE_MS, |ns| ns / 1_000_000)
     }
+
+    /// Whether managers are to be locked: `EncryptionConfig.AutoLockManagers`.
+    #[must_use]
+    pub fn locks_managers(&self) -> bool {
+        self.extra.get("EncryptionConfig").is_some_and(|c| c["AutoLockManagers"] == true)
+    }
+
+    /// Has managers locked from the start, as `swarm init --autolock` says it.
+    pub fn lock_managers(&mut self) {
+        let locked = serde_json::json!({ "AutoLockManagers": true });
+        self.extra.insert("EncryptionConfig".to_owned(), locked);
+    }
 }
 
 /// `Orchestration` of the cluster's spec.

@@ -1,8 +1,8 @@
 //! A small file with the number of the last commit that the log acknowledged.
 //!
 //! redb gives up the newest commit when its pages do not hold: after a power failure that commit
-//! was never acknowledged, but with damage it may have been. The mark is written after a commit is on
-//! disk and before anybody hears of it, so a log that is older than its mark has lost something.
+//! was never acknowledged, but with damage it may have been. The mark is written after a commit is
+//! on disk and before anybody hears of it, so a log that is older than its mark has lost something.
 //! It is not flushed: what a power failure loses of it is only an older true number.
 
 use std::fs::{File, OpenOptions};

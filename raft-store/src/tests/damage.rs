@@ -220,7 +220,8 @@ async fn a_log_under_another_key_is_refused() {
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
 }
 
-/// Goal: an entry that a manager cannot read stops that manager, with the reason, and is not skipped.
+/// Goal: an entry that a manager cannot read stops that manager, with the reason, and is not
+/// skipped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_that_cannot_be_applied_stops_the_node() {
     let cluster = Cluster::of(1, RaftConfig::lan()).await;

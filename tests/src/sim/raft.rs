@@ -152,6 +152,7 @@ impl World {
             // Small, so that addresses are used again soon.
             subnet_size: self.swarm.subnet_size,
             data_path_port: 0,
+            unlock_key: None,
             node: joining(first, Role::Manager, Some(manager)),
         };
         self.must(&Request::InitCluster(Box::new(init)));

@@ -1,16 +1,17 @@
-//! A manager whose disk lost something: it serves nothing and does not vote, says which file and which
-//! command, and gets everything again from the others.
+//! A manager whose disk lost something: it serves nothing and does not vote, says which file and
+//! which command, and gets everything again from the others.
 
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use lab::Lab;
 use lab::cluster::{CONVERGE_MAX, list, text};
 use lab::command::Output;
 use lab::scenario::Check;
 use lab::scenario::calls::wait_all_answer;
 use lab::scenario::services::{make_network, processes, serve_client_and_echo};
+use lab::wait::wait_for;
 use serde_json::Value;
 
 use crate::stage::Stage;
@@ -29,8 +30,8 @@ const CHECKS: &[Check] = &[
     ("wiped without a majority of the others it waits", waits),
 ];
 
-/// Goal: what a manager acknowledged it has, or it does not count. Method: its files are removed and
-/// changed while its daemon is dead, then the documented command.
+/// Goal: what a manager acknowledged it has, or it does not count. Method: its files are removed
+/// and changed while its daemon is dead, then the documented command.
 #[test]
 fn a_damaged_manager_does_not_vote_and_comes_back_whole() {
     let mut stage = Stage::cluster("damage", NODES, NODES);
@@ -44,14 +45,12 @@ fn raft_file(lab: &Lab, name: &str) -> PathBuf {
 /// Starts the daemon and waits until it has ended; what it said last.
 fn refuses(lab: &mut Lab) -> Result<String> {
     lab.nodes[HURT].spawn()?;
-    let deadline = std::time::Instant::now() + CONVERGE_MAX;
-    while lab.nodes[HURT].is_running()? {
-        if std::time::Instant::now() > deadline {
-            bail!("the daemon runs: {}", lab.nodes[HURT].log_tail());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    Ok(lab.nodes[HURT].log_tail())
+    let node = &mut lab.nodes[HURT];
+    wait_for(CONVERGE_MAX, "the daemon to end", || {
+        ensure!(!node.is_running()?, "it runs");
+        Ok(())
+    })?;
+    Ok(node.log_tail())
 }
 
 fn ensure_named(said: &str, file: &str, what: &str) -> Result<()> {

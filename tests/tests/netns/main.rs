@@ -7,6 +7,7 @@
 
 mod address;
 mod adversary;
+mod autolock;
 mod bad_input;
 mod command;
 mod damage;

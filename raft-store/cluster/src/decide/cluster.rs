@@ -11,7 +11,7 @@ use super::{check_version, network, node};
 use crate::draft::Draft;
 use crate::ipam;
 use crate::net::Subnet;
-use crate::object::{Cluster, KeyTurn};
+use crate::object::{Cluster, KeyTurn, UnlockKey};
 use crate::rejection::{Code, Rejection};
 use crate::request::{Answer, InitCluster, UpdateCluster};
 use crate::spec::{CERTIFICATE_MS_MAX, CERTIFICATE_MS_MIN, ClusterSpec, NetworkSpec};
@@ -59,6 +59,7 @@ pub(super) fn init(draft: &mut Draft<'_>, init: &InitCluster) -> Result<Answer, 
         certificate_ms_max: 0,
         key_turn: KeyTurn::Done,
         key_made_at: draft.now(),
+        unlock_key: lock(&init.spec, None, init.unlock_key.as_ref(), false)?,
     };
     draft.put(Object::Cluster(Arc::new(cluster)));
     // The node first: the ingress network must not overlap its routes.
@@ -87,8 +88,26 @@ pub(super) fn update(draft: &mut Draft<'_>, update: &UpdateCluster) -> Result<An
     if let Some(token) = &update.manager_token {
         cluster.manager_token.clone_from(token);
     }
+    let (old, fresh) = (cluster.unlock_key.take(), update.unlock_key.as_ref());
+    cluster.unlock_key = lock(&cluster.spec, old, fresh, update.rotate_unlock_key)?;
     draft.put(Object::Cluster(Arc::new(cluster)));
     Ok(Answer::Done)
+}
+
+/// What managers are locked with from now on.
+fn lock(
+    spec: &ClusterSpec,
+    old: Option<UnlockKey>,
+    fresh: Option<&UnlockKey>,
+    rotate: bool,
+) -> Result<Option<UnlockKey>, Rejection> {
+    if !spec.locks_managers() {
+        return Ok(None);
+    }
+    match old.filter(|_| !rotate).or_else(|| fresh.cloned()) {
+        Some(key) => Ok(Some(key)),
+        None => Err(Rejection::invalid("no unlock key was drawn for autolock")),
+    }
 }
 
 /// The cluster's one name is `default`, in Docker too.

@@ -17,8 +17,8 @@ impl State {
         codec::write_snapshot(to, self.revision, count as u64, self.objects())
     }
 
-    /// The inverse of [`State::write_snapshot`]. Fails if the bytes are no snapshot, or if two of its
-    /// objects hold one address.
+    /// The inverse of [`State::write_snapshot`]. Fails if the bytes are no snapshot, or if two of
+    /// its objects hold one address.
     pub fn read_snapshot(from: &mut dyn Read) -> Result<Self, CodecError> {
         let mut state = Self::default();
         state.revision = codec::read_snapshot(from, |object| {
