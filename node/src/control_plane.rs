@@ -171,10 +171,17 @@ impl ControlPlane for Plane {
     }
 }
 
+/// What an operator is told who has two managers.
+const TWO_MANAGERS: &str = "WARNING: two managers: when either is lost the other has no majority, \
+     and the cluster cannot be changed. Have one, or three";
+
 fn describe_member(local: &mut Local, member: &Member) {
     local.node = Some(member.identity.node);
     local.state = LocalNodeState::Active;
-    local.control_available = member.manager().is_some();
+    let manager = member.manager();
+    local.control_available = manager.is_some();
+    let voters = manager.map_or(0, |manager| manager.raft.status().voters.len());
+    local.warnings.extend((voters == 2).then(|| TWO_MANAGERS.to_owned()));
     local.node_addr = Some(member.identity.advertise);
     let count = |ended: bool| {
         let tasks = member.worker.tasks.borrow();

@@ -120,6 +120,10 @@ pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
     if state != "active" {
         return Ok(bad);
     }
+    for warning in items(&info["Warnings"]).iter().filter_map(Value::as_str) {
+        let warning = warning.strip_prefix("WARNING: ").unwrap_or(warning);
+        check(out, true, format!("note: {warning}"))?;
+    }
     let topology = client.get("/skein/v1/topology").await?;
     for node in items(&topology["nodes"]) {
         let (name, liveness) = (text(node, "/name"), text(node, "/liveness"));

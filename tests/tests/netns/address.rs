@@ -216,6 +216,8 @@ fn move_the_older(lab: &mut Lab) -> Result<()> {
     lab.wait_for(SOON, "two voters", || {
         let voting = voters(&lab.nodes[0])?;
         ensure!(voting.len() == 2, "{voting:?}");
+        let warnings = lab.nodes[0].get("/info")?["Warnings"].to_string();
+        ensure!(warnings.contains("two managers"), "{warnings}");
         Ok(())
     })?;
     // It hands over where it leads.

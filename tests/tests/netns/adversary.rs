@@ -2,7 +2,6 @@
 //! token, of a stolen worker's certificate, and nodes that were removed, against real daemons. The
 //! calls are made with the daemon's own client, from a host beside the cluster.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use lab::cluster::{list, text};
 use lab::scenario::Check;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
+use skein::key_file::KeyFile;
 use skein::pki::{self, Credentials, Tls, Token, verify};
 use skein::transport::access::{Callers, ROUTES};
 use skein::transport::{CallError, Lane, Net};
@@ -126,8 +126,7 @@ fn long_join(lab: &mut Lab) -> Result<()> {
 /// The certificate and key that lie on a node's disk.
 pub(crate) fn stolen(lab: &Lab, index: usize) -> Result<std::sync::Arc<rustls::ClientConfig>> {
     let file = lab.nodes[index].data_dir().join("certs/node.json");
-    let text = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-    let credentials: Credentials = serde_json::from_slice(&text)?;
+    let credentials = KeyFile::at(file).load()?.context("no keys there")?;
     Ok(Tls::new(&credentials)?.client)
 }
 

@@ -1,6 +1,5 @@
 //! Roles change while tasks and their traffic go on: promotion, demotion, and who leads meanwhile.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,7 +10,8 @@ use lab::scenario::restart::Traffic;
 use lab::scenario::services::{make_network, probe, processes, serve as serve_program, serve_echo};
 use lab::{Lab, Node};
 use serde_json::Value;
-use skein::pki::{Credentials, certificate_der, identity_of};
+use skein::key_file::KeyFile;
+use skein::pki::{certificate_der, identity_of};
 use skein::transport::access::Callers;
 
 use crate::adversary::{call_all, stolen, wait_down};
@@ -103,8 +103,8 @@ fn managers_are(lab: &Lab, asked: usize, expected: &[usize]) -> Result<()> {
 }
 
 fn certified(node: &Node) -> Result<&'static str> {
-    let file = fs::read(node.data_dir().join("certs/node.json"))?;
-    let credentials: Credentials = serde_json::from_slice(&file)?;
+    let file = node.data_dir().join("certs/node.json");
+    let credentials = KeyFile::at(file).load()?.context("no keys there")?;
     Ok(identity_of(&certificate_der(&credentials.certificate)?)?.role.name())
 }
 

@@ -22,8 +22,8 @@ use lab::scenario::Check;
 use lab::scenario::calls::wait_all_answer;
 use lab::scenario::services::{make_network, serve_client_and_echo};
 use serde_json::Value;
+use skein::key_file::KeyFile;
 use skein::member::proof_secret;
-use skein::pki::Credentials;
 use tests::bench::sandbox::in_namespace;
 
 use super::{GOSSIP_PORT, SOON, post, stolen};
@@ -210,7 +210,8 @@ fn read<T: serde::de::DeserializeOwned>(lab: &Lab, file: &str) -> Result<T> {
 }
 
 fn lies(lab: &mut Lab) -> Result<()> {
-    let credentials: Credentials = read(lab, "certs/node.json")?;
+    let file = lab.nodes[THIEF].data_dir().join("certs/node.json");
+    let credentials = KeyFile::at(file).load()?.context("no keys there")?;
     let secret = proof_secret(&credentials.key)?;
     let assignment: Assignment = read(lab, "worker/assignment.json")?;
     let victim: NodeId = lab.nodes[VICTIM].cluster_id()?.parse()?;
