@@ -121,6 +121,7 @@ impl Host {
             balancer: self.balancer.name().to_owned(),
             executors: vec!["process".to_owned()],
             certificate_subject: String::new(),
+            schema: cluster::object::SCHEMA,
             manager_address: Some(manager_address),
             proof_key: Some(proof_key),
         }

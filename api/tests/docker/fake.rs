@@ -180,6 +180,7 @@ fn first_node() -> JoinNode {
             balancer: "nft".to_owned(),
             executors: vec!["process".to_owned()],
             certificate_subject: String::new(),
+            schema: cluster::object::SCHEMA,
             manager_address: None,
             proof_key: None,
         },

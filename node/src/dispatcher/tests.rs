@@ -26,6 +26,7 @@ fn description(number: u8) -> NodeDescription {
         balancer: "nft".into(),
         executors: vec!["process".into()],
         certificate_subject: String::new(),
+        schema: cluster::object::SCHEMA,
         manager_address: Some((address, 2377).into()),
         proof_key: None,
     }

@@ -8,7 +8,7 @@ use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::{MacAddr, Vni};
 use crate::object::{
     Attachment, Cluster, ManagerInfo, Meta, Network, Node, NodeDescription, NodeState, NodeStatus,
-    Restarts, Service, Slot, Task, TaskState, TaskStatus,
+    Restarts, SCHEMA, Service, Slot, Task, TaskState, TaskStatus,
 };
 use crate::spec::{ClusterSpec, NetworkSpec, NodeSpec, Role, ServiceSpec, TaskSpec};
 use crate::state::State;
@@ -31,6 +31,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         balancer: "nft".to_owned(),
         executors: vec!["process".to_owned()],
         certificate_subject: String::new(),
+        schema: SCHEMA,
         manager_address: None,
         proof_key: None,
     }
@@ -54,6 +55,7 @@ pub(crate) fn cluster() -> Cluster {
         key_turn: crate::object::KeyTurn::Done,
         key_made_at: Timestamp(0),
         unlock_key: None,
+        schema: SCHEMA,
     }
 }
 

@@ -71,6 +71,21 @@ pub struct Cluster {
     /// Managers keep their keys sealed under it (autolock).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock_key: Option<UnlockKey>,
+    /// What entries, snapshots and assignments may hold.
+    #[serde(default = "first_schema", skip_serializing_if = "is_first_schema")]
+    pub schema: u32,
+}
+
+/// The newest schema that this version reads and writes. It grows by one with the first field,
+/// object or request that the version before would not understand or would drop.
+pub const SCHEMA: u32 = 1;
+
+fn first_schema() -> u32 {
+    1
+}
+
+fn is_first_schema(schema: &u32) -> bool {
+    *schema == 1
 }
 
 /// How far the newest key of gossip has come.
@@ -210,6 +225,9 @@ pub struct NodeDescription {
     /// Where its cluster listener is, or would be if it were a manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manager_address: Option<SocketAddr>,
+    /// The newest schema that its program reads.
+    #[serde(default = "first_schema", skip_serializing_if = "is_first_schema")]
+    pub schema: u32,
     /// What its rows in gossip are verified with; a node without one is not heard there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_key: Option<ProofKey>,

@@ -16,6 +16,7 @@ mod orchestrator;
 mod reaper;
 pub mod restart;
 mod scheduler;
+mod schema;
 mod slots;
 mod updater;
 
@@ -51,6 +52,7 @@ fn seed(state: &State, now: Timestamp) -> u128 {
 
 /// All planners in order: each one sees what those before it decided.
 pub(crate) fn run(draft: &mut Draft<'_>) {
+    schema::run(draft);
     drain::run(draft);
     let services: Vec<_> = draft
         .state()

@@ -233,6 +233,7 @@ fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) -> JoinNode {
         balancer: "nft".to_owned(),
         executors: vec!["process".to_owned()],
         certificate_subject: String::new(),
+        schema: cluster::object::SCHEMA,
         manager_address: None,
         proof_key: Some(secret(node).key()),
     };

@@ -21,6 +21,7 @@ const GRACE_MS: u64 = CERTIFICATE_GRACE_MS + 24 * 60 * 60 * 1000;
 /// known is the node that it was, whatever id was drawn for it, and its role stays.
 pub(super) fn join(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer, Rejection> {
     size::check_description(&join.description)?;
+    check_schema(draft.state(), &join.description)?;
     let mut nodes = draft.state().nodes.values();
     let known = nodes.find(|node| node.key.is_some() && node.key == join.key).cloned();
     if let Some(known) = known {
@@ -75,6 +76,22 @@ fn returned(draft: &mut Draft<'_>, known: &Node, join: &JoinNode) -> Result<Answ
     Ok(Answer::Node { id })
 }
 
+/// Refuses a program that would not understand what it is told.
+fn check_schema(state: &State, description: &NodeDescription) -> Result<(), Rejection> {
+    let cluster = state.cluster.as_ref().map_or(0, |cluster| cluster.schema);
+    if description.schema >= cluster {
+        return Ok(());
+    }
+    Err(Rejection::new(
+        Code::FailedPrecondition,
+        format!(
+            "node {} runs version {} of Skein, which reads schema {}, and the cluster has schema \
+             {cluster}: install the version of the other nodes",
+            description.hostname, description.engine_version, description.schema
+        ),
+    ))
+}
+
 pub(super) fn describe(
     draft: &mut Draft<'_>,
     id: NodeId,
@@ -82,6 +99,7 @@ pub(super) fn describe(
 ) -> Result<Answer, Rejection> {
     existing(draft.state(), id)?;
     size::check_description(description)?;
+    check_schema(draft.state(), description)?;
     draft.edit_node(id, |node| {
         let address = description.gossip.ip();
         if node.description.gossip.ip() != address {

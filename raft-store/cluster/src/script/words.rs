@@ -21,6 +21,9 @@ pub(super) fn word<'a>(args: &'a [&str], key: &'a str) -> Option<&'a str> {
 
 pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> JoinNode {
     let mut description = description(hostname);
+    if let Some(schema) = word(args, "schema") {
+        description.schema = schema.parse().unwrap();
+    }
     description.routes = words(args, "route").map(|route| route.parse().unwrap()).collect();
     description.certificate_subject = bytes(args);
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 2377));
