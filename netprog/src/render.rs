@@ -50,7 +50,6 @@ pub const TABLE: &str = "skein";
 pub fn render(assignment: &Assignment, view: &View, local: &Local) -> Plane {
     let scene = Scene {
         assignment,
-        view,
         local,
         directory: Directory::new(assignment, view),
         balancer: balancer(local.balancer),
@@ -69,7 +68,6 @@ pub fn render(assignment: &Assignment, view: &View, local: &Local) -> Plane {
 /// Everything that rendering reads.
 struct Scene<'a> {
     assignment: &'a Assignment,
-    view: &'a View,
     local: &'a Local,
     directory: Directory,
     balancer: &'static dyn LoadBalancer,

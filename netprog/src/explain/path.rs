@@ -171,10 +171,8 @@ impl Scene<'_> {
             let summary = format!("{name} is on this node: by {device} into its sandbox");
             return Hop::checked("path", summary, entries);
         }
-        let view = self.call.view;
-        let assigned = self.call.assignment.nodes.get(&endpoint.node).map(|node| node.vtep);
-        let row = || view.vteps.get(&endpoint.node).map(|row| row.address);
-        let Some(vtep) = assigned.or_else(row) else {
+        let assigned = self.call.assignment.nodes.get(&endpoint.node);
+        let Some(vtep) = assigned.map(|node| node.vtep) else {
             return Hop::failed("path", format!("the VTEP of {node} is not known"));
         };
         let device = vxlan_name(id, network);
@@ -191,7 +189,7 @@ impl Scene<'_> {
             self.neighbour(place, &device, endpoint),
             self.entry(Place::Host, taken, is_taken),
         ];
-        let liveness = match view.liveness.get(&endpoint.node) {
+        let liveness = match self.call.view.liveness.get(&endpoint.node) {
             Some(Liveness::Alive) => "alive",
             Some(Liveness::Suspect) => "suspect",
             Some(Liveness::Down) => "down",

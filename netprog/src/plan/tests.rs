@@ -356,7 +356,6 @@ fn a_vtep_is_let_in_first_and_shut_out_with_full_knowledge_only() {
     before.add(2, REDIS, 2).up(2, true);
     let after = before.clone();
     before.assignment.nodes.remove(&node(2));
-    before.view.vteps.remove(&node(2));
     let mut kernel = FakeKernel::new();
     let settle =
         plan(&desired(&before), &kernel.observe(&Plane::default()).unwrap(), Knowledge::Complete);

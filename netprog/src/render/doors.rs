@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cluster::assignment::AssignedNode;
-use cluster::id::NodeId;
 
 use super::{GWBRIDGE, INGRESS_LINK, Scene, TABLE, overlay, table};
 use crate::plane::{Family, Table, TableKey};
@@ -36,14 +35,11 @@ pub(super) fn render(scene: &Scene<'_>) -> Table {
     table
 }
 
-/// Of every other node, as far as it is known. A row of gossip counts for a node that is not listed
-/// yet, and not for one that was removed.
+/// Of every other node that the managers list.
 fn vteps(scene: &Scene<'_>) -> BTreeSet<IpAddr> {
     let assignment = scene.assignment;
-    let heard = scene.view.vteps.keys().filter(|node| !assignment.removed.contains(node));
-    let nodes: BTreeSet<NodeId> = assignment.nodes.keys().chain(heard).copied().collect();
-    let others = nodes.into_iter().filter(|node| *node != assignment.node);
-    let vteps = others.filter_map(|node| overlay::vtep(scene, node));
+    let others = assignment.nodes.keys().filter(|node| **node != assignment.node);
+    let vteps = others.filter_map(|node| overlay::vtep(scene, *node));
     vteps.filter(|vtep| vtep.is_ipv4() == scene.local.vtep.is_ipv4()).collect()
 }
 

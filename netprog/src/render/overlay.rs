@@ -83,11 +83,9 @@ fn devices(scene: &Scene<'_>, id: NetworkId, network: &AssignedNetwork, space: &
     space.addresses.insert((bridge, within(network.gateway, network.subnet)));
 }
 
-/// Where a node receives VXLAN: what the managers know. Its row counts only while they have not
-/// told of it, so that no other member can lead its frames away.
+/// Where a node receives VXLAN: what the managers say, so that no member can lead frames away.
 pub(super) fn vtep(scene: &Scene<'_>, node: NodeId) -> Option<IpAddr> {
-    let assigned = scene.assignment.nodes.get(&node).map(|node| node.vtep);
-    assigned.or_else(|| scene.view.vteps.get(&node).map(|row| row.address))
+    scene.assignment.nodes.get(&node).map(|node| node.vtep)
 }
 
 /// Two FDB entries and one neighbour entry, from which the VXLAN device answers ARP (`proxy`).
