@@ -217,11 +217,12 @@ impl KeyFile {
 /// Keeps the keys of a manager locked as the cluster has it.
 pub async fn follow(keys: Arc<KeyFile>, mut state: watch::Receiver<Arc<State>>) {
     let mut complaints = Seldom::default();
+    let mut done = None;
     loop {
         let wanted = state.borrow_and_update().cluster.as_ref().map(|c| c.unlock_key.clone());
-        if let Some(wanted) = wanted {
-            let file = keys.clone();
-            let locked = tokio::task::spawn_blocking(move || file.lock_with(wanted.as_ref())).await;
+        if let Some(wanted) = wanted.filter(|wanted| done.as_ref() != Some(wanted)) {
+            let (file, key) = (keys.clone(), wanted.clone());
+            let locked = tokio::task::spawn_blocking(move || file.lock_with(key.as_ref())).await;
             if let Ok(Err(error)) = locked {
                 if let Some(more) = complaints.say() {
                     tracing::error!(error = %crate::daemon::chain(&error), more, "lock the keys");
@@ -229,6 +230,7 @@ pub async fn follow(keys: Arc<KeyFile>, mut state: watch::Receiver<Arc<State>>) 
                 tokio::time::sleep(RETRY_PAUSE).await;
                 continue;
             }
+            done = Some(wanted);
         }
         if state.changed().await.is_err() {
             return;

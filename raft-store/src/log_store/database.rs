@@ -102,7 +102,11 @@ pub(super) fn open(
         }
         _other => Error::OpenLog { path: path.clone(), source: Box::new(source) },
     };
-    let is_there = std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
+    let is_there = match std::fs::metadata(&path) {
+        Ok(file) => file.len() > 0,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+        Err(e) => return Err(failed(e)),
+    };
     if presence == Presence::Existing && !is_there {
         return Err(Error::Gone { path });
     }
