@@ -193,7 +193,7 @@ impl Containers {
 
     fn machine(&self, index: usize) -> Result<Container> {
         let name = service(index);
-        let volume = format!("{}_{name}-api", self.name);
+        let volume = format!("{}_{name}-run", self.name);
         let words = ["volume", "inspect", "--format", "{{.Mountpoint}}", &volume];
         let mountpoint = self.engine.docker(&words)?.ok()?;
         Ok(Container {
