@@ -154,6 +154,32 @@ pub struct UpdateClusterRequest {
     pub rotate_manager_token: bool,
     /// Draw a new unlock key; managers seal their keys under it.
     pub rotate_unlock_key: bool,
+    /// Another CA is to take the place of the cluster's.
+    pub ca: Option<WantedCa>,
+}
+
+/// The CA that is to take the place of the cluster's.
+#[derive(Clone, PartialEq, Eq)]
+pub enum WantedCa {
+    /// One that is made for it.
+    New,
+    /// The user's.
+    Own {
+        /// Certificate, as given.
+        certificate: String,
+        /// Private key, as given.
+        key: String,
+    },
+}
+
+/// Without the key.
+impl std::fmt::Debug for WantedCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::New => f.write_str("New"),
+            Self::Own { certificate, .. } => f.debug_tuple("Own").field(certificate).finish(),
+        }
+    }
 }
 
 /// Docker's `LocalNodeState`.

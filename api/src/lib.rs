@@ -17,7 +17,7 @@ mod router;
 pub use crate::control_plane::{
     Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNetwork, LocalNodeState,
     LogRecord, LogRequest, LogSelector, LogStream, NativeAnswer, NativeRequest, NativeTopic,
-    RemoteManager, RestoreRequest, Snapshot, UpdateClusterRequest,
+    RemoteManager, RestoreRequest, Snapshot, UpdateClusterRequest, WantedCa,
 };
 pub use crate::error::ApiError;
 pub use crate::filters::FILTER_VALUES_MAX;

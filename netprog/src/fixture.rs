@@ -91,6 +91,7 @@ pub(crate) fn assignment() -> Assignment {
         gossip_keys: Vec::new(),
         removed: Default::default(),
         raft_id: None,
+        trust: None,
         nodes: nodes.collect(),
         networks: BTreeMap::from([
             (INGRESS, network("ingress", 4096, "10.0.0.0/24", "10.0.0.1")),

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::daemon::{Daemon, new_token};
 use crate::key_file::unlock_key_text;
-use crate::manager::Manager;
+use crate::manager::{Manager, rotation};
 use crate::member::Member;
 use crate::pki;
 use crate::worker::Phase;
@@ -75,6 +75,7 @@ impl ControlPlane for Plane {
         let digest = pki::ca_digest(&cluster.ca_certificate)
             .map_err(|e| ApiError::internal(crate::daemon::chain(&e)))?;
         let token = |rotate: bool| rotate.then(|| new_token(digest));
+        let ca = request.ca.map(|wanted| rotation::change(&cluster, &wanted)).transpose()?;
         let update = UpdateCluster {
             version: request.version,
             spec: request.spec,
@@ -82,6 +83,7 @@ impl ControlPlane for Plane {
             manager_token: token(request.rotate_manager_token),
             unlock_key: Some(UnlockKey(rand::random())),
             rotate_unlock_key: request.rotate_unlock_key,
+            ca,
         };
         manager.request(Request::UpdateCluster(Box::new(update))).await?;
         Ok(())

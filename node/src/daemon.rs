@@ -24,7 +24,7 @@ use crate::host::Host;
 use crate::identity::{DataDir, DataDirError, Identity};
 use crate::key_file::KeyFileError;
 use crate::member::{self, Member, MemberError, Sockets, Surroundings};
-use crate::pki::{self, Ca, Credentials, PeerIdentity, Token};
+use crate::pki::{self, Authority, Ca, Credentials, PeerIdentity, Token};
 
 mod addresses;
 mod join;
@@ -144,7 +144,7 @@ impl Daemon {
             run_dir: self.config.run_dir.clone(),
             facts: self.host.facts(identity.data_path, identity.listen.port()),
             resolvers: self.host.resolvers.clone(),
-            description: self.description(identity, &credentials.key)?,
+            description: self.certified_description(identity, credentials)?,
         })
     }
 
@@ -154,6 +154,16 @@ impl Daemon {
         let proof_key = member::proof_secret(key)?.key();
         let address = identity.manager_address();
         Ok(self.host.description(gossip, identity.data_path, address, proof_key))
+    }
+
+    /// The same of a node that has its certificate.
+    fn certified_description(
+        &self,
+        identity: &Identity,
+        credentials: &Credentials,
+    ) -> Result<NodeDescription, MemberError> {
+        let trust = Some(pki::trust_of(credentials)?);
+        Ok(NodeDescription { trust, ..self.description(identity, &credentials.key)? })
     }
 
     /// The membership; Docker's refusal outside a cluster.
@@ -192,7 +202,9 @@ impl Daemon {
         let now = OffsetDateTime::from(clock::wall());
         let internal = |e: pki::PkiError| ApiError::internal(chain(&e));
         let ca = pki::new_ca(cluster, now).map_err(internal)?;
-        let credentials = own_credentials(&ca, &identity, now, &request.spec).map_err(internal)?;
+        let authority = Authority::alone(ca.clone());
+        let credentials =
+            own_credentials(&authority, &identity, now, &request.spec).map_err(internal)?;
         let sockets = Sockets::bind(&identity).await.map_err(listen_error)?;
         self.data.save(&identity, &credentials).map_err(|e| ApiError::internal(e.to_string()))?;
         let founded = self.found(&identity, &credentials, sockets, &ca, &request).await;
@@ -245,7 +257,7 @@ impl Daemon {
                 key: Some(key),
                 role: Role::Manager,
                 availability: request.availability,
-                description: (self.description(identity, &credentials.key))
+                description: (self.certified_description(identity, credentials))
                     .map_err(|e| ApiError::internal(chain(&e)))?,
                 manager: Some(ManagerInfo { raft_id, address }),
             },
@@ -310,7 +322,7 @@ pub fn new_token(ca_digest: [u8; 32]) -> String {
 }
 
 fn own_credentials(
-    ca: &Ca,
+    authority: &Authority,
     identity: &Identity,
     now: OffsetDateTime,
     spec: &ClusterSpec,
@@ -319,8 +331,8 @@ fn own_credentials(
     let (cluster, node) = (identity.cluster, identity.node);
     let owner = PeerIdentity { cluster, node, role: Role::Manager };
     let life = Duration::from_millis(spec.certificate_ms());
-    let certificate = pki::sign(ca, &request, owner, now, life)?;
-    Ok(Credentials { ca: ca.certificate.clone(), certificate, key })
+    let certificate = authority.sign(&request, owner, now, life)?;
+    Ok(Credentials { ca: authority.roots().to_owned(), certificate, key })
 }
 
 fn listen_error(error: MemberError) -> ApiError {

@@ -124,6 +124,7 @@ impl Host {
             schema: cluster::object::SCHEMA,
             manager_address: Some(manager_address),
             proof_key: Some(proof_key),
+            trust: None,
         }
     }
 

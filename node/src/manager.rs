@@ -31,6 +31,7 @@ mod leader;
 mod leases;
 mod membership;
 pub mod raft_transport;
+pub mod rotation;
 pub mod routes;
 mod session;
 

@@ -19,9 +19,13 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
+pub use authority::{Authority, ca_name, trust_of};
+pub use successor::{adopt, cross_sign};
 pub use tls::Tls;
 pub use token::{Token, TokenError, new_secret};
 
+mod authority;
+mod successor;
 mod tls;
 mod token;
 pub mod verify;
@@ -115,9 +119,10 @@ pub struct Ca {
 /// A node's key and certificate with the CA that it trusts, PEM.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Credentials {
-    /// The CA's certificate.
+    /// Certificates of the CAs that are trusted: the cluster's, and during a rotation before it the
+    /// one that takes its place.
     pub ca: String,
-    /// The node's certificate.
+    /// The node's certificate; during a rotation after it the new CA's that the old one signed.
     pub certificate: String,
     /// The node's private key.
     pub key: String,
@@ -222,7 +227,13 @@ pub fn digest_of(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-/// Reads one certificate.
+/// Reads all certificates of a text.
+pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    found.map_err(|e| PkiError::Read { what: "certificate", reason: e.to_string() })
+}
+
+/// Reads the first certificate of a text.
 pub fn certificate_der(pem: &str) -> Result<CertificateDer<'static>, PkiError> {
     CertificateDer::from_pem_slice(pem.as_bytes())
         .map_err(|e| PkiError::Read { what: "certificate", reason: e.to_string() })

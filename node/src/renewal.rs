@@ -1,10 +1,11 @@
-//! Keeps this node's certificate good: asks the managers for a new one of the same key at a random
+//! Keeps this node's certificate good, and of the CA that it is told of: asks the managers for a new one of the same key at a random
 //! point of its life, so that nodes that joined together do not all ask together, and again until
 //! one was given. Connections that are open keep the old one; new ones show the new one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::object::Trust;
 use cluster::spec::Role;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -23,6 +24,10 @@ use crate::worker::shell::WorkerHandle;
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// The part of a certificate's life, in percent, in which it is renewed, as swarmkit's.
 const DUE_PERCENT: std::ops::RangeInclusive<u64> = 50..=80;
+
+/// How long after a node was told whom to trust it gets a certificate that fits, at most: all are
+/// told at once, and one leader signs for them.
+const MOVE_SPREAD: Duration = Duration::from_secs(5);
 
 /// What it takes to renew.
 pub struct Renewal {
@@ -46,14 +51,17 @@ impl Renewal {
         let mut complaints = Seldom::default();
         let mut percent = draw();
         let mut told = self.worker.told.clone();
+        let mut moves = Moves::default();
         loop {
             told.borrow_and_update();
+            let moves_in = moves.due_in(self.wanted_trust(), clock::monotonic());
+            let fits = self.has_its_role() && moves_in != Some(Duration::ZERO);
             let lifetime = self.lifetime();
             if let Ok(lifetime) = &lifetime {
                 self.end.send_replace(lifetime.end);
             }
             match lifetime {
-                Ok(lifetime) if self.has_its_role() && now() < due(lifetime, percent) => {}
+                Ok(lifetime) if fits && now() < due(lifetime, percent) => {}
                 Ok(lifetime) => match self.renew().await {
                     Ok(end) => {
                         tracing::info!(%end, "the node's certificate is renewed");
@@ -72,8 +80,9 @@ impl Renewal {
                     return;
                 }
             }
-            // What is new may be a role. Whoever told has ended with the member.
-            let _ = tokio::time::timeout(LOOK_INTERVAL, told.changed()).await;
+            // What is new may be a role, or a CA. Whoever told has ended with the member.
+            let moves_in = moves_in.filter(|left| !left.is_zero()).unwrap_or(LOOK_INTERVAL);
+            let _ = tokio::time::timeout(LOOK_INTERVAL.min(moves_in), told.changed()).await;
         }
     }
 
@@ -84,6 +93,13 @@ impl Renewal {
         let role = if manager { Role::Manager } else { Role::Worker };
         let der = pki::certificate_der(&self.credentials.certificate);
         der.and_then(|der| pki::identity_of(&der)).is_ok_and(|owner| owner.role == role)
+    }
+
+    /// Whom the managers told it to trust, if it is somebody else than it does.
+    fn wanted_trust(&self) -> Option<Trust> {
+        let told = self.worker.told.borrow().as_ref().and_then(|told| told.trust.clone())?;
+        let own = pki::trust_of(&self.credentials).ok();
+        (own.as_ref() != Some(&told)).then_some(told)
     }
 
     fn lifetime(&self) -> Result<Lifetime, pki::PkiError> {
@@ -107,13 +123,37 @@ impl Renewal {
                 answer.ok_or("no manager could be asked, or none signs for this node")?
             }
         };
-        let fresh = Credentials { certificate: answer.certificate, ..self.credentials.clone() };
+        let known = &self.credentials;
+        let ca = answer.ca.unwrap_or_else(|| known.ca.clone());
+        let fresh = Credentials { ca, certificate: answer.certificate, key: known.key.clone() };
+        let trust = pki::trust_of(&fresh).map_err(|e| chain(&e))?;
         self.file.write(&fresh).map_err(|e| chain(&e))?;
         self.tls.replace(&fresh).map_err(|e| chain(&e))?;
         self.credentials = fresh;
+        self.worker.describe(trust);
         let end = self.lifetime().map_err(|e| chain(&e))?.end;
         let end = OffsetDateTime::from_unix_timestamp(i64::try_from(end).unwrap_or(i64::MAX));
         end.map_err(|e| e.to_string())
+    }
+}
+
+/// When this node moves to the CAs that it was told of, drawn once for each telling.
+#[derive(Default)]
+struct Moves(Option<(Trust, Duration)>);
+
+impl Moves {
+    /// How long until it is to ask for a certificate that fits what it was told; none if it has one.
+    fn due_in(&mut self, told: Option<Trust>, now: Duration) -> Option<Duration> {
+        let told = told.or_else(|| {
+            self.0 = None;
+            None
+        })?;
+        let at = match &self.0 {
+            Some((known, at)) if *known == told => *at,
+            _other => now + rand::random_range(Duration::ZERO..=MOVE_SPREAD),
+        };
+        self.0 = Some((told, at));
+        Some(at.saturating_sub(now))
     }
 }
 
@@ -147,4 +187,21 @@ fn a_certificate_is_due_in_the_middle_of_its_life() {
     for _ in 0..100 {
         assert!(DUE_PERCENT.contains(&draw()));
     }
+}
+
+#[test]
+fn a_node_moves_once_it_is_told_and_not_all_at_once() {
+    let trust = |ca: u8| {
+        let issuer = cluster::object::CaDigest([ca; 32]);
+        Some(Trust { issuer, roots: vec![issuer] })
+    };
+    let (mut moves, start) = (Moves::default(), Duration::from_secs(100));
+    assert_eq!(moves.due_in(None, start), None);
+    let first = moves.due_in(trust(1), start).unwrap();
+    assert!(first <= MOVE_SPREAD);
+    assert_eq!(moves.due_in(trust(1), start), Some(first), "drawn once");
+    assert_eq!(moves.due_in(trust(1), start + MOVE_SPREAD), Some(Duration::ZERO));
+    let drawn = (0..100).filter_map(|ca| moves.due_in(trust(ca), start));
+    assert!(drawn.collect::<std::collections::BTreeSet<_>>().len() > 1, "spread");
+    assert_eq!(moves.due_in(None, start), None, "it has moved");
 }

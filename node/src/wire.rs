@@ -82,9 +82,9 @@ pub struct JoinAnswer {
     pub raft_id: Option<u64>,
     /// Role that the token gives.
     pub role: Role,
-    /// CA certificate, PEM.
+    /// Certificates of the CAs that it is to trust, PEM.
     pub ca: String,
-    /// The node's certificate, PEM.
+    /// The node's certificate, PEM; see `Credentials`.
     pub certificate: String,
     /// Where managers answer.
     pub managers: Vec<SocketAddr>,
@@ -102,8 +102,11 @@ pub struct RenewCall {
 /// Answer to [`RenewCall`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RenewAnswer {
-    /// The node's certificate, PEM.
+    /// The node's certificate, PEM; see `Credentials`.
     pub certificate: String,
+    /// Certificates of the CAs that it is to trust, PEM; none: as before.
+    #[serde(default)]
+    pub ca: Option<String>,
 }
 
 /// `POST /session/reseat`: the caller was a manager, and its log is gone.

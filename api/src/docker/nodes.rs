@@ -27,9 +27,8 @@ pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response
     filters.check_words("role", &["worker", "manager"])?;
     filters.check_words("membership", &["accepted", "pending"])?;
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
-    let tls = trust(&snapshot);
     let nodes = snapshot.state.nodes.values().filter(|node| matches(&filters, node));
-    let views: Vec<NodeView<'_>> = nodes.map(|node| view(node, &snapshot, &tls)).collect();
+    let views: Vec<NodeView<'_>> = nodes.map(|node| view(node, &snapshot)).collect();
     Ok(Json(views).into_response())
 }
 
@@ -41,7 +40,7 @@ pub(crate) async fn inspect(
 ) -> Result<Response, ApiError> {
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let found = snapshot.state.find_node(&id)?;
-    Ok(Json(view(found, &snapshot, &trust(&snapshot))).into_response())
+    Ok(Json(view(found, &snapshot)).into_response())
 }
 
 /// `POST /nodes/{id}/update`.
@@ -67,11 +66,9 @@ pub(crate) async fn remove(State(plane): Plane, id: Id, params: Params) -> Resul
     plane.request(request).await.map(drop)
 }
 
-fn trust(snapshot: &Snapshot) -> TlsInfo {
-    snapshot.state.cluster.as_deref().map(TlsInfo::of).unwrap_or_default()
-}
-
-fn view<'a>(found: &'a Node, snapshot: &Snapshot, tls: &TlsInfo) -> NodeView<'a> {
+fn view<'a>(found: &'a Node, snapshot: &Snapshot) -> NodeView<'a> {
+    let cluster = snapshot.state.cluster.as_deref();
+    let tls = cluster.map(|cluster| TlsInfo::of_node(cluster, found)).unwrap_or_default();
     let standing = Standing {
         leader: snapshot.leader == Some(found.id),
         reachable: !snapshot.unreachable.contains(&found.id),

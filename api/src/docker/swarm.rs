@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::wire::cluster_info::swarm;
 use super::{check_manager, cluster_state};
 use crate::control_plane::{
-    InitRequest, JoinRequest, LocalNodeState, Snapshot, UpdateClusterRequest,
+    InitRequest, JoinRequest, LocalNodeState, Snapshot, UpdateClusterRequest, WantedCa,
 };
 use crate::error::ApiError;
 use crate::json_case::{CLUSTER_SPEC, INIT, JOIN, UNLOCK};
@@ -99,14 +99,15 @@ pub(crate) async fn update(
 ) -> Result<(), ApiError> {
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let version = Revision(params.version("swarm")?);
-    let spec: ClusterSpec = read_json(&body, &CLUSTER_SPEC)?;
-    refuse_ca_rotation(&spec, &cluster_of(&snapshot)?.spec)?;
+    let mut spec: ClusterSpec = read_json(&body, &CLUSTER_SPEC)?;
+    let ca = wanted_ca(&mut spec, &cluster_of(&snapshot)?.spec)?;
     let request = UpdateClusterRequest {
         version,
         spec,
         rotate_worker_token: params.flag("rotateWorkerToken"),
         rotate_manager_token: params.flag("rotateManagerToken"),
         rotate_unlock_key: params.flag("rotateManagerUnlockKey"),
+        ca,
     };
     plane.update_cluster(request).await
 }
@@ -133,6 +134,7 @@ fn cluster_of(snapshot: &Snapshot) -> Result<&cluster::object::Cluster, ApiError
 
 fn init_request(body: InitBody) -> Result<InitRequest, ApiError> {
     let mut spec = body.spec;
+    spec.check_ca()?;
     if body.auto_lock_managers {
         spec.lock_managers();
     }
@@ -191,22 +193,26 @@ fn listen(text: String) -> Option<String> {
     given(text).filter(|address| !DEFAULT_LISTEN.contains(&address.as_str()))
 }
 
-/// A rotation that would not happen must not look done.
-fn refuse_ca_rotation(asked: &ClusterSpec, present: &ClusterSpec) -> Result<(), ApiError> {
-    let force = |spec: &ClusterSpec| {
-        spec.extra.get("CAConfig").and_then(|ca| ca["ForceRotate"].as_u64()).unwrap_or(0)
-    };
-    let signing = asked.extra.get("CAConfig").is_some_and(|ca| {
-        ["SigningCACert", "SigningCAKey"]
-            .iter()
-            .any(|key| ca[*key].as_str().is_some_and(|text| !text.is_empty()))
-    });
-    if force(asked) != force(present) || signing {
-        return Err(ApiError::not_implemented(
-            "rotating the cluster's CA is not supported by Skein yet",
-        ));
+/// Docker's rule: a CA that is given is to be the cluster's, else another one is made if the count
+/// differs.
+fn wanted_ca(asked: &mut ClusterSpec, present: &ClusterSpec) -> Result<Option<WantedCa>, ApiError> {
+    let [certificate, key] = asked.take_signing_ca();
+    asked.check_ca()?;
+    match (certificate.is_empty(), key.is_empty()) {
+        (false, false) => Ok(Some(WantedCa::Own { certificate, key })),
+        (true, false) => Err(ApiError::bad_request(
+            "if a signing CA key is provided, the signing CA cert must also be provided: give \
+             --ca-cert too",
+        )),
+        (false, true) => Err(ApiError::not_implemented(
+            "a CA certificate without its key is for an external CA, and external CAs are not \
+             supported by Skein: give --ca-key too",
+        )),
+        (true, true) => {
+            let forced = asked.force_rotate() != present.force_rotate();
+            Ok(forced.then_some(WantedCa::New))
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -259,9 +265,46 @@ mod tests {
                 "default address pool 10.0.0.0/99: invalid subnet 10.0.0.0/99: give an address \
                  and a prefix length, like 10.0.9.0/24",
             ),
+            (
+                r#"{"Spec":{"CAConfig":{"ExternalCAs":[{"Protocol":"cfssl","URL":"https://a"}]}}}"#,
+                501,
+                "external CA \"https://a\": external CAs are not supported by Skein",
+            ),
+            (
+                r#"{"Spec":{"CAConfig":{"SigningCACert":"a","SigningCAKey":"b"}}}"#,
+                501,
+                "a CA of your own is not supported by `swarm init`: give it to `swarm ca --rotate \
+                 --ca-cert FILE --ca-key FILE` then",
+            ),
         ] {
             let error = init_request(init_body(text)).unwrap_err();
             assert_eq!((error.status, error.message.as_str()), (status, message));
+        }
+    }
+
+    #[test]
+    fn who_wants_another_ca_says_so_whole() {
+        let wanted = |asked: &str| {
+            let spec = |text: &str| serde_json::from_str::<ClusterSpec>(text).unwrap();
+            let mut asked = spec(asked);
+            let present = spec(r#"{"CAConfig":{"ForceRotate":2}}"#);
+            let wanted = wanted_ca(&mut asked, &present);
+            assert_eq!(asked.take_signing_ca(), ["", ""], "a key stays in the spec");
+            wanted.map_err(|error| error.status)
+        };
+        let own = WantedCa::Own { certificate: "a".to_owned(), key: "b".to_owned() };
+        for (asked, expected) in [
+            (r#"{"CAConfig":{"ForceRotate":2}}"#, Ok(None)),
+            (r#"{"CAConfig":{"ForceRotate":3}}"#, Ok(Some(WantedCa::New))),
+            (
+                r#"{"CAConfig":{"ForceRotate":2,"SigningCACert":"a","SigningCAKey":"b"}}"#,
+                Ok(Some(own)),
+            ),
+            (r#"{"CAConfig":{"SigningCACert":"a","SigningCAKey":""}}"#, Err(501)),
+            (r#"{"CAConfig":{"SigningCAKey":"b"}}"#, Err(400)),
+            (r#"{"CAConfig":{"ForceRotate":3,"ExternalCAs":[{"URL":"a"}]}}"#, Err(501)),
+        ] {
+            assert_eq!(wanted(asked), expected, "{asked}");
         }
     }
 

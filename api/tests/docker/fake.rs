@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use api::{
     ApiError, Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNodeState,
     LogRecord, LogRequest, LogSelector, LogStream, NativeAnswer, NativeRequest, NativeTopic,
-    RemoteManager, RestoreRequest, Snapshot, UpdateClusterRequest,
+    RemoteManager, RestoreRequest, Snapshot, UpdateClusterRequest, WantedCa,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,8 +15,11 @@ use cluster::State;
 use cluster::apply::Outcome;
 use cluster::decide::decide;
 use cluster::id::{ClusterId, NodeId};
-use cluster::object::{ManagerInfo, NodeDescription, NodeState, Task, TaskState, TaskStatus};
-use cluster::request::{Answer, InitCluster, JoinNode, Request, UpdateCluster};
+use cluster::object::{
+    CaDigest, CaRotation, ManagerInfo, NodeDescription, NodeState, Task, TaskState, TaskStatus,
+    Trust,
+};
+use cluster::request::{Answer, CaChange, InitCluster, JoinNode, Request, UpdateCluster};
 use cluster::spec::{ClusterSpec, Role};
 use cluster::time::{Revision, Timestamp};
 use futures_util::StreamExt;
@@ -71,6 +74,14 @@ impl Fake {
     /// Changes what the node says of itself.
     pub(crate) fn with_local(&self, change: impl FnOnce(&mut Local)) {
         change(&mut self.locked().local);
+    }
+
+    /// Has the node say whom it trusts.
+    pub(crate) fn describe(&self, trust: Trust) {
+        let node = self.locked().state.nodes[&NODE].clone();
+        let description = NodeDescription { trust: Some(trust), ..node.description.clone() };
+        let request = Request::DescribeNode { id: NODE, description: Box::new(description) };
+        self.commit(&request).unwrap();
     }
 
     /// From now on reads that must be linearizable fail.
@@ -183,8 +194,27 @@ fn first_node() -> JoinNode {
             schema: cluster::object::SCHEMA,
             manager_address: None,
             proof_key: None,
+            trust: None,
         },
         manager: Some(ManagerInfo { raft_id: 1, address: MANAGER }),
+    }
+}
+
+/// Whatever is wanted, the example CA is to take the first one's place.
+fn rotation(wanted: WantedCa) -> CaRotation {
+    let own = match wanted {
+        WantedCa::New => "SWMTKN-1-ca2",
+        WantedCa::Own { .. } => "SWMTKN-1-own",
+    };
+    CaRotation {
+        certificate: include_str!("ca2.pem").to_owned(),
+        key: "key2".to_owned(),
+        cross_signed: String::new(),
+        from: CaDigest([1; 32]),
+        to: CaDigest([2; 32]),
+        worker_token: format!("{own}-worker"),
+        manager_token: format!("{own}-manager"),
+        begun_at: Timestamp(0),
     }
 }
 
@@ -211,6 +241,7 @@ impl ControlPlane for Fake {
             manager_token: request.rotate_manager_token.then(|| "SWMTKN-1-ca-manager2".to_owned()),
             unlock_key: Some(cluster::object::UnlockKey([7; 32])),
             rotate_unlock_key: false,
+            ca: request.ca.map(|wanted| CaChange::Rotate(Box::new(rotation(wanted)))),
         })))
         .map(drop)
     }

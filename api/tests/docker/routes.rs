@@ -4,6 +4,7 @@
 use api::LocalNodeState;
 use axum::body::Body;
 use axum::http::header;
+use cluster::object::{CaDigest, Trust};
 use expect_test::{expect, expect_file};
 use serde_json::{Value, json};
 
@@ -141,14 +142,43 @@ async fn tokens_rotate_at_the_version_that_was_read() {
     let (status, text) = message(&router, "POST", &uri(version), swarm["Spec"].clone()).await;
     assert_eq!(status, 409);
     assert!(text.starts_with("update out of sequence"), "{text}");
-    let mut spec = swarm["Spec"].clone();
-    spec["CAConfig"]["ForceRotate"] = json!(1);
-    assert_eq!(message(&router, "POST", &uri(version), spec).await.0, 501);
     let no_version = message(&router, "POST", "/swarm/update", swarm["Spec"].clone()).await;
     assert_eq!(
         no_version,
         (400, "invalid swarm version '': cannot parse integer from empty string".to_owned())
     );
+}
+
+/// Goal: docker's client counts the nodes that have moved. Method: what it compares.
+#[tokio::test]
+async fn a_rotation_of_the_ca_shows_how_far_it_has_come() {
+    let (fake, router) = manager().await;
+    let before = get(&router, "/swarm").await;
+    let version = before["Version"]["Index"].as_u64().unwrap();
+    let mut spec = before["Spec"].clone();
+    spec["CAConfig"]["ForceRotate"] = json!(1);
+    let uri = format!("/swarm/update?version={version}");
+    assert_eq!(call(&router, "POST", &uri, spec).await, (200, String::new()));
+    let during = get(&router, "/swarm").await;
+    assert_eq!(during["RootRotationInProgress"], true);
+    assert_eq!(get(&router, "/info").await["Swarm"]["Cluster"]["RootRotationInProgress"], true);
+    assert_eq!(during["TLSInfo"]["TrustRoot"], before["TLSInfo"]["TrustRoot"]);
+    assert_eq!(during["JoinTokens"], before["JoinTokens"]);
+    let issuer = |told: &Value| told["TLSInfo"]["CertIssuerSubject"].clone();
+    assert_ne!(issuer(&during), issuer(&before));
+    let node = || async { get(&router, "/nodes/alpha").await["Description"].clone() };
+    assert_eq!(issuer(&node().await), "", "it has not said yet");
+    let (old, new) = (CaDigest([1; 32]), CaDigest([2; 32]));
+    fake.describe(Trust { issuer: old, roots: vec![old] });
+    assert_eq!(node().await["TLSInfo"], before["TLSInfo"]);
+    fake.describe(Trust { issuer: new, roots: vec![new, old] });
+    let after = get(&router, "/swarm").await;
+    assert_eq!(after["RootRotationInProgress"], false);
+    assert_eq!(after["JoinTokens"]["Worker"], "SWMTKN-1-ca2-worker");
+    assert_eq!(issuer(&node().await), issuer(&after));
+    assert_ne!(node().await["TLSInfo"], after["TLSInfo"], "it trusts the old one still");
+    fake.describe(Trust { issuer: new, roots: vec![new] });
+    assert_eq!(node().await["TLSInfo"], after["TLSInfo"]);
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ use crate::identity::Identity;
 use crate::machine::StateMachine;
 use crate::manager::agreement::History;
 use crate::member::{Member, Sockets};
-use crate::pki::{self, Ca};
+use crate::pki::{self, Authority};
 
 /// Revisions that are left out: nodes may have seen some that the lost managers gave, and go by
 /// which is newer.
@@ -184,9 +184,8 @@ impl Daemon {
         address: std::net::SocketAddr,
     ) -> anyhow::Result<pki::Credentials> {
         let cluster = state.cluster.as_ref().context("the backup holds no cluster")?;
-        let ca = Ca { certificate: cluster.ca_certificate.clone(), key: cluster.ca_key.clone() };
         let now = OffsetDateTime::from(clock::wall());
-        let credentials = own_credentials(&ca, identity, now, &cluster.spec)?;
+        let credentials = own_credentials(&Authority::of(cluster), identity, now, &cluster.spec)?;
         let own = pki::certificate_der(&credentials.certificate)?;
         let raft_id = identity.raft_id.context("this node is no manager")?;
         let join = JoinNode {
@@ -194,7 +193,7 @@ impl Daemon {
             key: Some(pki::PeerCertificate::read(&own)?.key),
             role: Role::Manager,
             availability: Availability::Active,
-            description: self.description(identity, &credentials.key)?,
+            description: self.certified_description(identity, &credentials)?,
             manager: Some(ManagerInfo { raft_id, address }),
         };
         let at = Position { term: 1, index: state.revision.0 + REVISIONS_SKIPPED };

@@ -29,6 +29,7 @@ fn description(number: u8) -> NodeDescription {
         schema: cluster::object::SCHEMA,
         manager_address: Some((address, 2377).into()),
         proof_key: None,
+        trust: None,
     }
 }
 

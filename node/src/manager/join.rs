@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::Manager;
 use crate::clock;
 use crate::daemon::chain;
-use crate::pki::{Ca, PeerIdentity, key_of_request, sign};
+use crate::pki::{Authority, PeerIdentity, key_of_request};
 use crate::wire::{JoinAnswer, JoinCall, RenewAnswer, RenewCall};
 
 /// Admits a node on the leader, which draws its id: a joiner chooses only its key. A key that is
@@ -42,14 +42,17 @@ pub(super) async fn admit(manager: &Manager, call: JoinCall) -> Result<JoinAnswe
     let gone = || Rejection::not_found("node", id);
     let node = state.nodes.get(&id).ok_or_else(gone)?;
     let identity = PeerIdentity { cluster: cluster.id, node: id, role: node.role() };
-    let certificate = certificate(&cluster, &call.request, identity)?;
+    // Of the state that the node is in: a rotation may have begun meanwhile.
+    let cluster = state.cluster.as_ref().ok_or_else(unavailable)?;
+    let authority = Authority::of(cluster);
+    let certificate = certificate(&authority, cluster, &call.request, identity)?;
     let managers = state.nodes.values().filter_map(|node| node.manager.as_ref());
     Ok(JoinAnswer {
         cluster: cluster.id,
         node: id,
         raft_id: node.manager.as_ref().map(|info| info.raft_id),
         role: identity.role,
-        ca: cluster.ca_certificate.clone(),
+        ca: authority.roots().to_owned(),
         certificate,
         managers: managers.map(|info| info.address).collect(),
         data_path_port: cluster.data_path_port,
@@ -77,18 +80,20 @@ pub(super) fn renew(
     }
     let role = if node.raft().is_some() { Role::Manager } else { Role::Worker };
     let identity = PeerIdentity { cluster: cluster.id, node: id, role };
-    Ok(RenewAnswer { certificate: certificate(cluster, &call.request, identity)? })
+    let authority = Authority::of(cluster);
+    let certificate = certificate(&authority, cluster, &call.request, identity)?;
+    Ok(RenewAnswer { certificate, ca: Some(authority.roots().to_owned()) })
 }
 
 fn certificate(
+    authority: &Authority,
     cluster: &Cluster,
     request: &str,
     identity: PeerIdentity,
 ) -> Result<String, Rejection> {
-    let ca = Ca { certificate: cluster.ca_certificate.clone(), key: cluster.ca_key.clone() };
     let now = OffsetDateTime::from(clock::wall());
     let life = Duration::from_millis(cluster.spec.certificate_ms());
-    let signed = sign(&ca, request, identity, now, life);
+    let signed = authority.sign(request, identity, now, life);
     signed.map_err(|error| Rejection::invalid(chain(&error)))
 }
 

@@ -1,5 +1,6 @@
 //! How a joiner, which has no certificate yet, checks whom it talks to: the presented chain must
-//! end in the CA whose digest is in the join token, and the leaf must be signed by that CA.
+//! end in the CA whose digest is in the join token, and the leaf must be signed by that CA, or by
+//! one that it vouches for.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// A client configuration for joining: trusts the CA with this digest and no other.
 pub fn joining(ca_digest: [u8; 32]) -> Result<Arc<rustls::ClientConfig>, PkiError> {
     let provider = provider();
-    let verifier = Arc::new(ByDigest { ca_digest, provider: provider.clone() });
+    let verifier = Arc::new(ByDigest::new(ca_digest));
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(PkiError::Tls)?
@@ -32,9 +33,15 @@ pub fn joining(ca_digest: [u8; 32]) -> Result<Arc<rustls::ClientConfig>, PkiErro
 }
 
 #[derive(Debug)]
-struct ByDigest {
+pub(super) struct ByDigest {
     ca_digest: [u8; 32],
     provider: Arc<CryptoProvider>,
+}
+
+impl ByDigest {
+    pub(super) fn new(ca_digest: [u8; 32]) -> Self {
+        Self { ca_digest, provider: provider() }
+    }
 }
 
 /// Words that the joiner's error is recognised by.
@@ -58,7 +65,7 @@ impl ServerCertVerifier for ByDigest {
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
             .build()
             .map_err(|e| Error::General(e.to_string()))?
-            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(

@@ -226,19 +226,20 @@ impl Session {
 
     /// Reports at once when something is new, and at an interval to keep the lease.
     pub async fn report_loop(self, mut news: watch::Receiver<Report>, inbox: mpsc::Sender<Input>) {
-        let mut described_to = None;
+        let mut described: Option<(SocketAddr, NodeDescription)> = None;
         loop {
             let report = news.borrow_and_update().clone();
             let leader = *self.leader.borrow();
-            // A new leader is told everything.
-            let description =
-                report.description.filter(|_| leader.is_none() || described_to != leader);
+            // A new leader is told everything, and each one what has changed.
+            let known = described.as_ref().filter(|(to, _)| Some(*to) == leader);
+            let known = known.map(|(_, said)| said);
+            let description = report.description.filter(|said| known != Some(said));
             let Report { applied, statuses, description: _ } = report;
             let call = ReportCall { applied, statuses, description, restarts: false };
             let asked = self.ask::<_, ReportAnswer>("/session/report", &call, REPORT_LIMIT).await;
             let Some((address, _answer)) = asked else { continue };
-            if call.description.is_some() {
-                described_to = Some(address);
+            if let Some(said) = call.description {
+                described = Some((address, said));
             }
             if !call.statuses.is_empty()
                 && inbox.send(Input::Reported(call.statuses)).await.is_err()

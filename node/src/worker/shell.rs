@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cluster::assignment::Assignment;
 use cluster::id::TaskId;
-use cluster::object::NodeDescription;
+use cluster::object::{NodeDescription, Trust};
 use cluster::view::VtepRow;
 use netprog::plane::Plane;
 use netprog_linux::dns_server::{DnsServer, Forwarder};
@@ -85,13 +85,23 @@ pub struct WorkerHandle {
     asks: mpsc::Sender<programmer::Ask>,
     ended: watch::Receiver<bool>,
     session: Session,
-    report: watch::Receiver<Report>,
+    report: watch::Sender<Report>,
 }
 
 impl WorkerHandle {
     /// Asks the leader for a new certificate; nothing if none could be asked.
     pub async fn renew(&self, call: &RenewCall) -> Option<RenewAnswer> {
         self.session.renew(call).await
+    }
+
+    /// Tells the leader whom this node trusts from now on.
+    pub fn describe(&self, trust: Trust) {
+        self.report.send_if_modified(|report| {
+            let Some(description) = &mut report.description else { return false };
+            let changed = description.trust.as_ref() != Some(&trust);
+            description.trust = Some(trust);
+            changed
+        });
     }
 
     /// Asks the leader for another place in Raft: the log of the one that this node has is gone.
@@ -192,7 +202,7 @@ impl Shell {
         let (ended_writer, ended) = watch::channel(false);
         let (stop_tasks, stop_asks) = mpsc::channel(1);
         let (asks, asked) = mpsc::channel(QUEUE);
-        let (report, report_reader) = watch::channel(Report::first(description));
+        let report = watch::Sender::new(Report::first(description));
 
         let sandboxes = Sandboxes::default();
         let kernel = kernel(exe, run_dir, sandboxes.clone()).await?;
@@ -207,7 +217,7 @@ impl Shell {
         };
         spawn(stop, programmer::run(kernel, facts.clone(), ends));
         spawn(stop, session.clone().watch_loop(inbox.clone(), current));
-        spawn(stop, session.clone().report_loop(report_reader.clone(), inbox.clone()));
+        spawn(stop, session.clone().report_loop(report.subscribe(), inbox.clone()));
 
         let names = Names::new(assignment_reader.clone(), gossip.view());
         let shell = Self {
@@ -221,7 +231,7 @@ impl Shell {
             gossip,
             inbox,
             wanted,
-            report,
+            report: report.clone(),
             done: done.clone(),
             received,
             managers,
@@ -244,7 +254,7 @@ impl Shell {
             asks,
             ended,
             session,
-            report: report_reader,
+            report,
         })
     }
 

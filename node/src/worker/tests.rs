@@ -18,6 +18,7 @@ fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) ->
         gossip_keys: vec![],
         removed: Default::default(),
         raft_id: None,
+        trust: None,
         nodes: BTreeMap::new(),
         networks: BTreeMap::new(),
         services: BTreeMap::new(),

@@ -30,6 +30,7 @@ pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
         nodes: members(state).map(|node| (node.id, assigned_node(node))).collect(),
         removed: removed(state),
         raft_id: member.raft().map(|place| place.raft_id),
+        trust: cluster.trust(),
         services: services(state, &networks, &tasks),
         networks: networks.into_iter().map(|(id, n)| (id, assigned_network(n))).collect(),
         tasks,

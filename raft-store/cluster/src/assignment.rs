@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::{Subnet, Vni};
-use crate::object::{Attachment, GossipKey, ProofKey, PublishedPort, Slot, TaskState};
+use crate::object::{Attachment, GossipKey, ProofKey, PublishedPort, Slot, TaskState, Trust};
 use crate::spec::{Labels, TaskSpec};
 use crate::time::{Revision, Timestamp};
 
@@ -35,6 +35,9 @@ pub struct Assignment {
     /// This node's own Raft id, if it is a manager or is to become one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft_id: Option<u64>,
+    /// Who is to have signed this node's certificate, and whom it is to trust; none: as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
     /// The networks that this node takes part in: those of its tasks, and ingress always.
     pub networks: BTreeMap<NetworkId, AssignedNetwork>,
     /// Services with a task or a name on those networks.

@@ -12,6 +12,7 @@ use crate::state::State;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
+mod ca;
 mod cluster;
 mod keys;
 mod network;

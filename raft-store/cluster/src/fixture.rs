@@ -34,6 +34,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         schema: SCHEMA,
         manager_address: None,
         proof_key: None,
+        trust: None,
     }
 }
 
@@ -56,6 +57,8 @@ pub(crate) fn cluster() -> Cluster {
         key_made_at: Timestamp(0),
         unlock_key: None,
         schema: SCHEMA,
+        ca: None,
+        ca_rotation: None,
     }
 }
 

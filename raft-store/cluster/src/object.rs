@@ -16,8 +16,10 @@ use crate::spec::{ClusterSpec, NetworkSpec, NodeSpec, Protocol, PublishMode, Rol
 use crate::time::{Revision, Timestamp};
 
 pub use crate::object::task::{Restarts, Task, TaskState, TaskStatus};
+pub use crate::object::trust::{CaDigest, CaRotation, Trust};
 
 mod task;
+mod trust;
 
 /// What every object has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -74,6 +76,12 @@ pub struct Cluster {
     /// What entries, snapshots and assignments may hold.
     #[serde(default = "first_schema", skip_serializing_if = "is_first_schema")]
     pub schema: u32,
+    /// Names the CA once there was a rotation; before, nodes are not told whom to trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaDigest>,
+    /// The CA that is to take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_rotation: Option<Box<CaRotation>>,
 }
 
 /// The newest schema that this version reads and writes. It grows by one with the first field,
@@ -219,7 +227,7 @@ pub struct NodeDescription {
     pub balancer: String,
     /// Executors present: `process`, `docker`.
     pub executors: Vec<String>,
-    /// Subject of the node's certificate, for `TLSInfo`; the trust root there is the cluster's.
+    /// Subject of the node's certificate.
     #[serde(default)]
     pub certificate_subject: String,
     /// Where its cluster listener is, or would be if it were a manager.
@@ -231,6 +239,10 @@ pub struct NodeDescription {
     /// What its rows in gossip are verified with; a node without one is not heard there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_key: Option<ProofKey>,
+    /// Who signed its certificate, and whom it trusts. None of a node that has just joined, or
+    /// whose version does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
 }
 
 /// Whether a node holds its lease.

@@ -15,6 +15,7 @@ mod drain;
 mod orchestrator;
 mod reaper;
 pub mod restart;
+mod rotation;
 mod scheduler;
 mod schema;
 mod slots;
@@ -53,6 +54,7 @@ fn seed(state: &State, now: Timestamp) -> u128 {
 /// All planners in order: each one sees what those before it decided.
 pub(crate) fn run(draft: &mut Draft<'_>) {
     schema::run(draft);
+    rotation::run(draft);
     drain::run(draft);
     let services: Vec<_> = draft
         .state()

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::Subnet;
 use crate::object::{
-    GossipKey, KeyDigest, ManagerInfo, NodeDescription, NodeState, TaskStatus, UnlockKey,
+    CaDigest, CaRotation, GossipKey, KeyDigest, ManagerInfo, NodeDescription, NodeState,
+    TaskStatus, UnlockKey,
 };
 use crate::spec::{Availability, ClusterSpec, NetworkSpec, NodeSpec, Role, ServiceSpec};
 use crate::time::Revision;
@@ -214,6 +215,21 @@ pub struct UpdateCluster {
     /// Takes the fresh key although there is one.
     #[serde(default)]
     pub rotate_unlock_key: bool,
+    /// What is to happen to the CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaChange>,
+}
+
+/// A change of the CA, made on the version of the cluster that [`UpdateCluster`] names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum CaChange {
+    /// Another CA is to take its place; `begun_at` is replaced by the leader's time.
+    Rotate(Box<CaRotation>),
+    /// It stays: a rotation that runs is called off.
+    Keep {
+        /// Names it.
+        ca: CaDigest,
+    },
 }
 
 /// What the asker gets back once the transaction is applied.

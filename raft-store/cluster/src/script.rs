@@ -10,9 +10,11 @@ use crate::draft::CHANGES_MAX;
 use crate::fixture::NOW;
 use crate::id::{ClusterId, NodeId, TaskId};
 use crate::invariant;
-use crate::object::{ManagerInfo, NodeState, Task, TaskState, TaskStatus, UnlockKey};
+use crate::object::{
+    CaDigest, CaRotation, ManagerInfo, NodeState, Task, TaskState, TaskStatus, Trust, UnlockKey,
+};
 use crate::rejection::Rejection;
-use crate::request::{Answer, InitCluster, Request, UpdateCluster};
+use crate::request::{Answer, CaChange, InitCluster, Request, UpdateCluster};
 use crate::script::words::{edit_service, join, labels, network_spec, new_service, word, words};
 use crate::spec::{Availability, ClusterSpec, Role};
 use crate::state::State;
@@ -186,7 +188,10 @@ impl World {
                 manager_token: None,
                 unlock_key: None,
                 rotate_unlock_key: false,
+                ca: None,
             })),
+            "external-ca" => self.external_ca(args[0]),
+            "rotate-ca" | "keep-ca" => self.change_ca(verb, args),
             "network" => Request::CreateNetwork { spec: Box::new(network_spec(args)) },
             "rm-network" => {
                 let id = self.state.find_network(args[0])?.id;
@@ -233,6 +238,7 @@ impl World {
             manager_token: None,
             unlock_key: args[0].parse().ok().map(|byte| UnlockKey([byte; 32])),
             rotate_unlock_key: args.contains(&"rotate"),
+            ca: None,
         }))
     }
 
@@ -262,6 +268,12 @@ impl World {
             }
             "reseat" => Request::ReseatManager { id, lost: args[1].parse().unwrap_or_default() },
             "demoted" => Request::DemotedManager { id },
+            "certified" => {
+                let mut description = Box::new(node.description.clone());
+                let issuer = CaDigest([args[1].parse().unwrap(); 32]);
+                description.trust = Some(Trust { issuer, roots: vec![issuer] });
+                Request::DescribeNode { id, description }
+            }
             "moved" => {
                 let mut description = Box::new(node.description.clone());
                 description.manager_address = args[1].parse().ok();
@@ -284,6 +296,51 @@ impl World {
             }
             _ => return Err(Rejection::invalid(format!("unknown command {verb}"))),
         })
+    }
+
+    fn external_ca(&self, url: &str) -> Request {
+        let cluster = self.state.cluster.as_ref().unwrap();
+        let mut spec = cluster.spec.clone();
+        let external = serde_json::json!({ "ExternalCAs": [{ "Protocol": "cfssl", "URL": url }] });
+        spec.extra.insert("CAConfig".to_owned(), external);
+        Request::UpdateCluster(Box::new(UpdateCluster {
+            version: cluster.meta.version,
+            spec,
+            worker_token: None,
+            manager_token: None,
+            ca: None,
+            unlock_key: None,
+            rotate_unlock_key: false,
+        }))
+    }
+
+    /// `rotate-ca 1 2`: CA 2 is to take the place of CA 1. `keep-ca 1`: it stays.
+    fn change_ca(&self, verb: &str, args: &[&str]) -> Request {
+        let ca = |at: usize| CaDigest([args[at].parse().unwrap(); 32]);
+        let cluster = self.state.cluster.as_ref().unwrap();
+        let change = if verb == "keep-ca" {
+            CaChange::Keep { ca: ca(0) }
+        } else {
+            CaChange::Rotate(Box::new(CaRotation {
+                certificate: format!("ca{}", args[1]),
+                key: format!("key{}", args[1]),
+                cross_signed: format!("ca{} by ca{}", args[1], args[0]),
+                from: ca(0),
+                to: ca(1),
+                worker_token: format!("SWMTKN-1-{}-w", args[1]),
+                manager_token: format!("SWMTKN-1-{}-m", args[1]),
+                begun_at: Timestamp(0),
+            }))
+        };
+        Request::UpdateCluster(Box::new(UpdateCluster {
+            version: cluster.meta.version,
+            spec: cluster.spec.clone(),
+            worker_token: None,
+            manager_token: None,
+            ca: Some(change),
+            unlock_key: None,
+            rotate_unlock_key: false,
+        }))
     }
 
     /// `report t3 failed`: its node says so.

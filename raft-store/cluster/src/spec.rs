@@ -13,6 +13,7 @@ pub use crate::spec::container::{
     ContainerSpec, DnsConfig, HealthConfig, Mount, MountKind, Privileges, Seccomp, TmpfsOptions,
 };
 
+mod ca;
 mod container;
 
 /// Fields that are kept, not understood.
@@ -446,7 +447,7 @@ pub struct ClusterSpec {
     pub labels: Labels,
     /// Task history.
     pub orchestration: Orchestration,
-    /// `Raft`, `Dispatcher`, `CAConfig`, `EncryptionConfig`, `TaskDefaults`: kept, not acted on.
+    /// `Raft`, `Dispatcher`, `EncryptionConfig`, `TaskDefaults`: kept, not acted on; and `CAConfig`.
     #[serde(flatten)]
     pub extra: Extra,
 }

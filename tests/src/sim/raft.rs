@@ -236,6 +236,7 @@ fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) -> JoinNode {
         schema: cluster::object::SCHEMA,
         manager_address: None,
         proof_key: Some(secret(node).key()),
+        trust: None,
     };
     JoinNode { id: node, key: None, role, availability: Availability::Active, description, manager }
 }

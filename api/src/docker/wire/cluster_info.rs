@@ -1,6 +1,8 @@
 //! `Swarm`, `ClusterInfo` and `SwarmSpec` of the Engine API.
 
-use cluster::object::Cluster;
+use std::collections::BTreeMap;
+
+use cluster::object::{CaDigest, Cluster, Node};
 use cluster::spec::ClusterSpec;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -18,16 +20,35 @@ pub(crate) struct TlsInfo {
 }
 
 impl TlsInfo {
-    /// From the CA's certificate: it is self-signed, so its subject is the issuer of all others.
+    /// Of the cluster: the CA that is trusted, and the one that signs, which is to be trusted next.
     pub(crate) fn of(cluster: &Cluster) -> Self {
-        let (subject, key) = parse_certificate(&cluster.ca_certificate)
+        let rotation = cluster.ca_rotation.as_ref();
+        let issuer = rotation.map_or(&cluster.ca_certificate, |new| &new.certificate);
+        Self::new(cluster.ca_certificate.clone(), Some(issuer))
+    }
+
+    /// Of a node, as it says; where no CA was ever rotated there is but one.
+    pub(crate) fn of_node(cluster: &Cluster, node: &Node) -> Self {
+        let rotation = cluster.ca_rotation.as_ref();
+        let (old, new) = (&cluster.ca_certificate, rotation.map(|new| (new.to, &new.certificate)));
+        let Some(present) = rotation.map(|new| new.from).or(cluster.ca) else {
+            return Self::of(cluster);
+        };
+        let known: BTreeMap<CaDigest, &String> = new.into_iter().chain([(present, old)]).collect();
+        let Some(trust) = &node.description.trust else { return Self::default() };
+        // One that the state has forgotten cannot be shown, and the rest would not be the truth.
+        let roots = trust.roots.iter().map(|root| known.get(root).map(|root| root.as_str()));
+        let roots: Option<String> = roots.collect();
+        Self::new(roots.unwrap_or_default(), known.get(&trust.issuer).copied())
+    }
+
+    /// A CA's certificate is self-signed, so its subject is the issuer of all others.
+    fn new(trust_root: String, issuer: Option<&String>) -> Self {
+        let (cert_issuer_subject, cert_issuer_public_key) = issuer
+            .and_then(|issuer| parse_certificate(issuer))
             .map(|parts| (base64_encode(&parts.subject), base64_encode(&parts.public_key)))
             .unwrap_or_default();
-        Self {
-            trust_root: cluster.ca_certificate.clone(),
-            cert_issuer_subject: subject,
-            cert_issuer_public_key: key,
-        }
+        Self { trust_root, cert_issuer_subject, cert_issuer_public_key }
     }
 }
 
@@ -74,7 +95,7 @@ pub(crate) fn cluster_info(cluster: &Cluster) -> ClusterView {
         updated_at: rfc3339(cluster.meta.updated_at),
         spec: spec_with_defaults(&cluster.spec),
         tls_info: TlsInfo::of(cluster),
-        root_rotation_in_progress: false,
+        root_rotation_in_progress: cluster.ca_rotation.is_some(),
         default_addr_pool: cluster.address_pools.iter().map(ToString::to_string).collect(),
         subnet_size: cluster.subnet_size,
         data_path_port: cluster.data_path_port,
@@ -89,9 +110,11 @@ fn spec_with_defaults(spec: &ClusterSpec) -> Value {
     // Zero is a limit that users set, so only an absent one is the default.
     let history = spec.orchestration.task_history_retention_limit.unwrap_or(DEFAULT_TASK_HISTORY);
     value["Orchestration"] = json!({ "TaskHistoryRetentionLimit": history });
-    // Docker never gives the signing key back.
+    // What older versions kept and never acted on.
     if let Some(ca) = value.get_mut("CAConfig").and_then(Value::as_object_mut) {
-        ca.remove("SigningCAKey");
+        for ignored in ["SigningCACert", "SigningCAKey", "ExternalCAs"] {
+            ca.remove(ignored);
+        }
     }
     value
 }

@@ -93,7 +93,7 @@ pub(crate) struct Standing {
 }
 
 /// Renders a node; `standing` matters on managers only.
-pub(crate) fn node<'a>(node: &'a Node, standing: Standing, tls: &TlsInfo) -> NodeView<'a> {
+pub(crate) fn node<'a>(node: &'a Node, standing: Standing, tls_info: TlsInfo) -> NodeView<'a> {
     let description = &node.description;
     NodeView {
         id: node.id.to_string(),
@@ -112,7 +112,7 @@ pub(crate) fn node<'a>(node: &'a Node, standing: Standing, tls: &TlsInfo) -> Nod
                 engine_version: &description.engine_version,
                 plugins: vec![Plugin { kind: "Network", name: "overlay" }],
             },
-            tls_info: tls.clone(),
+            tls_info,
         },
         status: Status {
             state: state_name(node.status.state),

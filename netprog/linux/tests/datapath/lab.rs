@@ -150,6 +150,7 @@ fn assignment() -> Assignment {
         gossip_keys: Vec::new(),
         removed: Default::default(),
         raft_id: None,
+        trust: None,
         nodes: nodes.collect(),
         networks: BTreeMap::from([
             (INGRESS, network("ingress", 4096, 0)),

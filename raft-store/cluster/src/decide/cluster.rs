@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::size::{self, CLUSTER_BYTES_MAX};
-use super::{check_version, network, node};
+use super::{ca, check_version, network, node};
 use crate::draft::Draft;
 use crate::ipam;
 use crate::net::Subnet;
@@ -61,6 +61,8 @@ pub(super) fn init(draft: &mut Draft<'_>, init: &InitCluster) -> Result<Answer, 
         key_made_at: draft.now(),
         schema: SCHEMA,
         unlock_key: lock(&init.spec, None, init.unlock_key.as_ref(), false)?,
+        ca: None,
+        ca_rotation: None,
     };
     draft.put(Object::Cluster(Arc::new(cluster)));
     // The node first: the ingress network must not overlap its routes.
@@ -81,7 +83,7 @@ pub(super) fn update(draft: &mut Draft<'_>, update: &UpdateCluster) -> Result<An
     };
     check_version("the cluster", cluster.meta.version, update.version)?;
     let mut cluster = Cluster::clone(cluster);
-    cluster.certificate_ms_max = cluster.certificate_ms_max.max(cluster.spec.certificate_ms());
+    cluster.certificate_ms_max = cluster.longest_certificate_ms();
     cluster.spec = with_name(&update.spec)?;
     if let Some(token) = &update.worker_token {
         cluster.worker_token.clone_from(token);
@@ -91,6 +93,9 @@ pub(super) fn update(draft: &mut Draft<'_>, update: &UpdateCluster) -> Result<An
     }
     let (old, fresh) = (cluster.unlock_key.take(), update.unlock_key.as_ref());
     cluster.unlock_key = lock(&cluster.spec, old, fresh, update.rotate_unlock_key)?;
+    if let Some(change) = &update.ca {
+        ca::change(&mut cluster, change, draft.now());
+    }
     draft.put(Object::Cluster(Arc::new(cluster)));
     Ok(Answer::Done)
 }
@@ -119,6 +124,7 @@ fn with_name(spec: &ClusterSpec) -> Result<ClusterSpec, Rejection> {
             spec.name
         )));
     }
+    spec.check_ca()?;
     size::check("the spec of the cluster", spec, CLUSTER_BYTES_MAX)?;
     let expiry = spec.certificate_ms();
     if !(CERTIFICATE_MS_MIN..=CERTIFICATE_MS_MAX).contains(&expiry) {

@@ -194,7 +194,7 @@ pub(super) fn remember(draft: &mut Draft<'_>, id: NodeId) {
     let now = draft.now();
     let Some(cluster) = &draft.state().cluster else { return };
     let mut cluster = Cluster::clone(cluster);
-    let kept = cluster.certificate_ms_max.max(cluster.spec.certificate_ms()) + GRACE_MS;
+    let kept = cluster.longest_certificate_ms() + GRACE_MS;
     cluster.removed.retain(|_, since| now.since_ms(*since) < kept);
     // Not before the key of gossip, whatever the clocks of two leaders say: it has to turn.
     cluster.removed.insert(id, now.max(cluster.key_made_at));

@@ -42,3 +42,8 @@ fn node_story() {
 fn pool_story() {
     story(&expect_file!["../../testdata/pool.script"]);
 }
+
+#[test]
+fn rotation_story() {
+    story(&expect_file!["../../testdata/rotation.script"]);
+}

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::World;
 use crate::id::NodeId;
-use crate::object::{Slot, Task};
+use crate::object::{Slot, Task, Trust};
 
 impl World {
     pub(super) fn show(&self, args: &[&str], out: &mut String) {
@@ -14,6 +14,7 @@ impl World {
             "services" => self.show_services(out),
             "nodes" => self.show_nodes(out),
             "managers" => self.show_managers(out),
+            "ca" => self.show_ca(out),
             "assignment" => self.show_assignment(args[1], out),
             other => panic!("show {other}"),
         }
@@ -132,6 +133,22 @@ impl World {
             let (is, wanted) = (node.role().name(), node.spec.role.name());
             let (name, raft_id, address) = (node.name(), place.raft_id, place.address);
             let _ = writeln!(out, "{name} is {is}, is to be {wanted}: Raft {raft_id} at {address}");
+        }
+    }
+
+    /// The CA, the one that is to take its place, and what nodes are told.
+    fn show_ca(&self, out: &mut String) {
+        let cluster = self.state.cluster.as_ref().unwrap();
+        let _ = write!(out, "{:?} {}", cluster.ca_certificate, cluster.worker_token);
+        if let Some(rotation) = &cluster.ca_rotation {
+            let _ = write!(out, ", to be {:?}", rotation.certificate);
+        }
+        match cluster.trust() {
+            Some(Trust { issuer, roots }) => {
+                let roots: Vec<u8> = roots.iter().map(|root| root.0[0]).collect();
+                let _ = writeln!(out, ", issuer {} roots {roots:?}", issuer.0[0]);
+            }
+            None => out.push('\n'),
         }
     }
 
