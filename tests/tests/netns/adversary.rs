@@ -54,7 +54,7 @@ fn strangers_get_nothing() {
 }
 
 /// Posts to a node from the host beside the cluster; gives the status and the answer.
-fn post(
+pub(crate) fn post(
     lab: &Lab,
     tls: &std::sync::Arc<rustls::ClientConfig>,
     to: SocketAddr,

@@ -9,6 +9,7 @@ mod address;
 mod adversary;
 mod autolock;
 mod bad_input;
+mod ca;
 mod command;
 mod damage;
 mod disk;
