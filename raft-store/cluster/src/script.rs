@@ -270,7 +270,7 @@ impl World {
             "demoted" => Request::DemotedManager { id },
             "certified" => {
                 let mut description = Box::new(node.description.clone());
-                let issuer = CaDigest([args[1].parse().unwrap(); 32]);
+                let issuer = CaDigest([args[1].parse().unwrap_or_default(); 32]);
                 description.trust = Some(Trust { issuer, roots: vec![issuer] });
                 Request::DescribeNode { id, description }
             }
