@@ -1,6 +1,7 @@
-//! Keeps this node's certificate good, and of the CA that it is told of: asks the managers for a new one of the same key at a random
-//! point of its life, so that nodes that joined together do not all ask together, and again until
-//! one was given. Connections that are open keep the old one; new ones show the new one.
+//! Keeps this node's certificate good, and of the CA that it is told of: asks the managers for a
+//! new one of the same key at a random point of its life, so that nodes that joined together do not
+//! all ask together, and again until one was given. Connections that are open keep the old one; new
+//! ones show the new one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +143,8 @@ impl Renewal {
 struct Moves(Option<(Trust, Duration)>);
 
 impl Moves {
-    /// How long until it is to ask for a certificate that fits what it was told; none if it has one.
+    /// How long until it is to ask for a certificate that fits what it was told; none if it has
+    /// one.
     fn due_in(&mut self, told: Option<Trust>, now: Duration) -> Option<Duration> {
         let told = told.or_else(|| {
             self.0 = None;

@@ -1,5 +1,5 @@
-//! Begins a rotation of the CA: makes the one that is to take over, or takes the user's, and has the
-//! present one sign for it. When the rotation is complete the planner finds (`cluster::plan`).
+//! Begins a rotation of the CA: makes the one that is to take over, or takes the user's, and has
+//! the present one sign for it. When the rotation is complete the planner finds (`cluster::plan`).
 
 use api::{ApiError, WantedCa};
 use cluster::object::{CaRotation, Cluster};

@@ -1,5 +1,6 @@
-//! A node's TLS configuration for both directions: the certificate, and the CAs that are trusted, can
-//! be replaced while connections are open, and a certificate that has ended is taken for a while.
+//! A node's TLS configuration for both directions: the certificate, and the CAs that are trusted,
+//! can be replaced while connections are open, and a certificate that has ended is taken for a
+//! while.
 //!
 //! The key is the identity, the certificate a statement about it. A daemon that was off when its
 //! certificate ended must be able to renew it, and managers that were all off must be able to elect
@@ -76,8 +77,8 @@ impl Tls {
     }
 }
 
-/// The chain that a node shows: its certificate, what vouches for its CA, and the CAs themselves for
-/// joiners.
+/// The chain that a node shows: its certificate, what vouches for its CA, and the CAs themselves
+/// for joiners.
 fn certified(credentials: &Credentials) -> Result<Arc<CertifiedKey>, PkiError> {
     let mut chain = certificates(&credentials.certificate)?;
     chain.extend(certificates(&credentials.ca)?);

@@ -447,7 +447,8 @@ pub struct ClusterSpec {
     pub labels: Labels,
     /// Task history.
     pub orchestration: Orchestration,
-    /// `Raft`, `Dispatcher`, `EncryptionConfig`, `TaskDefaults`: kept, not acted on; and `CAConfig`.
+    /// `Raft`, `Dispatcher`, `EncryptionConfig`, `TaskDefaults`: kept, not acted on; and
+    /// `CAConfig`.
     #[serde(flatten)]
     pub extra: Extra,
 }

@@ -32,8 +32,8 @@ impl ClusterSpec {
         self.extra.get("CAConfig").and_then(|ca| ca["ForceRotate"].as_u64()).unwrap_or(0)
     }
 
-    /// Takes the CA out that a client wants: certificate and key, PEM, either one empty if it is not
-    /// given.
+    /// Takes the CA out that a client wants: certificate and key, PEM, either one empty if it is
+    /// not given.
     pub fn take_signing_ca(&mut self) -> [String; 2] {
         let Some(Value::Object(ca)) = self.extra.get_mut("CAConfig") else {
             return <[String; 2]>::default();
