@@ -6,7 +6,8 @@
 //! certificate ended must be able to renew it, and managers that were all off must be able to elect
 //! a leader first. So within [`CERTIFICATE_GRACE_MS`] an ended certificate is checked as of its
 //! last moment; what it opens the callee decides, by the key that its state lists
-//! (`transport::access`).
+//! (`transport::access`). One that begins later was signed by a manager whose clock is ahead, and
+//! is checked as of its first moment: it would keep its node out until then.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -114,9 +115,12 @@ impl ResolvesClientCert for Own {
 }
 
 /// The moment as of which a certificate is checked: now, or its last one if it ended within the
-/// grace.
+/// grace, or its first one if that is still to come.
 fn checked_at(certificate: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
     let Ok(lifetime) = lifetime_of(certificate) else { return now };
+    if lifetime.begin > now.as_secs() {
+        return UnixTime::since_unix_epoch(Duration::from_secs(lifetime.begin));
+    }
     let end = Duration::from_secs(lifetime.end);
     let since = Duration::from_secs(now.as_secs()).saturating_sub(end);
     if since.is_zero() || since > GRACE { now } else { UnixTime::since_unix_epoch(end) }
@@ -260,7 +264,7 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     #[test]
-    fn an_ended_certificate_is_taken_within_the_grace_and_not_after() {
+    fn a_certificate_is_taken_before_it_begins_and_within_the_grace_after_its_end() {
         let begin = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
         let identity = PeerIdentity { cluster: ClusterId(7), node: NodeId(9), role: Role::Worker };
         let ca = new_ca(identity.cluster, begin).unwrap();
@@ -269,12 +273,14 @@ mod tests {
         let certificate = sign(&ca, &request, identity, begin, life).unwrap();
         let certificate = certificate_der(&certificate).unwrap();
         let verifier = Trusted(RwLock::new(Verifiers::of(&ca.certificate).unwrap()));
-        let taken = |days: u64| {
-            let begin = Duration::from_secs(u64::try_from(begin.unix_timestamp()).unwrap());
-            let now = UnixTime::since_unix_epoch(begin + DAY * u32::try_from(days).unwrap());
+        let taken = |days: i64| {
+            let now = u64::try_from((begin + time::Duration::days(days)).unix_timestamp()).unwrap();
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
             verifier.verify_client_cert(&certificate, &[], now).is_ok()
         };
-        for (days, expected) in [(0, true), (89, true), (91, true), (119, true), (121, false)] {
+        for (days, expected) in
+            [(-60, true), (0, true), (89, true), (91, true), (119, true), (121, false)]
+        {
             assert_eq!(taken(days), expected, "after {days} days");
         }
     }
