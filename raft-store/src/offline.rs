@@ -94,16 +94,16 @@ async fn read(
     Ok(Position { term, index: last.index })
 }
 
-/// Makes the log of a node that is the only voter of a cluster: it begins with a snapshot of the
-/// given state at the given place.
+/// Makes the log of a node that votes with the given ones, itself among them: it begins with a
+/// snapshot of the given state at the given place.
 pub async fn found(
     storage: Storage<'_>,
-    address: String,
+    voters: &[Peer],
     at: Position,
     content: SnapshotContent,
 ) -> Result<(), Error> {
     let Parts { mut log, snapshots } = open(&storage)?;
-    let founded = write(&storage, &mut log, &snapshots, address, at, content).await;
+    let founded = write(&storage, &mut log, &snapshots, voters, at, content).await;
     log.close().await;
     snapshots.close().await;
     founded
@@ -113,7 +113,7 @@ async fn write(
     storage: &Storage<'_>,
     log: &mut LogStore,
     snapshots: &Arc<SnapshotFolder>,
-    address: String,
+    voters: &[Peer],
     at: Position,
     content: SnapshotContent,
 ) -> Result<(), Error> {
@@ -121,17 +121,20 @@ async fn write(
     if state.last_log_id.is_some() {
         return Err(failed(storage, &"there is a log already"));
     }
-    let own = Peer { raft_id: storage.raft_id, address };
-    let id = LogId::new(LeaderId { term: at.term, node_id: own.raft_id }, at.index);
-    let members = BTreeMap::from([(own.raft_id, Member { address: own.address })]);
-    let membership = Membership::new(vec![BTreeSet::from([own.raft_id])], members)
-        .map_err(|e| failed(storage, &e))?;
+    let id = LogId::new(LeaderId { term: at.term, node_id: storage.raft_id }, at.index);
+    let ids: BTreeSet<u64> = voters.iter().map(|voter| voter.raft_id).collect();
+    if !ids.contains(&storage.raft_id) {
+        return Err(failed(storage, &"the node is none of the voters of its own log"));
+    }
+    let member = |voter: &Peer| (voter.raft_id, Member { address: voter.address.clone() });
+    let members: BTreeMap<u64, Member> = voters.iter().map(member).collect();
+    let membership = Membership::new(vec![ids], members).map_err(|e| failed(storage, &e))?;
     let meta = SnapshotMeta {
         last_log_id: Some(id),
         last_membership: StoredMembership::new(Some(id), membership),
     };
     snapshots.save(meta, content).await.map_err(|e| failed(storage, &e))?;
-    let vote = Vote::new(at.term, own.raft_id);
+    let vote = Vote::new(at.term, storage.raft_id);
     log.save_vote(&vote).await.map_err(|e| failed(storage, &e))?;
     log.purge(id).await.map_err(|e| failed(storage, &e))
 }

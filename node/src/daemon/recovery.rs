@@ -17,7 +17,7 @@ use cluster::spec::{Availability, Role};
 use cluster::state::State;
 use cluster::time::Revision;
 use futures_util::stream::{BoxStream, poll_fn};
-use raft_store::{Position, Presence, Storage, found, replay};
+use raft_store::{Peer, Position, Presence, Storage, found, replay};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
@@ -246,7 +246,8 @@ async fn write(
 ) -> anyhow::Result<()> {
     let content: raft_store::SnapshotContent =
         Box::new(move |file| state.write_snapshot(file).map_err(io::Error::other));
-    found(storage, address, at, content).await.context("write the log of this manager alone")
+    let own = Peer { raft_id: storage.raft_id, address };
+    found(storage, &[own], at, content).await.context("write the log of this manager alone")
 }
 
 /// Hands bytes on in pieces.

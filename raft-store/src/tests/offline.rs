@@ -27,8 +27,10 @@ async fn one_survivor_goes_on_alone() {
     assert_eq!(journal.texts(), before);
 
     let storage = Storage { dir: &new, raft_id: 9, key: &key, presence: Presence::New };
-    found(storage, peer(9).address, end.next(), journal.snapshot()).await.unwrap();
-    let error = found(storage, peer(9).address, end.next(), journal.snapshot()).await.unwrap_err();
+    let stranger = found(storage, &[peer(8)], end.next(), journal.snapshot()).await.unwrap_err();
+    assert!(stranger.to_string().contains("none of the voters"), "{stranger}");
+    found(storage, &[peer(9)], end.next(), journal.snapshot()).await.unwrap();
+    let error = found(storage, &[peer(9)], end.next(), journal.snapshot()).await.unwrap_err();
     assert!(error.to_string().contains("there is a log already"), "{error}");
 
     let storage = Storage { presence: Presence::Existing, ..storage };
