@@ -166,6 +166,11 @@ impl HostMachine {
         self.folder.join("flags.json")
     }
 
+    /// Days by which the daemon's clock is ahead; absent where it is not.
+    fn clock_file(&self) -> PathBuf {
+        self.folder.join("days-ahead")
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.join("daemon.log")
     }
@@ -192,8 +197,22 @@ impl HostMachine {
             .arg(self.run_dir())
             .args(["--advertise-addr", &self.host.address.to_string()])
             .args(self.flags()?);
+        if let Ok(days) = fs::read_to_string(self.clock_file()) {
+            command
+                .env("LD_PRELOAD", faketime()?)
+                .env("FAKETIME", format!("+{days}d"))
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         Ok(command)
     }
+}
+
+/// The library of Debian's faketime for programs with threads.
+fn faketime() -> Result<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").context("reading /usr/lib")?.flatten();
+    let mut files = folders.map(|found| found.path().join("faketime/libfaketimeMT.so.1"));
+    let found = files.find(|file| file.exists());
+    found.context("no daemon's clock can be set: install Debian's package faketime")
 }
 
 /// The file in a machine's folder that holds its newest daemon's process id.
@@ -247,6 +266,11 @@ impl Machine for HostMachine {
     fn set_flags(&mut self, flags: &[&str]) -> Result<()> {
         let text = serde_json::to_string(flags).context("writing flags as JSON")?;
         fs::write(self.flags_file(), text).context("keeping the daemon's flags")
+    }
+
+    fn set_days_ahead(&mut self, days: u32) -> Result<()> {
+        faketime()?;
+        fs::write(self.clock_file(), days.to_string()).context("keeping the daemon's clock")
     }
 
     fn spawn(&mut self) -> Result<()> {

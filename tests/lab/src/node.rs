@@ -45,6 +45,14 @@ impl Node {
         self.machine.set_flags(flags)
     }
 
+    /// Sets the daemon's wall clock ahead of the machine's, from its next start on.
+    ///
+    /// # Errors
+    /// Where the lab's kind of machine does not offer that.
+    pub fn set_days_ahead(&mut self, days: u32) -> Result<()> {
+        self.machine.set_days_ahead(days)
+    }
+
     /// The daemon's data directory, on the node.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {

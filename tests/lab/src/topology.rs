@@ -176,6 +176,15 @@ pub trait Machine: fmt::Debug {
     /// When they cannot be kept.
     fn set_flags(&mut self, flags: &[&str]) -> Result<()>;
 
+    /// Sets the daemon's wall clock ahead of the machine's, from its next start on; its monotonic
+    /// one is left alone.
+    ///
+    /// # Errors
+    /// Where that is not offered.
+    fn set_days_ahead(&mut self, days: u32) -> Result<()> {
+        bail!("{} cannot set a daemon's clock {days} days ahead", self.name())
+    }
+
     /// Switches the machine on, if it is off, and starts the daemon without waiting for it.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod damage;
 mod disk;
 mod docker_cli;
 mod faults;
+mod history;
 mod isolation;
 mod machine;
 mod places;

@@ -142,7 +142,7 @@ fn first_manager_lost(lab: &mut Lab) -> Result<()> {
     wait_all_answer(lab, NODES - 1, NODES - 1)
 }
 
-fn leader(lab: &Lab, asked: usize) -> Result<usize> {
+pub(crate) fn leader(lab: &Lab, asked: usize) -> Result<usize> {
     lab.wait_for(SOON, "a leader", || {
         let nodes = lab.nodes[asked].get("/nodes")?;
         let leads = list(&nodes).find(|node| node["ManagerStatus"]["Leader"] == true);
