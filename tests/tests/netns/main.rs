@@ -13,6 +13,7 @@ mod ca;
 mod command;
 mod damage;
 mod disk;
+mod divergence;
 mod docker_cli;
 mod faults;
 mod history;
