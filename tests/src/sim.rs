@@ -5,6 +5,10 @@
 //! their shells: Raft by its contract (one state that a leader without a place changes), sessions,
 //! the executor, gossip's datagrams and streams, disks, machines.
 //!
+//! Where members change, nodes are promoted, demoted, removed and joined too. Real are then also
+//! what has Raft's members follow the state, the turn of gossip's key, and the managers' copies of
+//! the state with their comparison.
+//!
 //! A run has three parts: workload and faults together, then calm, then the oracle, which wants to
 //! find everywhere what the state says. The seed draws which kinds of faults a run has and how
 //! hard they strike (swarm testing), so that a rare pair of faults is not drowned by the others.
@@ -14,11 +18,14 @@
 mod executor;
 mod faults;
 mod host;
+mod managers;
+mod members;
 mod network;
 mod oracle;
 mod pass;
 mod raft;
 mod session;
+mod trust;
 mod workload;
 mod world;
 
@@ -59,6 +66,36 @@ pub enum Plant {
     SuspicionPurges,
     /// Node 4 takes releases for granted that the leader never gave, and reports them as ended.
     EarlyEnd,
+    /// Node 2 applies entries with another name of a network.
+    OtherName,
+    /// Node 3 keeps the keys of gossip that it had first.
+    KeptKey,
+    /// The key of gossip does not turn.
+    NoTurn,
+    /// Who was removed is told the new key.
+    ToldThief,
+    /// A node that is to be no manager goes on voting.
+    KeptVote,
+}
+
+/// Whether a run changes who is a member and a manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Members {
+    /// One manager and four workers throughout.
+    Fixed,
+    /// Three managers and two workers at first.
+    Changing,
+}
+
+impl Members {
+    /// What the command that replays a run says of it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fixed => "",
+            Self::Changing => " --members",
+        }
+    }
 }
 
 /// A run that went well.
@@ -78,6 +115,12 @@ pub struct Summary {
     pub revision: u64,
     /// Tasks that ran at the end.
     pub tasks: usize,
+    /// Managers that were added and taken out.
+    pub moved: u64,
+    /// Turns of the key of gossip.
+    pub turns: u64,
+    /// Comparisons of two managers' states that found them equal.
+    pub compared: u64,
     /// Hash of all events: two runs of one seed have the same.
     pub trace: u64,
 }
@@ -86,12 +129,16 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {} events, {} passes, revision {}, {} tasks, {:.1} s; {}",
+            "seed {}: {} events, {} passes, revision {}, {} tasks, {} managers moved, {} keys \
+             turned, {} states compared, {:.1} s; {}",
             self.seed,
             self.events,
             self.passes,
             self.revision,
             self.tasks,
+            self.moved,
+            self.turns,
+            self.compared,
             self.took.as_secs_f64(),
             self.swarm
         )
@@ -103,6 +150,8 @@ impl fmt::Display for Summary {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// Whether members changed.
+    pub members: Members,
     /// What the seed drew.
     pub swarm: String,
     /// When, in virtual time.
@@ -115,7 +164,8 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {} failed: cargo run -p tests --bin sim -- {}", self.seed, self.seed)?;
+        let (seed, word) = (self.seed, self.members.word());
+        writeln!(f, "seed {seed} failed: cargo run -p tests --bin sim -- {seed}{word}")?;
         writeln!(f, "drawn: {}", self.swarm)?;
         for line in &self.story {
             writeln!(f, "  {line}")?;
@@ -134,8 +184,8 @@ impl std::error::Error for Failure {}
 ///
 /// # Errors
 /// What the oracle found, with the story of the run.
-pub fn run(seed: u64, plant: Plant) -> Result<Summary, Box<Failure>> {
-    let mut world = World::new(seed, plant);
+pub fn run(seed: u64, members: Members, plant: Plant) -> Result<Summary, Box<Failure>> {
+    let mut world = World::new(seed, members, plant);
     match storm_and_calm(&mut world) {
         Ok(()) => Ok(world.summary()),
         Err(complaints) => Err(Box::new(world.failure(complaints))),

@@ -79,7 +79,9 @@ impl History {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(&self) -> DigestCall {
+    /// What this manager asks another one with.
+    #[must_use]
+    pub fn call(&self) -> DigestCall {
         let kept = self.hold();
         let held = kept.iter().skip(kept.len().saturating_sub(SENT_MAX)).copied().collect();
         DigestCall { version: VERSION.to_owned(), held }

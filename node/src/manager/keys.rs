@@ -17,7 +17,7 @@ const KEY_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// A node that has not acknowledged a step for so long is not waited for: it gets keys over its
 /// session, whatever keeps it from acknowledging. Without that one node would keep a removed one's
 /// key in use.
-const STEP_MAX: Duration = Duration::from_secs(60);
+pub const STEP_MAX: Duration = Duration::from_secs(60);
 /// Looked at this often at least: time passes without a ring.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -60,7 +60,8 @@ pub(super) async fn run(manager: Manager) {
 }
 
 /// The step that is due. `applied` tells which revision a node has, `draw` gives a new key.
-fn next(
+#[must_use]
+pub fn next(
     state: &State,
     applied: impl Fn(NodeId) -> Option<Revision>,
     is_late: bool,

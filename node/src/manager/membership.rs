@@ -20,7 +20,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// One thing that the leader does about its members.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
+pub enum Step {
     /// A worker that was to be a manager votes: it is one.
     Promoted(NodeId, ManagerInfo),
     /// A manager that was to be a worker is out of Raft: it is one.
@@ -67,7 +67,8 @@ pub(super) async fn run(manager: Manager) {
 }
 
 /// What is to be done.
-fn steps(state: &State, status: &Status) -> Vec<Step> {
+#[must_use]
+pub fn steps(state: &State, status: &Status) -> Vec<Step> {
     let mut steps = Vec::new();
     if state.cluster.is_none() {
         return steps;

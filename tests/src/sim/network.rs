@@ -19,7 +19,8 @@ const TOKEN: u64 = 1;
 /// Gossip under way, as the input that its receiver will get.
 #[derive(Debug)]
 pub(super) enum Packet {
-    Datagram(Input),
+    /// With when it was sent.
+    Datagram(Input, Duration),
     Request(Input),
     Answer(Input),
 }
@@ -86,10 +87,11 @@ impl World {
         for output in outputs {
             match output {
                 Output::Send { to, bytes } => {
-                    let (from, to) = (node, node_at(to));
+                    let (from, to, sent) = (node, node_at(to), self.now);
+                    self.overheard(from, || Input::Datagram(bytes.clone()));
                     for _ in 0..self.copies() {
                         let delay = self.delay();
-                        let packet = Packet::Datagram(Input::Datagram(bytes.clone()));
+                        let packet = Packet::Datagram(Input::Datagram(bytes.clone()), sent);
                         self.after(delay, Event::Packet { from, to, packet });
                     }
                 }
@@ -125,8 +127,8 @@ impl World {
     pub(super) fn deliver(&mut self, from: NodeId, to: NodeId, packet: Packet) {
         let joined = self.network.joins(from, to);
         match packet {
-            Packet::Datagram(input) if joined => self.gossip_input(to, input),
-            Packet::Datagram(_) => {}
+            Packet::Datagram(input, sent) if joined => self.deliver_datagram(from, to, input, sent),
+            Packet::Datagram(..) => {}
             Packet::Request(input) => {
                 let answer = if joined { self.gossip_step(to, input) } else { None };
                 // Who is cut off is noticed late, who has died at once.

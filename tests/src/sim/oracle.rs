@@ -11,6 +11,7 @@ use cluster::object::TaskState;
 use cluster::spec::{Replicated, ServiceMode};
 use cluster::view::{EndpointKey, EndpointRow, Liveness, View, VtepRow};
 
+use super::Members;
 use super::network::address;
 use super::raft::same_content;
 use super::world::World;
@@ -26,6 +27,10 @@ impl World {
         self.compare_tasks(&mut found);
         self.compare_workers(&mut found);
         self.compare_views(&mut found);
+        if self.members == Members::Changing {
+            self.complain_of_managers(&mut found);
+            self.complain_of_keys(&mut found);
+        }
         if found.is_empty() {
             self.compare_kernels(&mut found);
         }

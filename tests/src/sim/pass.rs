@@ -113,7 +113,12 @@ impl World {
             | Plant::SkippedEntry
             | Plant::LostDoorbell
             | Plant::KeptRow
-            | Plant::EarlyEnd => None,
+            | Plant::EarlyEnd
+            | Plant::OtherName
+            | Plant::KeptKey
+            | Plant::NoTurn
+            | Plant::ToldThief
+            | Plant::KeptVote => None,
         };
         let desired = render(seen.as_ref().unwrap_or(assignment), view, &local);
         let host = self.hosts.get_mut(&node)?;

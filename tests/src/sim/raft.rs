@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 use skein::dispatcher::Dispatcher;
 use skein::wire::Digest;
 
+use super::Members;
 use super::network::{address, secret};
 use super::world::{Event, World};
 
@@ -34,6 +35,8 @@ pub(super) const CLUSTER: ClusterId = ClusterId(0xC1);
 /// The leader.
 pub(super) struct Leader {
     pub(super) state: State,
+    /// Every entry, from revision 1 on.
+    pub(super) log: Vec<Vec<u8>>,
     pub(super) dispatcher: Dispatcher,
     pub(super) available: bool,
     /// Tasks whose node was once declared down: nobody can say how they are.
@@ -54,6 +57,7 @@ impl Leader {
     pub(super) fn new(seeds: StdRng) -> Self {
         Self {
             state: State::default(),
+            log: Vec::new(),
             dispatcher: Dispatcher::default(),
             available: true,
             let_go: BTreeSet::new(),
@@ -92,6 +96,12 @@ impl Leader {
     fn apply(&mut self, transaction: &Transaction, problems: &mut Vec<String>) {
         let revision = Revision(self.state.revision.0 + 1);
         match self.state.apply(revision, transaction) {
+            Outcome::Applied if self.state.revision == revision => {
+                match cluster::codec::encode_transaction(transaction) {
+                    Ok(entry) => self.log.push(entry),
+                    Err(error) => problems.push(format!("encoding an entry: {error}")),
+                }
+            }
             Outcome::Applied => {}
             Outcome::Rejected(conflict) => {
                 problems.push(format!("a decision on the newest state was rejected: {conflict}"));
@@ -134,12 +144,12 @@ pub(super) fn same_content(one: &Assignment, other: &Assignment) -> bool {
         && (one.cluster, one.node, one.data_path_port)
             == (other.cluster, other.node, other.data_path_port)
         && one.gossip_keys == other.gossip_keys
+        && one.removed == other.removed
 }
 
 impl World {
     pub(super) fn found_cluster(&mut self) {
         let first = NodeId(1);
-        let manager = ManagerInfo { raft_id: 1, address: ([192, 0, 2, 1], 2377).into() };
         let init = InitCluster {
             id: CLUSTER,
             spec: ClusterSpec::default(),
@@ -153,12 +163,15 @@ impl World {
             subnet_size: self.swarm.subnet_size,
             data_path_port: 0,
             unlock_key: None,
-            node: joining(first, Role::Manager, Some(manager)),
+            node: joining(first, Role::Manager, Some(place(first))),
         };
         self.must(&Request::InitCluster(Box::new(init)));
         let others: Vec<NodeId> = self.hosts.keys().copied().filter(|id| *id != first).collect();
         for node in others {
-            self.must(&Request::JoinNode(Box::new(joining(node, Role::Worker, None))));
+            let managers = if self.members == Members::Changing { 3 } else { 1 };
+            let place = (node.0 <= managers).then(|| place(node));
+            let role = if place.is_some() { Role::Manager } else { Role::Worker };
+            self.must(&Request::JoinNode(Box::new(joining(node, role, place))));
         }
         self.leader.dispatcher = Dispatcher::default();
         self.leader.dispatcher.take_over(&self.leader.state, self.now);
@@ -212,6 +225,7 @@ impl World {
                 let tasks = self.leader.state.tasks.values();
                 let let_go = tasks.filter(|task| task.node == Some(id)).map(|task| task.id);
                 self.leader.let_go.extend(let_go);
+                self.trust.sworn.remove(&id);
                 self.must(&request);
             }
         }
@@ -219,7 +233,12 @@ impl World {
     }
 }
 
-fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) -> JoinNode {
+/// A node's place in Raft.
+fn place(node: NodeId) -> ManagerInfo {
+    ManagerInfo { raft_id: node.0 as u64, address: (address(node).ip(), 2377).into() }
+}
+
+pub(super) fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) -> JoinNode {
     let description = NodeDescription {
         hostname: format!("node{}", node.0),
         os: "linux".to_owned(),
@@ -234,7 +253,7 @@ fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) -> JoinNode {
         executors: vec!["process".to_owned()],
         certificate_subject: String::new(),
         schema: cluster::object::SCHEMA,
-        manager_address: None,
+        manager_address: Some((address(node).ip(), 2377).into()),
         proof_key: Some(secret(node).key()),
         trust: None,
     };

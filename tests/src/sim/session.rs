@@ -177,6 +177,10 @@ impl World {
             let pause = self.ms_between(100, 2_500);
             return self.after(pause, Event::ReportAnswered { node, run, heard: None });
         }
+        // Who was removed is turned away.
+        if !self.leader.state.nodes.contains_key(&node) {
+            return;
+        }
         let now = self.now;
         let dispatcher = &mut self.leader.dispatcher;
         let before = dispatcher.applied(node);

@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    fn ask(&mut self, request: &Request) {
+    pub(super) fn ask(&mut self, request: &Request) {
         let line = match request {
             Request::CreateNetwork { spec } => format!("create network {}", spec.name),
             Request::CreateService { spec } => format!("create service {}", wanted(spec)),

@@ -13,10 +13,13 @@ use skein::worker::Input;
 use super::executor::Step;
 use super::faults::{Fault, Swarm};
 use super::host::Host;
+use super::managers::Managers;
+use super::members::Change;
 use super::network::{Network, Packet};
 use super::raft::Leader;
 use super::session::{ReportNews, WatchNews};
-use super::{EVENTS_MAX, Failure, NODES, Plant, Summary};
+use super::trust::Trust;
+use super::{EVENTS_MAX, Failure, Members, NODES, Plant, Summary};
 
 /// Wall time at the start of every run.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -54,11 +57,16 @@ pub(super) enum Event {
     Request,
     /// Something breaks, or is mended.
     Fault(Fault),
+    /// A manager looks at Raft's members and the key of gossip, the others at the log.
+    Managers,
+    /// Who is a member and a manager changes.
+    Change(Change),
 }
 
 /// Everything.
 pub(super) struct World {
     pub(super) seed: u64,
+    pub(super) members: Members,
     pub(super) plant: Plant,
     pub(super) swarm: Swarm,
     pub(super) now: Duration,
@@ -66,7 +74,11 @@ pub(super) struct World {
     pub(super) chance: StdRng,
     /// What users ask for.
     pub(super) wishes: StdRng,
+    /// What becomes of members and managers.
+    pub(super) moves: StdRng,
     pub(super) leader: Leader,
+    pub(super) managers: Managers,
+    pub(super) trust: Trust,
     pub(super) hosts: BTreeMap<NodeId, Host>,
     pub(super) network: Network,
     pub(super) ringing: bool,
@@ -83,19 +95,23 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, plant: Plant) -> Self {
+    pub(super) fn new(seed: u64, members: Members, plant: Plant) -> Self {
         let stream = |number: u64| StdRng::seed_from_u64(seed ^ (number << 56));
         let swarm = Swarm::draw(&mut stream(1));
         let drawn = swarm.to_string();
         let hosts = (1..=NODES).map(|n| (NodeId(n.into()), Host::new(n))).collect();
         Self {
             seed,
+            members,
             plant,
             swarm,
             now: Duration::ZERO,
             chance: stream(2),
             wishes: stream(3),
+            moves: stream(6),
             leader: Leader::new(stream(4)),
+            managers: Managers::default(),
+            trust: Trust::default(),
             hosts,
             network: Network::default(),
             ringing: false,
@@ -125,6 +141,10 @@ impl World {
             self.after(at, Event::Fault(fault));
         }
         self.schedule_requests();
+        if self.members == Members::Changing {
+            self.seat_managers();
+            self.schedule_changes();
+        }
     }
 
     /// Faults end, and what they broke is mended, but for machines that are lost for good.
@@ -251,6 +271,8 @@ impl World {
                     self.serve_fault(fault);
                 }
             }
+            Event::Managers => self.look_at_managers(),
+            Event::Change(change) => self.change_members(change),
         }
     }
 
@@ -270,6 +292,9 @@ impl World {
             passes: self.passes,
             revision: self.leader.state.revision.0,
             tasks: self.running_tasks().len(),
+            moved: self.managers.moved,
+            turns: self.trust.turns,
+            compared: self.managers.compared,
             trace: self.trace,
         }
     }
@@ -277,6 +302,7 @@ impl World {
     pub(super) fn failure(&self, complaints: Vec<String>) -> Failure {
         Failure {
             seed: self.seed,
+            members: self.members,
             swarm: self.drawn.clone(),
             at: self.now,
             complaints,

@@ -120,11 +120,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "netprog",
             "netprog-linux",
             "nix",
+            "raft-store",
             "rand",
             "serde",
             "serde_json",
             "skein",
             "tempfile",
+            "tokio",
         ],
     ),
 ];
