@@ -339,6 +339,9 @@ fn settings(config: &RaftConfig) -> Result<Arc<Config>, Error> {
         max_in_snapshot_log_to_keep: u64::MAX,
         // Without it a manager that comes back from a partition deposes a healthy leader.
         enable_pre_vote: Some(true),
+        // In its old term it would not know what it had committed, and answer reads and decide on
+        // less: the read index is taken from the first entry of the term.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     settings.validate().map(Arc::new).map_err(|e| Error::Config { reason: e.to_string() })

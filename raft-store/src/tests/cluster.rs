@@ -204,3 +204,18 @@ async fn a_message_for_another_node_or_without_sense_is_refused() {
         "{error}"
     );
 }
+
+/// Goal: a leader that was away for a moment serves no older state than it had acknowledged.
+/// Method: it restarts; it may lead again in a new term alone, whose first entry is after all others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_restarts_is_elected_again() {
+    let mut cluster = Cluster::of(1, RaftConfig::lan()).await;
+    let leader = cluster.leader().await;
+    let last = put(&leader, "acknowledged").await;
+    let before = leader.status().term;
+    drop(leader);
+    cluster.stop(1).await;
+    let again = cluster.open(1).await;
+    let status = until(&again, |status| status.leader_ready).await;
+    assert!(status.term > before && status.last_applied > last, "{status:?}");
+}
