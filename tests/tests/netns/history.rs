@@ -54,8 +54,8 @@ const CHECKS: &[Check] = &[
     ("a stale read is caught, and comes by request only", stale_read),
 ];
 
-/// Goal: no write that was acknowledged is lost, and no read is stale, whatever happens to managers,
-/// keys and clocks. Method: recorded histories of clients, a checker of linearizability.
+/// Goal: no write that was acknowledged is lost, and no read is stale, whatever happens to
+/// managers, keys and clocks. Method: recorded histories of clients, a checker of linearizability.
 #[test]
 fn histories_are_linearizable() {
     let mut stage = Stage::cluster("history", NODES, MANAGERS);

@@ -1,6 +1,7 @@
 //! What clients may be told of one object, and whether a history of theirs is linearizable
 //! (Herlihy and Wing, 1990): by todc-utils' checker, which is Wing and Gong's algorithm with Lowe's
-//! memory of what was tried. Each object is checked alone, which is enough: linearizability is local.
+//! memory of what was tried. Each object is checked alone, which is enough: linearizability is
+//! local.
 
 use std::collections::BTreeMap;
 use std::fmt;
