@@ -52,18 +52,18 @@ plan format 1 cargo fmt --all --check
 plan lints 240 cargo clippy --locked --workspace --all-targets -- -D warnings
 plan build 173 cargo build --locked -p skein -p lab -p tests --bins
 plan tidy 36 cargo test --locked -p tests --test tidy
-plan sim 20 cargo test --locked -p tests --test sim
+plan sim 60 cargo test --locked -p tests --test sim
 plan crates 77 cargo test --locked --workspace --exclude tests --exclude lab
 plan lab 20 cargo test --locked -p lab -p tests --lib --bins
 plan systemd 1 deploy/systemd/check.sh
-plan netns 131 cargo test --locked -p tests --test netns -- --test-threads=1
+plan netns 560 cargo test --locked -p tests --test netns -- --test-threads=1
 plan checkouts 264 deploy/lab/checkouts.sh
 plan images 90 await_images
 plan ipvs 39 deploy/vm/ipvs.sh uml
 plan ipvs-6.1 73 deploy/vm/ipvs.sh qemu
-plan vm 504 cargo test --locked -p skein -p tests --test vm -- --test-threads=1
+plan vm 560 cargo test --locked -p skein -p tests --test vm -- --test-threads=1
 plan docker 10 deploy/compose/setup.sh
-plan compose 198 cargo test --locked -p tests --test compose -- --test-threads=1
+plan compose 310 cargo test --locked -p tests --test compose -- --test-threads=1
 
 for name in "$@"; do
   case " ${names[*]} " in

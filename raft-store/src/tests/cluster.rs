@@ -206,7 +206,8 @@ async fn a_message_for_another_node_or_without_sense_is_refused() {
 }
 
 /// Goal: a leader that was away for a moment serves no older state than it had acknowledged.
-/// Method: it restarts; it may lead again in a new term alone, whose first entry is after all others.
+/// Method: it restarts; it may lead again in a new term alone, whose first entry is after all
+/// others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_restarts_is_elected_again() {
     let mut cluster = Cluster::of(1, RaftConfig::lan()).await;
