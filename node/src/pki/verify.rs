@@ -8,7 +8,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::{PkiError, digest_of};
 
@@ -46,6 +46,20 @@ impl ByDigest {
 
 /// Words that the joiner's error is recognised by.
 pub const WRONG_CA: &str = "the remote CA does not match the join token's digest";
+/// The same, where this node's clock or the manager's is far off.
+pub const WRONG_CLOCK: &str = "its certificate is not valid at the time of this node's clock";
+
+fn told(error: Error) -> Error {
+    match error {
+        Error::InvalidCertificate(
+            CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }
+            | CertificateError::Expired
+            | CertificateError::ExpiredContext { .. },
+        ) => Error::General(WRONG_CLOCK.to_owned()),
+        other => other,
+    }
+}
 
 impl ServerCertVerifier for ByDigest {
     fn verify_server_cert(
@@ -66,6 +80,7 @@ impl ServerCertVerifier for ByDigest {
             .build()
             .map_err(|e| Error::General(e.to_string()))?
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .map_err(told)
     }
 
     fn verify_tls12_signature(
@@ -90,5 +105,43 @@ impl ServerCertVerifier for ByDigest {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use cluster::id::{ClusterId, NodeId};
+    use cluster::spec::Role;
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::pki::{PeerIdentity, SERVER_NAME, certificate_der, new_ca, new_request, sign};
+
+    /// Goal: a joiner whose clock is far off is told that, and not that a certificate is bad.
+    #[test]
+    fn a_clock_that_is_far_off_is_named() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        let begin = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
+        let identity = PeerIdentity { cluster: ClusterId(7), node: NodeId(9), role: Role::Manager };
+        let ca = new_ca(identity.cluster, begin).unwrap();
+        let (_key, request) = new_request().unwrap();
+        let certificate = sign(&ca, &request, identity, begin, day * 90).unwrap();
+        let certificate = certificate_der(&certificate).unwrap();
+        let chain = [certificate_der(&ca.certificate).unwrap()];
+        let joiner = ByDigest::new(digest_of(&chain[0]));
+        let name = ServerName::try_from(SERVER_NAME).unwrap();
+        for (days, expected) in [(19_990, false), (20_000, true), (20_089, true), (20_091, false)] {
+            let now = UnixTime::since_unix_epoch(day * days);
+            let taken = joiner.verify_server_cert(&certificate, &chain, &name, &[], now);
+            match taken {
+                Ok(_) => assert!(expected, "day {days}"),
+                Err(error) => {
+                    assert!(!expected, "day {days}: {error}");
+                    assert!(error.to_string().contains(WRONG_CLOCK), "{error}");
+                }
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ const LOCKED: &str = "needs to be unlocked before it can be used";
 
 const CHECKS: &[Check] = &[
     ("a cluster is founded with autolock, and gives its key", found),
+    ("a node whose clock is far off is told so, and joins with a right one", clock),
     ("every manager's keys are sealed, and workers' are not", sealed),
     ("services start", services),
     ("a manager that restarts is locked, its traffic goes on", restart),
@@ -42,12 +43,28 @@ fn found(lab: &mut Lab) -> Result<()> {
     ensure!(said.contains("SWMKEY-1-"), "{said}");
     lab.join(1, "manager")?;
     lab.join(2, "manager")?;
-    lab.join(WORKER, "worker")?;
-    lab.wait_nodes_ready(NODES)?;
+    lab.wait_nodes_ready(NODES - 1)?;
     ensure!(said.contains(&key(lab)?), "another key: {said}");
     let spec = lab.nodes[0].get("/swarm")?["Spec"]["EncryptionConfig"].clone();
     ensure!(spec["AutoLockManagers"] == true, "{spec}");
     Ok(())
+}
+
+fn clock(lab: &mut Lab) -> Result<()> {
+    lab.nodes[WORKER].set_days_ahead(200)?;
+    lab.nodes[WORKER].stop()?;
+    lab.nodes[WORKER].start()?;
+    let token = lab.nodes[0].docker(&["swarm", "join-token", "-q", "worker"])?.ok()?;
+    let to = format!("{}:2377", lab.nodes[0].address);
+    let own = lab.nodes[WORKER].address.to_string();
+    let words = ["swarm", "join", "--advertise-addr", &own, "--token", &token, &to];
+    let refused = lab.nodes[WORKER].docker(&words)?.refused()?;
+    ensure!(refused.contains("set this node's clock"), "{refused}");
+    lab.nodes[WORKER].set_days_ahead(0)?;
+    lab.nodes[WORKER].stop()?;
+    lab.nodes[WORKER].start()?;
+    lab.join(WORKER, "worker")?;
+    lab.wait_nodes_ready(NODES)
 }
 
 fn key(lab: &Lab) -> Result<String> {
