@@ -150,7 +150,8 @@ async fn ask(net: &Net, address: SocketAddr, body: Bytes) -> Result<Asked, Refus
         // Another manager's certificate may be valid.
         Err(CallError::Connect { reason, .. }) if reason.contains(verify::WRONG_CLOCK) => {
             Err(Refused::TryNext(ApiError::bad_request(format!(
-                "manager {address}: {}, {}: set this node's clock, or that manager's, and join again",
+                "manager {address}: {}, {}: set this node's clock, or that manager's, and join \
+                 again",
                 verify::WRONG_CLOCK,
                 time::OffsetDateTime::from(crate::clock::wall())
             ))))
