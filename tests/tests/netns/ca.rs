@@ -15,6 +15,7 @@ use lab::scenario::restart::Traffic;
 use lab::scenario::services::{make_network, probe, processes, serve as serve_program, serve_echo};
 use lab::{Lab, Node};
 use serde_json::Value;
+use skein::key_file::KeyFile;
 use skein::pki::{self, Credentials};
 
 use crate::adversary::{post, stolen, wait_down};
@@ -57,8 +58,8 @@ fn serve(lab: &mut Lab) -> Result<()> {
 }
 
 fn credentials(node: &Node) -> Result<Credentials> {
-    let file = fs::read(node.data_dir().join("certs/node.json"))?;
-    Ok(serde_json::from_slice(&file)?)
+    let file = node.data_dir().join("certs/node.json");
+    KeyFile::at(file).load()?.context("no keys there")
 }
 
 fn trust(node: &Node) -> Result<Trust> {
