@@ -26,7 +26,7 @@ install_missing() {
   local missing=() docker=no pair
   for pair in nft:nftables ip:iproute2 redis-server:redis-server redis-cli:redis-tools \
     ping:iputils-ping dig:bind9-dnsutils ps:procps curl:curl gcc:gcc mount:mount unshare:util-linux chattr:e2fsprogs \
-    systemd-analyze:systemd faketime:faketime; do
+    systemd-analyze:systemd faketime:faketime openssl:openssl; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
   done
   [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
