@@ -4,8 +4,8 @@
 use std::io::Write;
 use std::time::SystemTime;
 
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 /// A longer line is split into several entries, as Docker does (moby `logger/copier.go`).
 pub(super) const TEXT_BYTES_MAX: usize = 16 << 10;
@@ -58,11 +58,14 @@ impl LogLine {
         to.push(b'\n');
     }
 
-    /// Reads an entry without its newline. `None` for one that a crash has cut.
+    /// Reads an entry without its newline. `None` for one that a crash has cut, or of a time that
+    /// no clock of a node shows.
     pub(super) fn decode(bytes: &[u8]) -> Option<LogLine> {
         let mut parts = bytes.splitn(4, |byte| *byte == b' ');
         let time = str::from_utf8(parts.next()?).ok()?;
-        let time = OffsetDateTime::parse(time, &Rfc3339).ok()?.into();
+        let time = OffsetDateTime::parse(time, &Rfc3339).ok()?;
+        let time = time.checked_to_offset(UtcOffset::UTC).filter(|time| time.year() >= 1970)?;
+        let time = time.into();
         let stream = match parts.next()? {
             b"stdout" => LogStream::Stdout,
             b"stderr" => LogStream::Stderr,

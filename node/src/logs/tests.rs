@@ -29,6 +29,14 @@ fn an_entry_is_written_with_nanoseconds_and_read_back() {
     assert_eq!(LogLine::decode(&bytes[..bytes.len() - 1]), Some(line));
     assert_eq!(LogLine::decode(b"2023-11-14T22:13:20.000000005Z stderr"), None);
     assert_eq!(LogLine::decode(b""), None);
+    // Times that have no form in UTC, or none that is written again.
+    for time in ["9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00", "1969-12-31T23:59:59Z"] {
+        assert_eq!(LogLine::decode(format!("{time} stderr F x").as_bytes()), None, "{time}");
+    }
+    let east = LogLine::decode(b"2023-11-14T23:13:20+01:00 stderr F x").unwrap();
+    let mut again = Vec::new();
+    east.encode(&mut again);
+    assert_eq!(again, b"2023-11-14T22:13:20.000000000Z stderr F x\n");
 }
 
 #[tokio::test]
