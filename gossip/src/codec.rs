@@ -111,7 +111,8 @@ pub(crate) fn row_bytes(row: &Row) -> usize {
     bincode::serde::encode_to_vec(row, standard()).map_or(0, |bytes| bytes.len())
 }
 
-/// What a node signs to make a statement; `None` if it cannot be encoded, which each of ours can.
+/// What a node signs to make a statement; `None` if it cannot be encoded, which does not happen
+/// for any statement that this node makes.
 pub(crate) fn statement(
     cluster: ClusterId,
     node: NodeId,

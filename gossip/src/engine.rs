@@ -153,7 +153,7 @@ pub struct Engine {
     shown_at: Now, // when news of the view last went out
     restarting: BTreeMap<NodeId, (u64, Now, Proof)>, // generation that ended, end of the grace
     active: BTreeMap<NodeId, Identity>, // members but us, as of the last step
-    stale: bool,   // opinions changed beside membership
+    stale: bool,   // liveness has to be computed again, though no membership event came
     alone: bool,
     quiet: bool,
     join_at: Now,

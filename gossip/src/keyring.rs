@@ -5,9 +5,9 @@
 //! key of its own, derived by HKDF-SHA-256 (RFC 5869) from the cluster's key, the cluster, the node
 //! and a stamp of the run, and numbers its datagrams. So no nonce repeats under one key for as long
 //! as the cluster's key lives: within a run the counter never goes back, and two runs of a node
-//! differ in their stamp, which has 64 random bits beside the count of its starts and so does not
+//! differ in their stamp, which has 64 random bits as well as the count of starts and so does not
 //! rely on the disk. Random nonces would have to be counted over all nodes (2^32 under one key);
-//! XChaCha20 and AES-GCM-SIV would need a second cryptographic library beside ring. Deriving costs
+//! XChaCha20 and AES-GCM-SIV would need a second cryptographic library. Deriving costs
 //! 0.4 us a datagram (docs/benchmarks.md), so receivers remember no keys of senders.
 
 use std::collections::BTreeMap;

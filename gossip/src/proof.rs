@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec;
 use crate::row::{Record, Version};
 
-/// Generations count the starts of a node's daemon: no node comes this far. A greater one is
-/// refused whoever signed it, so that there is always a next one.
+/// Generations count the starts of a node's daemon: no node reaches this number. A greater one is
+/// refused even if its node signed it, so that there is always a next one.
 pub const GENERATION_MAX: u64 = 1 << 40;
 
 /// A signature, in two halves because serde has no longer arrays.
@@ -81,7 +81,7 @@ pub(crate) struct Author {
 impl Author {
     pub(crate) fn prove(&self, statement: Statement<'_>) -> Proof {
         let Some(message) = codec::statement(self.cluster, self.node, statement) else {
-            // Nothing of ours is too long to encode. It would be refused, as forged.
+            // Rows and runs are never too long to encode; an empty proof is refused as forged.
             return Proof::default();
         };
         let signature = self.secret.0.sign(&message);

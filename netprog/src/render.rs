@@ -40,8 +40,8 @@ const MTU_MIN: u32 = 68;
 pub const GWBRIDGE: &str = "skein_gwbridge";
 /// The host's own end of the ingress network.
 pub const INGRESS_LINK: &str = "ing0";
-/// The name of most tables of ours, one for each family and namespace. A bridge has another one
-/// for who may send (`senders.rs`).
+/// The name of most of Skein's tables, one for each family and namespace. A bridge has a second
+/// table that says who may send (`senders.rs`).
 pub const TABLE: &str = "skein";
 
 /// What the node's kernel should hold. Sandboxes appear once they exist; networks are programmed

@@ -182,8 +182,8 @@ impl Engine {
         }
     }
 
-    /// Nobody writes our rows but us: one that a peer holds and that we do not know, as after the
-    /// loss of our disk, is written anew.
+    /// Only this node writes its own rows: one that a peer holds and that is unknown here, as after
+    /// the loss of the disk, is written again with a newer version.
     fn defend(&mut self, key: RowKey, generation: u64, stale: Stale, now: Now) {
         let written: Vec<RowKey> = match stale {
             Stale::No => Vec::new(),

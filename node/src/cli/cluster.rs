@@ -84,7 +84,8 @@ pub async fn run(
     }
 }
 
-/// Writes beside, checks, and gives it its name: a backup that broke off is none.
+/// Writes to a file of another name, checks that, and renames it: a broken transfer leaves no
+/// backup.
 async fn write_backup(client: &Client, file: &Path) -> anyhow::Result<backup::Head> {
     anyhow::ensure!(!file.exists(), "{} exists: give another name", file.display());
     let mut unfinished = file.as_os_str().to_owned();

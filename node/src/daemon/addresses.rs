@@ -125,7 +125,7 @@ fn stays(identity: &Identity, flags: &AddressFlags, is_here: impl Fn(IpAddr) -> 
 /// Takes what does not stay from what was found. Ports stay where no flag gives another one.
 fn take(identity: &mut Identity, mut found: Addresses, kept: Kept, flags: &AddressFlags) {
     if flags.listen.is_none() {
-        // One that the flag gives beside the address is another one than that of the listener.
+        // A port of its own in `--advertise-addr` differs from that of the listener, and counts.
         if found.cluster.port() == found.listen.port() {
             found.cluster.set_port(identity.manager_address().port());
         }

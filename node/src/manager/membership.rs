@@ -106,7 +106,7 @@ pub fn steps(state: &State, status: &Status) -> Vec<Step> {
             steps.push(Step::Remove(peer.raft_id));
         }
     }
-    // One that is down would be waited for in vain.
+    // A node that is down cannot receive the log: it is added once it is up.
     let up = wanted.iter().filter(|(_, node)| node.status.state != NodeState::Down);
     for (raft_id, node) in up.filter(|(id, _)| !votes(**id)) {
         let address = node.raft().map(|place| place.address.to_string());

@@ -40,7 +40,7 @@ const CHECKS: &[Check] = &[
 ];
 
 /// Goal: a cluster goes on while its CA is replaced, and knows the old one no more then. Method:
-/// docker's own client, beside traffic, and the files on every node.
+/// docker's own client, while traffic flows, and the files on every node.
 #[test]
 fn the_ca_rotates_beside_traffic() {
     let mut stage = Stage::cluster("ca", NODES, MANAGERS);

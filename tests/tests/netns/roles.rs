@@ -34,7 +34,7 @@ const CHECKS: &[Check] = &[
 ];
 
 /// Goal: a role is changed without a restart, without a lost packet, and without a moment in which
-/// the managers that are left have no majority. Method: docker's own client, beside traffic.
+/// the managers that are left have no majority. Method: docker's own client, while traffic flows.
 #[test]
 fn roles_change_beside_traffic() {
     let mut stage = Stage::cluster("roles", NODES, 1);

@@ -122,8 +122,8 @@ pub(super) fn read_service(message: &[u8]) -> Option<(VirtualKey, Scheduler)> {
     Some((VirtualKey { ipv6, fwmark }, Scheduler { name, flags }))
 }
 
-/// A real server's address and weight. One by another method than ours is shown with no weight
-/// that we give, so that it is written anew.
+/// A real server's address and weight. One with another forwarding method is read with a weight
+/// that is never wanted, so that it is written again.
 pub(super) fn read_real(message: &[u8], ipv6: bool) -> Option<(IpAddr, u32)> {
     let real = inner(message, REAL)?;
     let bytes: [u8; ADDRESS_BYTES] = value(real, REAL_ADDRESS)?.try_into().ok()?;
