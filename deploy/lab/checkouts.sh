@@ -14,10 +14,13 @@ git rev-parse --verify -q HEAD >/dev/null ||
   { echo "checkouts: skipped: this is no git checkout, there is no commit to clone" && exit 77; }
 git diff --quiet HEAD || echo "checkouts: what is not committed is not in the clones"
 
+[ ! -e /var/lib/skein-lab/skein-demo ] ||
+  { echo "checkouts: the demo is up, and this makes one of its own: make demo-down first" >&2 && exit 1; }
+
 folders=()
 mounted=
 clean_up() {
-  if [ -e /var/lib/skein-lab/skein-demo ]; then "$target/release/skein-demo" down; fi
+  if [ -e /var/lib/skein-lab/skein-demo ]; then "$target/release/skein-demo" down || true; fi
   if [ -n "$mounted" ]; then umount "$mounted"; fi
   rm -rf ${folders[@]+"${folders[@]}"}
 }

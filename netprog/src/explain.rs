@@ -119,8 +119,8 @@ impl Scene<'_> {
         }
         let hop = if confined {
             let summary = format!(
-                "{name} is no name of this task's networks, and they are internal: no other \
-                 resolver is asked"
+                "{name} is no name of this task's networks, and no other resolver is asked: they \
+                 are internal, or the task is on none yet"
             );
             Hop::failed("dns", summary)
         } else if !known {

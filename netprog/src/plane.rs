@@ -19,8 +19,10 @@ use ipvs::{VirtualEntry, VirtualKey};
 
 /// Alias prefix of every link that we make: `skein:<what it belongs to>`.
 pub const ALIAS_PREFIX: &str = "skein:";
-/// Name prefix of every nft table that we make.
+/// Name prefix of every nft table that we make: tables with it are read.
 pub const TABLE_PREFIX: &str = "skein";
+/// Names of the tables that we make: these alone are removed, an operator may have others.
+pub const TABLES: [&str; 2] = ["skein", "skein-senders"];
 
 /// A network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

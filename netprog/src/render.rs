@@ -25,7 +25,7 @@ use cluster::view::View;
 use crate::endpoint::Directory;
 use crate::local::{Local, LocalSandbox};
 use crate::plane::ipnet_text::Cidr;
-use crate::plane::{Place, Plane, Route, Table};
+use crate::plane::{Place, Plane, Route, TABLES, Table};
 
 pub(crate) use service::{LoadBalancer, balancer, virtual_service};
 
@@ -42,7 +42,7 @@ pub const GWBRIDGE: &str = "skein_gwbridge";
 pub const INGRESS_LINK: &str = "ing0";
 /// The name of most of Skein's tables, one for each family and namespace. A bridge has a second
 /// table that says who may send (`senders.rs`).
-pub const TABLE: &str = "skein";
+pub const TABLE: &str = TABLES[0];
 
 /// What the node's kernel should hold. Sandboxes appear once they exist; networks are programmed
 /// with or without tasks.

@@ -55,12 +55,12 @@ pub(crate) async fn bind_all(config: &Config) -> anyhow::Result<Vec<(ApiSocket, 
         let covered = [&config.run_dir, &config.data_dir]
             .iter()
             .any(|own| own.canonicalize().is_ok_and(|own| directory.starts_with(own)));
-        clear(path).await?;
+        clear(path, &config.run_dir).await?;
         let (mut files, mut place) = (vec![path.clone()], path.clone());
         if !covered {
             place = config.run_dir.join(LINKED).join(format!("{number}.sock"));
             make_directory(&config.run_dir.join(LINKED))?;
-            clear(&place).await?;
+            clear(&place, &config.run_dir).await?;
             files.push(place.clone());
         }
         let listener = listen(&place)?;
@@ -77,8 +77,8 @@ fn make_directory(path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(path).with_context(|| format!("make directory {}", path.display()))
 }
 
-/// Makes room for a socket where an earlier daemon has left one, or a link.
-async fn clear(path: &Path) -> anyhow::Result<()> {
+/// Makes room for a socket where an earlier daemon has left one, or a link to one.
+async fn clear(path: &Path, run_dir: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     if UnixStream::connect(path).await.is_ok() {
         anyhow::bail!(
@@ -88,10 +88,19 @@ async fn clear(path: &Path) -> anyhow::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("look at {shown}")),
-        Ok(data) if data.file_type().is_socket() || data.file_type().is_symlink() => {}
+        Ok(data) if data.file_type().is_socket() => {}
+        Ok(data) if data.file_type().is_symlink() && leads_to_socket(path, run_dir) => {}
         Ok(_) => anyhow::bail!("{shown} is no socket: remove it, or give another --host"),
     }
     fs::remove_file(path).with_context(|| format!("remove {shown}"))
+}
+
+/// Whether a link leads to a socket, or to where this daemon has its own.
+fn leads_to_socket(link: &Path, run_dir: &Path) -> bool {
+    let linked = [run_dir.to_path_buf()].into_iter().chain(run_dir.canonicalize().ok());
+    let is_own = |target: &Path| linked.clone().any(|run| target.starts_with(run.join(LINKED)));
+    fs::read_link(link).is_ok_and(|target| is_own(&target))
+        || fs::metadata(link).is_ok_and(|target| target.file_type().is_socket())
 }
 
 fn listen(path: &Path) -> anyhow::Result<UnixListener> {
@@ -157,5 +166,12 @@ mod tests {
             "{error}"
         );
         assert_eq!(fs::read_to_string(folder.path().join("notes")).unwrap(), "mine");
+        // Nor is a link to one, or to nothing.
+        for (link, target) in [("linked", "notes"), ("nowhere", "missing")] {
+            symlink(folder.path().join(target), folder.path().join(link)).unwrap();
+            let refused = bind_all(&config(folder.path(), &[link])).await.unwrap_err().to_string();
+            assert!(refused.contains("is no socket"), "{refused}");
+            assert!(folder.path().join(link).is_symlink());
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Knowledge;
 use crate::op::Op;
-use crate::plane::{Place, Space, TABLE_PREFIX, Table, TableKey};
+use crate::plane::{Place, Space, TABLES, Table, TableKey};
 
 /// Of the tables, those that say who may send VXLAN, or all others.
 pub(super) fn change(
@@ -28,7 +28,7 @@ pub(super) fn change(
     }
     if complete {
         let extra = there.nft.keys().filter(|key| !wanted.nft.contains_key(key));
-        let ours = |key: &&TableKey| key.name.starts_with(TABLE_PREFIX);
+        let ours = |key: &&TableKey| TABLES.contains(&key.name.as_str());
         for key in extra.filter(|key| key.is_door() == doors).filter(ours) {
             ops.push(Op::DeleteTable(place, key.clone()));
         }

@@ -11,10 +11,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use cluster::net::MacAddr;
 
 use super::table;
-use crate::plane::{Family, Space, Table, TableKey};
+use crate::plane::{Family, Space, TABLES, Table, TableKey};
 
 /// Name of the table, in fabrics and on the host.
-const SENDERS: &str = "skein-senders";
+const SENDERS: &str = TABLES[1];
 /// Of its set for IP.
 const BY_IP: &str = "senders";
 /// Of its set for ARP.

@@ -94,6 +94,7 @@ impl<'a> Stage<'a> {
         mount(Some(source), &path, None::<&str>, bind, None::<&str>).map_err(|error| {
             Failure::path("use as root the directory", &source.to_string_lossy(), error)
         })?;
+        refuse_state(launch, &path, source)?;
         let renewed = RENEWED.iter().map(|renewed| path.join(renewed.trim_start_matches('/')));
         let (mut hidden, mut state): (Vec<PathBuf>, _) = (renewed.collect(), Vec::new());
         let mut detach = || {
@@ -266,6 +267,21 @@ fn source(root: &Root) -> &Path {
 }
 
 /// `directory` as a path below `root`, where it lies there.
+/// Refuses a root that is the daemon's state by another mount of it; the volumes in it may be one.
+fn refuse_state(launch: &Launch, staged: &Path, source: &Path) -> Result<(), Failure> {
+    let is_in = |directory: &Path| {
+        let copies = table::copies(staged, directory)
+            .map_err(|error| Failure::setup("read the mounts", error))?;
+        Ok(copies.whole.iter().chain(&copies.parts).any(|copy| copy == staged))
+    };
+    let is_state = is_in(&launch.run_dir)? || is_in(&launch.data_dir)?;
+    if is_state && !is_in(&launch.data_dir.join(VOLUMES))? {
+        let what = "use as root the daemon's own state, behind";
+        return Err(Failure::path(what, &source.to_string_lossy(), Errno::EACCES));
+    }
+    Ok(())
+}
+
 fn inside(root: &Path, directory: &Path) -> Option<PathBuf> {
     let root = root.canonicalize().ok()?;
     let below = directory.strip_prefix(root).ok()?.to_owned();

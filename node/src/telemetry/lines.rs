@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::{Event, Subscriber};
+use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::layer::{Context, Layer};
 
 use crate::clock;
@@ -27,7 +28,14 @@ pub(super) fn withheld() -> u64 {
 }
 
 /// Where a line comes from: its target, file and number.
-type Place = (&'static str, Option<&'static str>, Option<u32>);
+type Place = (String, Option<String>, Option<u32>);
+
+/// The place in the code of a line, also of one that a library wrote by the crate `log`.
+fn place(event: &Event<'_>) -> Place {
+    let normalized = event.normalized_metadata();
+    let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
+    (metadata.target().to_owned(), metadata.file().map(str::to_owned), metadata.line())
+}
 
 /// The limit, as a layer of the subscriber.
 #[derive(Default)]
@@ -35,8 +43,7 @@ pub(super) struct Limit(Mutex<BTreeMap<Place, Bucket>>);
 
 impl<S: Subscriber> Layer<S> for Limit {
     fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
-        let metadata = event.metadata();
-        let place = (metadata.target(), metadata.file(), metadata.line());
+        let place = place(event);
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::monotonic();
         let allowed = buckets.entry(place).or_insert_with(|| Bucket::new(now)).take(now);
@@ -127,5 +134,28 @@ mod tests {
         assert!((64..=70).contains(&flood), "{flood}");
         assert_eq!(count("another line"), 1);
         assert!(withheld() - before >= 930);
+    }
+
+    /// Goal: libraries that log by the crate `log` have places too.
+    #[test]
+    fn lines_of_libraries_are_told_apart() {
+        use tracing_log::log::{Level, Log as _, Record};
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = fmt::layer().with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(Limit::default()).with(lines);
+        let line = |text: &str, number| {
+            let arguments = format_args!("{text}");
+            let mut record = Record::builder();
+            record.level(Level::Warn).target("library").file(Some("library.rs"));
+            tracing_log::LogTracer::new().log(&record.line(Some(number)).args(arguments).build());
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            (0..1000).for_each(|_| line("a handshake failed", 1));
+            line("something else", 2);
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().filter(|line| line.contains("something else")).count(), 1);
+        assert!(text.lines().filter(|line| line.contains("handshake")).count() <= 70);
     }
 }

@@ -109,6 +109,15 @@ async fn the_files_about_the_cluster_are_not_visible_behind_another_mount_either
     std::os::unix::fs::symlink(&state, at("link")).unwrap();
     let line = format!("cd {}; find . -follow -name 'k*'; ls", directory.path().display());
     assert_eq!(output(&node, &line, |_| ()).await, "itself\nlink\nparent\npart");
+    // None of these is the root of a task either.
+    for root in [at("itself"), at("itself/raft"), at("part"), at("parent/data/raft")] {
+        assert!(root.exists(), "{}", root.display());
+        let spec = LaunchSpec::new("state", Root::Directory(root.clone()), words(&["/bin/true"]));
+        let (exit, _) = node.run(spec).await;
+        let error = exit.error.unwrap_or_default();
+        assert!(error.contains("the daemon's own state"), "{}: {error:?}", root.display());
+        node.executor.remove_logs("state").unwrap();
+    }
 }
 
 #[tokio::test]

@@ -119,14 +119,17 @@ fn learn_while_full(lab: &mut Lab) -> Result<()> {
 }
 
 fn recover(lab: &mut Lab) -> Result<()> {
-    let generation = |lab: &Lab| Ok(json(lab, "node.json")?["generation"].as_u64());
-    let before: Result<Option<u64>> = generation(lab);
+    let generation = |lab: &Lab| {
+        let identity = json(lab, "node.json")?;
+        identity["generation"].as_u64().with_context(|| format!("no generation in {identity}"))
+    };
+    let before: Result<u64> = generation(lab);
     let before = before?;
     fs::remove_file(file(lab, "filler"))?;
     lab.wait_for(CONVERGE_MAX, "all to be on disk", || {
         let assignment = json(lab, "worker/assignment.json")?.to_string();
         ensure!(assignment.contains("\"more\""), "the assignment is not");
-        ensure!(generation(lab)? == before.map(|g| g + 2), "the generation is not");
+        ensure!(generation(lab)? == before + 2, "the generation is not");
         let (status, told) = doctor(lab)?;
         ensure!(status == 0, "{told}");
         Ok(())

@@ -104,6 +104,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "toml",
             "tower",
             "tracing",
+            "tracing-log",
             "tracing-subscriber",
             "x509-parser",
         ],

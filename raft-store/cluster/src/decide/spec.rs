@@ -110,6 +110,10 @@ fn check_privileges(container: &ContainerSpec) -> Result<(), Rejection> {
         mode => return missing(format!("seccomp mode {mode}"), "use default or unconfined"),
     }
     let Some(privileges) = &container.privileges else { return Ok(()) };
+    let profile = privileges.seccomp.as_ref().and_then(|seccomp| seccomp.extra.get("Profile"));
+    if profile.is_some_and(|profile| !profile.is_null() && profile.as_str() != Some("")) {
+        return missing("a seccomp profile of a service's own".to_owned(), "leave it out");
+    }
     for kind in ["CredentialSpec", "SELinuxContext"] {
         if privileges.extra.get(kind).is_some_and(|value| !value.is_null()) {
             return missing(format!("{kind} of a task's privileges"), "leave it out");
@@ -117,8 +121,8 @@ fn check_privileges(container: &ContainerSpec) -> Result<(), Rejection> {
     }
     let app_armor = privileges.extra.get("AppArmor").and_then(|value| value["Mode"].as_str());
     match app_armor.unwrap_or_default() {
-        "" | "default" | "disabled" => Ok(()),
-        mode => missing(format!("AppArmor mode {mode}"), "use default or disabled"),
+        "" | "disabled" => Ok(()),
+        mode => missing(format!("AppArmor mode {mode}"), "use disabled, or leave it out"),
     }
 }
 
