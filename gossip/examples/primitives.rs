@@ -1,5 +1,5 @@
-//! What the cryptography under gossip costs on this machine: signatures of the two kinds that a node
-//! could prove its rows with, and the key that opens a datagram. Prints figures for
+//! What the cryptography under gossip costs on this machine: signatures of the two kinds that a
+//! node could prove its rows with, and the key that opens a datagram. Prints figures for
 //! docs/benchmarks.md.
 //!
 //! `cargo run --release -p gossip --example primitives`

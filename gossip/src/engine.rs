@@ -152,6 +152,7 @@ pub struct Engine {
     intake_at: Option<Now>,
     shown_at: Now, // when news of the view last went out
     restarting: BTreeMap<NodeId, (u64, Now, Proof)>, // generation that ended, end of the grace
+    ended: BTreeMap<NodeId, u64>, // generations whose grace is over: their notices count no more
     active: BTreeMap<NodeId, Identity>, // members but us, as of the last step
     stale: bool,   // liveness has to be computed again, though no membership event came
     alone: bool,
@@ -190,6 +191,7 @@ impl Engine {
             intake_at: None,
             shown_at: now,
             restarting: BTreeMap::new(),
+            ended: BTreeMap::new(),
             active: BTreeMap::new(),
             stale: false,
             alone: true,
@@ -347,7 +349,13 @@ impl Engine {
                 self.restarting.remove(&node);
             }
         }
-        self.restarting.retain(|_, (_, until, _)| now < *until);
+        self.restarting.retain(|node, (generation, until, _)| {
+            let lasts = now < *until;
+            if !lasts {
+                self.ended.insert(*node, *generation);
+            }
+            lasts
+        });
         opinions.extend(self.restarting.keys().map(|node| (*node, Liveness::Alive)));
         // Our own former selves are members, too, to foca.
         opinions.insert(own, Liveness::Alive);
@@ -370,6 +378,7 @@ impl Engine {
         self.membership.forget(node);
         self.exchanges.forget(node);
         self.restarting.remove(&node);
+        self.ended.remove(&node);
         self.proven.remove(&node);
         self.elsewhere.remove(&node);
         self.stale = true;

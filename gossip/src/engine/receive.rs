@@ -1,5 +1,6 @@
 //! What arrives: datagrams, and both sides of an exchange.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,7 +59,9 @@ impl Engine {
     /// Notes a clean restart; false if it is known, over, our own, or not proven.
     fn expect_back(&mut self, notice: RestartNotice, now: Now) -> bool {
         let RestartNotice { node, generation, grace_ms, proof } = notice;
-        let known = self.restarting.get(&node).is_some_and(|(ended, ..)| *ended >= generation);
+        let waited = self.restarting.get(&node).map(|(ended, ..)| ended);
+        let ended = waited.into_iter().chain(self.ended.get(&node)).max();
+        let known = ended.is_some_and(|ended| *ended >= generation);
         let back = (self.membership.members())
             .any(|m| m.id().node == node && m.id().generation > generation);
         if node == self.config.node || known || back {
@@ -139,11 +142,27 @@ impl Engine {
 
     fn take_delta(&mut self, peer: NodeId, scope: Scope, delta: Delta, now: Now) {
         let Delta { bundles, digests, restarting, complete, more } = delta;
-        for notice in restarting {
-            self.expect_back(notice, now);
+        if !self.expect_all_back(restarting, now) {
+            self.stats.exchanges_failed += 1;
+            self.exchanges.failed(peer, now);
+            return;
         }
         let end = End { peer, scope, digests, complete, more };
         self.intake.push_back(Waiting::new(bundles, Some(end)));
+    }
+
+    /// Notes the restarts that a peer knows; false at the first one that is forged, or if one node
+    /// is said to restart twice.
+    fn expect_all_back(&mut self, notices: Vec<RestartNotice>, now: Now) -> bool {
+        let forged = self.stats.forged;
+        let mut nodes = BTreeSet::new();
+        notices.into_iter().all(|notice| {
+            let is_first = nodes.insert(notice.node);
+            if is_first {
+                self.expect_back(notice, now);
+            }
+            is_first && self.stats.forged == forged
+        })
     }
 
     /// Goes on with an exchange of which all rows are taken in.

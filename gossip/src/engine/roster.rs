@@ -33,11 +33,15 @@ impl Roster {
         Self { node, own, peers: None, announced: None }
     }
 
-    /// Takes the whole set of nodes; returns those that were in it before and are no longer.
+    /// Takes the whole set of nodes; returns those of which nothing that was heard counts any more:
+    /// they are no longer in it, or have another key.
     pub(super) fn set(&mut self, mut peers: BTreeMap<NodeId, Peer>) -> Vec<NodeId> {
         peers.remove(&self.node);
         let before = self.peers.replace(peers).unwrap_or_default();
-        before.into_keys().filter(|node| self.get(*node).is_none()).collect()
+        let is_other = |(node, old): &(NodeId, Peer)| {
+            self.get(*node).is_none_or(|peer| old.key.is_some() && peer.key != old.key)
+        };
+        before.into_iter().filter(is_other).map(|(node, _)| node).collect()
     }
 
     /// A node of the cluster, this one too; `None` for one that was removed or that joined after
@@ -91,6 +95,13 @@ mod tests {
         assert!(roster.get(NodeId(3)).is_none() && roster.get(NodeId(2)).is_some());
         assert_eq!(roster.set(peers([2, 3])), []);
         assert!(roster.get(NodeId(3)).is_some() && roster.get(NodeId(1)).is_some());
+        let keyed = |key| {
+            let mut peers = peers([2, 3]);
+            peers.insert(NodeId(3), Peer { key: Some(ProofKey([key; 32])), ..peers[&NodeId(3)] });
+            peers
+        };
+        assert_eq!(roster.set(keyed(1)), [], "it had none, so nothing of it was heard");
+        assert_eq!((roster.set(keyed(1)), roster.set(keyed(2))), (vec![], vec![NodeId(3)]));
     }
 
     #[test]

@@ -47,13 +47,18 @@ impl Engine {
         }
         let Identity { node, generation, renewals, proof, .. } = *identity;
         if !self.is_at(identity) {
-            self.note_elsewhere(identity);
-            self.stats.unlisted += 1;
+            if self.note_elsewhere(identity) {
+                self.stats.unlisted += 1;
+            } else {
+                self.stats.forged += 1;
+            }
             return false;
         }
         let proven = self.is_stated(node, generation, Statement::Run(generation, renewals), &proof);
         if proven {
             self.proven.insert(node, *identity);
+            // It is back where it should be.
+            self.elsewhere.retain(|of, old| *of != node || old.age() > identity.age());
         }
         // What we run as ourselves foca knows best.
         proven && node != self.config.node
@@ -61,20 +66,23 @@ impl Engine {
 
     /// A node that runs where the managers do not know it yet is not heard, but where it is may be
     /// worth a question: its address may have changed. The run is its own, and one that it has not
-    /// had elsewhere; that it is there, those who ask it there have to find out.
-    fn note_elsewhere(&mut self, identity: &Identity) {
+    /// had elsewhere; that it is there, those who ask it there have to find out. False if it is
+    /// forged.
+    fn note_elsewhere(&mut self, identity: &Identity) -> bool {
         let Identity { node, generation, renewals, proof, .. } = *identity;
-        let Some(key) = self.roster.get(node).and_then(|peer| peer.key) else { return };
+        let Some(key) = self.roster.get(node).and_then(|peer| peer.key) else { return true };
         let newest = [self.proven.get(&node), self.elsewhere.get(&node)];
         let newest = newest.into_iter().flatten().map(Identity::age).max();
+        if node == self.config.node || newest >= Some(identity.age()) {
+            return true;
+        }
         let run = Statement::Run(generation, renewals);
-        if node != self.config.node
-            && newest < Some(identity.age())
-            && generation <= GENERATION_MAX
-            && proof::holds(&key, self.config.cluster, node, run, &proof)
-        {
+        let holds = generation <= GENERATION_MAX
+            && proof::holds(&key, self.config.cluster, node, run, &proof);
+        if holds {
             self.elsewhere.insert(node, *identity);
         }
+        holds
     }
 
     fn is_at(&self, identity: &Identity) -> bool {

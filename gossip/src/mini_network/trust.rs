@@ -206,6 +206,23 @@ fn a_new_run_at_another_address_is_noted_and_not_heard() {
     assert_eq!(net.liveness(Y, X), Some(Liveness::Alive));
 }
 
+/// Goal: nobody keeps a node alive by its own words of before. Method: its real notice, again after
+/// the grace; and one in an exchange that names a node twice, or is forged.
+#[test]
+fn a_restart_that_is_over_does_not_begin_again() {
+    let mut net = Net::started(7, 3, 0.0);
+    let proof = author(X, X).prove(Statement::Restart(1));
+    let notice = RestartNotice { node: node(X), generation: 1, grace_ms: 2_000, proof };
+    net.crash(X);
+    net.input(Y, sealed(&Body::Restarting(notice)));
+    net.run(ms(1_500));
+    assert_eq!(net.liveness(Y, X), Some(Liveness::Alive));
+    net.run(ms(5_000));
+    assert_eq!(net.liveness(Y, X), Some(Liveness::Down));
+    net.input(Y, sealed(&Body::Restarting(notice)));
+    assert_eq!(net.liveness(Y, X), Some(Liveness::Down));
+}
+
 #[test]
 fn a_false_death_is_refuted_as_ever() {
     let mut net = Net::started(6, 3, 0.0);

@@ -118,9 +118,7 @@ impl ResolvesClientCert for Own {
 /// grace, or its first one if that is still to come.
 fn checked_at(certificate: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
     let Ok(lifetime) = lifetime_of(certificate) else { return now };
-    if lifetime.begin > now.as_secs() {
-        return UnixTime::since_unix_epoch(Duration::from_secs(lifetime.begin));
-    }
+    let now = verify::begun_at(certificate, now);
     let end = Duration::from_secs(lifetime.end);
     let since = Duration::from_secs(now.as_secs()).saturating_sub(end);
     if since.is_zero() || since > GRACE { now } else { UnixTime::since_unix_epoch(end) }

@@ -50,6 +50,14 @@ pub const WRONG_CA: &str = "the remote CA does not match the join token's digest
 /// The same, where this node's clock or the manager's is far off.
 pub const WRONG_CLOCK: &str = "its certificate is not valid at the time of this node's clock";
 
+/// The moment as of which a certificate is checked: now, or its first one if that is still to come.
+/// It was signed by a manager whose clock is ahead, and would keep its node out until then.
+pub(super) fn begun_at(certificate: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
+    let begin = lifetime_of(certificate).map_or(0, |lifetime| lifetime.begin);
+    let begin = UnixTime::since_unix_epoch(Duration::from_secs(begin));
+    if begin.as_secs() > now.as_secs() { begin } else { now }
+}
+
 fn told(error: Error) -> Error {
     match error {
         Error::InvalidCertificate(
@@ -77,10 +85,7 @@ impl ServerCertVerifier for ByDigest {
             .ok_or_else(|| Error::General(WRONG_CA.to_owned()))?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
-        // As between members: one that begins later was signed by a manager whose clock is ahead.
-        let begin = lifetime_of(end_entity).map_or(0, |lifetime| lifetime.begin);
-        let begin = UnixTime::since_unix_epoch(Duration::from_secs(begin));
-        let now = if begin.as_secs() > now.as_secs() { begin } else { now };
+        let now = begun_at(end_entity, now);
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
             .build()
             .map_err(|e| Error::General(e.to_string()))?

@@ -17,7 +17,6 @@ use cluster::spec::Role;
 use tokio::sync::watch;
 
 use super::MemberOnly;
-use crate::clock;
 use crate::pki::PeerCertificate;
 use crate::wire::NOT_A_MEMBER;
 
@@ -172,7 +171,7 @@ fn by_state(state: &cluster::state::State, peer: &PeerCertificate) -> Standing {
 
 /// A node that only its certificate speaks for: one that has ended does not.
 fn newer(peer: &PeerCertificate) -> Standing {
-    let ended = clock::timestamp().0 / 1000 > peer.end;
+    let ended = crate::renewal::now() > peer.end;
     if ended { Standing::Stranger } else { Standing::Member(peer.identity.role) }
 }
 

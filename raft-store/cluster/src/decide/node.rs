@@ -72,8 +72,20 @@ fn returned(draft: &mut Draft<'_>, known: &Node, join: &JoinNode) -> Result<Answ
         );
         return refuse(Code::Conflict, message);
     }
+    check_proof_key(known, &join.description)?;
     draft.edit_node(id, |node| node.description = join.description.clone());
     Ok(Answer::Node { id })
+}
+
+/// Refuses another key for a node's words in gossip: it follows from the node's own, which stays,
+/// and what was signed with the old one would be forged to all who hear of it later.
+fn check_proof_key(node: &Node, description: &NodeDescription) -> Result<(), Rejection> {
+    let old = &node.description.proof_key;
+    if old.is_none() || *old == description.proof_key {
+        return Ok(());
+    }
+    let message = format!("node {} cannot change the key that signs its gossip", node.id);
+    Err(Rejection::new(Code::Conflict, message))
 }
 
 /// Refuses a program that would not understand what it is told.
@@ -97,9 +109,10 @@ pub(super) fn describe(
     id: NodeId,
     description: &NodeDescription,
 ) -> Result<Answer, Rejection> {
-    existing(draft.state(), id)?;
+    let node = existing(draft.state(), id)?;
     size::check_description(description)?;
     check_schema(draft.state(), description)?;
+    check_proof_key(node, description)?;
     draft.edit_node(id, |node| {
         let address = description.gossip.ip();
         if node.description.gossip.ip() != address {

@@ -2,7 +2,7 @@
 
 use crate::fixture::description;
 use crate::id::NodeId;
-use crate::object::{KeyDigest, ManagerInfo};
+use crate::object::{KeyDigest, ManagerInfo, ProofKey};
 use crate::request::JoinNode;
 use crate::spec::{
     GlobalMode, IpamPool, Labels, NetworkSpec, NetworkTarget, Placement, PortConfig, Privileges,
@@ -24,6 +24,8 @@ pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> Jo
     if let Some(schema) = word(args, "schema") {
         description.schema = schema.parse().unwrap();
     }
+    let proof = word(args, "proof").map(|byte| ProofKey([byte.parse().unwrap(); 32]));
+    description.proof_key = proof.or(description.proof_key);
     description.routes = words(args, "route").map(|route| route.parse().unwrap()).collect();
     description.certificate_subject = bytes(args);
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 2377));
