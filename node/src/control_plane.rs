@@ -35,6 +35,17 @@ impl Plane {
         member.manager().ok_or_else(ApiError::not_manager)
     }
 
+    /// A change of membership goes on to its end when its client has gone: half of one would leave
+    /// a node that is neither in a cluster nor outside.
+    async fn change<T, F>(&self, change: impl FnOnce(Arc<Daemon>) -> F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        let changed = tokio::spawn(change(self.0.clone())).await;
+        changed.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
+    }
+
     /// The membership without waiting: `None` also while it is being changed.
     fn member_now(&self) -> Option<Arc<Member>> {
         self.0.member.try_read().ok().and_then(|member| member.clone())
@@ -90,7 +101,8 @@ impl ControlPlane for Plane {
     }
 
     async fn unlock(&self, key: &str) -> Result<(), ApiError> {
-        self.0.unlock(key).await
+        let key = key.to_owned();
+        self.change(|daemon| async move { daemon.unlock(&key).await }).await
     }
 
     async fn unlock_key(&self) -> Result<String, ApiError> {
@@ -100,7 +112,7 @@ impl ControlPlane for Plane {
     }
 
     async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
-        self.0.init(request).await
+        self.change(|daemon| async move { daemon.init(request).await }).await
     }
 
     async fn backup(&self) -> Result<BoxStream<'static, io::Result<Bytes>>, ApiError> {
@@ -108,15 +120,15 @@ impl ControlPlane for Plane {
     }
 
     async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ApiError> {
-        self.0.restore(request).await
+        self.change(|daemon| async move { daemon.restore(request).await }).await
     }
 
     async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {
-        self.0.join(request).await
+        self.change(|daemon| async move { daemon.join(request).await }).await
     }
 
     async fn leave(&self, force: bool) -> Result<(), ApiError> {
-        self.0.leave(force).await
+        self.change(|daemon| async move { daemon.leave(force).await }).await
     }
 
     fn local(&self) -> Local {

@@ -94,7 +94,7 @@ pub enum DataDirError {
     )]
     InUse(PathBuf),
     /// What is in it does not belong together.
-    #[error("data directory {path}: {reason}; give another --data-dir, or remove it to start anew")]
+    #[error("data directory {path}: {reason}; give another --data-dir, or remove it to start over")]
     Mixed {
         /// The directory.
         path: PathBuf,
@@ -133,12 +133,12 @@ impl DataDir {
 
     /// Who the node is, whether its keys open or not.
     pub fn identity(&self) -> Result<Option<Identity>, DiskError> {
+        self.finish_adoption()?;
         disk::read_json(&self.identity_file())
     }
 
     /// Who the node is, if it is a member of a cluster.
     pub fn load(&self) -> Result<Option<(Identity, Credentials)>, DataDirError> {
-        self.finish_adoption()?;
         let identity = self.identity()?;
         if identity.is_none() {
             return Ok(None);
@@ -207,8 +207,11 @@ impl DataDir {
         disk::private_dir(&aside)?;
         for part in LOG_PARTS {
             if pending.join(part).exists() {
-                disk::remove(&aside.join(part))?;
-                disk::rename(&self.path.join(part), &aside.join(part))?;
+                // It is aside already if an earlier call came that far.
+                if self.path.join(part).exists() {
+                    disk::remove(&aside.join(part))?;
+                    disk::rename(&self.path.join(part), &aside.join(part))?;
+                }
                 disk::rename(&pending.join(part), &self.path.join(part))?;
             }
         }
@@ -242,6 +245,7 @@ impl DataDir {
     pub fn forget(&self) -> Result<(), DiskError> {
         disk::remove(&self.identity_file())?;
         self.remove_log()?;
+        self.keys.forget()?;
         for part in ["certs", "worker"] {
             disk::remove(&self.path.join(part))?;
         }
@@ -274,5 +278,72 @@ mod tests {
         assert!(first.load().unwrap().is_none());
         drop(first);
         DataDir::open(dir.path()).unwrap();
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            cluster: ClusterId(1),
+            node: NodeId(2),
+            raft_id: Some(3),
+            log_of: Some(3),
+            advertise: IpAddr::from([192, 0, 2, 1]),
+            data_path: IpAddr::from([192, 0, 2, 1]),
+            listen: SocketAddr::from(([0, 0, 0, 0], 2377)),
+            gossip_port: 7946,
+            managers: Vec::new(),
+            generation: 1,
+            cluster_address: None,
+            flags: AddressFlags::default(),
+        }
+    }
+
+    /// Goal: a crash while one log takes the place of another loses neither.
+    /// Method: each state that the disk can have in between, and the next start.
+    #[test]
+    fn a_log_that_was_put_aside_stays_there() {
+        for renamed in 0..=2 * LOG_PARTS.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let data = DataDir::open(dir.path()).unwrap();
+            let pending = data.pending().unwrap();
+            std::fs::create_dir(dir.path().join(BEFORE)).unwrap();
+            disk::write_json(&pending.join(IDENTITY), &identity()).unwrap();
+            for (number, part) in LOG_PARTS.iter().enumerate() {
+                for (folder, content) in [(dir.path(), "old"), (&pending, "new")] {
+                    std::fs::create_dir(folder.join(part)).unwrap();
+                    std::fs::write(folder.join(part).join("log"), content).unwrap();
+                }
+                let own = dir.path().join(part);
+                if renamed > 2 * number {
+                    std::fs::rename(&own, dir.path().join(BEFORE).join(part)).unwrap();
+                }
+                if renamed > 2 * number + 1 {
+                    std::fs::rename(pending.join(part), &own).unwrap();
+                }
+            }
+            assert_eq!(data.identity().unwrap(), Some(identity()));
+            for part in LOG_PARTS {
+                let read = |folder: &Path| std::fs::read_to_string(folder.join(part).join("log"));
+                assert_eq!(read(dir.path()).unwrap(), "new", "{part} after {renamed} renames");
+                let aside = read(&dir.path().join(BEFORE)).unwrap();
+                assert_eq!(aside, "old", "{part} after {renamed} renames");
+            }
+            assert!(!pending.exists());
+        }
+    }
+
+    #[test]
+    fn the_lock_of_one_cluster_is_not_that_of_the_next() {
+        use cluster::object::UnlockKey;
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let keys =
+            || Credentials { ca: "CA".into(), certificate: "C".into(), key: "SECRET".into() };
+        data.save(&identity(), &keys()).unwrap();
+        data.keys().lock_with(Some(&UnlockKey([1; 32]))).unwrap();
+        data.forget().unwrap();
+        data.save(&identity(), &keys()).unwrap();
+        // As the next process reads it.
+        let again = KeyFile::at(dir.path().join("certs").join("node.json"));
+        assert_eq!(again.load().unwrap().unwrap().key, "SECRET");
     }
 }

@@ -16,6 +16,7 @@ use raft_store::{DISK_KEY_BYTES, DiskKey, Presence, Sealer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::disk::{self, DiskError};
 use crate::pki::Credentials;
@@ -192,6 +193,14 @@ impl KeyFile {
         }
     }
 
+    /// Forgets the keys, and under what they were sealed: the next cluster's are its own.
+    pub fn forget(&self) -> Result<(), DiskError> {
+        let mut unlock = self.hold();
+        disk::remove(&self.path)?;
+        *unlock = None;
+        Ok(())
+    }
+
     /// Seals the keys under another unlock key, or leaves them in clear.
     pub fn lock_with(&self, next: Option<&UnlockKey>) -> Result<(), KeyFileError> {
         let mut unlock = self.hold();
@@ -214,8 +223,13 @@ impl KeyFile {
     }
 }
 
-/// Keeps the keys of a manager locked as the cluster has it.
-pub async fn follow(keys: Arc<KeyFile>, mut state: watch::Receiver<Arc<State>>) {
+/// Keeps the keys of a manager locked as the cluster has it, until it is stopped. When this ends no
+/// write is under way.
+pub async fn follow(
+    keys: Arc<KeyFile>,
+    mut state: watch::Receiver<Arc<State>>,
+    stop: CancellationToken,
+) {
     let mut complaints = Seldom::default();
     let mut done = None;
     loop {
@@ -227,14 +241,14 @@ pub async fn follow(keys: Arc<KeyFile>, mut state: watch::Receiver<Arc<State>>) 
                 if let Some(more) = complaints.say() {
                     tracing::error!(error = %crate::daemon::chain(&error), more, "lock the keys");
                 }
-                tokio::time::sleep(RETRY_PAUSE).await;
+                if stop.run_until_cancelled(tokio::time::sleep(RETRY_PAUSE)).await.is_none() {
+                    return;
+                }
                 continue;
             }
             done = Some(wanted);
         }
-        if state.changed().await.is_err() {
-            return;
-        }
+        let Some(Ok(())) = stop.run_until_cancelled(state.changed()).await else { return };
     }
 }
 

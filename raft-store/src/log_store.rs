@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use redb::{Database, ReadableDatabase};
+use tokio::sync::oneshot;
 
 pub use self::database::Presence;
 use self::database::{COMMITTED, Meta, Opened, PURGED, VOTE};
@@ -243,8 +244,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         slot.send(Op::Append { rows, done: callback })
     }
 
-    /// Returns before the disk has it: writes keep their order, and a crash in between leaves
-    /// entries that nobody was told are stored.
+    /// Waits for the disk: a snapshot of what comes next, which is written by another way, must not
+    /// be there before these entries are gone.
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let from = last.map_or(0, |id| id.index + 1);
         let committed = hold(&self.shared.state).committed;
@@ -261,7 +262,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             state.tail.truncate(from);
             state.last = state.last.filter(|newest| newest.index < from).or(last);
         }
-        slot.send(Op::Truncate { from })
+        let (done, wait) = oneshot::channel();
+        slot.send(Op::Truncate { from, done })?;
+        wait.await.map_err(io::Error::other)?
     }
 
     /// Returns before the disk has it: entries that come back after a crash are purged again.

@@ -14,8 +14,8 @@ use crate::types::{
     LeaderId, LogId, Machine, Member, Peer, SnapshotContent, SnapshotMeta, StoredMembership, Vote,
 };
 
-/// Entries that are read in one go.
-const READ_MAX: u64 = 256;
+/// Entries that are read in one go; one may have megabytes.
+const READ_MAX: u64 = 8;
 
 /// Where a log ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 //! Names are the index and the term, zero-padded, so that they sort as the log does.
 //!
 //! The newest two are kept, and the log is purged only up to the older one, so that a damaged
-//! newest snapshot costs nothing but time.
+//! newest snapshot costs nothing but time. One that a leader sent, or that a recovery began with,
+//! is alone until the next two are made.
 
 mod file;
 
@@ -27,8 +28,6 @@ const KEEP: usize = 2;
 const FOLDER_MODE: u32 = 0o700;
 const SUFFIX: &str = ".snap";
 const UNFINISHED: &str = ".tmp";
-/// One that a leader sends: there is one leader, so one file.
-const INCOMING: &str = "incoming.tmp";
 /// Put aside as evidence until the next start.
 const DAMAGED: &str = ".damaged";
 /// Digits of the index at the beginning of a name.
@@ -45,6 +44,8 @@ pub(crate) struct SnapshotFolder {
     state: Mutex<State>,
     /// Index of the older one of the kept snapshots; 0 while there is only one.
     floor: AtomicU64,
+    /// Files that were begun: no two have one name.
+    begun: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,7 @@ impl SnapshotFolder {
             writing: Mutex::new(()),
             state: Mutex::new(State::Open),
             floor: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
         };
         folder.prune().map_err(failed)?;
         Ok(Arc::new(folder))
@@ -119,9 +121,7 @@ impl SnapshotFolder {
         let saved = tokio::task::spawn_blocking(move || {
             let _alone = folder.writing.lock().unwrap_or_else(PoisonError::into_inner);
             drop(folder.hold_open()?);
-            // Named apart from what a leader sends meanwhile.
-            let path = folder.path.join(format!("{}{UNFINISHED}", file_name(&meta)));
-            let mut writer = SnapshotWriter::create(path, &meta, folder.sealer.clone())?;
+            let mut writer = folder.begin(&meta)?;
             content(&mut writer)?;
             folder.place(&meta, writer.finish()?)
         });
@@ -131,7 +131,14 @@ impl SnapshotFolder {
     /// Begins to write one that a leader sends.
     pub(crate) fn receive(&self, meta: &SnapshotMeta) -> io::Result<SnapshotWriter> {
         let _alone = self.hold_open()?;
-        SnapshotWriter::create(self.path.join(INCOMING), meta, self.sealer.clone())
+        self.begin(meta)
+    }
+
+    /// One that is installed may be read yet while the next one comes in.
+    fn begin(&self, meta: &SnapshotMeta) -> io::Result<SnapshotWriter> {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let path = self.path.join(format!("{number}{UNFINISHED}"));
+        SnapshotWriter::create(path, meta, self.sealer.clone())
     }
 
     /// Gives a finished snapshot its name.

@@ -1,8 +1,7 @@
 //! `skein cluster …`: what Docker has no command for.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -18,9 +17,6 @@ use super::output::Out;
 use crate::backup;
 use crate::disk;
 use crate::identity::DataDir;
-
-/// A backup holds the CA's key: only its owner reads it.
-const FILE_MODE: u32 = 0o600;
 
 /// `skein cluster …`.
 #[derive(Debug, Subcommand)]
@@ -84,28 +80,25 @@ pub async fn run(
     }
 }
 
-/// Writes to a file of another name, checks that, and renames it: a broken transfer leaves no
-/// backup.
+/// Writes to a file of another name, checks that, and gives it its name: a broken transfer leaves
+/// no backup, and no file is overwritten.
 async fn write_backup(client: &Client, file: &Path) -> anyhow::Result<backup::Head> {
+    let failed = || format!("write backup {}", file.display());
     anyhow::ensure!(!file.exists(), "{} exists: give another name", file.display());
-    let mut unfinished = file.as_os_str().to_owned();
-    unfinished.push(".unfinished");
-    let unfinished = PathBuf::from(unfinished);
-    let written = receive(client, &unfinished).await.and_then(|()| {
-        let head = backup::inspect(&unfinished)?;
-        std::fs::rename(&unfinished, file)?;
-        Ok(head)
-    });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&unfinished);
-    }
-    written.with_context(|| format!("write backup {}", file.display()))
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    // Only its owner reads it: it holds the CA's key.
+    let mut unfinished =
+        tempfile::Builder::new().suffix(".unfinished").tempfile_in(folder).with_context(failed)?;
+    receive(client, unfinished.as_file_mut()).await.with_context(failed)?;
+    let head = backup::inspect(unfinished.path()).with_context(failed)?;
+    unfinished.persist_noclobber(file).with_context(failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).with_context(failed)?;
+    Ok(head)
 }
 
-async fn receive(client: &Client, path: &Path) -> anyhow::Result<()> {
+async fn receive(client: &Client, file: &mut File) -> anyhow::Result<()> {
     let response = client.send(Method::GET, "/skein/v1/backup", None).await?;
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
@@ -128,18 +121,36 @@ fn rejoin(path: &Path, out: &mut Out<'_>) -> anyhow::Result<()> {
         "node {} is a worker: it has no log",
         identity.node
     );
-    let assignment: Option<Assignment> = disk::read_json(&data.worker().join("assignment.json"))?;
-    let is_other =
-        |(id, node): (&NodeId, &AssignedNode)| node.manager.is_some() && *id != identity.node;
-    if let Some(assignment) = assignment {
-        anyhow::ensure!(
-            assignment.nodes.iter().any(is_other),
-            "node {} is the only manager, and nobody else has the log: restore a backup",
-            identity.node
-        );
-    }
+    let assigned = data.worker().join("assignment.json");
+    let assignment: Option<Assignment> = disk::read_json(&assigned)?;
+    let assignment = assignment.with_context(|| {
+        format!(
+            "{} is not there, and nothing else tells who has the log too: if other managers run, \
+             remove {} and join this node again",
+            assigned.display(),
+            path.display()
+        )
+    })?;
+    check_others(&assignment, identity.node)?;
     data.give_up_log(&identity)?;
     out.line("Log and snapshots removed. Start the daemon: the other managers give it everything.")
+}
+
+/// The log is removed only where a majority gives it back.
+fn check_others(assignment: &Assignment, own: NodeId) -> anyhow::Result<()> {
+    let is_other = |(id, node): &(&NodeId, &AssignedNode)| node.manager.is_some() && **id != own;
+    let others: Vec<&NodeId> = assignment.nodes.iter().filter(is_other).map(|n| n.0).collect();
+    match others.as_slice() {
+        [] => anyhow::bail!(
+            "node {own} is the only manager, and nobody else has the log: restore a backup"
+        ),
+        [other] => anyhow::bail!(
+            "the only other manager, {other}, is no majority, and cannot give this one the log: \
+             let it go on alone by `docker swarm init --force-new-cluster` there, then remove this \
+             data directory and join this node again"
+        ),
+        _majority => Ok(()),
+    }
 }
 
 async fn restore(client: &Client, args: RestoreArgs, out: &mut Out<'_>) -> anyhow::Result<()> {
@@ -153,4 +164,23 @@ async fn restore(client: &Client, args: RestoreArgs, out: &mut Out<'_>) -> anyho
     let node = client.post("/skein/v1/restore", &body).await?;
     let node = node.as_str().unwrap_or_default();
     out.line(format!("Cluster restored: current node ({node}) is its only manager."))
+}
+
+#[test]
+fn a_log_is_wiped_only_where_a_majority_has_it() {
+    let state = crate::dispatcher::tests::cluster();
+    let mut assignment = cluster::assignment_for(&state, NodeId(1)).expect("a member's");
+    let own = assignment.node;
+    let manager = |address: &str| AssignedNode {
+        manager: Some(address.parse().unwrap()),
+        ..assignment.nodes[&own].clone()
+    };
+    let (second, third) = (manager("192.0.2.2:2377"), manager("192.0.2.3:2377"));
+    let alone = check_others(&assignment, own).unwrap_err().to_string();
+    assert!(alone.contains("the only manager"), "{alone}");
+    assignment.nodes.insert(NodeId(72), second);
+    let two = check_others(&assignment, own).unwrap_err().to_string();
+    assert!(two.contains("--force-new-cluster"), "{two}");
+    assignment.nodes.insert(NodeId(73), third);
+    check_others(&assignment, own).unwrap();
 }

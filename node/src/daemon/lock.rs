@@ -19,8 +19,16 @@ impl Daemon {
         if self.is_locked() {
             return Err(ApiError::locked());
         }
-        match *self.member.read().await {
-            Some(_) => Err(ApiError::already_member()),
+        if self.member.read().await.is_some() {
+            return Err(ApiError::already_member());
+        }
+        // What such a node would begin with is to forget the cluster, with the log of it.
+        match self.data.identity().map_err(|e| ApiError::internal(e.to_string()))? {
+            Some(identity) => Err(ApiError::unavailable(format!(
+                "this node is in cluster {} by its data directory, and could not return to it: the \
+                 daemon's log says why; restart the daemon",
+                identity.cluster
+            ))),
             None => Ok(()),
         }
     }

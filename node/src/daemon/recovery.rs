@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use api::{ApiError, InitRequest, RestoreRequest};
@@ -30,8 +31,8 @@ use crate::manager::agreement::History;
 use crate::member::{Member, Sockets};
 use crate::pki::{self, Authority};
 
-/// Revisions that are left out: nodes may have seen some that the lost managers gave, and go by
-/// which is newer.
+/// Revisions that are left out at least: nodes may have seen some that the lost managers gave, and
+/// go by which is newer.
 const REVISIONS_SKIPPED: u64 = 1_000_000_000;
 /// Pieces of a backup that wait for the client, and bytes of one.
 const PIECES_MAX: usize = 8;
@@ -117,7 +118,8 @@ impl Daemon {
             description: node.description.clone(),
             manager: Some(ManagerInfo { raft_id, address }),
         };
-        let at = Position { index: end.index + REVISIONS_SKIPPED, ..end.next() };
+        let index = recovered_index(end.index, clock::wall());
+        let at = Position { index, ..end.next() };
         let state = taken_over(&state, join, at)?;
         let pending = self.data.pending()?;
         let storage = Storage { dir: &pending, raft_id, key: &key, presence: Presence::New };
@@ -196,7 +198,8 @@ impl Daemon {
             description: self.certified_description(identity, &credentials)?,
             manager: Some(ManagerInfo { raft_id, address }),
         };
-        let at = Position { term: 1, index: state.revision.0 + REVISIONS_SKIPPED };
+        let index = recovered_index(state.revision.0, clock::wall());
+        let at = Position { term: 1, index };
         let state = taken_over(state, join, at)?;
         // What an attempt that failed has left; the identity comes last, and makes it count.
         self.data.forget()?;
@@ -224,6 +227,15 @@ impl Daemon {
         });
         Ok(Box::pin(poll_fn(move |context| pieces.poll_recv(context))))
     }
+}
+
+/// Where a log goes on after a recovery: above what it had, and above every earlier recovery, of
+/// which a backup may know nothing. A cluster takes years for as many revisions as the clock has
+/// milliseconds.
+fn recovered_index(last: u64, now: SystemTime) -> u64 {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let clock = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    last.saturating_add(REVISIONS_SKIPPED).max(clock)
 }
 
 /// The state in which this node is the only manager.
@@ -272,4 +284,16 @@ impl Write for Pieces {
         let piece = Bytes::from(std::mem::take(&mut self.piece));
         self.sender.blocking_send(Ok(piece)).map_err(|_gone| io::ErrorKind::BrokenPipe.into())
     }
+}
+
+#[test]
+fn revisions_rise_from_one_recovery_to_the_next() {
+    use std::time::Duration;
+    let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
+    // A backup of revision 500 is restored, 1,000 revisions follow, and it is restored again.
+    let first = recovered_index(500, at(1_800_000_000_000));
+    let again = recovered_index(500, at(1_800_000_060_000));
+    assert!(again > first + 1_000, "{first}, then {again}");
+    // A clock that was set back does not lead below what the log has.
+    assert!(recovered_index(first, at(0)) > first);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cluster::id::NodeId;
 use cluster::object::NodeState;
-use cluster::state::{Digest, State};
+use cluster::state::{DIGEST_LAYOUT, Digest, State};
 use cluster::time::Revision;
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(3);
 const KEPT_MAX: usize = 256;
 /// Of these are sent, the newest.
 const SENT_MAX: usize = 64;
-/// Digests of other versions differ though the states do not: objects gain fields.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The newest states of this manager, as digests.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +34,7 @@ pub struct History(Arc<Mutex<VecDeque<Held>>>);
 /// `POST /manager/digest`: what the caller held at its newest revisions, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigestCall {
-    version: String,
+    layout: u32,
     held: Vec<Held>,
 }
 
@@ -54,7 +52,7 @@ pub enum Compared {
     Equal(Revision),
     /// It has another one.
     Differs(Revision),
-    /// There is no revision in common, or the managers are of different versions.
+    /// There is no revision in common, or their digests are of different layouts.
     NotComparable,
 }
 
@@ -84,13 +82,13 @@ impl History {
     pub fn call(&self) -> DigestCall {
         let kept = self.hold();
         let held = kept.iter().skip(kept.len().saturating_sub(SENT_MAX)).copied().collect();
-        DigestCall { version: VERSION.to_owned(), held }
+        DigestCall { layout: DIGEST_LAYOUT, held }
     }
 
     /// What this manager says to another one's digests.
     #[must_use]
     pub fn compare(&self, call: &DigestCall) -> Compared {
-        if call.version != VERSION {
+        if call.layout != DIGEST_LAYOUT {
             return Compared::NotComparable;
         }
         let kept = self.hold();
@@ -187,7 +185,7 @@ mod tests {
         assert_eq!(compared(&[held(5, "2"), held(9, "4")]), Compared::Differs(Revision(9)));
         assert_eq!(compared(&[held(4, "2"), held(10, "4")]), Compared::NotComparable);
         assert_eq!(compared(&[]), Compared::NotComparable);
-        let call = DigestCall { version: "0.0.1".to_owned(), held: vec![held(9, "4")] };
+        let call = DigestCall { layout: DIGEST_LAYOUT + 1, held: vec![held(9, "4")] };
         assert_eq!(here.compare(&call), Compared::NotComparable);
     }
 

@@ -9,6 +9,7 @@ use raft_store::{Presence, RaftConfig, RaftNode, Storage};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{MemberError, listen_error};
 use crate::identity::{DataDir, Identity};
@@ -30,6 +31,8 @@ pub struct Office {
     /// Where this node itself reaches its listener.
     pub address: SocketAddr,
     stop: CancellationToken,
+    /// What writes to the data directory, but for Raft.
+    writers: TaskTracker,
 }
 
 /// What opening one takes.
@@ -88,11 +91,13 @@ impl Premises {
         }
         let stop = self.stop.child_token();
         let (state, net) = (self.publish.subscribe(), self.net.clone());
-        let lock = key_file::follow(self.data.keys().clone(), self.publish.subscribe());
-        tokio::spawn(super::until(stop.clone(), lock));
+        let writers = TaskTracker::new();
+        let (keys, locked) = (self.data.keys().clone(), self.publish.subscribe());
+        writers.spawn(key_file::follow(keys, locked, stop.clone()));
+        writers.close();
         let (node, raft_node) = (identity.node, raft.clone());
         let manager = Manager::start(node, raft_node, state, history, net, stop.clone());
-        Ok(Office { raft, manager, address: identity.listen, stop })
+        Ok(Office { raft, manager, address: identity.listen, stop, writers })
     }
 
     /// Answers on the listener from now on.
@@ -120,6 +125,7 @@ impl Office {
     /// Ends it; what was acknowledged is on disk.
     pub(super) async fn close(&self) {
         self.stop.cancel();
+        self.writers.wait().await;
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "stop Raft");
         }

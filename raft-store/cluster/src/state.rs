@@ -20,7 +20,7 @@ mod digest;
 mod index;
 mod snapshot;
 
-pub use self::digest::Digest;
+pub use self::digest::{DIGEST_LAYOUT, Digest};
 
 /// The replicated state at one revision.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -34,7 +34,7 @@ pub(super) enum Op {
     Append { rows: Vec<(u64, Vec<u8>)>, done: IOFlushed<TypeConfig> },
     Vote { row: Vec<u8>, done: oneshot::Sender<io::Result<()>> },
     Committed { row: Vec<u8> },
-    Truncate { from: u64 },
+    Truncate { from: u64, done: oneshot::Sender<io::Result<()>> },
     Purge { row: Vec<u8>, upto: u64 },
     Close { done: oneshot::Sender<io::Result<()>> },
 }
@@ -186,12 +186,12 @@ impl Writer {
         for queued in batch {
             match queued.op {
                 Op::Append { done, .. } => done.io_completed(outcome()),
-                Op::Vote { done, .. } => {
+                Op::Vote { done, .. } | Op::Truncate { done, .. } => {
                     // openraft may have stopped in the meantime.
                     let _unheard = done.send(outcome());
                 }
                 Op::Close { done } => close = Some(done),
-                Op::Committed { .. } | Op::Truncate { .. } | Op::Purge { .. } => {}
+                Op::Committed { .. } | Op::Purge { .. } => {}
             }
         }
         close
@@ -234,7 +234,7 @@ fn is_patient(queued: &Queued) -> bool {
 fn extended(end: u64, op: &Op) -> u64 {
     match op {
         Op::Append { rows, .. } => rows.last().map_or(end, |(index, _)| index + 1),
-        Op::Truncate { from } => *from,
+        Op::Truncate { from, .. } => *from,
         Op::Purge { upto, .. } => end.max(upto + 1),
         Op::Vote { .. } | Op::Committed { .. } | Op::Close { .. } => end,
     }
@@ -264,7 +264,7 @@ fn write<'a>(
                 Op::Committed { row } => {
                     meta.insert(COMMITTED, row.as_slice()).map_err(io::Error::other)?;
                 }
-                Op::Truncate { from } => {
+                Op::Truncate { from, .. } => {
                     log.retain_in::<u64, _>(from.., |_, _| false).map_err(io::Error::other)?;
                 }
                 Op::Purge { row, upto } => {

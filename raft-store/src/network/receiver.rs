@@ -51,7 +51,7 @@ impl SnapshotReceiver {
             return Err(piece(format!("{total} bytes are over the limit of {SNAPSHOT_BYTES_MAX}")));
         }
         if chunk.offset == 0 {
-            // The file of an earlier try goes before the new one is made: they share a name.
+            // The file of an earlier try goes first, to make room.
             *incoming = None;
             let writer = self.folder.receive(&chunk.meta)?;
             *incoming = Some(Incoming { from, transfer, total, writer });
@@ -147,6 +147,28 @@ mod tests {
         assert!(matches!(receiver.add(1, &chunk(1, 0, 2, b"x")), Ok(Received::More(1))));
         assert!(matches!(receiver.add(1, &chunk(1, 1, 2, b"y")), Ok(Received::Whole(_))));
         drop(receiver);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "the whole one is left");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            0,
+            "nobody wanted the whole one"
+        );
+    }
+
+    /// Goal: what comes next does not change a snapshot that is being installed.
+    #[test]
+    fn the_next_transfer_leaves_a_whole_snapshot_as_it_is() {
+        let (dir, receiver) = receiver();
+        let Ok(Received::Whole(first)) = receiver.add(1, &chunk(0, 0, 3, b"abc")) else {
+            panic!("not whole")
+        };
+        assert!(matches!(receiver.add(2, &chunk(1, 0, 5, b"x")), Ok(Received::More(1))));
+        let mut bytes = Vec::new();
+        first.snapshot.reader().unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"abc");
+        receiver.folder.place(&first.meta, first.snapshot).unwrap();
+        drop(receiver);
+        let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+        let name = names[0].as_ref().unwrap().file_name().into_string().unwrap();
+        assert!(names.len() == 1 && name.ends_with(".snap"), "{names:?}");
     }
 }

@@ -54,7 +54,7 @@ impl SnapshotWriter {
     ) -> io::Result<Self> {
         let id: Id = seal::random()?;
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
+        options.read(true).write(true).create_new(true).mode(FILE_MODE);
         let mut file = BufWriter::new(options.open(&path)?);
         file.write_all(MAGIC)?;
         file.write_all(&id)?;
@@ -85,10 +85,12 @@ impl SnapshotWriter {
         self.put(&piece, true)?;
         let file = self.file.take().ok_or_else(|| io::Error::other("it is finished"))?;
         let file = file.into_inner().map_err(|e| io::Error::other(e.to_string()))?;
+        let unplaced = Arc::new(Unplaced(self.path.clone()));
         file.sync_all()?;
         Ok(SnapshotFile {
             file: Arc::new(file),
             path: self.path.clone(),
+            _unplaced: Some(unplaced),
             sealer: self.sealer.clone(),
             id: self.id,
             bytes: self.bytes,
@@ -129,11 +131,24 @@ impl Drop for SnapshotWriter {
     }
 }
 
+/// The name that a snapshot was written under. Nothing has it any more when the snapshot got its
+/// own, so what is removed is one that nobody wanted.
+struct Unplaced(PathBuf);
+
+impl Drop for Unplaced {
+    fn drop(&mut self) {
+        // What stays is removed at the next start.
+        let _left = fs::remove_file(&self.0);
+    }
+}
+
 /// A finished snapshot; it can be read as long as this exists, though its name may be gone.
 #[derive(Clone)]
 pub(crate) struct SnapshotFile {
     file: Arc<File>,
     path: PathBuf,
+    /// Until it has its name.
+    _unplaced: Option<Arc<Unplaced>>,
     sealer: Arc<Sealer>,
     id: Id,
     bytes: u64,
@@ -151,7 +166,8 @@ impl SnapshotFile {
         }
         let id: Id = id.try_into().map_err(|_length| damaged("its head is cut short"))?;
         let path = path.to_owned();
-        let mut snapshot = Self { file: Arc::new(file), path, sealer, id, bytes: 0 };
+        let file = Arc::new(file);
+        let mut snapshot = Self { file, path, _unplaced: None, sealer, id, bytes: 0 };
         let mut frames =
             Frames { snapshot: snapshot.clone(), at: HEAD_BYTES, frame: 0, ended: false };
         let meta = frames.next()?.ok_or_else(|| damaged("it is cut short"))?;
@@ -171,7 +187,7 @@ impl SnapshotFile {
 
     /// The same snapshot after its file was renamed.
     pub(crate) fn renamed(self, path: PathBuf) -> Self {
-        Self { path, ..self }
+        Self { path, _unplaced: None, ..self }
     }
 
     /// Bytes of the machine in it.

@@ -1,7 +1,10 @@
 //! Managers that are lost for good: one goes on alone, or a backup is restored, and workers notice
 //! nothing. docs/operations.md has the same commands as its runbook.
 
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lab::Lab;
@@ -11,18 +14,22 @@ use lab::scenario::Check;
 use lab::scenario::beside::Counter;
 use lab::scenario::calls::{ask, ensure_all_answer};
 use lab::scenario::services::{NETWORK, make_network, probe, serve, serve_client};
+use lab::wait::Pace;
 
 use crate::stage::Stage;
 
 const MANAGERS: usize = 3;
 /// The only worker.
 const WORKER: usize = 3;
+/// For how long a client waits that goes away, in milliseconds: a change takes about a hundred.
+const STAYS_MS: [u64; 7] = [0, 2, 5, 10, 20, 50, 100];
 const NO_LEADER: &str = "does not have a leader";
 
 const CHECKS: &[Check] = &[
     ("a cluster with a majority is not split", majority),
     ("services start on every node", services),
     ("two of three managers lost: one goes on alone, with traffic flowing", alone),
+    ("a client that goes away leaves no manager half-way", client_gone),
     ("a lost manager that returns is turned away", returned),
     ("a backup is checked, and a damaged one refused", backup),
     ("all managers lost: the backup is restored, tasks of the worker go on", restore),
@@ -101,6 +108,36 @@ fn alone(lab: &mut Lab) -> Result<()> {
     ensure!(gap < 1_000, "the connection was silent for {gap} ms");
     lab.nodes[0].docker(&["network", "create", "-d", "overlay", "after"])?.ok()?;
     answers(lab, &still)
+}
+
+/// The Raft id of the first node.
+fn raft_id(lab: &Lab) -> Result<u64> {
+    let told = lab.nodes[0].get("/skein/v1/debug/raft")?;
+    told["id"].as_u64().with_context(|| format!("no Raft id in {told}"))
+}
+
+/// The client stays for longer each time, so that it goes in each part of the change.
+fn client_gone(lab: &mut Lab) -> Result<()> {
+    let before = raft_id(lab)?;
+    let node = &lab.nodes[0];
+    let body = format!(r#"{{"ForceNewCluster":true,"AdvertiseAddr":"{}"}}"#, node.address);
+    for stay in STAYS_MS {
+        let mut client = UnixStream::connect(node.url().trim_start_matches("unix://"))?;
+        write!(
+            client,
+            "POST /swarm/init HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        Pace::new(Duration::from_millis(stay)).wait();
+        drop(client);
+        lab.wait_for(CONVERGE_MAX, &format!("the manager, {stay} ms after"), || {
+            raft_id(lab)?;
+            node.docker(&["node", "ls"])?.ok().map(drop)
+        })?;
+    }
+    ensure!(raft_id(lab)? != before, "it never went on alone");
+    lab.wait_nodes_ready(2)
 }
 
 fn answers(lab: &Lab, backends: &[Task]) -> Result<()> {

@@ -96,6 +96,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "serde",
             "serde_json",
             "subtle",
+            "tempfile",
             "thiserror",
             "time",
             "tokio",

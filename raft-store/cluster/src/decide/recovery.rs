@@ -8,7 +8,7 @@ use crate::request::{Answer, JoinNode};
 use crate::spec::Role;
 use crate::transaction::Key;
 
-use super::node;
+use super::{node, role};
 
 /// Makes a node the only manager: the others are removed, as they may hold what this one never
 /// had, and must not come back with it. Workers stay.
@@ -22,6 +22,7 @@ pub(super) fn take_over(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer
         draft.remove(Key::Node(id));
         node::remember(draft, id);
     }
+    renew_places(draft, join.id);
     if !draft.state().nodes.contains_key(&join.id) {
         return node::join(draft, join);
     }
@@ -32,8 +33,24 @@ pub(super) fn take_over(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer
     }
     draft.edit_node(join.id, |node| {
         node.manager = Some(manager);
+        node.promoting = None;
         node.spec.role = Role::Manager;
         node.description = join.description.clone();
     });
     Ok(Answer::Node { id: join.id })
+}
+
+/// A node on its way to be a manager may have begun with the log of the others: under that Raft id
+/// it must not go on with this one.
+fn renew_places(draft: &mut Draft<'_>, own: NodeId) {
+    let nodes = draft.state().nodes.values().filter(|node| node.id != own);
+    let promoting: Vec<NodeId> = nodes.filter(|n| n.promoting.is_some()).map(|n| n.id).collect();
+    for id in promoting {
+        let raft_id = role::free_raft_id(draft);
+        draft.edit_node(id, |node| {
+            if let Some(place) = &mut node.promoting {
+                place.raft_id = raft_id;
+            }
+        });
+    }
 }

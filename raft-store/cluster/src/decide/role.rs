@@ -53,7 +53,7 @@ fn promote(draft: &mut Draft<'_>, node: &Node) -> Result<(), Rejection> {
 }
 
 /// At random: one that was given up does not come again.
-fn free_raft_id(draft: &mut Draft<'_>) -> u64 {
+pub(super) fn free_raft_id(draft: &mut Draft<'_>) -> u64 {
     loop {
         let drawn = draft.draw() as u64;
         let mut nodes = draft.state().nodes.values();
