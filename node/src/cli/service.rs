@@ -15,7 +15,7 @@ use super::task;
 pub use spec::{CreateArgs, UpdateArgs};
 
 mod converge;
-mod spec;
+pub(super) mod spec;
 
 /// Bytes of a log frame's header: stream, three zeros, length (Docker's stdcopy).
 const FRAME_HEADER: usize = 8;

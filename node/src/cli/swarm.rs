@@ -4,8 +4,11 @@ use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+use self::settings::{CaArgs, UnlockKeyArgs, UpdateArgs};
 use super::http::Client;
 use super::output::{Out, text};
+
+mod settings;
 
 /// `skein swarm …`.
 #[derive(Debug, Subcommand)]
@@ -22,14 +25,14 @@ pub enum SwarmCommand {
     },
     /// Print how another node joins
     JoinToken(TokenArgs),
-    /// Print the cluster's CA certificate
-    Ca,
+    /// Print the cluster's CA certificate, or put another CA in its place
+    Ca(CaArgs),
+    /// Give a manager that was restarted the key of its disk
+    Unlock,
+    /// Print the key that managers need when they start
+    UnlockKey(UnlockKeyArgs),
     /// Change the cluster's settings
-    Update {
-        /// Ended tasks that are kept for each slot
-        #[arg(long)]
-        task_history_limit: u64,
-    },
+    Update(UpdateArgs),
 }
 
 /// Addresses of a member.
@@ -113,18 +116,10 @@ pub async fn run(client: &Client, command: SwarmCommand, out: &mut Out<'_>) -> a
             out.line("Node left the swarm.")
         }
         SwarmCommand::JoinToken(args) => join_token(client, args, out).await,
-        SwarmCommand::Ca => {
-            let swarm = client.get("/swarm").await?;
-            out.line(text(&swarm, "/TLSInfo/TrustRoot").trim_end())
-        }
-        SwarmCommand::Update { task_history_limit } => {
-            let swarm = client.get("/swarm").await?;
-            let mut spec = swarm["Spec"].clone();
-            spec["Orchestration"]["TaskHistoryRetentionLimit"] = json!(task_history_limit);
-            let path = format!("/swarm/update?version={}", text(&swarm, "/Version/Index"));
-            client.post(&path, &spec).await?;
-            out.line("Swarm updated.")
-        }
+        SwarmCommand::Ca(args) => settings::ca(client, args, out).await,
+        SwarmCommand::Unlock => settings::unlock(client).await,
+        SwarmCommand::UnlockKey(args) => settings::unlock_key(client, args, out).await,
+        SwarmCommand::Update(args) => settings::update(client, args, out).await,
     }
 }
 

@@ -127,7 +127,9 @@ fn start_locked(lab: &mut Lab, index: usize) -> Result<()> {
 
 fn restart(lab: &mut Lab) -> Result<()> {
     let (clients, backends) = (lab.running(0, "client")?, lab.running(0, "echo")?);
+    let before = processes(lab)?;
     start_locked(lab, 1)?;
+    ensure!(processes(lab)? == before, "tasks were touched");
     for client in &clients {
         for backend in &backends {
             let told = ask(lab, client, "tcp", &format!("{}:7000", backend.address(NETWORK)?), 2)?;
@@ -137,26 +139,30 @@ fn restart(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn give(lab: &Lab, index: usize, key: &str) -> Result<lab::command::Output> {
-    let address = lab.nodes[index].url();
-    let line = format!("printf '%s\\n' '{key}' | docker -H {address} swarm unlock");
-    lab.nodes[index].run(30, &["sh", "-c", &line])
+/// By docker's client, and with `skein` by Skein's.
+fn give(lab: &Lab, index: usize, client: &str, key: &str) -> Result<lab::command::Output> {
+    let (node, address) = (&lab.nodes[index], lab.nodes[index].url());
+    let client = if client == "skein" { node.program("skein")? } else { client.to_owned() };
+    let line = format!("printf '%s\\n' '{key}' | {client} -H {address} swarm unlock");
+    node.run(30, &["sh", "-c", &line])
 }
 
 fn unlock(lab: &mut Lab) -> Result<()> {
     let key = key(lab)?;
     let wrong = "SWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     for wrong in [wrong, "SWMKEY-1-short", &key[..20]] {
-        let refused = give(lab, 1, wrong)?.refused()?;
-        ensure!(refused.contains("invalid key provided"), "{wrong}: {refused}");
+        for client in ["docker", "skein"] {
+            let refused = give(lab, 1, client, wrong)?.refused()?;
+            ensure!(refused.contains("invalid key provided"), "{client}, {wrong}: {refused}");
+        }
         is_locked(lab, 1)?;
     }
     let before = processes(lab)?;
-    give(lab, 1, &key)?.ok()?;
+    give(lab, 1, "docker", &key)?.ok()?;
     lab.nodes[1].wait_ready()?;
     lab.wait_nodes_ready(NODES)?;
     ensure!(processes(lab)? == before, "tasks were touched");
-    let refused = give(lab, 1, &key)?.refused()?;
+    let refused = give(lab, 1, "docker", &key)?.refused()?;
     ensure!(refused.contains("not locked"), "{refused}");
     wait_all_answer(lab, NODES, 3)
 }
@@ -169,7 +175,7 @@ fn rotate(lab: &mut Lab) -> Result<()> {
     // What the file is sealed with only a start tells.
     let file = lab.nodes[1].data_dir().join("certs/node.json");
     let before = fs::read(&file)?;
-    let rotated = lab.nodes[0].docker(&["swarm", "unlock-key", "--rotate", "-q"])?.ok()?;
+    let rotated = lab.nodes[0].skein(&["swarm", "unlock-key", "--rotate", "-q"])?.ok()?;
     let newest = key(lab)?;
     ensure!(rotated.trim() == newest, "{rotated}");
     lab.wait_for(CONVERGE_MAX, "the other manager to seal its keys again", || {
@@ -180,15 +186,19 @@ fn rotate(lab: &mut Lab) -> Result<()> {
     })?;
     start_locked(lab, 1)?;
     for gone in [old, new] {
-        let refused = give(lab, 1, &gone)?.refused()?;
+        let refused = give(lab, 1, "skein", &gone)?.refused()?;
         ensure!(refused.contains("invalid key provided"), "{refused}");
     }
-    give(lab, 1, &newest)?.ok()?;
+    give(lab, 1, "skein", &newest)?.ok()?;
     lab.wait_nodes_ready(NODES)
 }
 
 fn off(lab: &mut Lab) -> Result<()> {
-    lab.nodes[0].docker(&["swarm", "update", "--autolock=false"])?.ok()?;
+    let told = lab.nodes[0].skein(&["swarm", "unlock-key"])?.ok()?;
+    ensure!(told.contains(&key(lab)?), "{told}");
+    lab.nodes[0].skein(&["swarm", "update", "--autolock=false"])?.ok()?;
+    let none = lab.nodes[0].skein(&["swarm", "unlock-key"])?.refused()?;
+    ensure!(none.contains("no unlock key is set"), "{none}");
     let none = lab.nodes[0].get("/swarm/unlockkey")?;
     ensure!(text(&none["UnlockKey"]).is_empty(), "{none}");
     let dir = lab.nodes[1].data_dir();

@@ -258,15 +258,17 @@ fn called_off(lab: &mut Lab) -> Result<()> {
     let (before, id) = (settled(lab)?, lab.nodes[AWAY].cluster_id()?);
     lab.nodes[AWAY].kill_daemon()?;
     wait_down(lab, &id)?;
-    lab.nodes[0].docker(&["swarm", "ca", "--rotate", "--detach"])?.ok()?;
+    lab.nodes[0].skein(&["swarm", "ca", "--rotate", "--detach"])?.ok()?;
     lab.wait_for(SOON, "a node to have moved", || {
         ensure!(trust(&lab.nodes[0])?.issuer != before, "it has not");
         Ok(())
     })?;
     let file = |end: &str| lab.folder().join(format!("own.{end}")).display().to_string();
     let words = ["swarm", "ca", "--rotate", "--detach", "--ca-cert", &file("crt")];
-    lab.nodes[0].docker(&[words.as_slice(), &["--ca-key", &file("key")]].concat())?.ok()?;
+    lab.nodes[0].skein(&[words.as_slice(), &["--ca-key", &file("key")]].concat())?.ok()?;
     ensure!(settled(lab)? == before, "it is another one");
+    let printed = lab.nodes[0].skein(&["swarm", "ca"])?.ok()?;
+    ensure!(pki::ca_name(&printed)? == before, "{printed}");
     lab.nodes[AWAY].start()?;
     lab.wait_for(SOON, "all to be back", || {
         for node in &lab.nodes {

@@ -264,7 +264,7 @@ fn mount(text: &str) -> anyhow::Result<Value> {
 }
 
 /// `10s`, `1m30s`, `500ms`: Go's durations.
-fn nanoseconds(text: &str) -> anyhow::Result<u64> {
+pub(in crate::cli) fn nanoseconds(text: &str) -> anyhow::Result<u64> {
     let wrong = || format!("{text:?} is no duration: give one like 10s, 1m30s or 500ms");
     let mut total = 0_u64;
     let mut rest = text;
