@@ -25,6 +25,9 @@ pub const RETRY: Duration = Duration::from_millis(500);
 /// After the first exchange, peers that cannot be reached are waited for this long before the
 /// view is called complete without them.
 pub const COMPLETE_WAIT: Duration = Duration::from_secs(5);
+/// While peers are named and no answer comes, the view is called complete without them after this,
+/// whether they are out of reach or do not answer: what is known has to be followed in the end.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// Members that ask a newcomer for its table, in a cluster of any size; the others learn its rows
 /// by pushes.
 pub const WELCOMES: usize = 8;
@@ -48,6 +51,7 @@ pub(super) struct Exchanges {
     settle_at: Option<Now>, // not after the earliest of them
     finished: BTreeSet<NodeId>,
     first_finished: Option<Now>,
+    answered: Option<Now>, // last answer of anybody, or since when peers are named
     pub(super) complete: bool,
     /// When some peer is asked without a reason.
     pub(super) next: Now,
@@ -132,9 +136,24 @@ impl Exchanges {
         self.complete |= peer_is_complete;
     }
 
-    /// Whether a whole table has been heard.
-    pub(super) fn has_heard(&self) -> bool {
-        self.first_finished.is_some()
+    /// Peers are named, and can answer from now on.
+    pub(super) fn begin(&mut self, now: Now) {
+        self.answered.get_or_insert(now);
+    }
+
+    /// An answer came, or is being taken in.
+    pub(super) fn progress(&mut self, now: Now) {
+        self.answered = Some(now);
+    }
+
+    /// Whether nobody has answered for so long that nobody is waited for.
+    fn has_waited(&self, now: Now) -> bool {
+        self.answered.is_some_and(|last| now >= last + ANSWER_WAIT)
+    }
+
+    /// Whether a whole table has been heard, or none will be.
+    pub(super) fn has_heard(&self, now: Now) -> bool {
+        self.first_finished.is_some() || self.has_waited(now)
     }
 
     pub(super) fn failed(&mut self, node: NodeId, now: Now) {
@@ -164,6 +183,9 @@ impl Exchanges {
         table: &Table,
         now: Now,
     ) -> Vec<NodeId> {
+        if self.has_waited(now) {
+            return Vec::new();
+        }
         let waited = self.first_finished.is_some_and(|first| now >= first + COMPLETE_WAIT);
         let known = |node: &NodeId| match active.get(node) {
             Some(identity) => {

@@ -77,10 +77,13 @@ impl Engine {
     fn catch_up(&mut self, now: Now) {
         let named = self.roster.peers();
         let all_known = named.is_some();
+        if all_known {
+            self.exchanges.begin(now);
+        }
         let peers = named.unwrap_or_else(|| self.active.keys().copied().collect());
         let lacking = self.exchanges.lacking(&peers, &self.active, &self.table, now);
         // Rows of nodes that are down, and who restarts just now, only a whole table tells.
-        let heard = peers.is_empty() || self.exchanges.has_heard();
+        let heard = peers.is_empty() || self.exchanges.has_heard(now);
         self.exchanges.complete |= all_known && heard && lacking.is_empty();
         let mut reachable: Vec<NodeId> =
             lacking.into_iter().filter(|node| self.active.contains_key(node)).collect();

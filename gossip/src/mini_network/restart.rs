@@ -158,11 +158,27 @@ fn completeness_does_not_wait_for_the_dead_for_ever_nor_for_nobody() {
     net.input(1, own(1, []));
     assert!(net.engine(1).view().complete);
 
+    // Nobody answers at all: the deadline runs from the start.
     let mut net = Net::new(7, 2, 0.0);
     net.start(1);
     net.input(1, own(1, []));
-    net.run(ms(60_000));
+    net.run(ms(14_000));
     assert!(!net.engine(1).view().complete);
+    net.run(ms(2_000));
+    assert!(net.engine(1).view().complete);
+}
+
+/// Goal: a peer that comes late, as when all daemons are upgraded at once, is known again when it is
+/// there. Method: it starts after the other one went on without it.
+#[test]
+fn who_comes_after_the_deadline_is_heard() {
+    let mut net = Net::new(9, 2, 0.0);
+    net.start(1);
+    net.input(1, own(1, 0..10));
+    net.run(ms(20_000));
+    net.start(2);
+    net.input(2, own(2, 0..10));
+    net.until("all rows everywhere", ms(2_000), |net| (1..=2).all(|h| net.shows_all(h, 20)));
 }
 
 /// Goal: a restart takes no backend of its own node out of the balancer. Method: peers have told

@@ -182,6 +182,9 @@ fn a_peer_that_refuses_streams_is_not_stormed() {
     let stats = net.engine(1).stats();
     assert!(!net.engine(1).view().complete);
     assert!((20..=45).contains(&stats.exchanges_failed), "{stats:?}");
+    // Nor is it waited for without end, though it is alive.
+    net.run(ms(6_000));
+    assert!(net.engine(1).view().complete, "{}", net.picture());
     net.deaf.clear();
     net.until("all rows everywhere", ms(2_000), |net| (1..=3).all(|h| net.shows_all(h, 30)));
 }

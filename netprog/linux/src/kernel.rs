@@ -152,8 +152,8 @@ impl<S: Spaces> LinuxKernel<S> {
             Run::Nft(place) => {
                 let ops = ops.to_vec();
                 self.run_inside(place, ops.len(), move |inside| async move {
-                    nft::forget(&mut inside.nft.borrow_mut(), &ops);
-                    nft::apply(&ops).await
+                    let socket = inside.nft.borrow().socket();
+                    nft::apply(&socket, &ops).await
                 })
             }
             Run::Inside(place) => {

@@ -4,6 +4,7 @@
 
 mod element;
 mod read;
+mod reference;
 mod script;
 mod wire;
 
@@ -13,6 +14,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use netprog::op::Op;
+use rtnetlink::sys::Socket;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -36,19 +38,10 @@ pub(crate) struct Names {
     pub(crate) maps: BTreeSet<String>,
 }
 
-/// Prepares a reader for tables that these operations make or remove.
-pub(crate) fn forget(reader: &mut Reader, ops: &[Op]) {
-    for op in ops {
-        if let Op::LoadTable(_, key, _) | Op::DeleteTable(_, key) = op {
-            reader.forget(key);
-        }
-    }
-}
-
 /// Applies nft operations of the calling thread's namespace in order, as one transaction. If the
 /// kernel refuses it, its halves are tried one after the other, down to single operations, so
 /// that each failure is found and all else is done.
-pub(crate) async fn apply(ops: &[Op]) -> Vec<(usize, Refusal)> {
+pub(crate) async fn apply(socket: &Socket, ops: &[Op]) -> Vec<(usize, Refusal)> {
     let mut failed = Vec::new();
     // A stack of ranges, the first on top: order is kept.
     let mut waiting: Vec<_> = (0..ops.len())
@@ -58,7 +51,7 @@ pub(crate) async fn apply(ops: &[Op]) -> Vec<(usize, Refusal)> {
         .collect();
     while let Some(range) = waiting.pop() {
         let Some(part) = ops.get(range.clone()) else { continue };
-        let Err(refusal) = run(&script::transaction(part)).await else { continue };
+        let Err(refusal) = together(socket, part).await else { continue };
         if let [op] = part {
             if let Err(refusal) = alone(op, refusal).await {
                 failed.push((range.start, refusal));
@@ -70,6 +63,18 @@ pub(crate) async fn apply(ops: &[Op]) -> Vec<(usize, Refusal)> {
         }
     }
     failed
+}
+
+/// Runs operations as one transaction, and notes what their tables are then.
+async fn together(socket: &Socket, ops: &[Op]) -> Result<(), Refusal> {
+    let script = script::transaction(ops);
+    let loaded = reference::loaded(ops);
+    if loaded.is_empty() {
+        return run(&script).await;
+    }
+    let before = wire::generation(socket)?;
+    run(&script).await?;
+    run(&script::elements(&reference::references(socket, &loaded, before)?)).await
 }
 
 /// A single operation that was refused: what it should remove may be gone already.

@@ -10,7 +10,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netprog::plane::ipnet_text::Cidr;
@@ -143,10 +143,17 @@ async fn routes(inside: &Inside, links: &links::Links) -> Result<BTreeSet<Route>
     Ok(found)
 }
 
-/// A route that somebody has set; the kernel's own follow from addresses and announcements.
+/// Whether a route follows from addresses or announcements, or is cached (`RTM_F_CLONED`) from what
+/// packets met, as the MTU of a path.
+pub(crate) fn is_by_kernel(header: &RouteHeader) -> bool {
+    matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra)
+        || header.flags.contains(RouteFlags::Cloned)
+}
+
+/// A route that somebody has set.
 fn route(message: &RouteMessage, links: &links::Links) -> Option<Route> {
     let header = &message.header;
-    if matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra) {
+    if is_by_kernel(header) {
         return None;
     }
     let local = match header.kind {

@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "nix",
             "rtnetlink",
             "serde_json",
+            "siphasher",
             "thiserror",
             "tokio",
             "tracing",

@@ -6,12 +6,13 @@ use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload, Nla, Nl
 use netlink_packet_route::address::{AddressHeader, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkProtoInfoBridge};
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netprog::plane::{ALIAS_PREFIX, Place, TABLE_PREFIX};
 
 use super::Disturbance;
 use crate::netlink::NETLINK_HEADER_BYTES;
+use crate::observe::is_by_kernel;
 
 /// `struct nfgenmsg`.
 const NETFILTER_HEADER_BYTES: usize = 4;
@@ -162,7 +163,7 @@ impl Watcher {
     }
 
     fn route_of(&self, message: &RouteMessage) -> bool {
-        if matches!(message.header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra) {
+        if is_by_kernel(&message.header) {
             return false;
         }
         let device = message.attributes.iter().find_map(|attribute| match attribute {

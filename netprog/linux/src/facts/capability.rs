@@ -94,7 +94,8 @@ pub fn probe() -> io::Result<Capabilities> {
             if let Err(refusal) = link::create(&inside, "vx0", &vxlan(), None).await {
                 missing.push(Missing::Vxlan(refusal.text));
             }
-            if let Some((_, refusal)) = nft::apply(&[trial_table()]).await.pop() {
+            let socket = inside.nft.borrow().socket();
+            if let Some((_, refusal)) = nft::apply(&socket, &[trial_table()]).await.pop() {
                 missing.push(Missing::Nftables(refusal.text));
             }
             missing

@@ -1,19 +1,19 @@
 //! Tables, their comments, and the elements of named sets and maps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use netprog::plane::{TABLE_PREFIX, Table, TableKey};
 use rtnetlink::sys::Socket;
 
 use super::Names;
 use super::element::Type;
-use super::wire::{
-    GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, GET_TABLE, dump, generation, number,
-};
+use super::reference::is_as_loaded;
+use super::wire::{GET_ELEMENTS, GET_SET, GET_TABLE, dump, generation, number};
 use crate::netlink::Refusal;
 use crate::netlink::raw::{be32, nested, text};
 
-const TABLE_NAME: u16 = 1;
+pub(super) const TABLE_NAME: u16 = 1;
 const TABLE_USERDATA: u16 = 6;
 /// `NFTNL_UDATA_TABLE_COMMENT` of libnftnl.
 const USERDATA_COMMENT: u8 = 0;
@@ -27,20 +27,12 @@ const LIST_ELEMENTS: u16 = 3;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
 const DATA_VALUE: u16 = 1;
-/// Chains and rules both begin with their table; what follows tells one from another, and a rule
-/// that is replaced gets a new handle.
-const OF_TABLE: u16 = 1;
-const CHAIN_IDENTITY: [u16; 4] = [2, 3, 4, 5];
-const RULE_IDENTITY: [u16; 2] = [2, 3];
 
 /// Reads the nftables of one namespace, and remembers what it read as long as the kernel says
 /// that nothing has changed.
 pub(crate) struct Reader {
-    socket: Socket,
+    socket: Rc<Socket>,
     last: Option<Last>,
-    /// Chains and rules of a table by its digest, as they were when it was first seen. Only to
-    /// notice that somebody has changed them since: the digest alone would not tell.
-    structures: BTreeMap<TableKey, (String, Structure)>,
 }
 
 struct Last {
@@ -49,22 +41,19 @@ struct Last {
     tables: BTreeMap<TableKey, Table>,
 }
 
-/// Identities of chains and rules in order, without what packets change.
-type Structure = Vec<Vec<u8>>;
-
 impl Reader {
     pub(crate) fn new(socket: Socket) -> Self {
-        Self { socket, last: None, structures: BTreeMap::new() }
+        Self { socket: Rc::new(socket), last: None }
     }
 
-    /// A table is about to be loaded or deleted by us.
-    pub(crate) fn forget(&mut self, key: &TableKey) {
-        self.structures.remove(key);
+    /// For [`super::apply`], which reads back what it loads.
+    pub(crate) fn socket(&self) -> Rc<Socket> {
+        self.socket.clone()
     }
 
     /// Reads our tables, and of each the elements of the sets and maps named for it. A table that
-    /// lacks one of them, or whose chains or rules have changed, has been tampered with and is
-    /// reported with an empty digest, so that it is loaded anew. Other sets are never listed:
+    /// lacks one of them, or is not what was loaded, has been tampered with and is reported with an
+    /// empty digest, so that it is loaded again. Other sets are never listed:
     /// they may be large and change by every packet.
     pub(crate) fn read(
         &mut self,
@@ -88,7 +77,7 @@ impl Reader {
     }
 
     fn read_anew(
-        &mut self,
+        &self,
         named: &BTreeMap<TableKey, Names>,
     ) -> Result<BTreeMap<TableKey, Table>, Refusal> {
         let mut found = BTreeMap::new();
@@ -98,41 +87,13 @@ impl Reader {
                 Some(names) => elements(&self.socket, &key, names, &mut table)?,
                 None => true,
             };
-            if !whole || !self.is_as_first_seen(&key, &table.digest)? {
+            if !whole || !is_as_loaded(&self.socket, &key)? {
                 table.digest.clear();
             }
             found.insert(key, table);
         }
-        self.structures.retain(|key, _| found.contains_key(key));
         Ok(found)
     }
-
-    fn is_as_first_seen(&mut self, key: &TableKey, digest: &str) -> Result<bool, Refusal> {
-        let structure = structure(&self.socket, key)?;
-        match self.structures.get(key) {
-            Some((known, first)) if known == digest => Ok(*first == structure),
-            _ => {
-                self.structures.insert(key.clone(), (digest.to_owned(), structure));
-                Ok(true)
-            }
-        }
-    }
-}
-
-fn structure(socket: &Socket, key: &TableKey) -> Result<Structure, Refusal> {
-    let mut found = Structure::new();
-    let family = number(key.family);
-    for (kind, identity) in [(GET_CHAIN, &CHAIN_IDENTITY[..]), (GET_RULE, &RULE_IDENTITY[..])] {
-        for message in dump(socket, kind, family, &[(OF_TABLE, &key.name)])? {
-            // Not every kernel filters chains by table.
-            let ours = |(kind, value): (u16, &[u8])| kind == OF_TABLE && text(value) == key.name;
-            if message.attributes().any(ours) {
-                let parts = message.attributes().filter(|(kind, _)| identity.contains(kind));
-                found.push(parts.flat_map(|(_, value)| value.to_vec()).collect());
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn tables(socket: &Socket) -> Result<Vec<(TableKey, String)>, Refusal> {
@@ -220,9 +181,9 @@ fn types(socket: &Socket, key: &TableKey) -> Result<BTreeMap<String, KeyAndValue
 }
 
 /// Key and, in maps, value of an element, as the kernel keeps them.
-type Raw = (Vec<u8>, Vec<u8>);
+pub(super) type Raw = (Vec<u8>, Vec<u8>);
 
-fn list(socket: &Socket, key: &TableKey, set: &str) -> Result<Vec<Raw>, Refusal> {
+pub(super) fn list(socket: &Socket, key: &TableKey, set: &str) -> Result<Vec<Raw>, Refusal> {
     let names = [(LIST_TABLE, key.name.as_str()), (LIST_SET, set)];
     let mut found = Vec::new();
     for message in dump(socket, GET_ELEMENTS, number(key.family), &names)? {

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use netprog::op::Op;
 use netprog::plane::{Table, TableKey};
 
+use super::reference::DECLARATION;
+
 /// Elements on one line: long lines cost nft more than many lines.
 const ELEMENTS_PER_LINE: usize = 256;
 
@@ -37,6 +39,16 @@ fn line(script: &mut String, op: &Op) -> std::fmt::Result {
     }
 }
 
+/// Adds elements to sets.
+pub(super) fn elements(all: &[(TableKey, &str, String)]) -> String {
+    let mut script = String::new();
+    for (table, set, element) in all {
+        // Writing to a string cannot fail.
+        let _infallible = change(&mut script, "add", (table, set), element);
+    }
+    script
+}
+
 struct Name<'a>(&'a TableKey);
 
 impl std::fmt::Display for Name<'_> {
@@ -59,7 +71,7 @@ fn change(
 fn load(script: &mut String, key: &TableKey, table: &Table) -> std::fmt::Result {
     let name = Name(key);
     writeln!(script, "add table {name}\ndelete table {name}\ntable {name} {{")?;
-    writeln!(script, "comment \"{}\"\n{}\n}}", table.digest, table.structure)?;
+    writeln!(script, "comment \"{}\"\n{DECLARATION}\n{}\n}}", table.digest, table.structure)?;
     for (set, elements) in &table.sets {
         let elements: Vec<&str> = elements.iter().map(String::as_str).collect();
         for some in elements.chunks(ELEMENTS_PER_LINE) {

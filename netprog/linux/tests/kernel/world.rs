@@ -38,6 +38,11 @@ impl World {
         world
     }
 
+    /// Forgets what it knows of the fabric, as a daemon that starts again.
+    pub(crate) fn restart(&mut self) {
+        self.kernel.release(FABRIC);
+    }
+
     /// Applies operations that must all succeed.
     #[track_caller]
     pub(crate) fn done(&mut self, ops: &[Op]) {

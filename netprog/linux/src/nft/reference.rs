@@ -1,0 +1,97 @@
+//! What was loaded, so that a change by another program is noticed.
+//!
+//! Right after a table was loaded its structure is read back, and a hash of it becomes the only
+//! element of a set of that table. It is there as long as the table is, whatever happens to the
+//! daemon; a table without it was never seen whole, and is loaded again.
+
+use std::hash::Hasher as _;
+use std::net::Ipv6Addr;
+
+use netprog::op::Op;
+use netprog::plane::TableKey;
+use rtnetlink::sys::Socket;
+use siphasher::sip128::{Hasher128 as _, SipHasher24};
+
+use super::read::{TABLE_NAME, list};
+use super::wire::{GET_CHAIN, GET_RULE, GET_SET, GET_TABLE, dump, generation, number};
+use crate::netlink::Refusal;
+use crate::netlink::raw::text;
+
+/// Name of the set, whose type has room for 128 bits.
+const SET: &str = "reference";
+/// Its declaration.
+pub(super) const DECLARATION: &str = "set reference { type ipv6_addr; }";
+
+/// Begins what tells of chains, rules and sets.
+const OF_TABLE: u16 = 1;
+/// What each is known by, and what it does: flags of the table, which can put it to sleep; name,
+/// hook and policy of a chain; name, type and flags of a set. A rule that is replaced gets another
+/// handle, and so does a set or a chain that is made again. What packets change is not among it.
+const STRUCTURE: [(u16, u16, &[u16]); 4] = [
+    (GET_TABLE, TABLE_NAME, &[2]),
+    (GET_CHAIN, OF_TABLE, &[2, 3, 4, 5]),
+    (GET_RULE, OF_TABLE, &[2, 3]),
+    (GET_SET, OF_TABLE, &[2, 3, 4, 6, 16]),
+];
+
+/// A hash of the structure as it is now.
+fn hash(socket: &Socket, key: &TableKey) -> Result<Ipv6Addr, Refusal> {
+    let mut hasher = SipHasher24::new();
+    for (get, of_table, identity) in STRUCTURE {
+        // Tables cannot be dumped by name.
+        let names = [(of_table, key.name.as_str())];
+        let names = if get == GET_TABLE { &[][..] } else { &names[..] };
+        for message in dump(socket, get, number(key.family), names)? {
+            // Not every kernel filters chains by table.
+            let ours = |(kind, value): (u16, &[u8])| kind == of_table && text(value) == key.name;
+            if message.family() != Some(key.family) || !message.attributes().any(ours) {
+                continue;
+            }
+            hasher.write_u16(get);
+            for (kind, value) in message.attributes().filter(|(kind, _)| identity.contains(kind)) {
+                hasher.write_u16(kind);
+                hasher.write_usize(value.len());
+                hasher.write(value);
+            }
+        }
+    }
+    Ok(Ipv6Addr::from_bits(hasher.finish128().as_u128()))
+}
+
+/// Whether a table is what was loaded.
+pub(super) fn is_as_loaded(socket: &Socket, key: &TableKey) -> Result<bool, Refusal> {
+    let kept = list(socket, key, SET)?;
+    let now = hash(socket, key)?.octets();
+    Ok(matches!(kept.as_slice(), [(kept, _)] if *kept == now))
+}
+
+/// The tables that these operations load and leave there.
+pub(super) fn loaded(ops: &[Op]) -> Vec<&TableKey> {
+    let mut keys = Vec::new();
+    for op in ops {
+        if let Op::LoadTable(_, key, _) | Op::DeleteTable(_, key) = op {
+            keys.retain(|loaded| *loaded != key);
+        }
+        if let Op::LoadTable(_, key, _) = op {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+/// What keeps tables that were loaded in the transaction after `before`, as elements of their sets.
+/// Nobody else may have changed nftables since then: it would be kept as ours.
+pub(super) fn references(
+    socket: &Socket,
+    keys: &[&TableKey],
+    before: u32,
+) -> Result<Vec<(TableKey, &'static str, String)>, Refusal> {
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        found.push(((*key).clone(), SET, hash(socket, key)?.to_string()));
+    }
+    if generation(socket)? == before.wrapping_add(1) {
+        return Ok(found);
+    }
+    Err(Refusal::other("another program changed nftables while tables were loaded"))
+}
