@@ -168,8 +168,8 @@ fn completeness_does_not_wait_for_the_dead_for_ever_nor_for_nobody() {
     assert!(net.engine(1).view().complete);
 }
 
-/// Goal: a peer that comes late, as when all daemons are upgraded at once, is known again when it is
-/// there. Method: it starts after the other one went on without it.
+/// Goal: a peer that comes late, as when all daemons are upgraded at once, is known again when it
+/// is there. Method: it starts after the other one went on without it.
 #[test]
 fn who_comes_after_the_deadline_is_heard() {
     let mut net = Net::new(9, 2, 0.0);

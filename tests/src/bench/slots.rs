@@ -6,7 +6,7 @@
 //! 02:42, and nothing else in it looks like that.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use cluster::net::MacAddr;
@@ -37,6 +37,17 @@ const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 /// Datagrams of one dump: far more than a map of a few services needs.
 const DATAGRAMS_MAX: usize = 1_024;
 
+/// The namespace of a network on a node, as long as the node's daemon runs.
+///
+/// # Errors
+/// When the daemon does not run.
+pub fn fabric(node: &Node, network: &str) -> Result<PathBuf> {
+    let pid = daemon_pid(node.folder()?)?;
+    // The daemon was started in a mount namespace of its own, where its fabrics are mounted.
+    let run_dir = node.run_dir();
+    Ok(format!("/proc/{pid}/root{}/netns/fabric-{network}", run_dir.display()).into())
+}
+
 /// The slots of one network on one node.
 #[derive(Debug)]
 pub struct Slots {
@@ -49,16 +60,12 @@ impl Slots {
     /// # Errors
     /// When the node's daemon does not run or the network has no fabric there.
     pub fn open(node: &Node, network: &str) -> Result<Self> {
-        let pid = daemon_pid(node.folder()?)?;
-        // The daemon was started in a mount namespace of its own, where its fabrics are mounted.
-        let run_dir = node.run_dir();
-        let path = format!("/proc/{pid}/root{}/netns/fabric-{network}", run_dir.display());
         let kind = (AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC);
         let open = || {
             let made = socket(kind.0, kind.1, kind.2, SockProtocol::NetlinkNetFilter);
             made.context("opening a netlink socket")
         };
-        Ok(Self { socket: in_namespace(Path::new(&path), open)? })
+        Ok(Self { socket: in_namespace(&fabric(node, network)?, open)? })
     }
 
     /// Whether any slot leads to this backend. A map that changes while it is read, or does not

@@ -17,6 +17,7 @@ mod divergence;
 mod docker_cli;
 mod faults;
 mod history;
+mod interference;
 mod isolation;
 mod machine;
 mod places;
