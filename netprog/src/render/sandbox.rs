@@ -67,6 +67,10 @@ pub(super) fn render(
     // before 6.3 keep that match: a clashing call would meet the other one's connection and hang.
     // This is for both families (ip6_rcv_finish_core, net/ipv6/ip6_input.c).
     space.sysctls.insert("net/ipv4/ip_early_demux".to_owned(), "0".to_owned());
+    // A backend that is called by a VIP and by its address sees one client with timestamps of two
+    // clocks, and takes a call that goes back for an old one while it remembers the pair of ports:
+    // 2 is one clock for all (Documentation/networking/ip-sysctl.rst, tcp_timestamps).
+    space.sysctls.insert("net/ipv4/tcp_timestamps".to_owned(), "2".to_owned());
     let egress = LocalTask::link(task.assigned.attachments.len());
     if egress::has_leg(scene, task.assigned) {
         egress::attach(scene, task, (&egress, sandbox), plane, &mut space);

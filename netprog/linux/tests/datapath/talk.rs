@@ -50,12 +50,15 @@ fn answer(name: &str, peer: SocketAddr, length: usize) -> Vec<u8> {
     answer
 }
 
-/// Each message begins with its length.
+/// Each message begins with its length; after one of none the server closes.
 fn answer_stream(mut stream: TcpStream, name: &str) -> Option<()> {
     let peer = stream.peer_addr().ok()?;
     loop {
         let mut length = [0; 4];
         stream.read_exact(&mut length).ok()?;
+        if length == [0; 4] {
+            return None;
+        }
         let mut message = vec![0; u32::from_be_bytes(length) as usize];
         stream.read_exact(&mut message).ok()?;
         let answer = answer(name, peer, message.len());
