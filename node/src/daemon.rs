@@ -143,7 +143,6 @@ impl Daemon {
             exe: self.exe.clone(),
             run_dir: self.config.run_dir.clone(),
             facts: self.host.facts(identity.data_path, identity.listen.port()),
-            resolvers: self.host.resolvers.clone(),
             description: self.certified_description(identity, credentials)?,
         })
     }

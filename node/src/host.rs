@@ -6,7 +6,7 @@ use std::path::Path;
 use cluster::net::Subnet;
 use cluster::object::{NodeDescription, ProofKey};
 use netprog::local::Balancer;
-use netprog_linux::facts::{self, Capabilities, HostFacts, RESOLV_CONF};
+use netprog_linux::facts::{self, Capabilities, HostFacts};
 
 use crate::config::{BalancerChoice, Config, ExecutorChoice};
 use crate::worker::programmer::Facts;
@@ -15,7 +15,6 @@ use crate::worker::programmer::Facts;
 const GWBRIDGE: &str = "skein_gwbridge";
 /// Underlay MTU where the link of the address is not found.
 const MTU_DEFAULT: u32 = 1500;
-const DNS_PORT: u16 = 53;
 /// Routes that a machine tells the cluster of, the widest first: a join and the state of every
 /// manager have room for them.
 const ROUTES_MAX: usize = 256;
@@ -34,8 +33,6 @@ pub struct Host {
     pub cpus: u32,
     /// Bytes.
     pub memory_bytes: u64,
-    /// The host's resolvers.
-    pub resolvers: Vec<SocketAddr>,
     /// What the kernel lacks, one line each.
     pub warnings: Vec<String>,
     /// What programs VIPs.
@@ -73,8 +70,6 @@ impl Host {
         tracing::info!(%gwbridge, "egress prefix");
         let system = nix::sys::utsname::uname()?;
         let text = |word: &std::ffi::OsStr| word.to_string_lossy().into_owned();
-        let resolv_conf = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-        let resolvers = facts::resolvers(&resolv_conf);
         Ok(Self {
             hostname: text(system.nodename()),
             kernel: text(system.release()),
@@ -83,7 +78,6 @@ impl Host {
             cpus: std::thread::available_parallelism()
                 .map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             memory_bytes: memory_bytes(),
-            resolvers: resolvers.into_iter().map(|ip| SocketAddr::new(ip, DNS_PORT)).collect(),
             warnings: warnings(&facts).inspect(|line| tracing::warn!("{line}")).collect(),
             balancer,
             gwbridge,

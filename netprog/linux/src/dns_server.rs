@@ -7,6 +7,7 @@
 
 mod cache;
 mod forward;
+mod upstream;
 
 use std::io;
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ use hickory_server::proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use netprog::dns::TTL_SECONDS;
+use nix::sys::socket::{setsockopt, sockopt};
 
 pub use netprog::dns::{Answer, Data, Kind, Question};
 
@@ -33,8 +35,12 @@ pub use forward::{FORWARD_WAIT_MAX, Forwarder, MonotonicClock, Unanswered};
 const TCP_IDLE_MAX: Duration = Duration::from_secs(10);
 /// Answers that may wait to be read by one client on TCP.
 const TCP_ANSWERS_MAX: usize = 32;
-/// Largest UDP answer: what passes every link without fragments (DNS flag day 2020).
-const UDP_ANSWER_BYTES_MAX: u16 = 1232;
+/// Largest UDP answer: the largest datagram, as the way is the sandbox's loopback, and the client
+/// says what it has room for.
+const UDP_ANSWER_BYTES_MAX: u16 = 65_507;
+/// Room for queries that have not been read, and answers that have not left: more than 1,000 of
+/// each. Twice as much is taken, half of it for the kernel's own (socket(7)).
+const SOCKET_BYTES: usize = 4 << 20;
 
 /// Knows the cluster's names. Called for every query: it must neither block nor wait.
 pub trait Resolver: Send + Sync + 'static {
@@ -59,6 +65,8 @@ impl DnsServer {
     ) -> io::Result<Self> {
         let udp = std::net::UdpSocket::from(udp);
         udp.set_nonblocking(true)?;
+        setsockopt(&udp, sockopt::RcvBufForce, &SOCKET_BYTES)?;
+        setsockopt(&udp, sockopt::SndBufForce, &SOCKET_BYTES)?;
         let tcp = std::net::TcpListener::from(tcp);
         tcp.set_nonblocking(true)?;
         let mut server =
@@ -129,10 +137,7 @@ impl Handler {
         if query.query_class() != DNSClass::IN {
             return Reply::code(ResponseCode::Refused);
         }
-        let question = Question {
-            name: query.name().to_string().trim_end_matches('.').to_owned(),
-            kind: kind(query.query_type()),
-        };
+        let question = Question { name: words(query.name()), kind: kind(query.query_type()) };
         match self.resolver.resolve(self.asker, &question) {
             Answer::Known(mut found) => {
                 // Many clients take the first address: each shall have its turn.
@@ -180,9 +185,18 @@ fn records(name: &Name, found: Vec<Data>) -> Vec<Record> {
     found.into_iter().filter_map(record).collect()
 }
 
-/// A name that cannot be written as one (a label of more than 63 characters) is left out.
+/// A name as the cluster writes it: its labels as they are. One that holds what no name of the
+/// cluster can is written with escapes, and is none of them.
+fn words(name: &Name) -> String {
+    let label = |label| str::from_utf8(label).ok().filter(|text| !text.contains('.'));
+    let labels: Option<Vec<&str>> = name.iter().map(label).collect();
+    labels.map_or_else(|| name.to_string(), |labels| labels.join("."))
+}
+
+/// Labels are bytes (RFC 2181, section 11): what host names may hold is no matter here. A name that
+/// cannot be written as one (a label of more than 63 characters) is left out.
 fn absolute(name: &str) -> Option<Name> {
-    let mut name = Name::from_utf8(name).ok()?;
+    let mut name = Name::from_labels(name.split('.').map(str::as_bytes)).ok()?;
     name.set_fqdn(true);
     Some(name)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use cluster::object::{NodeDescription, Trust};
 use cluster::view::VtepRow;
 use netprog::plane::Plane;
 use netprog_linux::dns_server::{DnsServer, Forwarder};
+use netprog_linux::facts::RESOLV_CONF;
 use netprog_linux::kernel::LinuxKernel;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -49,8 +50,6 @@ pub struct Surroundings {
     pub run_dir: PathBuf,
     /// Facts of the kernel and the underlay.
     pub facts: Facts,
-    /// The host's resolvers.
-    pub resolvers: Vec<SocketAddr>,
     /// What the node says of itself.
     pub description: NodeDescription,
 }
@@ -178,6 +177,11 @@ pub struct Shell {
     facts: Facts,
 }
 
+/// Asks whom the host asks.
+fn forwarder() -> Arc<Forwarder> {
+    Arc::new(Forwarder::following(Path::new(RESOLV_CONF), Arc::new(clock::monotonic)))
+}
+
 impl Shell {
     /// Starts everything that a worker is.
     pub async fn start(
@@ -189,7 +193,7 @@ impl Shell {
     ) -> anyhow::Result<WorkerHandle> {
         let dir = data.worker();
         disk::private_dir(&dir)?;
-        let Surroundings { exe, run_dir, facts, resolvers, description } = surroundings;
+        let Surroundings { exe, run_dir, facts, description } = surroundings;
         let executor = Arc::new(ProcessExecutor::new(&exe, &run_dir, data.path())?);
         let (inbox, inputs) = mpsc::channel(QUEUE);
         let (wanted, wanted_reader) = watch::channel(Wanted::default());
@@ -227,7 +231,7 @@ impl Shell {
             sandboxes,
             dns: BTreeMap::new(),
             names: Arc::new(names),
-            forwarder: Arc::new(Forwarder::to(resolvers, Arc::new(clock::monotonic))),
+            forwarder: forwarder(),
             gossip,
             inbox,
             wanted,

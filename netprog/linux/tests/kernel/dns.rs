@@ -21,6 +21,8 @@ use super::world::{SANDBOX, TASK, World};
 
 /// Far below the forwarder's deadline: what is known to have failed is said at once.
 const QUICK: Duration = Duration::from_secs(1);
+/// Queries that are sent before an answer is read.
+const BURST: usize = 1_000;
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Names of the cluster; each asker sees the same.
@@ -43,11 +45,18 @@ impl Resolver for Names {
 fn names() -> Arc<Names> {
     let address = |text: &str| Data::Address(text.parse().unwrap());
     let many = (0..40).map(|n| Data::Address(IpAddr::from([10, 0, 0, n]))).collect();
+    let crowd = (0..150).map(|n| Data::Address(IpAddr::from([10, 0, 1, n]))).collect();
     Arc::new(Names(BTreeMap::from([
         ("redis", vec![address("10.0.0.15")]),
         ("tasks.redis", vec![address("10.0.0.5"), address("10.0.0.6")]),
         ("tasks.many", many),
+        ("tasks.crowd", crowd),
         ("15.0.0.10.in-addr.arpa", vec![Data::Name("redis.vote".to_owned())]),
+        ("16.0.0.10.in-addr.arpa", vec![Data::Name("app_web.1.x-_y".to_owned())]),
+        ("app_web", vec![address("10.0.0.16")]),
+        ("b\u{fc}cher", vec![address("10.0.0.17")]),
+        ("-a--b-", vec![address("10.0.0.18")]),
+        ("_8080._tcp.app_web", vec![Data::Service { port: 80, target: "app_web".to_owned() }]),
         ("_http._tcp.web", vec![Data::Service { port: 80, target: "web".to_owned() }]),
     ])))
 }
@@ -127,7 +136,8 @@ async fn read_framed(stream: &mut TcpStream) -> Message {
 
 fn query(name: &str, kind: RecordType) -> Message {
     let mut message = Message::query();
-    message.add_query(Query::query(Name::from_utf8(name).unwrap(), kind));
+    let labels = name.trim_end_matches('.').split('.').map(str::as_bytes);
+    message.add_query(Query::query(Name::from_labels(labels).unwrap(), kind));
     message
 }
 
@@ -148,16 +158,29 @@ enum Manner {
     Fails(ResponseCode),
     Truncates,
     Silent,
+    /// Refuses EDNS by this code, and repeats no question.
+    Old(ResponseCode),
+    /// Drops what has EDNS, and changes the case of names.
+    Drops,
 }
 
 fn answer(query: &Message, manner: Manner, by_tcp: bool) -> Message {
     let code = match manner {
         Manner::Fails(code) => code,
+        Manner::Old(code) if query.edns.is_some() => code,
         _ => ResponseCode::NoError,
     };
     let mut answer = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
     answer.metadata.response_code = code;
-    answer.add_queries(query.queries.clone());
+    match manner {
+        Manner::Old(_) => {}
+        Manner::Drops => {
+            let asked = &query.queries[0];
+            let name = Name::from_utf8(asked.name().to_string().to_uppercase()).unwrap();
+            answer.add_query(Query::query(name, asked.query_type()));
+        }
+        _ => drop(answer.add_queries(query.queries.clone())),
+    }
     let cut = matches!(manner, Manner::Truncates) && !by_tcp;
     answer.metadata.truncation = cut;
     if !cut && code == ResponseCode::NoError {
@@ -183,6 +206,9 @@ async fn upstream(manner: Manner) -> Upstream {
                 continue;
             }
             let query = Message::from_vec(&buffer[..length]).unwrap();
+            if matches!(manner, Manner::Drops) && query.edns.is_some() {
+                continue;
+            }
             let answer = answer(&query, manner, false);
             udp.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
         }
@@ -202,7 +228,7 @@ async fn names_of_the_cluster_are_answered_and_never_forwarded() {
     let sandbox = Sandbox::new();
     let host = upstream(Manner::Answers(60)).await;
     let _server = sandbox.serve(vec![host.address]);
-    let table: [(&str, RecordType, &[&str]); 7] = [
+    let table: [(&str, RecordType, &[&str]); 12] = [
         ("redis", RecordType::A, &["10.0.0.15"]),
         ("ReDis.", RecordType::A, &["10.0.0.15"]),
         ("redis", RecordType::AAAA, &[]),
@@ -210,6 +236,11 @@ async fn names_of_the_cluster_are_answered_and_never_forwarded() {
         ("tasks.redis", RecordType::A, &["10.0.0.5", "10.0.0.6"]),
         ("15.0.0.10.in-addr.arpa", RecordType::PTR, &["redis.vote."]),
         ("_http._tcp.web", RecordType::SRV, &["0 0 80 web."]),
+        ("app_web", RecordType::A, &["10.0.0.16"]),
+        ("16.0.0.10.in-addr.arpa", RecordType::PTR, &["app_web.1.x-_y."]),
+        ("_8080._tcp.app_web", RecordType::SRV, &["0 0 80 app_web."]),
+        ("b\u{fc}cher", RecordType::A, &["10.0.0.17"]),
+        ("-a--b-", RecordType::A, &["10.0.0.18"]),
     ];
     for (name, kind, expected) in table {
         let answer = sandbox.ask(&query(name, kind)).await;
@@ -245,6 +276,92 @@ async fn other_names_are_forwarded_and_kept() {
         assert!(!answer.metadata.authoritative);
     }
     assert_eq!(host.asked.load(Ordering::Relaxed), 1);
+}
+
+/// Goal: no resolver hears of a name that one before it has answered, as of an internal one.
+#[tokio::test]
+async fn resolvers_are_asked_in_their_order() {
+    let sandbox = Sandbox::new();
+    let absent = upstream(Manner::Fails(ResponseCode::NXDomain)).await;
+    let answers = upstream(Manner::Answers(0)).await;
+    let table = [
+        ([&answers, &absent], ResponseCode::NoError, [1, 0]),
+        ([&absent, &answers], ResponseCode::NXDomain, [1, 0]),
+    ];
+    for (resolvers, code, times) in table {
+        let before = resolvers.map(|resolver| resolver.asked.load(Ordering::Relaxed));
+        let server = sandbox.serve(resolvers.map(|resolver| resolver.address).into());
+        let answer = sandbox.ask(&query("internal.example", RecordType::A)).await;
+        assert_eq!(answer.metadata.response_code, code);
+        let after = resolvers.map(|resolver| resolver.asked.load(Ordering::Relaxed));
+        assert_eq!([after[0] - before[0], after[1] - before[1]], times);
+        server.stop().await;
+    }
+}
+
+/// Goal: a resolver that does not know EDNS is asked without it, and that is remembered.
+#[tokio::test]
+async fn old_resolvers_are_understood() {
+    for (manner, questions, sent) in [
+        (Manner::Old(ResponseCode::FormErr), 4, 5),
+        (Manner::Old(ResponseCode::NotImp), 4, 5),
+        // Three times both are sent, then one alone.
+        (Manner::Drops, 4, 7),
+    ] {
+        let sandbox = Sandbox::new();
+        let old = upstream(manner).await;
+        let _server = sandbox.serve(vec![old.address]);
+        for number in 0..questions {
+            let name = format!("name{number}.example.org");
+            let answer = sandbox.ask(&query(&name, RecordType::A)).await;
+            assert_eq!(data(&answer), ["192.0.2.80"]);
+        }
+        assert_eq!(old.asked.load(Ordering::Relaxed), sent);
+    }
+}
+
+#[tokio::test]
+async fn a_resolv_conf_that_changes_is_followed() {
+    let dir = std::env::temp_dir().join(format!("skein-resolv-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("resolv.conf");
+    let now = Arc::new(Mutex::new(Duration::ZERO));
+    let clock = Arc::clone(&now);
+    // Nothing listens on port 53 of these: they are told apart by the error's words.
+    let forwarder = Forwarder::following(&file, Arc::new(move || *clock.lock().unwrap()));
+    let asked = Query::query(Name::from_utf8("example.org.").unwrap(), RecordType::A);
+    for (seconds, text, resolver) in [
+        (0, None, "the host has no resolvers"),
+        (2, Some("nameserver 127.0.0.91\n"), "ask 127.0.0.91:53"),
+        (4, Some("search example.org\nnameserver 127.0.0.92\n"), "ask 127.0.0.92:53"),
+        (6, None, "ask 127.0.0.92:53"),
+    ] {
+        *now.lock().unwrap() = Duration::from_secs(seconds);
+        match text {
+            Some(text) => std::fs::write(&file, text).unwrap(),
+            None => drop(std::fs::remove_file(&file)),
+        }
+        let said = forwarder.ask(&asked).await.unwrap_err().to_string();
+        assert!(said.starts_with(resolver), "{said}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// Goal: a program that asks for many names at once is answered every time.
+#[tokio::test]
+async fn a_burst_of_queries_is_answered() {
+    let sandbox = Sandbox::new();
+    let _server = sandbox.serve(Vec::new());
+    let client = sandbox.client();
+    let room: usize = 4 << 20;
+    nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::RcvBufForce, &room).unwrap();
+    for _ in 0..BURST {
+        let asked = query("redis", RecordType::A).to_vec().unwrap();
+        client.send_to(&asked, sandbox.address).await.unwrap();
+    }
+    for _ in 0..BURST {
+        assert_eq!(data(&receive(&client).await), ["10.0.0.15"]);
+    }
 }
 
 #[tokio::test]
@@ -309,6 +426,15 @@ async fn long_answers_go_by_tcp_on_both_sides() {
     asked.set_edns(edns);
     let answer = sandbox.ask(&asked).await;
     assert_eq!((data(&answer).len(), answer.metadata.truncation), (40, false));
+    // As much as the client has room for.
+    let mut asked = query("tasks.crowd", RecordType::A);
+    for (room, whole) in [(1232, false), (4096, true)] {
+        let mut edns = Edns::new();
+        edns.set_max_payload(room);
+        asked.set_edns(edns);
+        let answer = sandbox.ask(&asked).await;
+        assert_eq!(!answer.metadata.truncation, whole, "{room}");
+    }
 }
 
 #[tokio::test]

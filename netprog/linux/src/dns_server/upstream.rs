@@ -1,0 +1,170 @@
+//! One resolver of the host: a question by UDP, by TCP where the answer does not fit, and without
+//! EDNS where the resolver does not know it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hickory_server::proto::op::{Edns, Message, MessageType, Query, ResponseCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+/// Largest answer that is asked for by UDP: what passes every link without fragments (DNS flag day
+/// 2020).
+const UDP_ANSWER_BYTES_MAX: u16 = 1232;
+/// A datagram that was lost is sent again after this, until the caller's deadline.
+const RESEND_AFTER: Duration = Duration::from_millis(400);
+/// So many questions in a row that were answered without EDNS only: the resolver drops it.
+const SILENCES_MAX: u32 = 3;
+/// A resolver that does not know EDNS is asked without it for so long (RFC 6891, section 6.2.2).
+const PLAIN_KEPT: Duration = Duration::from_secs(900);
+
+/// A resolver, and what is known of it.
+pub(super) struct Upstream {
+    pub(super) address: SocketAddr,
+    manners: Mutex<Manners>,
+}
+
+#[derive(Default)]
+struct Manners {
+    /// Until when it is asked without EDNS.
+    plain_until: Option<Duration>,
+    /// Questions in a row with EDNS that stayed without an answer.
+    silences: u32,
+}
+
+impl Upstream {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        Self { address, manners: Mutex::default() }
+    }
+
+    fn manners(&self) -> std::sync::MutexGuard<'_, Manners> {
+        self.manners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn knows_edns(&self, now: Duration) -> bool {
+        self.manners().plain_until.is_none_or(|until| now >= until)
+    }
+
+    fn is_plain(&self, now: Duration) {
+        *self.manners() = Manners { plain_until: Some(now + PLAIN_KEPT), silences: 0 };
+    }
+
+    /// Asks until there is an answer; the caller sets the limit.
+    pub(super) async fn ask(&self, query: &Query, now: Duration) -> io::Result<Message> {
+        let plain = Asked::new(query, false)?;
+        if !self.knows_edns(now) {
+            return self.exchange(&[&plain]).await.map(|(answer, _)| answer);
+        }
+        let extended = Asked::new(query, true)?;
+        let (answer, by) = self.exchange(&[&extended, &plain]).await?;
+        let code = answer.metadata.response_code;
+        if by == 0 && matches!(code, ResponseCode::FormErr | ResponseCode::NotImp) {
+            let (again, _) = self.exchange(&[&plain]).await?;
+            if again.metadata.response_code != code {
+                self.is_plain(now);
+            }
+            return Ok(again);
+        }
+        let silences = if by == 0 { 0 } else { self.manners().silences + 1 };
+        self.manners().silences = silences;
+        if silences >= SILENCES_MAX {
+            self.is_plain(now);
+        }
+        Ok(answer)
+    }
+
+    /// The first answer to one of these messages, which are sent in turn, and to which.
+    async fn exchange(&self, asked: &[&Asked]) -> io::Result<(Message, usize)> {
+        let (answer, by) = by_udp(self.address, asked).await?;
+        if !answer.metadata.truncation {
+            return Ok((answer, by));
+        }
+        Ok((by_tcp(self.address, asked[by]).await?, by))
+    }
+}
+
+/// A message and its bytes.
+struct Asked {
+    message: Message,
+    bytes: Vec<u8>,
+}
+
+impl Asked {
+    fn new(query: &Query, edns: bool) -> io::Result<Self> {
+        let mut message = Message::query();
+        message.metadata.recursion_desired = true;
+        message.add_query(query.clone());
+        if edns {
+            let mut edns = Edns::new();
+            edns.set_max_payload(UDP_ANSWER_BYTES_MAX);
+            message.set_edns(edns);
+        }
+        let bytes = message.to_vec().map_err(io::Error::other)?;
+        Ok(Self { message, bytes })
+    }
+
+    /// Reads an answer to this. Old resolvers leave the question out, or change its case.
+    fn answer(&self, bytes: &[u8]) -> Option<Message> {
+        let answer = Message::from_vec(bytes).ok()?;
+        let same = |theirs: &Query, own: &Query| {
+            theirs.name().to_lowercase() == own.name().to_lowercase()
+                && theirs.query_type() == own.query_type()
+                && theirs.query_class() == own.query_class()
+        };
+        let is_ours = answer.metadata.id == self.message.metadata.id
+            && answer.metadata.message_type == MessageType::Response
+            && match (answer.queries.as_slice(), self.message.queries.as_slice()) {
+                ([], _) => true,
+                ([theirs], [own]) => same(theirs, own),
+                _more => false,
+            };
+        is_ours.then_some(answer)
+    }
+}
+
+/// A new socket for each question: its random port is half of what a forger has to guess
+/// (RFC 5452, section 4.5).
+async fn by_udp(resolver: SocketAddr, asked: &[&Asked]) -> io::Result<(Message, usize)> {
+    let any = match resolver {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    // Only this resolver's datagrams come in, and its absence comes back as an error at once.
+    socket.connect(resolver).await?;
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    for next in asked.iter().cycle() {
+        socket.send(&next.bytes).await?;
+        let receive = async {
+            loop {
+                let length = socket.recv(&mut buffer).await?;
+                let answers = asked.iter().map(|asked| asked.answer(&buffer[..length]));
+                if let Some((by, Some(answer))) = answers.enumerate().find(|(_, a)| a.is_some()) {
+                    return Ok((answer, by));
+                }
+            }
+        };
+        // The caller's deadline ends the sending.
+        if let Ok(answered) = timeout(RESEND_AFTER, receive).await {
+            return answered;
+        }
+    }
+    Err(io::Error::other("nothing was asked"))
+}
+
+async fn by_tcp(resolver: SocketAddr, asked: &Asked) -> io::Result<Message> {
+    let mut stream = TcpStream::connect(resolver).await?;
+    let length = u16::try_from(asked.bytes.len()).map_err(io::Error::other)?;
+    // One write, or a resolver may see the length alone and give up.
+    let framed = [&length.to_be_bytes(), asked.bytes.as_slice()].concat();
+    stream.write_all(&framed).await?;
+    let length = stream.read_u16().await?;
+    let mut buffer = vec![0; usize::from(length)];
+    stream.read_exact(&mut buffer).await?;
+    asked
+        .answer(&buffer)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an answer to another question"))
+}
