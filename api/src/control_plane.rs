@@ -242,6 +242,8 @@ pub struct Local {
     pub cpus: u32,
     /// Bytes of memory.
     pub memory_bytes: u64,
+    /// Which of the kernel's two cgroup interfaces tasks are limited by.
+    pub cgroup_version: u8,
     /// Data directory.
     pub data_dir: String,
     /// Tasks that run here.

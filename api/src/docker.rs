@@ -4,6 +4,7 @@ use crate::control_plane::{ControlPlane, LocalNodeState, Snapshot};
 use crate::error::ApiError;
 use crate::query::Params;
 
+pub(crate) mod engine;
 pub(crate) mod events;
 pub(crate) mod logs;
 pub(crate) mod networks;

@@ -84,6 +84,15 @@ impl Filters {
         })
     }
 
+    /// Whether none of the values (`key` or `key=value`) is among the labels.
+    pub(crate) fn lacks_labels(&self, key: &str, labels: &Labels) -> bool {
+        let is_there = |wanted: &String| match wanted.split_once('=') {
+            Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
+            None => labels.contains_key(wanted),
+        };
+        self.values(key).is_none_or(|values| !values.iter().any(is_there))
+    }
+
     /// Refuses a value outside `known`, in Docker's words.
     pub(crate) fn check_words(&self, key: &str, known: &[&str]) -> Result<(), ApiError> {
         let unknown = self

@@ -76,6 +76,28 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     }
 }
 
+/// Go's durations of whole units, like `24h` or `1h30m`, in milliseconds; `None` for another text.
+pub(crate) fn duration_ms(text: &str) -> Option<u64> {
+    let mut rest = text;
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        let unit = &rest[digits..];
+        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let scale = match &unit[..end] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _other => return None,
+        };
+        total = total.checked_add(number.checked_mul(scale)?)?;
+        rest = &unit[end..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
 /// Reads a JSON body, mends key case and `null` by `shape`, and makes a `T` of it.
 pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8], shape: &Shape) -> Result<T, ApiError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
@@ -124,6 +146,23 @@ mod tests {
             assert!(!params(&[("force", word)]).flag("force"), "{word}");
         }
         assert!(!params(&[]).flag("force"));
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, expected) in [
+            ("24h", Some(86_400_000)),
+            ("1h30m", Some(5_400_000)),
+            ("10ms", Some(10)),
+            ("", None),
+            ("24", None),
+            ("h", None),
+            ("1d", None),
+            ("99999999999999999999h", None),
+            ("9999999999999999999h", None),
+        ] {
+            assert_eq!(duration_ms(text), expected, "{text}");
+        }
     }
 
     #[test]

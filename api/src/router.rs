@@ -13,7 +13,9 @@ use axum::routing::{get, post};
 use tower::ServiceExt;
 
 use crate::control_plane::{ControlPlane, Local, LocalNodeState};
-use crate::docker::{events, logs, networks, nodes, secrets, services, swarm, system, tasks};
+use crate::docker::{
+    engine, events, logs, networks, nodes, secrets, services, swarm, system, tasks,
+};
 use crate::error::ApiError;
 use crate::native;
 use crate::query::read_bytes;
@@ -80,6 +82,15 @@ fn system_routes() -> Router<Arc<dyn ControlPlane>> {
         .route("/info", get(system::info))
         .route("/events", get(events::stream))
         .route("/distribution/{*path}", get(system::distribution))
+        .route("/system/df", get(engine::disk_usage))
+        .route("/containers/json", get(engine::none))
+        .route("/containers/{id}/json", get(engine::container))
+        .route("/images/json", get(engine::none))
+        .route("/images/{*path}", get(engine::image))
+        .route("/plugins", get(engine::none))
+        .route("/plugins/{*path}", get(engine::plugin))
+        .route("/volumes", get(engine::volumes))
+        .route("/volumes/{id}", get(engine::volume))
         .route("/metrics", get(system::metrics))
         .route("/healthz", get(system::healthz))
         .route("/readyz", get(system::readyz))

@@ -149,6 +149,7 @@ impl ControlPlane for Plane {
             architecture: host.architecture.clone(),
             cpus: host.cpus,
             memory_bytes: host.memory_bytes,
+            cgroup_version: host.cgroup_version,
             data_dir: self.0.config.data_dir.display().to_string(),
             tasks_running: 0,
             tasks_stopped: 0,

@@ -13,6 +13,8 @@ use crate::worker::programmer::Facts;
 
 /// The egress bridge of every node.
 const GWBRIDGE: &str = "skein_gwbridge";
+/// Only in the unified hierarchy (cgroups(7)).
+const CGROUP_UNIFIED: &str = "/sys/fs/cgroup/cgroup.controllers";
 /// Underlay MTU where the link of the address is not found.
 const MTU_DEFAULT: u32 = 1500;
 /// Routes that a machine tells the cluster of, the widest first: a join and the state of every
@@ -33,6 +35,8 @@ pub struct Host {
     pub cpus: u32,
     /// Bytes.
     pub memory_bytes: u64,
+    /// 2 where `/sys/fs/cgroup` is the unified hierarchy, else 1.
+    pub cgroup_version: u8,
     /// What the kernel lacks, one line each.
     pub warnings: Vec<String>,
     /// What programs VIPs.
@@ -78,6 +82,7 @@ impl Host {
             cpus: std::thread::available_parallelism()
                 .map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             memory_bytes: memory_bytes(),
+            cgroup_version: if Path::new(CGROUP_UNIFIED).exists() { 2 } else { 1 },
             warnings: warnings(&facts).inspect(|line| tracing::warn!("{line}")).collect(),
             balancer,
             gwbridge,

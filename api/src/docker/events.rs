@@ -59,7 +59,8 @@ pub(crate) async fn stream(State(plane): Plane, params: Params) -> Result<Respon
         None => Vec::new(),
     };
     let remaining = until.map(|until| Duration::from_millis(until.since_ms(local.now)));
-    let live = live(changes, first, remaining);
+    let clock = move || plane.local().now;
+    let live = live(changes, first, remaining, clock);
     let lines = stream::iter([history])
         .chain(live)
         .map(move |events| Ok::<Bytes, Infallible>(lines(&filters, &events)));
@@ -85,6 +86,7 @@ fn live(
     changes: watch::Receiver<Arc<Replicated>>,
     first: Arc<Replicated>,
     remaining: Option<Duration>,
+    clock: impl Fn() -> Timestamp + Send,
 ) -> impl Stream<Item = Vec<Event>> + Send {
     let end = async move {
         match remaining {
@@ -92,11 +94,11 @@ fn live(
             None => std::future::pending().await,
         }
     };
-    stream::unfold((changes, first), |(mut changes, before)| async move {
+    stream::unfold((changes, first, clock), |(mut changes, before, clock)| async move {
         changes.changed().await.ok()?;
         let after = Arc::clone(&changes.borrow_and_update());
-        let events = between(&before, &after);
-        Some((events, (changes, after)))
+        let events = between(&before, &after, clock());
+        Some((events, (changes, after, clock)))
     })
     .take_until(Box::pin(end))
 }
@@ -135,7 +137,7 @@ mod tests {
     async fn an_end_that_has_passed_ends_the_stream() {
         let (_sender, changes) = watch::channel(Arc::new(Replicated::default()));
         let events: Vec<Vec<Event>> =
-            live(changes, Arc::default(), Some(Duration::ZERO)).collect().await;
+            live(changes, Arc::default(), Some(Duration::ZERO), Timestamp::default).collect().await;
         assert!(events.is_empty());
     }
 }

@@ -9,8 +9,10 @@ use cluster::object::Network;
 use cluster::request::{Answer, Request};
 use cluster::spec::NetworkSpec;
 use cluster::state::State as Replicated;
+use cluster::time::Timestamp;
 use serde_json::{Value, json};
 
+use super::logs::unix_time;
 use super::wire::network::{
     NetworkView, OVERLAY, SWARM_SCOPE, Surroundings, inspected, local_network, network,
 };
@@ -19,11 +21,11 @@ use crate::control_plane::LocalNetwork;
 use crate::error::ApiError;
 use crate::filters::Filters;
 use crate::json_case::NETWORK_CREATE;
-use crate::query::{Params, from_value, read_json};
+use crate::query::{Params, duration_ms, from_value, read_json};
 use crate::router::{Id, Plane};
 
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
-const PRUNE_FILTERS: &[&str] = &["label"];
+const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 
 /// `GET /networks`.
 pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response, ApiError> {
@@ -114,12 +116,15 @@ pub(crate) async fn remove(
 /// `POST /networks/prune`: removes the networks that no service uses, but ingress.
 pub(crate) async fn prune(State(plane): Plane, params: Params) -> Result<Json<Value>, ApiError> {
     let filters = Filters::parse(params.text("filters"), PRUNE_FILTERS)?;
+    let until = until(&filters, plane.local().now)?;
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let unused = snapshot
         .state
         .live_networks()
         .filter(|found| !found.spec.ingress && !in_use(found, &snapshot.state))
-        .filter(|found| filters.labels("label", &found.spec.labels));
+        .filter(|found| filters.labels("label", &found.spec.labels))
+        .filter(|found| filters.lacks_labels("label!", &found.spec.labels))
+        .filter(|found| until.is_none_or(|until| found.meta.created_at < until));
     let mut deleted = Vec::new();
     for found in unused {
         // One that has come into use since is left, as Docker leaves it.
@@ -130,6 +135,22 @@ pub(crate) async fn prune(State(plane): Plane, params: Params) -> Result<Json<Va
         }
     }
     Ok(Json(json!({ "NetworksDeleted": deleted })))
+}
+
+/// Before when a network was made: a Unix time, or how long ago.
+fn until(filters: &Filters, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
+    let Some(values) = filters.values("until") else { return Ok(None) };
+    let [text] = values.iter().collect::<Vec<_>>()[..] else {
+        return Err(ApiError::bad_request("more than one until filter specified"));
+    };
+    if let Some(ago) = duration_ms(text) {
+        return Ok(Some(Timestamp(now.0.saturating_sub(ago))));
+    }
+    unix_time(text).map_err(|error| {
+        ApiError::bad_request(format!(
+            "invalid until '{text}': {error}; give a Unix timestamp or a time like 24h"
+        ))
+    })
 }
 
 fn missing(id: &str) -> ApiError {

@@ -163,6 +163,7 @@ fn local() -> Local {
         operating_system: "Debian GNU/Linux 12 (bookworm)".to_owned(),
         architecture: "x86_64".to_owned(),
         cpus: 2,
+        cgroup_version: 2,
         memory_bytes: 4 << 30,
         data_dir: "/var/lib/skein".to_owned(),
         tasks_running: 0,

@@ -49,10 +49,10 @@ async fn errors_carry_the_headers_and_dockers_words() {
         ("GET", "/nothing", 404, "page not found"),
         ("PATCH", "/info", 404, "page not found"),
         (
-            "GET",
-            "/v1.44/containers/json",
+            "POST",
+            "/v1.44/containers/create",
             501,
-            "GET /containers/json: Skein does not manage containers; it runs services, see \
+            "POST /containers/create: Skein does not manage containers; it runs services, see \
              `docker service`",
         ),
         (
@@ -141,7 +141,7 @@ async fn tokens_rotate_at_the_version_that_was_read() {
     assert_eq!(tokens["Manager"], "SWMTKN-1-ca-manager");
     let (status, text) = message(&router, "POST", &uri(version), swarm["Spec"].clone()).await;
     assert_eq!(status, 409);
-    assert!(text.starts_with("update out of sequence"), "{text}");
+    assert!(text.ends_with("update out of sequence"), "{text}");
     let no_version = message(&router, "POST", "/swarm/update", swarm["Spec"].clone()).await;
     assert_eq!(
         no_version,
@@ -314,4 +314,57 @@ async fn secrets_and_configs_do_not_exist() {
     let (status, text) = message(&router, "POST", "/secrets/create", json!({})).await;
     assert_eq!(status, 501);
     assert!(text.starts_with("POST /secrets/create: Skein does not manage secrets"), "{text}");
+}
+
+/// Goal: `docker inspect NAME` finds a network, service, task or node of that name: it goes on
+/// after 404 only.
+#[tokio::test]
+async fn what_an_engine_has_and_skein_not_is_absent() {
+    let (_fake, router) = manager().await;
+    for (uri, expected) in [
+        ("/containers/json?all=1", json!([])),
+        ("/images/json", json!([])),
+        ("/plugins", json!([])),
+        ("/volumes", json!({ "Volumes": [], "Warnings": null })),
+    ] {
+        assert_eq!(get(&router, uri).await, expected, "{uri}");
+    }
+    assert_eq!(get(&router, "/system/df").await["Containers"], json!([]));
+    for (uri, text) in [
+        ("/containers/web/json", "No such container: web"),
+        ("/images/library/web:1/json", "No such image: library/web:1"),
+        ("/volumes/web", "get web: no such volume"),
+        ("/plugins/vieux/sshfs/json", "plugin \"vieux/sshfs\" not found"),
+    ] {
+        let expected = (404, text.to_owned());
+        assert_eq!(message(&router, "GET", uri, Value::Null).await, expected, "{uri}");
+    }
+    // What would change one is refused by name as before.
+    assert_eq!(message(&router, "DELETE", "/containers/web", Value::Null).await.0, 501);
+    assert_eq!(message(&router, "POST", "/volumes/create", json!({})).await.0, 501);
+    assert_eq!(get(&router, "/info").await["CgroupVersion"], "2");
+}
+
+#[tokio::test]
+async fn unused_networks_are_pruned_by_their_filters() {
+    let (_fake, router) = manager().await;
+    for (name, label) in [("kept", "keep"), ("old", "drop")] {
+        let body = json!({ "Name": name, "Driver": "overlay", "Labels": { label: "1" } });
+        call(&router, "POST", "/networks/create", body).await;
+    }
+    for (filters, deleted) in [
+        (r#"{"until":["24h"]}"#, json!([])),
+        (r#"{"until":["1"]}"#, json!([])),
+        (r#"{"label!":["keep=1"],"until":["9999999999"]}"#, json!(["old"])),
+        (r#"{"label":["keep"]}"#, json!(["kept"])),
+    ] {
+        let uri = format!("/networks/prune?filters={}", encode(filters));
+        let (status, body) = call(&router, "POST", &uri, Value::Null).await;
+        assert_eq!(status, 200, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["NetworksDeleted"], deleted, "{filters}");
+    }
+    let uri = format!("/networks/prune?filters={}", encode(r#"{"until":["soon"]}"#));
+    let (status, text) = message(&router, "POST", &uri, Value::Null).await;
+    assert!(status == 400 && text.contains("invalid until 'soon'"), "{text}");
 }

@@ -62,7 +62,7 @@ async fn service_updates_need_the_version_that_was_read() {
     assert_eq!(after["Spec"]["Mode"]["Replicated"]["Replicas"], 3);
     let (status, text) = message(&router, "POST", &uri(version), spec).await;
     assert_eq!(status, 409);
-    assert!(text.starts_with("update out of sequence"), "{text}");
+    assert!(text.ends_with("update out of sequence"), "{text}");
     let version = after["Version"]["Index"].as_u64().unwrap();
     let rollback = format!("/services/web/update?rollback=previous&version={version}");
     assert_eq!(call(&router, "POST", &rollback, Value::Null).await.0, 200);
@@ -218,8 +218,9 @@ async fn events_tell_what_the_objects_tell() {
 
 #[tokio::test]
 async fn events_follow_the_state() {
+    use api::ControlPlane as _;
     use futures_util::StreamExt;
-    let (_fake, router) = manager().await;
+    let (fake, router) = manager().await;
     let response = send(&router, "GET", "/events", Body::empty()).await;
     let mut lines = response.into_body().into_data_stream();
     let history = lines.next().await.unwrap().unwrap();
@@ -234,6 +235,27 @@ async fn events_follow_the_state() {
     call(&router, "DELETE", "/networks/front", Value::Null).await;
     let removed: Value = serde_json::from_slice(&lines.next().await.unwrap().unwrap()).unwrap();
     assert_eq!(removed["Action"], "remove");
+    assert_eq!(removed["timeNano"], fake.local().now.0 * 1_000_000, "the time of the removal");
+}
+
+#[tokio::test]
+async fn a_service_without_a_name_gets_one() {
+    let (_fake, router) = manager().await;
+    let spec = json!({ "TaskTemplate": { "ContainerSpec": { "Image": "host", "Command": ["a"],
+        "Healthcheck": { "Test": ["CMD", "true"] } } } });
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let (status, body) = call(&router, "POST", "/services/create", spec.clone()).await;
+        assert_eq!(status, 201, "{body}");
+        let id = serde_json::from_str::<Value>(&body).unwrap()["ID"].clone();
+        let shown =
+            get(&router, &format!("/services/{}", id.as_str().unwrap())).await["Spec"].clone();
+        // What was not given is not shown: a client would take it for a change.
+        let health = &shown["TaskTemplate"]["ContainerSpec"]["Healthcheck"];
+        assert_eq!(*health, json!({ "Test": ["CMD", "true"] }));
+        names.push(shown["Name"].as_str().unwrap().to_owned());
+    }
+    assert!(names[0] != names[1] && names.iter().all(|name| name.contains('_')), "{names:?}");
 }
 
 #[tokio::test]

@@ -17,9 +17,8 @@ impl Daemon {
         advertise: Option<&str>,
         data_path: Option<&str>,
     ) -> Result<Addresses, ApiError> {
-        let bad = |e: crate::config::ConfigError| ApiError::bad_request(e.to_string());
         let listen = match listen {
-            Some(text) => Some(parse_listen(text).map_err(bad)?),
+            Some(text) => Some(self.listen(text)?),
             None => self.config.listen_addr,
         };
         let listen_port = listen.map_or(CLUSTER_PORT, |(_, port)| port);
@@ -69,6 +68,17 @@ impl Daemon {
         let after = (identity.advertise, identity.data_path, identity.listen);
         tracing::info!(?before, ?after, "this node's addresses have changed");
         Ok(())
+    }
+
+    /// `IP`, `IP:PORT`, `:PORT`, `IFACE` or `IFACE:PORT`.
+    fn listen(&self, text: &str) -> Result<(Option<IpAddr>, u16), ApiError> {
+        match parse_listen(text) {
+            Ok(parsed) => Ok(parsed),
+            Err(_no_address) => {
+                let (address, port) = self.named(text, "--listen-addr")?;
+                Ok((Some(address), port.unwrap_or(CLUSTER_PORT)))
+            }
+        }
     }
 
     /// `IP`, `IP:PORT`, `IFACE` or `IFACE:PORT`; the address must be this node's.

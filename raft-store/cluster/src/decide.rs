@@ -15,6 +15,7 @@ use crate::transaction::Transaction;
 mod ca;
 mod cluster;
 mod keys;
+mod names;
 mod network;
 mod node;
 pub(crate) mod ports;
@@ -111,8 +112,8 @@ fn check_version(
     Err(Rejection::new(
         Code::StaleVersion,
         format!(
-            "update out of sequence: {what} is at version {}, not {}; read it again and repeat \
-             the change",
+            "{what} is at version {}, not {}; read it again and repeat the change: update out of \
+             sequence",
             found.0, given.0
         ),
     ))

@@ -173,9 +173,8 @@ impl Subject for Network {
     }
 }
 
-/// Events from one applied state to a later one.
-pub(super) fn between(before: &State, after: &State) -> Vec<Event> {
-    let now = newest(after);
+/// Events from one applied state to a later one, which was applied now.
+pub(super) fn between(before: &State, after: &State, now: Timestamp) -> Vec<Event> {
     let mut events = Vec::new();
     changed(before.nodes.values(), after.nodes.values(), now, &mut events);
     changed(before.live_networks(), after.live_networks(), now, &mut events);
@@ -203,15 +202,6 @@ fn told<'a, T: Subject + 'a>(objects: impl Iterator<Item = &'a Arc<T>>, events: 
             events.push(event(object.as_ref(), "update", meta.updated_at));
         }
     }
-}
-
-/// The time of a removal is not kept: the newest time in the later state is close to it.
-fn newest(state: &State) -> Timestamp {
-    let nodes = state.nodes.values().map(|node| node.meta.updated_at);
-    let networks = state.networks.values().map(|network| network.meta.updated_at);
-    let services = state.services.values().map(|service| service.meta.updated_at);
-    let tasks = state.tasks.values().map(|task| task.meta.updated_at);
-    nodes.chain(networks).chain(services).chain(tasks).max().unwrap_or_default()
 }
 
 fn changed<'a, T: Subject + 'a>(

@@ -67,6 +67,7 @@ fn node(local: &Local) -> Value {
         "Architecture": local.architecture,
         "NCPU": local.cpus,
         "MemTotal": local.memory_bytes,
+        "CgroupVersion": local.cgroup_version.to_string(),
         "Warnings": local.warnings,
     })
 }

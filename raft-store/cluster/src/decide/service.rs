@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 
-use super::{check_version, ports, spec};
+use super::{check_version, names, ports, spec};
 use crate::draft::Draft;
 use crate::id::ServiceId;
 use crate::object::{Service, UpdateState, UpdateStatus};
@@ -16,7 +16,11 @@ use crate::time::Revision;
 use crate::transaction::Object;
 
 pub(super) fn create(draft: &mut Draft<'_>, spec: &ServiceSpec) -> Result<Answer, Rejection> {
-    let (spec, warnings) = spec::checked(draft.state(), spec)?;
+    let mut spec = spec.clone();
+    if spec.name.is_empty() {
+        spec.name = names::drawn(draft);
+    }
+    let (spec, warnings) = spec::checked(draft.state(), &spec)?;
     if draft.state().live_services().any(|other| other.spec.name == spec.name) {
         return Err(Rejection::new(
             Code::NameTaken,

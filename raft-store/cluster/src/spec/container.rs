@@ -102,22 +102,33 @@ pub struct Seccomp {
     pub extra: Extra,
 }
 
-/// Docker's `HealthConfig`; durations in nanoseconds, 0 means the default.
+/// Docker's `HealthConfig`; durations in nanoseconds, 0 means the default and
+/// is left out, as Docker leaves it out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct HealthConfig {
     /// `[]` inherits (nothing here), `["NONE"]` none, `["CMD", …]`, `["CMD-SHELL", "…"]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// Between checks; default 30 s.
+    #[serde(skip_serializing_if = "is_zero")]
     pub interval: u64,
     /// Of one check; default 30 s.
+    #[serde(skip_serializing_if = "is_zero")]
     pub timeout: u64,
     /// Failures in a row that make it unhealthy; default 3.
+    #[serde(skip_serializing_if = "is_zero")]
     pub retries: u64,
     /// After the start, failures do not count; default 0.
+    #[serde(skip_serializing_if = "is_zero")]
     pub start_period: u64,
     /// Between checks in the start period; default 5 s.
+    #[serde(skip_serializing_if = "is_zero")]
     pub start_interval: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One mount.
