@@ -10,7 +10,7 @@ use cluster::time::Revision;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::wire::cluster_info::swarm;
+use super::wire::cluster_info::{check_fixed, swarm};
 use super::{check_manager, cluster_state};
 use crate::control_plane::{
     InitRequest, JoinRequest, LocalNodeState, Snapshot, UpdateClusterRequest, WantedCa,
@@ -135,6 +135,7 @@ fn cluster_of(snapshot: &Snapshot) -> Result<&cluster::object::Cluster, ApiError
 fn init_request(body: InitBody) -> Result<InitRequest, ApiError> {
     let mut spec = body.spec;
     spec.check_ca()?;
+    check_fixed(&spec)?;
     if body.auto_lock_managers {
         spec.lock_managers();
     }
@@ -198,6 +199,7 @@ fn listen(text: String) -> Option<String> {
 fn wanted_ca(asked: &mut ClusterSpec, present: &ClusterSpec) -> Result<Option<WantedCa>, ApiError> {
     let [certificate, key] = asked.take_signing_ca();
     asked.check_ca()?;
+    check_fixed(asked)?;
     match (certificate.is_empty(), key.is_empty()) {
         (false, false) => Ok(Some(WantedCa::Own { certificate, key })),
         (true, false) => Err(ApiError::bad_request(
@@ -279,6 +281,32 @@ mod tests {
         ] {
             let error = init_request(init_body(text)).unwrap_err();
             assert_eq!((error.status, error.message.as_str()), (status, message));
+        }
+    }
+
+    #[test]
+    fn settings_that_are_fixed_are_refused_unless_they_say_so() {
+        for (body, refused) in [
+            (r#"{"Dispatcher":{"HeartbeatPeriod":5000000000}}"#, None),
+            (r#"{"Raft":{"SnapshotInterval":10000},"TaskDefaults":{"LogDriver":{}}}"#, None),
+            (
+                r#"{"Dispatcher":{"HeartbeatPeriod":9000000000}}"#,
+                Some(
+                    "Dispatcher.HeartbeatPeriod 9000000000 is not supported by Skein: leave it \
+                     out, or at 5000000000",
+                ),
+            ),
+            (
+                r#"{"TaskDefaults":{"LogDriver":{"Name":"syslog"}}}"#,
+                Some(
+                    "TaskDefaults.LogDriver {\"Name\":\"syslog\"} is not supported by Skein: leave \
+                     it out",
+                ),
+            ),
+        ] {
+            let spec: ClusterSpec = serde_json::from_str(body).unwrap();
+            let said = check_fixed(&spec).map_err(|error| (error.status, error.message)).err();
+            assert_eq!(said, refused.map(|text| (501, text.to_owned())), "{body}");
         }
     }
 

@@ -368,3 +368,23 @@ async fn unused_networks_are_pruned_by_their_filters() {
     let (status, text) = message(&router, "POST", &uri, Value::Null).await;
     assert!(status == 400 && text.contains("invalid until 'soon'"), "{text}");
 }
+
+#[tokio::test]
+async fn what_a_network_does_not_do_is_warned_about() {
+    let (_fake, router) = manager().await;
+    let body = json!({
+        "Name": "a",
+        "Driver": "overlay",
+        "Attachable": true,
+        "Options": { "com.docker.network.driver.mtu": "1400", "colour": "red" },
+    });
+    let (status, text) = call(&router, "POST", "/networks/create", body).await;
+    assert_eq!(status, 201, "{text}");
+    let warning = serde_json::from_str::<Value>(&text).unwrap()["Warning"].clone();
+    let expected = "option colour is not supported: it has no effect; Attachable is not \
+                    supported: there are no containers but tasks of services";
+    assert_eq!(warning, expected);
+    let plain = json!({ "Name": "b", "Driver": "overlay" });
+    let (_, text) = call(&router, "POST", "/networks/create", plain).await;
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["Warning"], "");
+}

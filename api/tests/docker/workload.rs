@@ -97,7 +97,7 @@ async fn what_a_client_wrote_comes_back() {
             "Image": "host",
             "Labels": { "Image": "not a field" },
             "Privileges": { "NoNewPrivileges": true },
-            "Sysctls": { "net.core.somaxconn": "1024" },
+            "Ulimits": [{ "Name": "nofile", "Soft": 1024, "Hard": 4096 }],
             "Isolation": "default",
         },
         "Placement": { "Preferences": [{ "Spread": { "SpreadDescriptor": "node.labels.rack" } }] },
@@ -107,11 +107,15 @@ async fn what_a_client_wrote_comes_back() {
     let spec = json!({ "Name": "kept", "TaskTemplate": template });
     let (status, text) = call(&router, "POST", "/services/create", spec).await;
     assert_eq!(status, 201, "{text}");
+    let warnings: Value = serde_json::from_str::<Value>(&text).unwrap()["Warnings"].clone();
+    for field in ["Ulimits", "Placement.Preferences", "LogDriver.Options"] {
+        assert!(warnings.to_string().contains(field), "{field}: {warnings}");
+    }
     let back = get(&router, "/services/kept").await;
     for (path, expected) in [
         ("/ContainerSpec/Labels/Image", json!("not a field")),
         ("/ContainerSpec/Privileges", template["ContainerSpec"]["Privileges"].clone()),
-        ("/ContainerSpec/Sysctls", template["ContainerSpec"]["Sysctls"].clone()),
+        ("/ContainerSpec/Ulimits", template["ContainerSpec"]["Ulimits"].clone()),
         ("/Placement/Preferences", template["Placement"]["Preferences"].clone()),
         ("/LogDriver", template["LogDriver"].clone()),
     ] {

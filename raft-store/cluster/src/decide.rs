@@ -14,6 +14,7 @@ use crate::transaction::Transaction;
 
 mod ca;
 mod cluster;
+mod fields;
 mod keys;
 mod names;
 mod network;

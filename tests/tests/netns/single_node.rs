@@ -171,7 +171,8 @@ fn telemetry_answers(lab: &mut Lab) -> Result<()> {
 }
 
 fn unbuilt_parts_answer_501(lab: &mut Lab) -> Result<()> {
-    for (method, path) in [("GET", "/images/json"), ("POST", "/build"), ("GET", "/plugins")] {
+    for (method, path) in [("POST", "/images/create"), ("POST", "/build"), ("GET", "/exec/x/json")]
+    {
         let answer = lab.nodes[0].request(method, path, &Value::Null)?;
         let message = answer.message();
         ensure!(answer.status == 501 && !message.is_empty(), "{method} {path}: {answer:?}");

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::der::{base64_encode, parse_certificate};
 use super::{Version, rfc3339};
+use crate::error::ApiError;
 
 /// `TLSInfo`: whom the nodes trust.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -136,6 +137,32 @@ fn default_spec() -> Value {
         "TaskDefaults": {},
         "EncryptionConfig": { "AutoLockManagers": false },
     })
+}
+
+/// Settings of swarmkit's own Raft and dispatcher: Skein's are fixed, and shown as these.
+const FIXED: [&str; 3] = ["Raft", "Dispatcher", "TaskDefaults"];
+
+/// Refuses what a cluster is asked for and would not do.
+pub(crate) fn check_fixed(spec: &ClusterSpec) -> Result<(), ApiError> {
+    let defaults = default_spec();
+    for part in FIXED {
+        let given = spec.extra.get(part).and_then(Value::as_object);
+        for (name, value) in given.into_iter().flatten() {
+            let default = &defaults[part][name];
+            if !is_unset(value) && value != default && !is_empty_object(value) {
+                let at =
+                    if default.is_null() { String::new() } else { format!(", or at {default}") };
+                return Err(ApiError::not_implemented(format!(
+                    "{part}.{name} {value} is not supported by Skein: leave it out{at}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_empty_object(value: &Value) -> bool {
+    value.as_object().is_some_and(Map::is_empty)
 }
 
 /// Docker's default for ended tasks kept per slot.

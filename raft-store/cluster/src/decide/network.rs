@@ -47,6 +47,7 @@ pub(super) fn create(draft: &mut Draft<'_>, spec: &NetworkSpec) -> Result<Answer
     size::check(format_args!("the spec of network {}", spec.name), &spec, NETWORK_BYTES_MAX)?;
     let (subnet, gateway) = place(state, &spec)?;
     let vni = vni(state, &spec)?;
+    let warning = warning(&spec);
     let id = NetworkId(draft.draw());
     let network = Network {
         id,
@@ -59,7 +60,7 @@ pub(super) fn create(draft: &mut Draft<'_>, spec: &NetworkSpec) -> Result<Answer
         removed: false,
     };
     draft.put(Object::Network(Arc::new(network)));
-    Ok(Answer::Network { id, warning: String::new() })
+    Ok(Answer::Network { id, warning })
 }
 
 pub(super) fn remove(draft: &mut Draft<'_>, id: NetworkId) -> Result<Answer, Rejection> {
@@ -129,6 +130,21 @@ fn checked(spec: &NetworkSpec) -> Result<NetworkSpec, Rejection> {
         return Err(unimplemented(&spec.name, "more than one subnet", "give one"));
     }
     Ok(spec)
+}
+
+/// What the user should know that is kept and not acted on.
+fn warning(spec: &NetworkSpec) -> String {
+    let known = [VNI_OPTION, MTU_OPTION];
+    let options = spec.options.keys().filter(|option| !known.contains(&option.as_str()));
+    let options =
+        options.map(|option| format!("option {option} is not supported: it has no effect"));
+    let attachable = spec.attachable.then(|| {
+        "Attachable is not supported: there are no containers but tasks of services".to_owned()
+    });
+    let ipam = spec.ipam.options.keys();
+    let ipam =
+        ipam.map(|option| format!("IPAM option {option} is not supported: it has no effect"));
+    options.chain(attachable).chain(ipam).collect::<Vec<_>>().join("; ")
 }
 
 fn unimplemented(name: &str, what: &str, remedy: &str) -> Rejection {

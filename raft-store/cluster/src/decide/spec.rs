@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::fields;
 use super::size::{self, SERVICE_BYTES_MAX};
 use crate::constraint::Constraint;
 use crate::rejection::{Code, Rejection};
@@ -36,7 +37,7 @@ pub(super) fn checked(
     spec.networks.clear();
     spec.task_template.networks = targets;
     size::check(format_args!("the spec of service {}", spec.name), &spec, SERVICE_BYTES_MAX)?;
-    let warnings = warnings(&spec);
+    let warnings = fields::check(&spec)?;
     Ok((spec, warnings))
 }
 
@@ -72,15 +73,6 @@ fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
         let message = format!("runtime {} is not supported: leave it out", task.runtime);
         return Err(Rejection::new(Code::Unimplemented, message));
     }
-    for kind in ["Secrets", "Configs"] {
-        let given = container.extra.get(kind).and_then(|value| value.as_array());
-        if given.is_some_and(|list| !list.is_empty()) {
-            return Err(Rejection::new(
-                Code::Unimplemented,
-                format!("{} are not supported yet: leave them out", kind.to_lowercase()),
-            ));
-        }
-    }
     check_privileges(container)?;
     for mount in &container.mounts {
         let kind = match mount.kind {
@@ -110,15 +102,6 @@ fn check_privileges(container: &ContainerSpec) -> Result<(), Rejection> {
         mode => return missing(format!("seccomp mode {mode}"), "use default or unconfined"),
     }
     let Some(privileges) = &container.privileges else { return Ok(()) };
-    let profile = privileges.seccomp.as_ref().and_then(|seccomp| seccomp.extra.get("Profile"));
-    if profile.is_some_and(|profile| !profile.is_null() && profile.as_str() != Some("")) {
-        return missing("a seccomp profile of a service's own".to_owned(), "leave it out");
-    }
-    for kind in ["CredentialSpec", "SELinuxContext"] {
-        if privileges.extra.get(kind).is_some_and(|value| !value.is_null()) {
-            return missing(format!("{kind} of a task's privileges"), "leave it out");
-        }
-    }
     let app_armor = privileges.extra.get("AppArmor").and_then(|value| value["Mode"].as_str());
     match app_armor.unwrap_or_default() {
         "" | "disabled" => Ok(()),
@@ -229,12 +212,4 @@ fn resolved(state: &State, targets: &[NetworkTarget]) -> Result<Vec<NetworkTarge
         result.push(NetworkTarget { target: id, ..target.clone() });
     }
     Ok(result)
-}
-
-fn warnings(spec: &ServiceSpec) -> Vec<String> {
-    let placement = spec.task_template.placement.as_ref();
-    let preferences = placement.and_then(|placement| placement.extra.get("Preferences"));
-    let given = preferences.and_then(|value| value.as_array()).is_some_and(|p| !p.is_empty());
-    let warning = "placement preferences are kept but not acted on: tasks are spread evenly";
-    given.then(|| warning.to_owned()).into_iter().collect()
 }
