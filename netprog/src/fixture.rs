@@ -87,6 +87,7 @@ pub(crate) fn assignment() -> Assignment {
         revision: Revision(100),
         cluster: ClusterId(7),
         node: node(1),
+        schema: 1,
         data_path_port: 4789,
         gossip_keys: Vec::new(),
         removed: Default::default(),

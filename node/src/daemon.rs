@@ -25,6 +25,7 @@ use crate::identity::{DataDir, DataDirError, Identity};
 use crate::key_file::KeyFileError;
 use crate::member::{self, Member, MemberError, Sockets, Surroundings};
 use crate::pki::{self, Authority, Ca, Credentials, PeerIdentity, Token};
+use crate::worker::shell::kept;
 
 mod addresses;
 mod join;
@@ -97,6 +98,7 @@ impl Daemon {
             loaded => loaded?,
         };
         let Some((mut identity, credentials)) = loaded else { return Ok(()) };
+        kept::check_schema(&self.data)?;
         let used = self.config.run_dir.join(GENERATION);
         let last: Option<u64> = disk::read_json(&used).ok().flatten();
         identity.generation = identity.generation.max(last.unwrap_or_default()) + 1;

@@ -120,7 +120,7 @@ impl Host {
             balancer: self.balancer.name().to_owned(),
             executors: vec!["process".to_owned()],
             certificate_subject: String::new(),
-            schema: cluster::object::SCHEMA,
+            schema: cluster::object::newest_schema(),
             manager_address: Some(manager_address),
             proof_key: Some(proof_key),
             trust: None,

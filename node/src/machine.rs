@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use cluster::apply::Outcome;
-use cluster::codec::decode_transaction;
+use cluster::codec::{CodecError, decode_transaction};
 use cluster::state::State;
 use cluster::time::Revision;
 use raft_store::{Machine, SnapshotContent};
@@ -37,11 +37,12 @@ impl Machine for StateMachine {
         if payload.is_empty() {
             return Ok(Vec::new());
         }
-        let transaction = decode_transaction(payload).map_err(|error| {
-            format!(
+        let transaction = decode_transaction(payload).map_err(|error| match error {
+            CodecError::NewerSchema { .. } => error.to_string(),
+            other => format!(
                 "{}; it is of a newer version of Skein, or damaged: upgrade this manager",
-                crate::daemon::chain(&error)
-            )
+                crate::daemon::chain(&other)
+            ),
         })?;
         let outcome = self.state.apply(Revision(index), &transaction);
         match &outcome {

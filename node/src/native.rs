@@ -275,6 +275,9 @@ fn topology(member: &Member) -> Result<Value, ApiError> {
         "differing": differing,
         "nodes": nodes,
         "networks": assignment.networks,
+        "schema": assignment.schema,
+        "reads_schema": cluster::object::newest_schema(),
+        "too_old": member.worker.too_old(),
         "certificate_seconds_left": end.saturating_sub(crate::renewal::now()),
     }))
 }

@@ -101,7 +101,10 @@ pub fn metrics(member: Option<&Member>) -> String {
             "Managers that were seen to hold another state than this one.",
             manager.differing().len(),
         );
-        let revision = manager.newest().revision.0;
+        let state = manager.newest();
+        let schema = state.cluster.as_ref().map_or(0, |cluster| u64::from(cluster.schema));
+        gauge(&mut text, "skein_schema", "What log and snapshots may hold, as a number.", schema);
+        let revision = state.revision.0;
         gauge(&mut text, "skein_state_revision", "Log index of the last change.", revision);
     }
     let done = member.worker.done.borrow();

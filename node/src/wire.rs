@@ -130,6 +130,9 @@ pub struct WatchCall {
     pub have: Option<Digest>,
     /// Which releases it knows of.
     pub released: BTreeSet<TaskId>,
+    /// The newest schema of an assignment that it reads.
+    #[serde(default = "cluster::object::first_schema")]
+    pub schema: u32,
 }
 
 /// Answer to [`WatchCall`].
@@ -176,6 +179,10 @@ pub struct NotLeader {
 
 /// Status of an answer whose body is [`NotLeader`] (RFC 9110: Misdirected Request).
 pub const NOT_LEADER: u16 = 421;
+
+/// Status of an answer to a node whose version does not read what the cluster writes (RFC 9110:
+/// Upgrade Required).
+pub const TOO_OLD: u16 = 426;
 
 /// Status of an answer to a node that was removed from the cluster (RFC 9110: Gone).
 pub const NOT_A_MEMBER: u16 = 410;

@@ -192,7 +192,7 @@ fn first_node() -> JoinNode {
             balancer: "nft".to_owned(),
             executors: vec!["process".to_owned()],
             certificate_subject: String::new(),
-            schema: cluster::object::SCHEMA,
+            schema: cluster::object::newest_schema(),
             manager_address: None,
             proof_key: None,
             trust: None,

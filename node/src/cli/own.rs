@@ -133,6 +133,10 @@ pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
     let left = topology["certificate_seconds_left"].as_u64().unwrap_or_default();
     let (days, hours) = (left / DAY_SECONDS, left % DAY_SECONDS / 3600);
     check(out, left > 0, format!("the node's certificate is good for {days} d {hours} h"))?;
+    let (schema, reads) = (text(&topology, "/schema"), text(&topology, "/reads_schema"));
+    let schemas = format!("the cluster has schema {schema}, this version reads up to {reads}");
+    let refused = topology["too_old"].as_str();
+    check(out, refused.is_none(), refused.map_or(schemas, str::to_owned))?;
     for manager in items(&topology["differing"]) {
         let (name, revision) = (text(manager, "/name"), text(manager, "/revision"));
         check(out, false, format!("manager {name} held another state at revision {revision}"))?;

@@ -26,7 +26,7 @@ fn description(number: u8) -> NodeDescription {
         balancer: "nft".into(),
         executors: vec!["process".into()],
         certificate_subject: String::new(),
-        schema: cluster::object::SCHEMA,
+        schema: cluster::object::newest_schema(),
         manager_address: Some((address, 2377).into()),
         proof_key: None,
         trust: None,

@@ -18,7 +18,7 @@ use super::{Manager, join};
 use crate::transport::{BODY_BYTES_MAX, MemberOnly};
 use crate::wire::{
     self, JoinCall, NOT_LEADER, NotLeader, RenewCall, ReportCall, ReseatAnswer, ReseatCall,
-    WatchCall,
+    TOO_OLD, WatchCall,
 };
 
 /// The largest body that is read of a caller without a certificate.
@@ -172,6 +172,14 @@ fn refuse(manager: &Manager, refusal: Refusal) -> Result<Response, Refused> {
         Refusal::Unknown(_) if manager.newest().cluster.is_none() => Ok(not_leader(manager)),
         Refusal::Unknown(node) => {
             Err((StatusCode::GONE, format!("node {node} is not in this cluster (any more)")))
+        }
+        Refusal::TooOld { cluster, node } => {
+            let status = StatusCode::from_u16(TOO_OLD).unwrap_or(StatusCode::UPGRADE_REQUIRED);
+            let line = format!(
+                "the cluster has schema {cluster}, and this node's version of Skein reads up to \
+                 schema {node}: install the version of the other nodes"
+            );
+            Err((status, line))
         }
         Refusal::Rejected(rejection) => Err(rejected(&rejection)),
     }

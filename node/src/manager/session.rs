@@ -29,6 +29,13 @@ pub(super) enum Refusal {
     NotLeader,
     /// The node is not in the cluster (any more).
     Unknown(NodeId),
+    /// Its version reads only so much.
+    TooOld {
+        /// The cluster's schema.
+        cluster: u32,
+        /// The newest one that the node reads.
+        node: u32,
+    },
     /// The state refused what the call implies.
     Rejected(Rejection),
 }
@@ -41,6 +48,17 @@ fn assign(state: &State, node: NodeId) -> Option<(Digest, Assignment)> {
     let text = serde_json::to_vec(&assignment).unwrap_or_default();
     assignment.revision = revision;
     Some((Digest(digest_of(&text)), assignment))
+}
+
+/// Nobody is given what its version does not read. It is not heard either: a node that cannot be
+/// told what to run has no lease.
+fn check_schema(state: &State, reads: u32) -> Result<(), Refusal> {
+    match &state.cluster {
+        Some(cluster) if cluster.schema > reads => {
+            Err(Refusal::TooOld { cluster: cluster.schema, node: reads })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Answers once the assignment or the releases differ from what the node has.
@@ -60,6 +78,7 @@ pub(super) async fn watch(
             return Err(Refusal::NotLeader);
         }
         let newest = state.borrow_and_update().clone();
+        check_schema(&newest, call.schema)?;
         acks.borrow_and_update();
         let mut fresh = None;
         let digest = match known {
@@ -128,6 +147,9 @@ pub(super) async fn report(
     }
     let state = manager.newest();
     let Some(known) = state.nodes.get(&node) else { return Err(Refusal::Unknown(node)) };
+    if let Some(description) = &call.description {
+        check_schema(&state, description.schema)?;
+    }
     let moved = manager.with_dispatcher(|dispatcher| {
         let before = dispatcher.applied(node);
         let now = clock::monotonic();

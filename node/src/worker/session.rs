@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cluster::assignment::Assignment;
 use cluster::id::TaskId;
-use cluster::object::{NodeDescription, TaskStatus};
+use cluster::object::{NodeDescription, TaskStatus, newest_schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
@@ -20,7 +20,7 @@ use crate::telemetry::Seldom;
 use crate::transport::{CallError, Lane, Net};
 use crate::wire::{
     Digest, NOT_A_MEMBER, NOT_LEADER, NotLeader, RenewAnswer, RenewCall, ReportAnswer, ReportCall,
-    ReseatAnswer, ReseatCall, WatchAnswer, WatchCall, decode, encode,
+    ReseatAnswer, ReseatCall, TOO_OLD, WatchAnswer, WatchCall, decode, encode,
 };
 
 /// A watch is answered within ten seconds; one that is not is broken.
@@ -41,8 +41,10 @@ pub struct Session {
     known: Known,
     /// The leader as far as known; both loops keep it.
     leader: Arc<watch::Sender<Option<SocketAddr>>>,
-    /// The line that this node is no member any more: it is told so at each call.
-    gone: Arc<Mutex<Seldom>>,
+    /// The line of a refusal that is told at each call.
+    refusals: Arc<Mutex<Seldom>>,
+    /// Why the leader tells this version nothing.
+    too_old: Arc<watch::Sender<Option<String>>>,
 }
 
 /// Where managers may be found.
@@ -102,8 +104,22 @@ impl Session {
     /// A session with the leader, which is found among the managers that are known.
     #[must_use]
     pub fn new(net: Net, known: Known) -> Self {
-        let (leader, gone) = (Arc::new(watch::channel(None).0), Arc::default());
-        Self { net, known, leader, gone }
+        let leader = Arc::new(watch::channel(None).0);
+        let too_old = Arc::new(watch::channel(None).0);
+        Self { net, known, leader, refusals: Arc::default(), too_old }
+    }
+
+    /// Why the leader tells this version of Skein nothing, if it does not.
+    #[must_use]
+    pub fn too_old(&self) -> Option<String> {
+        self.too_old.borrow().clone()
+    }
+
+    fn complain(&self, address: SocketAddr, message: &str, remedy: &str) {
+        let said = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).say();
+        if let Some(more) = said {
+            tracing::error!(%address, message, more, "{remedy}");
+        }
     }
 
     /// Asks the leader, wherever it is now. Returns `None` when no manager could be asked: the
@@ -145,11 +161,13 @@ impl Session {
                     }
                 }
                 Err(CallError::Refused { status: NOT_A_MEMBER, message, .. }) => {
-                    let said = self.gone.lock().unwrap_or_else(PoisonError::into_inner).say();
-                    if let Some(more) = said {
-                        let remedy = "`swarm leave` here, then join again";
-                        tracing::error!(%address, message, more, "{remedy}");
-                    }
+                    self.complain(address, &message, "`swarm leave` here, then join again");
+                }
+                Err(CallError::Refused { status: TOO_OLD, message, .. }) => {
+                    self.complain(address, &message, "this node goes on with what it was told");
+                    self.too_old.send_if_modified(|known| {
+                        known.replace(message.clone()).as_ref() != Some(&message)
+                    });
                 }
                 Err(error) => tracing::debug!(%address, path, %error, "session call"),
             }
@@ -185,7 +203,7 @@ impl Session {
         let mut have = None;
         let mut released = BTreeSet::new();
         loop {
-            let call = WatchCall { have, released: released.clone() };
+            let call = WatchCall { have, released: released.clone(), schema: newest_schema() };
             let Some((_, answer)) =
                 self.ask::<_, WatchAnswer>("/session/watch", &call, WATCH_LIMIT).await
             else {

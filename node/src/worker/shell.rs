@@ -33,7 +33,7 @@ use crate::worker::names::Names;
 
 use self::kept::Kept;
 
-mod kept;
+pub mod kept;
 mod tasks;
 
 /// Inputs that wait for the core.
@@ -106,6 +106,12 @@ impl WorkerHandle {
     /// Asks the leader for another place in Raft: the log of the one that this node has is gone.
     pub async fn reseat(&self, lost: u64) -> Result<(), String> {
         self.session.reseat(lost).await
+    }
+
+    /// Why the leader tells this version of Skein nothing, if it does not.
+    #[must_use]
+    pub fn too_old(&self) -> Option<String> {
+        self.session.too_old()
     }
 
     /// Tells the leader that this daemon restarts; the worker has ended.

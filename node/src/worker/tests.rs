@@ -14,6 +14,7 @@ fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) ->
         revision: Revision(revision),
         cluster: ClusterId(1),
         node: NODE,
+        schema: 1,
         data_path_port: 4789,
         gossip_keys: vec![],
         removed: Default::default(),

@@ -25,6 +25,7 @@ pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
         revision: state.revision,
         cluster: cluster.id,
         node,
+        schema: cluster.schema,
         data_path_port: cluster.data_path_port,
         gossip_keys: cluster.gossip_keys.clone(),
         nodes: members(state).map(|node| (node.id, assigned_node(node))).collect(),

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::{Subnet, Vni};
-use crate::object::{Attachment, GossipKey, ProofKey, PublishedPort, Slot, TaskState, Trust};
+use crate::object::{
+    Attachment, GossipKey, ProofKey, PublishedPort, Slot, TaskState, Trust, first_schema,
+    is_first_schema,
+};
 use crate::spec::{Labels, TaskSpec};
 use crate::time::{Revision, Timestamp};
 
@@ -22,6 +25,9 @@ pub struct Assignment {
     pub cluster: ClusterId,
     /// The node it is for.
     pub node: NodeId,
+    /// What it may hold: the cluster's. A version that does not read it does not use it in part.
+    #[serde(default = "first_schema", skip_serializing_if = "is_first_schema")]
+    pub schema: u32,
     /// UDP port of VXLAN.
     pub data_path_port: u16,
     /// Keys that seal gossip; the first one seals.

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use bincode::config;
 use bincode::{Decode, Encode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::object::{Cluster, first_schema, newest_schema};
 use crate::rejection::Rejection;
 use crate::request::{Answer, Request};
 use crate::time::{Revision, Timestamp};
@@ -78,6 +79,17 @@ pub enum CodecError {
         /// The reason.
         #[source]
         source: std::io::Error,
+    },
+    /// Written by a version of Skein whose objects this one does not know.
+    #[error(
+        "the cluster has schema {schema}, and this version of Skein reads up to schema {reads}: \
+         install the version of the other managers"
+    )]
+    NewerSchema {
+        /// The cluster's.
+        schema: u32,
+        /// This version's.
+        reads: u32,
     },
     /// A snapshot in which two objects hold one address.
     #[error("decode snapshot: {key} holds {address}, which another object holds")]
@@ -247,12 +259,27 @@ fn object_to_wire(object: &Object) -> Result<ObjectV1, CodecError> {
 
 fn object_from_wire(object: ObjectV1) -> Result<Object, CodecError> {
     Ok(match object {
-        ObjectV1::Cluster(json) => Object::Cluster(Arc::new(from_json("cluster", &json)?)),
+        ObjectV1::Cluster(json) => Object::Cluster(Arc::new(readable(&json)?)),
         ObjectV1::Node(json) => Object::Node(Arc::new(from_json("node", &json)?)),
         ObjectV1::Network(json) => Object::Network(Arc::new(from_json("network", &json)?)),
         ObjectV1::Service(json) => Object::Service(Arc::new(from_json("service", &json)?)),
         ObjectV1::Task(json) => Object::Task(Arc::new(from_json("task", &json)?)),
     })
+}
+
+/// The cluster, if it is of a schema that is known here. All else is written after it has that
+/// schema: who cannot read it must not go on.
+fn readable(json: &[u8]) -> Result<Cluster, CodecError> {
+    #[derive(Deserialize)]
+    struct Written {
+        #[serde(default = "first_schema")]
+        schema: u32,
+    }
+    let (Written { schema }, reads) = (from_json("cluster", json)?, newest_schema());
+    if schema > reads {
+        return Err(CodecError::NewerSchema { schema, reads });
+    }
+    from_json("cluster", json)
 }
 
 fn key_to_wire(key: Key) -> KeyV1 {

@@ -8,7 +8,7 @@ use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::{MacAddr, Vni};
 use crate::object::{
     Attachment, Cluster, ManagerInfo, Meta, Network, Node, NodeDescription, NodeState, NodeStatus,
-    Restarts, SCHEMA, Service, Slot, Task, TaskState, TaskStatus,
+    Restarts, Service, Slot, Task, TaskState, TaskStatus, newest_schema,
 };
 use crate::spec::{ClusterSpec, NetworkSpec, NodeSpec, Role, ServiceSpec, TaskSpec};
 use crate::state::State;
@@ -31,7 +31,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         balancer: "nft".to_owned(),
         executors: vec!["process".to_owned()],
         certificate_subject: String::new(),
-        schema: SCHEMA,
+        schema: newest_schema(),
         manager_address: None,
         proof_key: None,
         trust: None,
@@ -56,7 +56,7 @@ pub(crate) fn cluster() -> Cluster {
         key_turn: crate::object::KeyTurn::Done,
         key_made_at: Timestamp(0),
         unlock_key: None,
-        schema: SCHEMA,
+        schema: newest_schema(),
         ca: None,
         ca_rotation: None,
     }

@@ -171,6 +171,18 @@ impl HostMachine {
         self.folder.join("days-ahead")
     }
 
+    /// Names another daemon than this build's; absent where it is that one.
+    fn daemon_file(&self) -> PathBuf {
+        self.folder.join("daemon-program")
+    }
+
+    fn daemon_program(&self) -> Result<String> {
+        match fs::read_to_string(self.daemon_file()) {
+            Ok(other) => Ok(other),
+            Err(_none_was_set) => self.program("skein"),
+        }
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.join("daemon.log")
     }
@@ -190,7 +202,7 @@ impl HostMachine {
         command
             .args(["netns", "exec", &self.host.namespace, "unshare", "--uts", "--"])
             .args(["sh", "-c", set_name, &self.name])
-            .args([&self.program("skein")?, "daemon"])
+            .args([&self.daemon_program()?, "daemon"])
             .arg("--data-dir")
             .arg(self.data_dir())
             .arg("--run-dir")
@@ -266,6 +278,15 @@ impl Machine for HostMachine {
     fn set_flags(&mut self, flags: &[&str]) -> Result<()> {
         let text = serde_json::to_string(flags).context("writing flags as JSON")?;
         fs::write(self.flags_file(), text).context("keeping the daemon's flags")
+    }
+
+    fn set_daemon(&mut self, program: Option<&Path>) -> Result<()> {
+        match program {
+            Some(program) => fs::write(self.daemon_file(), program.to_string_lossy().as_bytes()),
+            None if self.daemon_file().exists() => fs::remove_file(self.daemon_file()),
+            None => Ok(()),
+        }
+        .context("keeping the daemon's program")
     }
 
     fn set_days_ahead(&mut self, days: u32) -> Result<()> {

@@ -45,6 +45,14 @@ impl Node {
         self.machine.set_flags(flags)
     }
 
+    /// Another program than this build's as the daemon, from its next start on; none: this build's.
+    ///
+    /// # Errors
+    /// Where the lab's kind of machine does not offer that.
+    pub fn set_daemon(&mut self, program: Option<&Path>) -> Result<()> {
+        self.machine.set_daemon(program)
+    }
+
     /// Sets the daemon's wall clock ahead of the machine's, from its next start on.
     ///
     /// # Errors

@@ -176,6 +176,14 @@ pub trait Machine: fmt::Debug {
     /// When they cannot be kept.
     fn set_flags(&mut self, flags: &[&str]) -> Result<()>;
 
+    /// Another program than this build's as the daemon, from its next start on; none: this build's.
+    ///
+    /// # Errors
+    /// Where that is not offered.
+    fn set_daemon(&mut self, program: Option<&Path>) -> Result<()> {
+        bail!("{} cannot run {program:?} as its daemon", self.name())
+    }
+
     /// Sets the daemon's wall clock ahead of the machine's, from its next start on; its monotonic
     /// one is left alone.
     ///

@@ -252,7 +252,7 @@ pub(super) fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) ->
         balancer: "nft".to_owned(),
         executors: vec!["process".to_owned()],
         certificate_subject: String::new(),
-        schema: cluster::object::SCHEMA,
+        schema: cluster::object::newest_schema(),
         manager_address: Some((address(node).ip(), 2377).into()),
         proof_key: Some(secret(node).key()),
         trust: None,

@@ -73,7 +73,7 @@ impl Machine for Mistaken {
     }
 }
 
-fn metric(lab: &Lab, node: usize, name: &str) -> Result<u64> {
+pub(crate) fn metric(lab: &Lab, node: usize, name: &str) -> Result<u64> {
     let metrics = text(&lab.nodes[node].get("/metrics")?);
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.with_context(|| format!("{name} is no metric"))?.parse().context("a number")

@@ -27,3 +27,4 @@ mod roles;
 mod single_node;
 mod sockets;
 mod stage;
+mod versions;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lab::cluster::{list, text};
 use lab::scenario::Check;
 use lab::scenario::calls::wait_all_answer;
@@ -21,6 +21,8 @@ const NODES: usize = 4;
 /// The one that is lost before it could be promoted.
 const LOST: usize = 3;
 const SOON: Duration = Duration::from_secs(30);
+/// Of two others, each is elected in one of two cases.
+const ELECTIONS_MAX: usize = 20;
 
 const CHECKS: &[Check] = &[
     ("services start", serve),
@@ -149,6 +151,28 @@ pub(crate) fn leader(lab: &Lab, asked: usize) -> Result<usize> {
         let name = text(&leads.context("nobody leads")?["Description"]["Hostname"]);
         lab.nodes.iter().position(|node| node.name == name).context("it is not of the lab")
     })
+}
+
+/// Kills leaders until one of these managers leads, in a lab of so many nodes. Each comes back when
+/// another one leads: it would be elected again before the others have given it up.
+pub(crate) fn lead(
+    lab: &mut Lab,
+    nodes: usize,
+    managers: &[usize],
+    wanted: &[usize],
+) -> Result<()> {
+    for _ in 0..ELECTIONS_MAX {
+        let leads = leader(lab, managers[0])?;
+        if wanted.contains(&leads) {
+            return Ok(());
+        }
+        let other = managers.iter().find(|index| **index != leads).context("no other manager")?;
+        lab.nodes[leads].kill_daemon()?;
+        leader(lab, *other)?;
+        lab.nodes[leads].start()?;
+        lab.wait_nodes_ready(nodes)?;
+    }
+    bail!("none of {wanted:?} was elected")
 }
 
 fn demote_leader(lab: &mut Lab) -> Result<()> {

@@ -146,6 +146,7 @@ fn assignment() -> Assignment {
         revision: Revision(100),
         cluster: ClusterId(7),
         node: node(1),
+        schema: 1,
         data_path_port: 4789,
         gossip_keys: Vec::new(),
         removed: Default::default(),

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use cluster::assignment::Assignment;
 use cluster::id::TaskId;
+use cluster::object::{first_schema, newest_schema};
+use serde::Deserialize;
 
 use crate::disk::{self, DiskError};
 use crate::identity::{DataDir, Identity};
@@ -19,6 +21,36 @@ use crate::telemetry::Seldom;
 
 /// From a write that failed to the next.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+const ASSIGNMENT: &str = "assignment.json";
+
+/// What a newer version of Skein left here.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} has schema {schema}, and this version of Skein reads up to schema {reads}: install the \
+     version that ran here before",
+    path.display()
+)]
+pub struct TooNew {
+    path: PathBuf,
+    schema: u32,
+    reads: u32,
+}
+
+/// Refuses the last assignment of a newer version: it would be realised in part.
+pub fn check_schema(data: &DataDir) -> Result<(), TooNew> {
+    #[derive(Deserialize)]
+    struct Written {
+        #[serde(default = "first_schema")]
+        schema: u32,
+    }
+    let (path, reads) = (data.worker().join(ASSIGNMENT), newest_schema());
+    // One that is damaged or missing says nothing; it is told when it is read.
+    match disk::read_json::<Written>(&path) {
+        Ok(Some(Written { schema })) if schema > reads => Err(TooNew { path, schema, reads }),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
 
 pub(super) struct Kept {
     identity_file: PathBuf,
@@ -41,7 +73,7 @@ impl Kept {
         Self {
             identity: (on_disk.as_ref() != Some(identity)).then(|| identity.clone()),
             identity_file,
-            assignment_file: dir.join("assignment.json"),
+            assignment_file: dir.join(ASSIGNMENT),
             egress_file: dir.join("egress.json"),
             assignment: None,
             egress: BTreeMap::new(),

@@ -48,6 +48,25 @@ fn transaction_round_trips() {
 }
 
 #[test]
+fn what_a_newer_version_wrote_is_refused_and_not_read_in_part() {
+    let reads = newest_schema();
+    let newer = Cluster { schema: reads + 1, ..cluster() };
+    let mut state = small_state();
+    state.put(Object::Cluster(Arc::new(newer.clone()))).unwrap();
+    let mut snapshot = Vec::new();
+    state.write_snapshot(&mut snapshot).unwrap();
+    let changes = vec![new(Object::Cluster(Arc::new(newer)))];
+    let entry = encode_transaction(&Transaction { at: Timestamp(1), changes }).unwrap();
+    let read = decode_transaction(&entry).map(|_transaction| ());
+    let restored = crate::state::State::read_snapshot(&mut &snapshot[..]).map(|_state| ());
+    for refused in [read, restored] {
+        let said = refused.unwrap_err().to_string();
+        let expected = format!("has schema {}, and this version of Skein reads up to", reads + 1);
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
+#[test]
 fn transaction_encoding_stands_still() {
     golden(
         &encode_transaction(&every_kind()).unwrap(),

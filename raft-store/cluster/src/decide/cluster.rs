@@ -11,7 +11,7 @@ use super::{ca, check_version, network, node};
 use crate::draft::Draft;
 use crate::ipam;
 use crate::net::Subnet;
-use crate::object::{Cluster, KeyTurn, SCHEMA, UnlockKey};
+use crate::object::{Cluster, KeyTurn, UnlockKey, newest_schema};
 use crate::rejection::{Code, Rejection};
 use crate::request::{Answer, InitCluster, UpdateCluster};
 use crate::spec::{CERTIFICATE_MS_MAX, CERTIFICATE_MS_MIN, ClusterSpec, NetworkSpec};
@@ -59,7 +59,7 @@ pub(super) fn init(draft: &mut Draft<'_>, init: &InitCluster) -> Result<Answer, 
         certificate_ms_max: 0,
         key_turn: KeyTurn::Done,
         key_made_at: draft.now(),
-        schema: SCHEMA,
+        schema: newest_schema(),
         unlock_key: lock(&init.spec, None, init.unlock_key.as_ref(), false)?,
         ca: None,
         ca_rotation: None,

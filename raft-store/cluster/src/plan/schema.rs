@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use crate::draft::Draft;
-use crate::object::{Cluster, SCHEMA};
+use crate::object::{Cluster, newest_schema};
 use crate::state::State;
 use crate::transaction::Object;
 
 pub(crate) fn run(draft: &mut Draft<'_>) {
-    let Some(next) = raised(draft.state(), SCHEMA) else { return };
+    let Some(next) = raised(draft.state(), newest_schema()) else { return };
     let Some(cluster) = &draft.state().cluster else { return };
     let cluster = Cluster { schema: next, ..Cluster::clone(cluster) };
     draft.put(Object::Cluster(Arc::new(cluster)));
