@@ -36,6 +36,9 @@ pub(crate) fn check_manager(plane: &dyn ControlPlane) -> Result<(), ApiError> {
         LocalNodeState::Locked => Err(ApiError::locked()),
         LocalNodeState::Error => Err(ApiError::unavailable(local.error)),
         LocalNodeState::Active if local.control_available => Ok(()),
+        LocalNodeState::Active if !local.error.is_empty() => {
+            Err(ApiError::unavailable(local.error))
+        }
         LocalNodeState::Active => Err(ApiError::not_manager()),
     }
 }

@@ -32,7 +32,10 @@ pub struct Plane(pub Arc<Daemon>);
 impl Plane {
     async fn manager(&self) -> Result<Manager, ApiError> {
         let member = self.0.member().await?;
-        member.manager().ok_or_else(ApiError::not_manager)
+        member.manager().ok_or_else(|| match no_room(&member) {
+            Some(line) => ApiError::unavailable(line),
+            None => ApiError::not_manager(),
+        })
     }
 
     /// A change of membership goes on to its end when its client has gone: half of one would leave
@@ -190,6 +193,13 @@ impl ControlPlane for Plane {
 const TWO_MANAGERS: &str = "WARNING: two managers: when either is lost the other has no majority, \
      and the cluster cannot be changed. Have one, or three";
 
+/// What is told to who asks a manager whose disk is full.
+fn no_room(member: &Member) -> Option<String> {
+    let reason = member.without_room.borrow().clone()?;
+    let line = "the disk of this manager is full, and it is none until there is room: ask another";
+    Some(format!("{line} ({reason})"))
+}
+
 fn describe_member(local: &mut Local, member: &Member) {
     local.node = Some(member.identity.node);
     local.state = LocalNodeState::Active;
@@ -197,6 +207,7 @@ fn describe_member(local: &mut Local, member: &Member) {
     local.control_available = manager.is_some();
     let voters = manager.map_or(0, |manager| manager.raft.status().voters.len());
     local.warnings.extend((voters == 2).then(|| TWO_MANAGERS.to_owned()));
+    local.error = no_room(member).unwrap_or_default();
     local.node_addr = Some(member.identity.advertise);
     let count = |ended: bool| {
         let tasks = member.worker.tasks.borrow();

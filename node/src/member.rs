@@ -24,7 +24,7 @@ use crate::worker::shell::{Ends, Shell, WorkerHandle};
 pub use crate::worker::shell::Surroundings;
 pub use office::Office;
 
-use office::Premises;
+use office::{Broken, Premises};
 
 mod office;
 mod role;
@@ -42,6 +42,8 @@ pub struct Member {
     office: watch::Receiver<Option<Office>>,
     /// The last second of its certificate, since the Unix epoch; 0 until it was read.
     pub certificate_end: watch::Receiver<u64>,
+    /// Why this manager is none for now: its disk is full.
+    pub without_room: watch::Receiver<Option<String>>,
     stop: CancellationToken,
 }
 
@@ -83,6 +85,9 @@ pub enum MemberError {
     /// The Raft store.
     #[error("open the Raft store: {0}")]
     Raft(String),
+    /// The disk is full; what is on it is whole.
+    #[error("open the Raft store: {0}")]
+    NoRoom(String),
     /// The worker.
     #[error("start the worker: {0}")]
     Worker(String),
@@ -159,8 +164,13 @@ impl Member {
             Premises { data: data.clone(), net: net.clone(), tls: server, publish, stop };
         let stop = premises.stop.clone();
         let (office, office_reader) = watch::channel(None);
+        let (no_room, without_room) = watch::channel(None);
         if let Some(raft_id) = identity.raft_id {
-            office.send_replace(Some(premises.open(&mut identity, raft_id).await?));
+            match premises.open(&mut identity, raft_id).await {
+                Ok(opened) => drop(office.send_replace(Some(opened))),
+                Err(MemberError::NoRoom(_)) => role::note_no_room(&no_room, &premises.data),
+                Err(other) => return Err(other),
+            }
         }
         let config = gossip_config(&identity, proof_secret(&credentials.key)?);
         let gossip = Gossip::start(config, sockets.datagrams, net.clone(), stop.clone());
@@ -190,9 +200,18 @@ impl Member {
         }
         let (own, staff) = (identity.clone(), worker.clone());
         let follower =
-            role::Follower { premises, membership, identity: own, office, worker: staff };
+            role::Follower { premises, membership, identity: own, office, worker: staff, no_room };
         tokio::spawn(until(stop.clone(), follower.run()));
-        Ok(Self { identity, worker, gossip, net, office: office_reader, certificate_end, stop })
+        Ok(Self {
+            identity,
+            worker,
+            gossip,
+            net,
+            office: office_reader,
+            certificate_end,
+            without_room,
+            stop,
+        })
     }
 
     /// The manager that this node is. One that does not vote yet, or was told that it is none any
@@ -277,7 +296,7 @@ impl Member {
         }
     }
 
-    /// Ends when Raft has stopped by itself, with its reason; never on a worker.
+    /// Ends when Raft has stopped by itself for good, with its reason; never on a worker.
     pub async fn broken(&self) -> String {
         let mut offices = self.office.clone();
         loop {
@@ -289,7 +308,13 @@ impl Member {
                 }
             };
             tokio::select! {
-                reason = broken => return reason,
+                broken = broken => match broken {
+                    Broken::ForGood(reason) => return reason,
+                    // The office is closed, and another one opened when there is room.
+                    Broken::NoRoom => if offices.changed().await.is_err() {
+                        return std::future::pending().await;
+                    },
+                },
                 changed = offices.changed() => if changed.is_err() {
                     // The member has stopped.
                     return std::future::pending().await;

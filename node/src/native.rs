@@ -277,6 +277,7 @@ fn topology(member: &Member) -> Result<Value, ApiError> {
         "networks": assignment.networks,
         "schema": assignment.schema,
         "reads_schema": cluster::object::newest_schema(),
+        "without_room": *member.without_room.borrow(),
         "too_old": member.worker.too_old(),
         "certificate_seconds_left": end.saturating_sub(crate::renewal::now()),
     }))

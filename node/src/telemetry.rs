@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::clock;
 use crate::config::LogFormat;
+use crate::manager::Manager;
 use crate::member::Member;
 
 mod lines;
@@ -90,22 +91,14 @@ pub fn metrics(member: Option<&Member>) -> String {
         "When the node's certificate ends, since the Unix epoch.",
         end,
     );
+    gauge(
+        &mut text,
+        "skein_manager_disk_full",
+        "Whether this manager is none until its disk has room.",
+        member.without_room.borrow().is_some(),
+    );
     if let Some(manager) = member.manager() {
-        let status = manager.raft.status();
-        gauge(&mut text, "skein_raft_leader", "Whether this manager leads.", status.is_leader);
-        gauge(&mut text, "skein_raft_term", "Raft term.", status.term);
-        gauge(&mut text, "skein_raft_applied", "Last applied log index.", status.last_applied);
-        gauge(
-            &mut text,
-            "skein_state_differing",
-            "Managers that were seen to hold another state than this one.",
-            manager.differing().len(),
-        );
-        let state = manager.newest();
-        let schema = state.cluster.as_ref().map_or(0, |cluster| u64::from(cluster.schema));
-        gauge(&mut text, "skein_schema", "What log and snapshots may hold, as a number.", schema);
-        let revision = state.revision.0;
-        gauge(&mut text, "skein_state_revision", "Log index of the last change.", revision);
+        manages(&mut text, &manager);
     }
     let done = member.worker.done.borrow();
     counter(&mut text, "skein_passes_total", "Passes over the kernel.", done.passes);
@@ -122,27 +115,51 @@ pub fn metrics(member: Option<&Member>) -> String {
         "Kernel operations that another hand made needed.",
         done.drift,
     );
+    gossip(&mut text, member);
+    let tasks = member.worker.tasks.borrow();
+    gauge(&mut text, "skein_tasks", "Tasks of this node.", tasks.len());
+    text
+}
+
+/// What a manager knows of the cluster.
+fn manages(text: &mut String, manager: &Manager) {
+    let status = manager.raft.status();
+    gauge(text, "skein_raft_leader", "Whether this manager leads.", status.is_leader);
+    gauge(text, "skein_raft_term", "Raft term.", status.term);
+    gauge(text, "skein_raft_applied", "Last applied log index.", status.last_applied);
+    gauge(
+        text,
+        "skein_state_differing",
+        "Managers that were seen to hold another state than this one.",
+        manager.differing().len(),
+    );
+    let state = manager.newest();
+    let schema = state.cluster.as_ref().map_or(0, |cluster| u64::from(cluster.schema));
+    gauge(text, "skein_schema", "What log and snapshots may hold, as a number.", schema);
+    let revision = state.revision.0;
+    gauge(text, "skein_state_revision", "Log index of the last change.", revision);
+}
+
+/// What gossip knows, and what it has refused.
+fn gossip(text: &mut String, member: &Member) {
     let view = member.gossip.view();
     let view = view.borrow();
     let alive = view.liveness.values().filter(|l| **l == cluster::view::Liveness::Alive).count();
-    gauge(&mut text, "skein_gossip_alive", "Nodes that gossip holds for alive.", alive);
-    gauge(&mut text, "skein_gossip_endpoints", "Endpoint rows known.", view.endpoints.len());
+    gauge(text, "skein_gossip_alive", "Nodes that gossip holds for alive.", alive);
+    gauge(text, "skein_gossip_endpoints", "Endpoint rows known.", view.endpoints.len());
     let refused = member.gossip.refused();
     counter(
-        &mut text,
+        text,
         "skein_gossip_forged_total",
         "Rows, runs and restarts that the node they are of did not sign.",
         refused.forged,
     );
     counter(
-        &mut text,
+        text,
         "skein_gossip_unlisted_total",
         "Datagrams, rows and runs of nodes that the assignment does not list, or lists elsewhere.",
         refused.unlisted,
     );
-    let tasks = member.worker.tasks.borrow();
-    gauge(&mut text, "skein_tasks", "Tasks of this node.", tasks.len());
-    text
 }
 
 /// Numbers that a metric may have.

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::path::PathBuf;
 
+use crate::room;
 use crate::types::Peer;
 
 /// Opening, serving or stopping a node failed.
@@ -57,6 +58,26 @@ pub enum Error {
     /// The node has stopped, by `shutdown` or because its disk failed.
     #[error("Raft has stopped: {reason}")]
     Stopped { reason: String },
+}
+
+impl Error {
+    /// Whether it is for want of room on the disk, and nothing is wrong with what is there.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::OpenLog { source, .. } => source.downcast_ref().is_some_and(room::is_lacking),
+            Self::OpenSnapshots { source, .. } => room::is_lacking(source),
+            Self::InUse { .. }
+            | Self::Foreign { .. }
+            | Self::Damaged { .. }
+            | Self::Gone { .. }
+            | Self::Config { .. }
+            | Self::Restore { .. }
+            | Self::AlreadyInitialized
+            | Self::Message { .. }
+            | Self::Stopped { .. } => false,
+        }
+    }
 }
 
 /// A payload was not applied here, or nobody knows.

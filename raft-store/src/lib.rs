@@ -24,6 +24,7 @@ mod node;
 mod offline;
 mod propose;
 mod read;
+mod room;
 mod seal;
 mod snapshot;
 mod state_machine;

@@ -96,6 +96,11 @@ impl LogStore {
         hold(&self.shared.state).purged.map(|id| id.index)
     }
 
+    /// Whether the disk had no room for a write.
+    pub(crate) fn disk_is_full(&self) -> bool {
+        self.queue.disk_is_full()
+    }
+
     fn meta_row<T: serde::Serialize>(&self, key: &str, value: &T) -> io::Result<Vec<u8>> {
         self.sealer.seal(&database::meta_place(key), &codec::encode(value)?)
     }

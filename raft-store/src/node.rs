@@ -256,6 +256,13 @@ impl RaftNode {
         self.inner.status.borrow().clone()
     }
 
+    /// Whether the disk had no room for something that had to be written: Raft stops then, with
+    /// nothing acknowledged that is not on the disk, and can be opened again.
+    #[must_use]
+    pub fn disk_is_full(&self) -> bool {
+        self.inner.log.disk_is_full() || self.inner.snapshots.disk_is_full()
+    }
+
     /// Follows the status. The sender is gone once the node has stopped.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Status> {

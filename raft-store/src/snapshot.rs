@@ -20,6 +20,7 @@ pub(crate) use self::file::{
     FRAME_BYTES, SNAPSHOT_BYTES_MAX, SnapshotFile, SnapshotReader, SnapshotWriter,
 };
 use crate::error::Error;
+use crate::room::Room;
 use crate::seal::Sealer;
 use crate::types::{Snapshot, SnapshotContent, SnapshotMeta};
 
@@ -42,6 +43,7 @@ pub(crate) struct SnapshotFolder {
     /// Held while files change: a snapshot that is made and one that is installed must not remove
     /// each other's files.
     state: Mutex<State>,
+    disk: Room,
     /// Index of the older one of the kept snapshots; 0 while there is only one.
     floor: AtomicU64,
     /// Files that were begun: no two have one name.
@@ -70,6 +72,7 @@ impl SnapshotFolder {
             sealer,
             writing: Mutex::new(()),
             state: Mutex::new(State::Open),
+            disk: Room::default(),
             floor: AtomicU64::new(0),
             begun: AtomicU64::new(0),
         };
@@ -118,14 +121,24 @@ impl SnapshotFolder {
         content: SnapshotContent,
     ) -> io::Result<SnapshotFile> {
         let folder = self.clone();
-        let saved = tokio::task::spawn_blocking(move || {
-            let _alone = folder.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(folder.hold_open()?);
-            let mut writer = folder.begin(&meta)?;
-            content(&mut writer)?;
-            folder.place(&meta, writer.finish()?)
-        });
+        let saved = tokio::task::spawn_blocking(move || folder.write(&meta, content));
         saved.await.map_err(io::Error::other)?
+    }
+
+    fn write(&self, meta: &SnapshotMeta, content: SnapshotContent) -> io::Result<SnapshotFile> {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.hold_open()?);
+        let written = self.begin(meta).and_then(|mut writer| {
+            content(&mut writer)?;
+            writer.finish()
+        });
+        let written = written.inspect_err(|error| self.disk.note(error))?;
+        self.place(meta, written)
+    }
+
+    /// Whether the disk had no room for a snapshot of this node's own.
+    pub(crate) fn disk_is_full(&self) -> bool {
+        self.disk.was_lacking()
     }
 
     /// Begins to write one that a leader sends.

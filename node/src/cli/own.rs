@@ -137,6 +137,10 @@ pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
     let schemas = format!("the cluster has schema {schema}, this version reads up to {reads}");
     let refused = topology["too_old"].as_str();
     check(out, refused.is_none(), refused.map_or(schemas, str::to_owned))?;
+    if let Some(reason) = topology["without_room"].as_str() {
+        let line = "this manager has no vote until its disk has room";
+        check(out, false, format!("{line}: {reason}"))?;
+    }
     for manager in items(&topology["differing"]) {
         let (name, revision) = (text(manager, "/name"), text(manager, "/revision"));
         check(out, false, format!("manager {name} held another state at revision {revision}"))?;

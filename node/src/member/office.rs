@@ -77,6 +77,7 @@ impl Premises {
             RaftNode::open(storage, machine, transport, RaftConfig::lan()).await.map_err(|e| {
                 match e {
                     raft_store::Error::Damaged { .. } | raft_store::Error::Gone { .. } => lost(&e),
+                    e if e.is_disk_full() => MemberError::NoRoom(crate::daemon::chain(&e)),
                     other => failed(&other),
                 }
             })?;
@@ -108,16 +109,25 @@ impl Premises {
     }
 }
 
+/// How Raft has stopped by itself.
+pub(super) enum Broken {
+    /// Its disk was full. It can be opened again when there is room.
+    NoRoom,
+    /// Nothing can be done about it here.
+    ForGood(String),
+}
+
 impl Office {
     /// Ends when Raft has stopped by itself, with its reason.
-    pub(super) async fn broken(&self) -> String {
+    pub(super) async fn broken(&self) -> Broken {
         let mut status = self.raft.watch();
         let reason = match status.wait_for(|s| s.stopped.is_some()).await {
             Ok(status) => status.stopped.clone(),
             Err(_ended) => None,
         };
         match reason.filter(|_| !self.stop.is_cancelled()) {
-            Some(reason) => reason,
+            Some(_reason) if self.raft.disk_is_full() => Broken::NoRoom,
+            Some(reason) => Broken::ForGood(reason),
             None => std::future::pending().await,
         }
     }

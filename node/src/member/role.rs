@@ -7,18 +7,21 @@ use std::time::Duration;
 
 use cluster::assignment::Assignment;
 use cluster::state::State;
+use nix::sys::statvfs::statvfs;
 use tokio::sync::watch;
 
 use super::MemberError;
-use super::office::{Office, Premises, listen};
+use super::office::{Broken, Office, Premises, listen};
 use crate::daemon::chain;
-use crate::identity::Identity;
+use crate::identity::{DataDir, Identity};
 use crate::telemetry::Seldom;
 use crate::transport::access::Membership;
 use crate::worker::shell::WorkerHandle;
 
 /// Pause after a change of role that failed, as when a port is taken.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// A manager whose disk was full is one again when so much is free: the log in it can go on.
+const ROOM_BYTES: u64 = 4 << 20;
 
 /// What follows the role.
 pub(super) struct Follower {
@@ -28,16 +31,30 @@ pub(super) struct Follower {
     pub(super) identity: Identity,
     pub(super) office: watch::Sender<Option<Office>>,
     pub(super) worker: WorkerHandle,
+    /// Why this manager has no office: its disk is full.
+    pub(super) no_room: watch::Sender<Option<String>>,
+}
+
+/// What could not be done, and why.
+struct Complaint {
+    what: &'static str,
+    reason: String,
+}
+
+fn complaint(what: &'static str) -> impl Fn(String) -> Complaint {
+    move |reason| Complaint { what, reason }
+}
+
+/// Says that this manager is none until its disk has room.
+pub(super) fn note_no_room(to: &watch::Sender<Option<String>>, data: &DataDir) {
+    let path = data.path().display().to_string();
+    let line = "the disk of this manager is full: it has no vote until there is room, its tasks \
+                go on";
+    tracing::error!(path, "{line}");
+    to.send_replace(Some(format!("no space left for {path}")));
 }
 
 impl Follower {
-    /// Asks for another place in Raft; it comes with an assignment.
-    async fn reseat(&self, lost: u64) -> Result<(), String> {
-        self.worker.reseat(lost).await?;
-        tracing::info!(lost, "the managers give this one the log again");
-        Ok(())
-    }
-
     /// Runs until the member stops. Only an assignment that came from a manager counts: one from
     /// disk may be older than this node's place in Raft.
     pub(super) async fn run(mut self) {
@@ -45,34 +62,78 @@ impl Follower {
         let mut complaints = Seldom::default();
         loop {
             let newest = told.borrow_and_update().clone();
-            if let Some(lost) = newest.as_ref().and_then(|newest| lost(newest, &self.identity))
-                && let Err(reason) = self.reseat(lost).await
-            {
+            if let Err(complaint) = self.follow(newest.as_deref()).await {
+                let Complaint { what, reason } = complaint;
                 if let Some(more) = complaints.say() {
-                    tracing::error!(reason, more, "get the log of the managers again");
+                    tracing::error!(reason, more, "{what}");
                 }
                 tokio::time::sleep(RETRY_PAUSE).await;
                 continue;
             }
-            let wanted = newest.map(|assignment| wanted(&assignment, self.identity.raft_id));
-            let is_new = |wanted: &Option<u64>| {
-                *wanted != self.identity.raft_id
-                    && (wanted.is_none() || *wanted != self.identity.log_of)
-            };
-            if let Some(wanted) = wanted.filter(is_new) {
-                if let Err(error) = self.turn(wanted).await {
-                    let reason = chain(&error);
-                    if let Some(more) = complaints.say() {
-                        tracing::error!(reason, more, "change this node's role");
-                    }
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-                continue;
-            }
-            if told.changed().await.is_err() {
-                return;
+            let is_waiting = self.waits_for_room().is_some();
+            tokio::select! {
+                changed = told.changed() => if changed.is_err() { return },
+                () = self.full() => self.close().await,
+                () = tokio::time::sleep(RETRY_PAUSE), if is_waiting => {}
             }
         }
+    }
+
+    /// Does what the newest assignment asks for, and what the disk allows again.
+    async fn follow(&mut self, newest: Option<&Assignment>) -> Result<(), Complaint> {
+        if let Some(lost) = newest.and_then(|newest| lost(newest, &self.identity)) {
+            let reseated = self.worker.reseat(lost).await;
+            reseated.map_err(complaint("get the log of the managers again"))?;
+            tracing::info!(lost, "the managers give this one the log again");
+        }
+        let wanted = newest.map(|assignment| wanted(assignment, self.identity.raft_id));
+        let is_new = |wanted: &Option<u64>| {
+            *wanted != self.identity.raft_id
+                && (wanted.is_none() || *wanted != self.identity.log_of)
+        };
+        if let Some(wanted) = wanted.filter(is_new) {
+            let turned = self.turn(wanted).await.map_err(|error| chain(&error));
+            turned.map_err(complaint("change this node's role"))?;
+        }
+        if let Some(raft_id) = self.waits_for_room()
+            && self.has_room()
+        {
+            let opened = self.take_office(raft_id).await.map_err(|error| chain(&error));
+            opened.map_err(complaint("be a manager again, as the disk has room"))?;
+        }
+        Ok(())
+    }
+
+    /// The Raft id of a manager that has no office: its disk was full.
+    fn waits_for_room(&self) -> Option<u64> {
+        self.identity.raft_id.filter(|_| self.office.borrow().is_none())
+    }
+
+    fn has_room(&self) -> bool {
+        let free = statvfs(self.premises.data.path());
+        free.is_ok_and(|disk| disk.blocks_free() * disk.fragment_size() >= ROOM_BYTES)
+    }
+
+    /// Ends when the office could not write for want of room.
+    async fn full(&self) {
+        let office = self.office.borrow().clone();
+        match office {
+            Some(office) => match office.broken().await {
+                Broken::NoRoom => {}
+                Broken::ForGood(_) => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Gives up the office and nothing of what is on disk. The other managers go on, and this node
+    /// with them.
+    async fn close(&mut self) {
+        if let Some(office) = self.office.send_replace(None) {
+            office.close().await;
+        }
+        self.premises.publish.send_replace(Arc::<State>::default());
+        note_no_room(&self.no_room, &self.premises.data);
     }
 
     /// Whatever fails is tried again from its beginning: each step may be done twice.
@@ -92,6 +153,7 @@ impl Follower {
             office.close().await;
             tracing::info!("this node is no manager any more");
         }
+        self.no_room.send_replace(None);
         self.premises.publish.send_replace(Arc::<State>::default());
         let identity = Identity { raft_id: None, ..self.identity.clone() };
         self.premises.data.save_identity(&identity).map_err(MemberError::Disk)?;
@@ -105,6 +167,7 @@ impl Follower {
         let office = self.premises.open(&mut self.identity, raft_id).await?;
         self.premises.answer(&office, listener, self.membership.clone());
         self.office.send_replace(Some(office));
+        self.no_room.send_replace(None);
         tracing::info!(raft_id, "this node becomes a manager");
         Ok(())
     }

@@ -158,6 +158,7 @@ fn damaged(reason: String) -> io::Error {
 fn storage(error: StorageError) -> io::Error {
     match error {
         StorageError::Io(error) => error,
+        StorageError::PreviousIo => io::Error::other("the disk has refused an earlier write"),
         other => damaged(other.to_string()),
     }
 }
@@ -176,6 +177,14 @@ pub(super) fn without_panic<T>(read: impl FnOnce() -> io::Result<T>) -> io::Resu
         let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
         Err(damaged(text.unwrap_or("its pages contradict each other").to_owned()))
     })
+}
+
+/// redb's errors of writing; the disk's own words are kept as they are.
+pub(super) fn refused(error: impl Into<redb::Error>) -> io::Error {
+    match error.into() {
+        redb::Error::Io(error) => error,
+        other => io::Error::other(other),
+    }
 }
 
 /// Puts the names of a new file and folder on disk: a vote in a file that is gone after a power
@@ -197,11 +206,11 @@ fn claimed(database: &Database, sealer: &Sealer) -> io::Result<Option<u64>> {
 
 /// Makes the tables of a new log.
 fn claim(database: &Database, raft_id: u64, sealer: &Sealer) -> io::Result<u64> {
-    let write = database.begin_write().map_err(io::Error::other)?;
+    let write = database.begin_write().map_err(refused)?;
     write.open_table(LOG).map_err(table)?;
     put_meta(&write, RAFT_ID, &raft_id, sealer)?;
     put_meta(&write, EXTENT, &Extent { commits: 0, end: 0 }, sealer)?;
-    write.commit().map_err(io::Error::other)?;
+    write.commit().map_err(refused)?;
     Ok(raft_id)
 }
 

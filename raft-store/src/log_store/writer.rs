@@ -15,10 +15,11 @@ use redb::{Database, Durability};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::database::{
-    COMMITTED, EXTENT, Extent, LOG, META, PURGED, VOTE, put_meta, without_panic,
+    COMMITTED, EXTENT, Extent, LOG, META, PURGED, VOTE, put_meta, refused, without_panic,
 };
 use super::hold;
 use super::mark::Mark;
+use crate::room::Room;
 use crate::seal::Sealer;
 use crate::types::TypeConfig;
 
@@ -53,6 +54,7 @@ pub(super) struct WriteQueue {
     sender: Arc<Mutex<Sender<Queued>>>,
     next: Arc<AtomicU64>,
     flushed: Arc<AtomicU64>,
+    disk: Room,
 }
 
 /// A place in the queue; its sequence number orders it among all writes.
@@ -70,6 +72,11 @@ impl WriteQueue {
     /// The newest sequence number up to which all writes are on disk.
     pub(super) fn flushed(&self) -> u64 {
         self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Whether the disk had no room for a write.
+    pub(super) fn disk_is_full(&self) -> bool {
+        self.disk.was_lacking()
     }
 
     /// Waits for room. openraft writes from one task, so reserved places are used in order.
@@ -125,8 +132,16 @@ pub(super) fn start(
 ) -> io::Result<WriteQueue> {
     let (sender, receiver) = channel();
     let flushed = Arc::new(AtomicU64::new(0));
-    let database = Some(database);
-    let writer = Writer { database, extent, mark, sealer, flushed: flushed.clone(), failed: None };
+    let (database, disk) = (Some(database), Room::default());
+    let writer = Writer {
+        database,
+        extent,
+        mark,
+        sealer,
+        flushed: flushed.clone(),
+        disk: disk.clone(),
+        failed: None,
+    };
     std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer.run(&receiver))?;
     Ok(WriteQueue {
         room: Arc::new(Semaphore::new(QUEUE_MAX)),
@@ -134,6 +149,7 @@ pub(super) fn start(
         // Zero is the state at start, so the first write is one.
         next: Arc::new(AtomicU64::new(1)),
         flushed,
+        disk,
     })
 }
 
@@ -143,6 +159,7 @@ struct Writer {
     mark: Mark,
     sealer: Arc<Sealer>,
     flushed: Arc<AtomicU64>,
+    disk: Room,
     failed: Option<String>,
 }
 
@@ -172,6 +189,7 @@ impl Writer {
                 self.flushed.fetch_max(newest, Ordering::AcqRel);
             }
             Err(e) => {
+                self.disk.note(e);
                 if self.failed.is_none() {
                     tracing::error!(error = %e, "writing the Raft log failed; no more is written");
                     self.failed = Some(e.to_string());
@@ -246,35 +264,35 @@ fn write<'a>(
     extent: &Extent,
     sealer: &Sealer,
 ) -> io::Result<()> {
-    let mut write = database.begin_write().map_err(io::Error::other)?;
-    write.set_durability(Durability::Immediate).map_err(io::Error::other)?;
+    let mut write = database.begin_write().map_err(refused)?;
+    write.set_durability(Durability::Immediate).map_err(refused)?;
     {
-        let mut log = write.open_table(LOG).map_err(io::Error::other)?;
-        let mut meta = write.open_table(META).map_err(io::Error::other)?;
+        let mut log = write.open_table(LOG).map_err(refused)?;
+        let mut meta = write.open_table(META).map_err(refused)?;
         for op in ops {
             match op {
                 Op::Append { rows, .. } => {
                     for (index, row) in rows {
-                        log.insert(index, row.as_slice()).map_err(io::Error::other)?;
+                        log.insert(index, row.as_slice()).map_err(refused)?;
                     }
                 }
                 Op::Vote { row, .. } => {
-                    meta.insert(VOTE, row.as_slice()).map_err(io::Error::other)?;
+                    meta.insert(VOTE, row.as_slice()).map_err(refused)?;
                 }
                 Op::Committed { row } => {
-                    meta.insert(COMMITTED, row.as_slice()).map_err(io::Error::other)?;
+                    meta.insert(COMMITTED, row.as_slice()).map_err(refused)?;
                 }
                 Op::Truncate { from, .. } => {
-                    log.retain_in::<u64, _>(from.., |_, _| false).map_err(io::Error::other)?;
+                    log.retain_in::<u64, _>(from.., |_, _| false).map_err(refused)?;
                 }
                 Op::Purge { row, upto } => {
-                    log.retain_in::<u64, _>(..=upto, |_, _| false).map_err(io::Error::other)?;
-                    meta.insert(PURGED, row.as_slice()).map_err(io::Error::other)?;
+                    log.retain_in::<u64, _>(..=upto, |_, _| false).map_err(refused)?;
+                    meta.insert(PURGED, row.as_slice()).map_err(refused)?;
                 }
                 Op::Close { .. } => {}
             }
         }
     }
     put_meta(&write, EXTENT, extent, sealer)?;
-    write.commit().map_err(io::Error::other)
+    write.commit().map_err(refused)
 }

@@ -1,4 +1,5 @@
-//! What becomes of a worker when its disk is full, or when a file of it is lost.
+//! What becomes of a worker when its disk is full, or when a file of it is lost. Managers are in
+//! `disk/manager.rs`.
 
 use std::fs;
 use std::io::Write as _;
@@ -15,8 +16,12 @@ use serde_json::Value;
 
 use crate::stage::Stage;
 
+mod manager;
+
 const NODES: usize = 2;
 const WORKER: usize = 1;
+/// Pages that a small file system cannot take.
+const FILL_MAX: usize = 16 << 10;
 
 const CHECKS: &[Check] = &[
     ("services answer", serve),
@@ -30,10 +35,11 @@ const CHECKS: &[Check] = &[
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn new(path: &Path) -> Result<Self> {
+    fn new(path: &Path, size: &str) -> Result<Self> {
         fs::create_dir_all(path)?;
         let shown = path.to_string_lossy();
-        run(10, &["mount", "-t", "tmpfs", "-o", "size=4m", "skein-disk", &shown])?.ok()?;
+        let size = format!("size={size}");
+        run(10, &["mount", "-t", "tmpfs", "-o", &size, "skein-disk", &shown])?.ok()?;
         Ok(Self(path.to_owned()))
     }
 }
@@ -51,7 +57,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_worker_with_a_full_disk_serves_on() {
     let mut stage = Stage::empty("disk", NODES);
-    let _disk = SmallDisk::new(&stage.lab.nodes[WORKER].data_dir()).expect("a file system");
+    let _disk = SmallDisk::new(&stage.lab.nodes[WORKER].data_dir(), "4m").expect("a file system");
     stage.lab.make_cluster(1).unwrap_or_else(|error| panic!("{error:#}"));
     stage.check(CHECKS);
 }
@@ -72,9 +78,9 @@ fn json(lab: &Lab, name: &str) -> Result<Value> {
     serde_json::from_slice(&text).with_context(|| format!("{name} is damaged"))
 }
 
-fn fill(lab: &Lab) -> Result<()> {
-    let mut filler = fs::File::create(file(lab, "filler"))?;
-    let full = (0..4096).find_map(|_| filler.write_all(&[0; 4096]).err());
+fn fill(filler: &Path) -> Result<()> {
+    let mut filler = fs::File::create(filler)?;
+    let full = (0..FILL_MAX).find_map(|_| filler.write_all(&[0; 4096]).err());
     ensure!(full.is_some(), "the disk takes everything");
     Ok(())
 }
@@ -87,7 +93,7 @@ fn doctor(lab: &Lab) -> Result<(i32, String)> {
 fn restart_full(lab: &mut Lab) -> Result<()> {
     let before = (json(lab, "node.json")?, lab.running(0, "echo")?.len());
     lab.nodes[WORKER].kill_daemon()?;
-    fill(lab)?;
+    fill(&file(lab, "filler"))?;
     lab.nodes[WORKER].start()?;
     lab.wait_nodes_ready(NODES)?;
     wait_all_answer(lab, NODES, NODES)?;
