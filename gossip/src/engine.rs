@@ -330,7 +330,8 @@ impl Engine {
     /// The counters that tell of an attack; cheaper than all of them.
     #[must_use]
     pub fn refused(&self) -> Refused {
-        Refused { forged: self.stats.forged, unlisted: self.stats.unlisted }
+        let Stats { forged, unlisted, impersonated, .. } = self.stats;
+        Refused { forged, unlisted, impersonated }
     }
 
     /// Whether and how SWIM knows a node: opinions of probes, and of announced restarts over them.

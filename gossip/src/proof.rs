@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::codec;
 use crate::row::{Record, Version};
 
-/// Generations count the starts of a node's daemon: no node reaches this number. A greater one is
-/// refused even if its node signed it, so that there is always a next one.
+/// The last generation that there is. Generations count the starts of a node's daemon, so no node
+/// comes to it. Who has a node's key can write rows of this one, which the node cannot outrun: it
+/// says so, and has to leave and join again with another key.
 pub const GENERATION_MAX: u64 = 1 << 40;
 
 /// A signature, in two halves because serde has no longer arrays.

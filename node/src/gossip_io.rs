@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::telemetry::Seldom;
 use crate::transport::{Lane, Net};
 
 /// Inputs that wait for the engine.
@@ -51,7 +52,8 @@ impl Gossip {
         let (publish, view) = watch::channel(Arc::default());
         let (refusals, refused) = watch::channel(Refused::default());
         let (config, engine, answers) = (Some(config), None, mpsc::channel(QUEUE).0);
-        let shell = Shell { config, engine, socket, net, publish, refusals, answers };
+        let complaints = Seldom::default();
+        let shell = Shell { config, engine, socket, net, publish, refusals, complaints, answers };
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -110,6 +112,7 @@ struct Shell {
     net: Net,
     publish: watch::Sender<Arc<View>>,
     refusals: watch::Sender<Refused>,
+    complaints: Seldom,
     answers: mpsc::Sender<(NodeId, Result<Bytes, SyncFailed>)>,
 }
 
@@ -164,8 +167,23 @@ impl Shell {
                 }
             };
             let refused = self.engine.as_ref().map(Engine::refused).unwrap_or_default();
-            self.refusals.send_if_modified(|known| std::mem::replace(known, refused) != refused);
+            self.note(refused);
             self.carry_out(outputs, &mut pending).await;
+        }
+    }
+
+    fn note(&mut self, refused: Refused) {
+        let known = *self.refusals.borrow();
+        if known == refused {
+            return;
+        }
+        self.refusals.send_replace(refused);
+        if refused.impersonated > known.impersonated
+            && let Some(more) = self.complaints.say()
+        {
+            let line = "another program has this node's key and speaks for it in gossip: leave the \
+                        swarm, have the node removed, and join again";
+            tracing::error!(more, "{line}");
         }
     }
 

@@ -160,6 +160,12 @@ fn gossip(text: &mut String, member: &Member) {
         "Datagrams, rows and runs of nodes that the assignment does not list, or lists elsewhere.",
         refused.unlisted,
     );
+    counter(
+        text,
+        "skein_gossip_impersonated_total",
+        "Rows of this node, signed with its key by another program, that it cannot outrun.",
+        refused.impersonated,
+    );
 }
 
 /// Numbers that a metric may have.

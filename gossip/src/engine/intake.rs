@@ -15,7 +15,7 @@ use crate::anti_entropy::{Bundle, Digest};
 use crate::engine::Engine;
 use crate::engine::exchange::Scope;
 use crate::engine::own::Stale;
-use crate::proof::Statement;
+use crate::proof::{GENERATION_MAX, Statement};
 use crate::row::{Row, RowKey};
 use crate::table::Merged;
 
@@ -188,6 +188,10 @@ impl Engine {
     fn defend(&mut self, key: RowKey, generation: u64, stale: Stale, now: Now) {
         let written: Vec<RowKey> = match stale {
             Stale::No => Vec::new(),
+            Stale::Ahead if generation >= GENERATION_MAX => {
+                self.stats.impersonated += 1;
+                Vec::new()
+            }
             Stale::Ghost => self.own.bury(&mut self.table, key, now).into_iter().collect(),
             Stale::Ahead => {
                 let keys = self.own.outrun(&mut self.table, generation, now);

@@ -13,6 +13,8 @@ pub struct Refused {
     pub forged: u64,
     /// As [`Stats::unlisted`].
     pub unlisted: u64,
+    /// As [`Stats::impersonated`].
+    pub impersonated: u64,
 }
 
 /// Counters since start, and sizes now.
@@ -31,6 +33,9 @@ pub struct Stats {
     /// Datagrams, rows and runs refused: of nodes that the assignment does not list (any more, or
     /// yet), or lists elsewhere or without a key.
     pub unlisted: u64,
+    /// Rows of this node itself, of the last generation that there is and signed with its key: this
+    /// run cannot have written them, and no later one can outrun them.
+    pub impersonated: u64,
     /// Rows that were news, by push or exchange.
     pub rows_learned: u64,
     /// Rows not stored, because a limit of the table is reached.

@@ -107,6 +107,33 @@ fn a_generation_that_no_node_comes_to_is_refused_though_it_is_signed() {
     assert!(net.shows_all(Y, 30));
 }
 
+/// Goal: who has a node's key shuts out that node and nobody else, and not for longer than it is
+/// listed. Method: the last generation, signed with the node's own key; then the node joins again.
+#[test]
+fn a_thief_of_a_nodes_key_shuts_out_that_node_until_it_joins_again() {
+    let mut net = Net::started(9, 3, 0.0);
+    let last = row((GENERATION_MAX, u64::MAX), endpoint_of(X, 50), &author(X, X));
+    net.input(Y, pushed(vec![last.clone()]));
+    net.until("the node finds out", ms(1_000), |net| net.engine(X).stats().impersonated > 0);
+    net.run(ms(12_000));
+    assert!(rows_of(&net, Y, X).contains(&last));
+    assert_eq!(net.engine(X).refused().impersonated, net.engine(X).stats().impersonated);
+    for host in [Y, THIEF] {
+        assert_eq!(rows_of(&net, Y, host), rows_of(&net, THIEF, host));
+        assert_eq!(net.liveness(Y, host), Some(Liveness::Alive));
+    }
+    net.crash(X);
+    net.members = vec![Y, THIEF, 4];
+    [Y, THIEF].into_iter().for_each(|host| net.tell_peers(host));
+    assert_eq!((rows_of(&net, Y, X), rows_of(&net, THIEF, X)), (vec![], vec![]));
+    net.input(Y, pushed(vec![last]));
+    assert_eq!(rows_of(&net, Y, X), [], "its key counts no more");
+    net.start(4);
+    net.input(4, own(4, 0..10));
+    let all = |net: &Net| [Y, THIEF, 4].into_iter().all(|host| net.shows_all(host, 30));
+    net.until("all rows everywhere", ms(10_000), all);
+}
+
 #[test]
 fn an_old_row_that_comes_again_changes_nothing_and_is_not_verified_again() {
     let mut net = Net::started(3, 3, 0.0);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -27,6 +28,7 @@ use skein::member::proof_secret;
 use tests::bench::sandbox::in_namespace;
 
 use super::{GOSSIP_PORT, SOON, post, stolen};
+use crate::divergence::metric;
 use crate::stage::Stage;
 
 const NODES: usize = 3;
@@ -46,6 +48,8 @@ const CHECKS: &[Check] = &[
     ("what a thief says of another node is refused and counted", lies),
     ("every client reaches every replica still", all_answer),
     ("endpoints that come and go are told as before", changes_go_on),
+    ("with a node's own key it shuts out that node, which says so", own_lies),
+    ("removed and joined again that node is one as before", joins_again),
 ];
 
 /// Goal: no member takes another one's traffic. Method: rows, runs and addresses of another node,
@@ -209,11 +213,32 @@ fn read<T: serde::de::DeserializeOwned>(lab: &Lab, file: &str) -> Result<T> {
     serde_json::from_slice(&text).with_context(|| format!("understanding {}", path.display()))
 }
 
-fn lies(lab: &mut Lab) -> Result<()> {
+/// What is on the thief's disk, as gossip needs it.
+fn stolen_words(lab: &Lab) -> Result<(Assignment, ProofSecret)> {
     let file = lab.nodes[THIEF].data_dir().join("certs/node.json");
     let credentials = KeyFile::at(file).load()?.context("no keys there")?;
-    let secret = proof_secret(&credentials.key)?;
-    let assignment: Assignment = read(lab, "worker/assignment.json")?;
+    Ok((read(lab, "worker/assignment.json")?, proof_secret(&credentials.key)?))
+}
+
+/// Tells a node all of it, in datagrams and by posts.
+fn tell(lab: &Lab, index: usize, tls: &Arc<rustls::ClientConfig>, lies: &Lies) -> Result<()> {
+    let to = SocketAddr::new(lab.nodes[index].address.into(), GOSSIP_PORT);
+    let namespace = Path::new("/run/netns").join(format!("{}-cl", lab.name));
+    in_namespace(&namespace, || {
+        let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+        for datagram in &lies.datagrams {
+            socket.send_to(datagram, to)?;
+        }
+        Ok(())
+    })?;
+    for body in &lies.posts {
+        post(lab, tls, to, "/gossip/sync", body)?;
+    }
+    Ok(())
+}
+
+fn lies(lab: &mut Lab) -> Result<()> {
+    let (assignment, secret) = stolen_words(lab)?;
     let victim: NodeId = lab.nodes[VICTIM].cluster_id()?.parse()?;
     let outsider = SocketAddr::new(lab.client_address().into(), GOSSIP_PORT);
     let tls = stolen(lab, THIEF)?;
@@ -225,24 +250,47 @@ fn lies(lab: &mut Lab) -> Result<()> {
             let told: NodeId = lab.nodes[told].cluster_id()?.parse()?;
             let lies = of_run(&assignment, (victim, told), outsider, generation, &secret)?;
             ensure!(!lies.posts.is_empty() && lies.datagrams.len() > 10, "nothing was said");
-            let to = SocketAddr::new(lab.nodes[index].address.into(), GOSSIP_PORT);
-            let namespace = Path::new("/run/netns").join(format!("{}-cl", lab.name));
-            in_namespace(&namespace, || {
-                let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-                for datagram in &lies.datagrams {
-                    socket.send_to(datagram, to)?;
-                }
-                Ok(())
-            })?;
-            for body in &lies.posts {
-                post(lab, &tls, to, "/gossip/sync", body)?;
-            }
+            tell(lab, index, &tls, &lies)?;
         }
     }
     for index in 0..NODES {
         lab.wait_for(SOON, "all lies to be refused", || is_unimpressed(lab, index, outsider))?;
     }
     Ok(())
+}
+
+/// The thief of this node's key says the last word of it: no later generation counts.
+fn own_lies(lab: &mut Lab) -> Result<()> {
+    let (assignment, secret) = stolen_words(lab)?;
+    let robbed: NodeId = lab.nodes[THIEF].cluster_id()?.parse()?;
+    let told: NodeId = lab.nodes[VICTIM].cluster_id()?.parse()?;
+    let outsider = SocketAddr::new(lab.client_address().into(), GOSSIP_PORT);
+    let tls = stolen(lab, THIEF)?;
+    let lies = of_run(&assignment, (robbed, told), outsider, GENERATION_MAX, &secret)?;
+    for index in 0..NODES {
+        tell(lab, index, &tls, &lies)?;
+    }
+    let line = "another program has this node's key";
+    lab.wait_for(SOON, "the node to find out", || {
+        ensure!(lab.nodes[THIEF].log().contains(line), "it has not");
+        Ok(())
+    })?;
+    let counted = metric(lab, THIEF, "skein_gossip_impersonated_total")?;
+    ensure!(counted > 0, "it counted nothing");
+    for index in [0, VICTIM] {
+        let logged = lab.nodes[index].log().contains(line);
+        ensure!(!logged && metric(lab, index, "skein_gossip_impersonated_total")? == 0);
+    }
+    Ok(())
+}
+
+fn joins_again(lab: &mut Lab) -> Result<()> {
+    let id = lab.nodes[THIEF].cluster_id()?;
+    lab.nodes[THIEF].docker(&["swarm", "leave"])?.ok()?;
+    lab.nodes[0].docker(&["node", "rm", "--force", &id])?.ok()?;
+    lab.join(THIEF, "worker")?;
+    lab.wait_nodes_ready(NODES)?;
+    wait_all_answer(lab, 3, 5)
 }
 
 /// Nothing of what was said is held, it was counted, and all members are where they were.
