@@ -21,6 +21,7 @@ use tests::bench::sandbox::in_namespace;
 
 use crate::stage::Stage;
 
+mod flood;
 mod rows;
 
 const MANAGERS: usize = 4;

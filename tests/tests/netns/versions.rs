@@ -49,7 +49,7 @@ const CHECKS: &[Check] = &[
 ];
 
 /// Goal: a cluster of versions n and n+1 works, and nobody reads in part what a newer version
-/// writes. Method: each node in turn becomes a program that reads one schema more, beside writes
+/// writes. Method: each node in turn becomes a program that reads one schema more, during writes
 /// and traffic; then nodes go back.
 #[test]
 fn two_versions_run_side_by_side() {
