@@ -231,6 +231,15 @@ impl Lab {
         Ok(())
     }
 
+    /// These complaints with the end of every daemon's log. Each is named again behind the logs: of
+    /// a long output often nothing but the end is kept.
+    #[must_use]
+    pub fn with_logs(&self, complaints: &[String]) -> String {
+        let logs: String = self.nodes.iter().map(Node::log_tail).collect();
+        let names: Vec<_> = complaints.iter().filter_map(|told| told.lines().next()).collect();
+        format!("{}\n{logs}\n{}", complaints.join("\n"), names.join("\n"))
+    }
+
     /// As [`wait_for`]; a failure shows the end of every daemon's log too.
     ///
     /// # Errors
@@ -241,8 +250,8 @@ impl Lab {
         what: &str,
         look: impl FnMut() -> Result<T>,
     ) -> Result<T> {
-        let logs = || self.nodes.iter().map(Node::log_tail).collect::<String>();
-        wait_for(limit, what, look).map_err(|error| anyhow::anyhow!("{error:#}\n{}", logs()))
+        wait_for(limit, what, look)
+            .map_err(|error| anyhow::anyhow!("{}", self.with_logs(&[format!("{error:#}")])))
     }
 
     /// Lets everything run on when this value is dropped. [`crate::sweep`] ends it later.

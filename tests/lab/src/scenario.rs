@@ -20,7 +20,7 @@ use std::io::Write as _;
 
 use anyhow::{Result, bail};
 
-use crate::{Lab, Node};
+use crate::Lab;
 
 /// One named check: its name states what a user may rely on.
 pub type Check = (&'static str, fn(&mut Lab) -> Result<()>);
@@ -78,6 +78,5 @@ pub fn check(lab: &mut Lab, checks: &[Check]) -> Result<()> {
     if complaints.is_empty() {
         return Ok(());
     }
-    let logs: String = lab.nodes.iter().map(Node::log_tail).collect();
-    bail!("{}\n{logs}", complaints.join("\n"))
+    bail!("{}", lab.with_logs(&complaints))
 }
