@@ -292,17 +292,18 @@ mod tests {
         replaced: Authority,
     }
 
-    fn stages(now: OffsetDateTime) -> Stages {
+    /// By the clocks of the managers that made the old CA and that began the rotation.
+    fn stages(made: OffsetDateTime, begun: OffsetDateTime) -> Stages {
         let state = crate::dispatcher::tests::cluster();
         let mut cluster = cluster::object::Cluster::clone(state.cluster.as_ref().unwrap());
-        let ca = || new_ca(cluster.id, now).unwrap();
-        let (old, new, other) = (ca(), ca(), ca());
+        let ca = |at| new_ca(cluster.id, at).unwrap();
+        let (old, new, other) = (ca(made), ca(begun), ca(begun));
         (cluster.ca_certificate, cluster.ca_key) = (old.certificate.clone(), old.key.clone());
         let mut rotating = |to: &Ca| {
             let rotation = CaRotation {
                 certificate: to.certificate.clone(),
                 key: to.key.clone(),
-                cross_signed: cross_sign(to, &old, now).unwrap(),
+                cross_signed: cross_sign(to, &old, begun).unwrap(),
                 from: ca_name(&old.certificate).unwrap(),
                 to: ca_name(&to.certificate).unwrap(),
                 worker_token: String::new(),
@@ -317,11 +318,19 @@ mod tests {
     }
 
     /// Goal: at no moment of a rotation does a node refuse another, and afterwards the old CA is
-    /// nobody's. Method: all pairs of a node that trusts and one that shows, and joiners.
+    /// nobody's; wherever the clocks are ahead of the managers that made the CAs. Method: all pairs
+    /// of a node that trusts and one that shows, and joiners.
     #[test]
     fn nodes_accept_each_other_throughout_a_rotation() {
         let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
-        let Stages { before, during, after, replaced } = stages(now);
+        let ahead = now + time::Duration::days(60);
+        for (made, begun) in [(now, now), (now, ahead), (ahead, now), (ahead, ahead)] {
+            accept_each_other(now, stages(made, begun));
+        }
+    }
+
+    fn accept_each_other(now: OffsetDateTime, stages: Stages) {
+        let Stages { before, during, after, replaced } = stages;
         let (key, request) = new_request().unwrap();
         let identity = PeerIdentity { cluster: ClusterId(7), node: NodeId(9), role: Role::Worker };
         let nodes = [&before, &during, &after, &replaced].map(|authority| {
@@ -370,7 +379,7 @@ mod tests {
     #[test]
     fn the_old_ca_is_dropped_without_a_restart() {
         let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
-        let Stages { before, during, after, .. } = stages(now);
+        let Stages { before, during, after, .. } = stages(now, now);
         let (key, request) = new_request().unwrap();
         let identity = PeerIdentity { cluster: ClusterId(7), node: NodeId(9), role: Role::Worker };
         let [old, moving, new] = [&before, &during, &after].map(|authority| {

@@ -26,7 +26,7 @@ mod rows;
 
 const MANAGERS: usize = 4;
 const WORKER: usize = 4;
-const CLUSTER_PORT: u16 = 2377;
+pub(crate) const CLUSTER_PORT: u16 = 2377;
 const GOSSIP_PORT: u16 = 7946;
 const CALL_MAX: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(20);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use cluster::object::{CaDigest, Trust};
 use lab::cluster::text;
 use lab::command::run;
@@ -16,9 +16,9 @@ use lab::scenario::services::{make_network, probe, processes, serve as serve_pro
 use lab::{Lab, Node};
 use serde_json::Value;
 use skein::key_file::KeyFile;
-use skein::pki::{self, Credentials};
+use skein::pki::{self, Credentials, Tls};
 
-use crate::adversary::{post, stolen, wait_down};
+use crate::adversary::{CLUSTER_PORT, post, wait_down};
 use crate::stage::Stage;
 
 const NODES: usize = 5;
@@ -57,12 +57,12 @@ fn serve(lab: &mut Lab) -> Result<()> {
     wait_all_answer(lab, AWAY, AWAY)
 }
 
-fn credentials(node: &Node) -> Result<Credentials> {
+pub(crate) fn credentials(node: &Node) -> Result<Credentials> {
     let file = node.data_dir().join("certs/node.json");
     KeyFile::at(file).load()?.context("no keys there")
 }
 
-fn trust(node: &Node) -> Result<Trust> {
+pub(crate) fn trust(node: &Node) -> Result<Trust> {
     Ok(pki::trust_of(&credentials(node)?)?)
 }
 
@@ -117,21 +117,40 @@ fn rotate(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// A manager lets a node in as what it is now, and not by what it showed before a rotation, though
+/// it trusts who answers.
+pub(crate) fn opens_nothing(
+    lab: &Lab,
+    old: &Credentials,
+    now: &Credentials,
+    manager: SocketAddr,
+) -> Result<()> {
+    let call = |shown: &Credentials| {
+        let tls = Tls::new(&Credentials { ca: now.ca.clone(), ..shown.clone() })?.client;
+        post(lab, &tls, manager, "/session/watch", b"nothing")
+    };
+    let (status, _) = call(now)?;
+    ensure!(status == 400, "the present certificate is answered {status}");
+    let error = match call(old) {
+        Ok((status, _)) => bail!("a certificate of the old CA is answered {status}"),
+        Err(error) => format!("{error:#}"),
+    };
+    ensure!(error.contains("received fatal alert"), "it is not refused, but {error}");
+    Ok(())
+}
+
 fn old_ones(lab: &mut Lab) -> Result<()> {
-    let before = settled(lab)?;
-    let (thief, manager) = (stolen(lab, AWAY)?, format!("{}:2377", lab.nodes[0].address));
-    let to: SocketAddr = manager.parse()?;
-    let (status, _) = post(lab, &thief, to, "/session/watch", b"nothing")?;
-    ensure!(status == 400, "it was let in as {status}");
+    let (before, old) = (settled(lab)?, credentials(&lab.nodes[AWAY])?);
     lab.nodes[0].docker(&["swarm", "ca", "--rotate", "--quiet"])?.ok()?;
     all_moved(lab, before)?;
-    ensure!(post(lab, &thief, to, "/session/watch", b"nothing").is_err(), "it is let in");
+    let manager = SocketAddr::new(lab.nodes[0].address.into(), CLUSTER_PORT);
+    opens_nothing(lab, &old, &credentials(&lab.nodes[AWAY])?, manager)?;
 
     let id = lab.nodes[AWAY].cluster_id()?;
     lab.nodes[AWAY].docker(&["swarm", "leave"])?.ok()?;
     wait_down(lab, &id)?;
     lab.nodes[0].docker(&["node", "rm", "--force", &id])?.ok()?;
-    let away = &lab.nodes[AWAY];
+    let (away, manager) = (&lab.nodes[AWAY], manager.to_string());
     let external = "protocol=cfssl,url=https://ca.example/sign";
     let refused = away.docker(&["swarm", "init", "--external-ca", external])?.refused()?;
     ensure!(refused.contains("external CAs are not supported"), "{refused}");

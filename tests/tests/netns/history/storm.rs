@@ -11,8 +11,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
 
+use self::rotation::Rotation;
 use super::{CANDIDATE, LEAVER, MANAGERS};
 use crate::roles::voters;
+
+mod rotation;
 
 /// Between two kills, in milliseconds.
 const PAUSE_MS: (u64, u64) = (1_000, 3_000);
@@ -23,10 +26,10 @@ const DAYS_AHEAD: u32 = 60;
 /// Asks for a change, or for what is left of it; an error until it came about.
 type Change = fn(&mut Storm<'_>) -> Result<()>;
 
-/// The rotation of the CA belongs here: ("the CA was rotated", rotate_ca).
 const CHANGES: &[(&str, Change)] = &[
     ("a manager's clock went 60 days ahead", clock_ahead),
     ("a worker was promoted", promote),
+    ("the CA was rotated, and a worker joined meanwhile", rotation::rotate),
     ("a worker was removed, the key of gossip turned, and it joined again", remove),
     ("a manager was demoted", demote),
 ];
@@ -41,12 +44,27 @@ pub(super) struct Storm<'a> {
     ahead: Option<usize>,
     /// The id under which a worker is to be removed, and the key of gossip that it knows.
     leaving: Option<(String, String)>,
+    rotating: Option<Rotation>,
+    /// Of the CA that was there before.
+    old_token: Option<String>,
+    /// How often a worker joined while the CA was being rotated.
+    joined_meanwhile: usize,
 }
 
 impl<'a> Storm<'a> {
     pub(super) fn new(lab: &'a mut Lab, seed: u64) -> Self {
         let choices = StdRng::seed_from_u64(seed);
-        Self { lab, choices, kills: 0, asked: 0, ahead: None, leaving: None }
+        Self {
+            lab,
+            choices,
+            kills: 0,
+            asked: 0,
+            ahead: None,
+            leaving: None,
+            rotating: None,
+            old_token: None,
+            joined_meanwhile: 0,
+        }
     }
 
     /// Goes on for a time, and until each change came about; what was begun is ended. What
@@ -70,7 +88,10 @@ impl<'a> Storm<'a> {
             }
         }
         let seconds = begin.elapsed().as_secs();
-        Ok(format!("{} kills and {done} changes in {seconds} s", self.kills))
+        let Self { kills, joined_meanwhile: joined, .. } = self;
+        Ok(format!(
+            "{kills} kills and {done} changes in {seconds} s, {joined} joins in a rotation of the CA"
+        ))
     }
 
     fn pause(&mut self) {
@@ -106,6 +127,43 @@ impl<'a> Storm<'a> {
         ensure!(count == MANAGERS + usize::from(manager), "{count} vote");
         let info = candidate.get("/info")?["Swarm"].clone();
         ensure!(info["ControlAvailable"] == manager, "it says {info}");
+        Ok(())
+    }
+
+    /// Lets the leaver be outside, and the cluster know it no more under this id.
+    fn put_out(&self, id: &str) -> Result<()> {
+        let leaver = &self.lab.nodes[LEAVER];
+        if leaver.cluster_id()? == id {
+            leaver.docker(&["swarm", "leave"])?.ok()?;
+        }
+        let listed = self.asked().request("GET", &format!("/nodes/{id}"), &Value::Null)?;
+        match listed.status {
+            200 => self.asked().docker(&["node", "rm", "--force", id])?.ok().map(drop),
+            404 => Ok(()),
+            _ => bail!("{}", listed.text()),
+        }
+    }
+
+    /// Lets the leaver be a worker, by the token that is told now.
+    fn take_in(&self) -> Result<()> {
+        if self.lab.nodes[LEAVER].cluster_id()?.is_empty() {
+            self.lab.join(LEAVER, "worker")?;
+        }
+        let id = self.lab.nodes[LEAVER].cluster_id()?;
+        let listed = self.asked().get(&format!("/nodes/{id}"))?;
+        ensure!(text(&listed["Status"]["State"]) == "ready", "{listed}");
+        Ok(())
+    }
+
+    /// The leaver, which is outside, is not let in by the token of the CA before.
+    fn old_token_is_refused(&mut self) -> Result<()> {
+        let Some(token) = &self.old_token else { return Ok(()) };
+        let leaver = &self.lab.nodes[LEAVER];
+        ensure!(leaver.cluster_id()?.is_empty(), "the token of the old CA opened the cluster");
+        let manager = format!("{}:2377", self.asked().address);
+        let refused = leaver.docker(&["swarm", "join", "--token", token, &manager])?.refused()?;
+        ensure!(refused.contains("not of the cluster that the join token is for"), "{refused}");
+        self.old_token = None;
         Ok(())
     }
 
@@ -163,24 +221,12 @@ fn remove(storm: &mut Storm<'_>) -> Result<()> {
             storm.leaving.insert((id, keys)).clone()
         }
     };
-    if storm.lab.nodes[LEAVER].cluster_id()? == left {
-        storm.lab.nodes[LEAVER].docker(&["swarm", "leave"])?.ok()?;
-    }
-    let listed = storm.asked().request("GET", &format!("/nodes/{left}"), &Value::Null)?;
-    match listed.status {
-        200 => drop(storm.asked().docker(&["node", "rm", "--force", &left])?.ok()?),
-        404 => {}
-        _ => bail!("{}", listed.text()),
-    }
+    storm.put_out(&left)?;
     let keys = storm.gossip_keys()?;
     let turned = keys.matches("GossipKey {").count() == 1 && keys != key;
     ensure!(turned, "the key that node {left} knew is in use");
-    if storm.lab.nodes[LEAVER].cluster_id()?.is_empty() {
-        storm.lab.join(LEAVER, "worker")?;
-    }
-    let id = storm.lab.nodes[LEAVER].cluster_id()?;
-    let listed = storm.asked().get(&format!("/nodes/{id}"))?;
-    ensure!(text(&listed["Status"]["State"]) == "ready", "{listed}");
+    storm.old_token_is_refused()?;
+    storm.take_in()?;
     storm.leaving = None;
     Ok(())
 }
