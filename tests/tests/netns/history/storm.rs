@@ -71,7 +71,7 @@ impl<'a> Storm<'a> {
     /// happened, for people.
     pub(super) fn run(mut self, length: Duration) -> Result<String> {
         let begin = now();
-        let mut done = 0;
+        let (mut done, mut slowest) = (0, (Duration::ZERO, ""));
         for (what, change) in CHANGES.iter().cycle() {
             let since = now();
             loop {
@@ -83,14 +83,17 @@ impl<'a> Storm<'a> {
                 }
             }
             done += 1;
+            slowest = slowest.max((since.elapsed(), what));
             if done >= CHANGES.len() && begin.elapsed() >= length {
                 break;
             }
         }
         let seconds = begin.elapsed().as_secs();
-        let Self { kills, joined_meanwhile: joined, .. } = self;
+        let (joined, took) = (self.joined_meanwhile, slowest.0.as_secs());
         Ok(format!(
-            "{kills} kills and {done} changes in {seconds} s, {joined} joins in a rotation of the CA"
+            "{} kills and {done} changes in {seconds} s, {joined} joins while the CA was rotated; \
+             it took {took} s until {}",
+            self.kills, slowest.1
         ))
     }
 

@@ -60,8 +60,10 @@ fn go_on(storm: &mut Storm<'_>, rotation: &Rotation) -> Result<()> {
         storm.asked().docker(&["swarm", "ca", "--rotate", "--detach"])?.ok()?;
     }
     let was_out = storm.lab.nodes[LEAVER].cluster_id()?.is_empty();
-    storm.take_in()?;
-    storm.joined_meanwhile += usize::from(was_out && told(storm.asked())?.0);
+    let ready = storm.take_in();
+    let joined = was_out && !storm.lab.nodes[LEAVER].cluster_id()?.is_empty();
+    storm.joined_meanwhile += usize::from(joined && told(storm.asked())?.0);
+    ready?;
     let now = all_say(storm, rotation.from)?;
     for node in &storm.lab.nodes {
         let trust = trust(node)?;
