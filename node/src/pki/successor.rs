@@ -124,8 +124,8 @@ pub fn cross_sign(new: &Ca, old: &Ca, now: OffsetDateTime) -> Result<String, Pki
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     lifetime(&mut params, now, Duration::days(CA_DAYS));
-    // It says who, not when: nodes check it by clocks that may be behind this one, and behind that of
-    // the manager that made the old CA.
+    // It says who, not when: nodes check it by clocks that may be behind this one, and behind that
+    // of the manager that made the old CA.
     params.not_before = OffsetDateTime::UNIX_EPOCH;
     let key = KeyPair::from_pem(&new.key).map_err(make("CA key"))?;
     let signed = params.signed_by(&key, &issuer).map_err(make("CA certificate"))?;
