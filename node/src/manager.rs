@@ -176,14 +176,17 @@ impl Manager {
         self.raft.status().leader_ready
     }
 
-    /// Signs a new certificate for a node that has one, of the key that it shows.
-    pub fn renew(
+    /// Signs a new certificate for a node that has one, of the key that it shows. A leader that was
+    /// cut off may know neither that the node was removed nor that there is another CA: it has to
+    /// have a majority.
+    pub async fn renew(
         &self,
         node: NodeId,
         key: KeyDigest,
         call: &RenewCall,
     ) -> Result<RenewAnswer, Rejection> {
-        join::renew(self, node, key, call)
+        let state = self.linearizable().await?;
+        join::renew(&state, node, key, call)
     }
 
     /// Where the leader's cluster listener is, if known.

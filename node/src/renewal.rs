@@ -117,7 +117,7 @@ impl Renewal {
             // itself in.
             Some(manager) => {
                 let key = pki::key_of_request(&call.request).map_err(|e| chain(&e))?;
-                manager.renew(manager.node, key, &call).map_err(|r| r.message)?
+                manager.renew(manager.node, key, &call).await.map_err(|r| r.message)?
             }
             None => {
                 let answer: Option<RenewAnswer> = self.worker.renew(&call).await;

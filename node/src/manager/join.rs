@@ -7,6 +7,7 @@ use cluster::object::{Cluster, KeyDigest, ManagerInfo};
 use cluster::rejection::{Code, Rejection};
 use cluster::request::{Answer, JoinNode, Request};
 use cluster::spec::Role;
+use cluster::state::State;
 use subtle::ConstantTimeEq as _;
 use time::OffsetDateTime;
 
@@ -62,12 +63,11 @@ pub(super) async fn admit(manager: &Manager, call: JoinCall) -> Result<JoinAnswe
 /// Signs a new certificate for a node that has one: of the key that it joined with, in the role
 /// that it has now or is about to get.
 pub(super) fn renew(
-    manager: &Manager,
+    state: &State,
     id: NodeId,
     shown: KeyDigest,
     call: &RenewCall,
 ) -> Result<RenewAnswer, Rejection> {
-    let state = manager.newest();
     let unavailable = || Rejection::new(Code::Unavailable, "the cluster is not ready yet");
     let cluster = state.cluster.as_ref().ok_or_else(unavailable)?;
     let node = state.nodes.get(&id).ok_or_else(|| Rejection::not_found("node", id))?;

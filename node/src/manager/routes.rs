@@ -138,7 +138,7 @@ async fn renew(
     if !manager.raft.status().leader_ready {
         return Ok(not_leader(&manager));
     }
-    let answer = manager.renew(member.0.node, member.1, &call).map_err(|r| rejected(&r))?;
+    let answer = manager.renew(member.0.node, member.1, &call).await.map_err(|r| rejected(&r))?;
     Ok(write(&answer))
 }
 
