@@ -6,7 +6,7 @@ use super::health::{Due, Monitor, ProbeResult};
 use super::protocol::{Exit, Phase, TaskReport};
 use super::sys::Ended;
 use super::task::Failure;
-use crate::executor::{HealthCheck, StartSpec, StopPolicy};
+use crate::executor::{HealthCheck, HealthState, StartSpec, StopPolicy};
 
 /// `SIGKILL`.
 const KILL: i32 = 9;
@@ -211,14 +211,16 @@ impl Lifecycle {
             Phase::Running { started_at, .. } => Some(started_at),
             Phase::Prepared | Phase::Starting | Phase::Exited(_) => None,
         };
+        let health = self.report.health.take();
+        let unhealthy = health.filter(|health| health.state == HealthState::Unhealthy);
         let (code, error) = match self.failure.take() {
             Some(failure) => (failure.code, Some(failure.error)),
-            None => (code, None),
+            // Whatever its exit status; a daemon that was away meanwhile learns it from here.
+            None => (code, unhealthy.map(|health| format!("task: unhealthy: {}", health.output))),
         };
         let finished_at = now.wall;
         let exit = Exit { code, signal, error, out_of_memory, started_at, finished_at };
         self.report.phase = Phase::Exited(exit);
-        self.report.health = None;
         self.monitor = None;
         self.kill_at = None;
         self.pid = None;

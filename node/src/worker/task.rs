@@ -77,6 +77,8 @@ pub struct LocalTask {
     drain_since: Option<Duration>,
     asked_to_stop: bool,
     failing_checks: bool,
+    /// What its health check said when it was given up: how it ends then does not matter.
+    unhealthy: Option<String>,
 }
 
 impl LocalTask {
@@ -100,6 +102,7 @@ impl LocalTask {
             drain_since: None,
             asked_to_stop: false,
             failing_checks: false,
+            unhealthy: None,
         }
     }
 
@@ -148,7 +151,11 @@ impl LocalTask {
                 let state = match (&ended, self.asked_to_stop) {
                     (Ended { rejected: true, .. }, _) => TaskState::Rejected,
                     (_, true) => TaskState::Shutdown,
-                    (Ended { exit_code: Some(0), .. }, false) => TaskState::Complete,
+                    (Ended { exit_code: Some(0), error, .. }, false)
+                        if error.is_empty() && self.unhealthy.is_none() =>
+                    {
+                        TaskState::Complete
+                    }
                     (Ended { .. }, false) => TaskState::Failed,
                 };
                 self.end(ended, state, wall);
@@ -168,12 +175,11 @@ impl LocalTask {
         self.status.healthy = false;
         self.status.pid = None;
         self.status.exit_code = ended.exit_code;
-        self.status.error = match (ended.error.is_empty(), ended.exit_code, state) {
-            (true, _, TaskState::Failed) if self.failing_checks => {
-                format!("task: unhealthy: {}", self.status.error)
-            }
-            (true, Some(code), TaskState::Failed) => format!("task: non-zero exit ({code})"),
-            _told => ended.error,
+        self.status.error = match (&self.unhealthy, ended.exit_code) {
+            _ if !ended.error.is_empty() || state != TaskState::Failed => ended.error,
+            (Some(output), _) => format!("task: unhealthy: {output}"),
+            (None, Some(code)) => format!("task: non-zero exit ({code})"),
+            (None, None) => ended.error,
         };
         self.advance(state, message, wall);
     }
@@ -236,6 +242,7 @@ impl LocalTask {
 
     pub(super) fn give_up(&mut self, id: TaskId) -> Option<Command> {
         self.phase = Phase::Stopping;
+        self.unhealthy = Some(self.status.error.clone());
         Some(Command::Stop(id))
     }
 

@@ -129,6 +129,27 @@ fn a_failing_health_check_takes_the_endpoint_out_and_ends_the_task() {
 }
 
 #[test]
+fn what_fails_its_checks_has_failed_whatever_its_exit_status() {
+    for passes_while_it_ends in [false, true] {
+        let mut worker = worker();
+        start(&mut worker);
+        let mut unhealthy = running(Health::Unhealthy);
+        if let Input::Task(_, Event::Running { detail, .. }) = &mut unhealthy {
+            "connection refused".clone_into(detail);
+        }
+        assert_eq!(step(&mut worker, unhealthy, 5), [Command::Stop(TASK)]);
+        if passes_while_it_ends {
+            assert_eq!(step(&mut worker, running(Health::Healthy), 6), []);
+        }
+        let ended = Ended { exit_code: Some(0), error: String::new(), rejected: false };
+        step(&mut worker, Input::Task(TASK, Event::Ended(ended)), 7);
+        let status = &worker.tasks()[&TASK].status;
+        assert_eq!(status.state, TaskState::Failed);
+        assert_eq!(status.error, "task: unhealthy: connection refused");
+    }
+}
+
+#[test]
 fn a_stop_waits_for_the_balancers_or_for_the_limit() {
     for (released, stopped_at) in [(true, 100), (false, 2100)] {
         let mut worker = worker();

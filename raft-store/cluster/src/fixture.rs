@@ -144,6 +144,7 @@ pub(crate) fn task(id: u128, service: u128, attachments: Vec<Attachment>) -> Tas
         start_after: None,
         released: false,
         restarts: Restarts::default(),
+        ran_at: None,
     }
 }
 

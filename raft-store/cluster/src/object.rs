@@ -15,7 +15,7 @@ use crate::net::{MacAddr, Subnet, Vni};
 use crate::spec::{ClusterSpec, NetworkSpec, NodeSpec, Protocol, PublishMode, Role, ServiceSpec};
 use crate::time::{Revision, Timestamp};
 
-pub use crate::object::task::{Restarts, Task, TaskState, TaskStatus};
+pub use crate::object::task::{FirstRun, Restarts, Task, TaskState, TaskStatus};
 pub use crate::object::trust::{CaDigest, CaRotation, Trust};
 
 mod task;

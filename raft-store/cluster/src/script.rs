@@ -11,7 +11,8 @@ use crate::fixture::NOW;
 use crate::id::{ClusterId, NodeId, TaskId};
 use crate::invariant;
 use crate::object::{
-    CaDigest, CaRotation, ManagerInfo, NodeState, Task, TaskState, TaskStatus, Trust, UnlockKey,
+    CaDigest, CaRotation, ManagerInfo, NodeState, Slot, Task, TaskState, TaskStatus, Trust,
+    UnlockKey,
 };
 use crate::rejection::Rejection;
 use crate::request::{Answer, CaChange, InitCluster, Request, UpdateCluster};
@@ -82,7 +83,7 @@ impl World {
             return self.show(args, out);
         }
         if verb == "obey" {
-            return self.obey();
+            return self.obey(args.first().copied());
         }
         if verb == "wait" {
             return self.wait(args[0].parse().unwrap());
@@ -343,20 +344,30 @@ impl World {
         }))
     }
 
-    /// `report t3 failed`: its node says so.
+    /// `report t3 failed`: its node says so. In place of a task, its image, and perhaps its slot,
+    /// names the wanted tasks of one node.
     fn report(&self, args: &[&str]) -> Request {
-        let named = |task: &&std::sync::Arc<Task>| format!("t{}", self.names[&task.id]) == args[0];
-        let task = self.state.tasks.values().find(named);
-        let statuses = task.map(|task| (task.id, status(state_named(args[1]))));
+        let slot = word(args, "slot").map(|slot| Slot::Replica(slot.parse().unwrap()));
+        let named = |task: &&std::sync::Arc<Task>| {
+            let of_slot = slot.is_none_or(|slot| slot == task.slot);
+            let meant = task.spec.container_spec.image == args[0] && task.is_wanted() && of_slot;
+            meant || format!("t{}", self.names[&task.id]) == args[0]
+        };
+        let tasks = self.state.tasks.values().filter(named);
+        let statuses = tasks.clone().map(|task| (task.id, status(state_named(args[1]))));
         // A task that does not exist or has no node is a report from nowhere.
-        let node = task.and_then(|task| task.node).unwrap_or(NodeId(0));
-        Request::ReportTasks { node, statuses: statuses.into_iter().collect() }
+        let node = tasks.clone().find_map(|task| task.node).unwrap_or(NodeId(0));
+        Request::ReportTasks { node, statuses: statuses.collect() }
     }
 
     /// All nodes that are up report what they were told: wanted tasks run, stopping ones stopped.
-    fn obey(&mut self) {
+    /// Of the wanted tasks with the image `except` nothing is heard.
+    fn obey(&mut self, except: Option<&str>) {
         let mut reports: BTreeMap<NodeId, Vec<(TaskId, TaskStatus)>> = BTreeMap::new();
-        for task in self.state.tasks.values() {
+        let silent = |task: &Task| {
+            except == Some(&task.spec.container_spec.image) && task.desired <= TaskState::Running
+        };
+        for task in self.state.tasks.values().filter(|task| !silent(task)) {
             let Some(node) = task.node else { continue };
             let up = self.state.nodes.get(&node);
             let waits = task.start_after.is_some_and(|at| at > self.now);

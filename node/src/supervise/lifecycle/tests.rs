@@ -115,6 +115,21 @@ fn a_task_that_was_never_started_ends_without_a_process() {
 }
 
 #[test]
+fn what_was_unhealthy_when_it_ended_says_so_whatever_its_exit_status() {
+    let mut check = HealthCheck::new(Probe::Shell("false".into()));
+    check.interval = Duration::from_secs(5);
+    check.retries = 1;
+    let mut life = running(Some(check));
+    assert_eq!(life.step(Input::Tick, at(6)), Ok(vec![Output::Probe]));
+    let bad = ProbeResult::Exited { code: 1, output: "refused".into() };
+    assert_eq!(life.step(Input::Probed(bad), at(6)), Ok(vec![Output::Report]));
+    assert_eq!(health(&life), Some(HealthState::Unhealthy));
+    life.step(Input::Stop { signal: None, grace: None }, at(7)).unwrap();
+    life.step(ended(Ended::Code(0)), at(8)).unwrap();
+    assert_eq!((exit(&life).code, exit(&life).error), (0, Some("task: unhealthy: refused".into())));
+}
+
+#[test]
 fn probes_run_while_the_task_does_and_only_changes_are_reported() {
     let mut check = HealthCheck::new(Probe::Shell("true".into()));
     check.interval = Duration::from_secs(5);

@@ -34,7 +34,11 @@ pub(super) fn report(
             error: cut(&reported.error),
             ..reported.clone()
         };
-        draft.edit_task(*id, |task| task.status = status);
+        let runs = status.state == TaskState::Running;
+        draft.edit_task(*id, |task| {
+            task.ran_at = task.ran_at.or(runs.then_some(at));
+            task.status = status;
+        });
     }
     Ok(Answer::Done)
 }

@@ -46,6 +46,9 @@ pub struct Task {
     /// The runs of its slot before it.
     #[serde(default)]
     pub restarts: Restarts,
+    /// When it was seen to run, by the leader's clock; `None` if it never was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_at: Option<Timestamp>,
 }
 
 /// What the restart policy needs to know of the runs before a task, kept in the task because
@@ -58,6 +61,23 @@ pub struct Restarts {
     pub window_start: Timestamp,
     /// Runs in a row that ended soon after their start: they make the delay grow.
     pub streak: u32,
+    /// The first run of this slot with this spec, once it ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<FirstRun>,
+}
+
+/// The first run of a slot with a spec, which ended by itself: what an update is judged by, as in
+/// Docker. The runs that the restart policy adds are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstRun {
+    /// Its task.
+    pub task: TaskId,
+    /// When that was made.
+    pub made_at: Timestamp,
+    /// When it was seen to run; `None` if it never was.
+    pub ran_at: Option<Timestamp>,
+    /// When it was seen to have ended.
+    pub ended_at: Timestamp,
 }
 
 impl Task {
@@ -86,6 +106,18 @@ impl Task {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.status.state.is_terminal() || self.released
+    }
+
+    /// The first run of its slot with its spec if that ended by itself: its own, or one before it.
+    #[must_use]
+    pub fn first_run(&self) -> Option<FirstRun> {
+        let own = FirstRun {
+            task: self.id,
+            made_at: self.meta.created_at,
+            ran_at: self.ran_at,
+            ended_at: self.status.at,
+        };
+        self.restarts.first.or(self.status.state.is_own_end().then_some(own))
     }
 
     /// The desired state as Docker shows it: a task that ended and is not replaced is kept here as
@@ -157,6 +189,12 @@ impl TaskState {
     #[must_use]
     pub fn is_terminal(self) -> bool {
         self > Self::Running
+    }
+
+    /// Whether it ended without being asked to: its program did, or could not be run.
+    #[must_use]
+    pub fn is_own_end(self) -> bool {
+        matches!(self, Self::Complete | Self::Failed | Self::Rejected)
     }
 
     /// The one way a state changes: upwards.

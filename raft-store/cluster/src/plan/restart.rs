@@ -52,6 +52,7 @@ pub(super) fn verdict(policy: Option<&RestartPolicy>, task: &Task, now: Timestam
         return Verdict::Done;
     }
     restarts.attempts = restarts.attempts.saturating_add(1);
+    restarts.first = task.first_run();
     let started = task.start_after.map_or(task.meta.created_at, |at| at.max(task.meta.created_at));
     let quick = now.since_ms(started) < QUICK_RUN_MS;
     restarts.streak = if quick { restarts.streak.saturating_add(1) } else { 0 };

@@ -123,6 +123,7 @@ pub(super) fn create(
         start_after,
         released: false,
         restarts,
+        ran_at: None,
     };
     draft.put(crate::transaction::Object::Task(Arc::new(task)));
 }

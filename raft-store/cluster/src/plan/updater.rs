@@ -1,17 +1,25 @@
 //! Brings a service's tasks to its present spec, some at a time, and stops when that fails.
 //!
 //! All that it needs to know is in the state: which tasks have another spec version, which of the
-//! new ones run and since when, which failed. So it goes on after a change of leader.
+//! new ones run and since when, which ended. So it goes on after a change of leader.
+//!
+//! What counts is Docker's (swarmkit's updater): a slot is dealt with once its first new task ran
+//! or ended. That task failed if it ended by itself, whatever its exit status, before it ran or
+//! within the monitoring period after. What the restart policy makes of the slot later does not
+//! count, so an update that tolerates its failures completes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::decide::service::go_back;
 use crate::draft::Draft;
-use crate::id::ServiceId;
-use crate::object::{Restarts, Service, Slot, Task, TaskState, UpdateState, UpdateStatus};
+use crate::id::{ServiceId, TaskId};
+use crate::object::{
+    FirstRun, Restarts, Service, Slot, Task, TaskState, UpdateState, UpdateStatus,
+};
 use crate::plan::slots::{self, SlotTasks, create, retire};
 use crate::spec::UpdateConfig;
+use crate::time::Timestamp;
 
 /// Docker's default of `Monitor`.
 const MONITOR_MS: u64 = 5_000;
@@ -19,9 +27,8 @@ const MONITOR_MS: u64 = 5_000;
 pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
     let Some(service) = draft.state().services.get(&id).cloned() else { return };
     let slots = slots::slots(draft.state(), id);
-    let dirty = slots.values().any(|tasks| is_dirty(&service, tasks));
     let Some(status) = &service.update_status else {
-        if dirty {
+        if slots.values().any(|tasks| is_dirty(&service, tasks)) {
             start(draft, id);
             proceed(draft, id);
         }
@@ -29,10 +36,12 @@ pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
     };
     if status.state.is_running() {
         proceed(draft, id);
-    } else if status.state.is_paused() {
-        // No further slot is touched, but one that has two tasks would keep them for ever.
-        retire_relieved(draft, &service, &slots);
-    } else if dirty {
+        return;
+    }
+    // No further slot is touched, but one that has two tasks would keep them for ever.
+    retire_relieved(draft, &service, &slots);
+    let untouched = |tasks: &SlotTasks| matches!(settled_at(&service, tasks), Settled::OutOfDate);
+    if !status.state.is_paused() && slots.values().any(untouched) {
         start(draft, id);
         proceed(draft, id);
     }
@@ -72,11 +81,11 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
         match settled_at(&service, tasks) {
             Settled::OutOfDate => {}
             Settled::Not => busy += 1,
-            Settled::Since(task) if draft.now().since_ms(task.status.at) < delay_ms => {
-                draft.wake_at(task.status.at.plus_ms(delay_ms));
+            Settled::Since { at, .. } if draft.now().since_ms(at) < delay_ms => {
+                draft.wake_at(at.plus_ms(delay_ms));
                 busy += 1;
             }
-            Settled::Since(_) | Settled::Done => {}
+            Settled::Since { .. } | Settled::Empty => {}
         }
     }
     let limit = if config.parallelism == 0 { u64::MAX } else { config.parallelism };
@@ -100,31 +109,37 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
 }
 
 /// How far a slot is.
-enum Settled<'a> {
-    /// A task of another spec version stands for it alone.
+enum Settled {
+    /// Only tasks of other spec versions stand for it.
     OutOfDate,
     /// On its way: its task is being stopped, made, moved or started.
     Not,
-    /// This task of the present version has run since its status changed.
-    Since(&'a Task),
-    /// Its task of the present version ended for good.
-    Done,
+    /// Its first task of the present version, which was made then, runs or ended since.
+    Since { made_at: Timestamp, at: Timestamp },
+    /// Nothing is to stand for it.
+    Empty,
 }
 
-fn settled_at<'a>(service: &Service, tasks: &'a SlotTasks) -> Settled<'a> {
+fn settled_at(service: &Service, tasks: &SlotTasks) -> Settled {
     let current = tasks.occupants.iter().find(|task| task.spec_version == service.spec_version);
     match current {
         None if tasks.occupants.is_empty() => {
             if tasks.waits_for_old(service) {
                 Settled::Not
             } else {
-                Settled::Done
+                Settled::Empty
             }
         }
         None => Settled::OutOfDate,
-        Some(task) if task.desired == TaskState::Complete => Settled::Done,
-        Some(task) if task.status.state == TaskState::Running => Settled::Since(task),
-        Some(_) => Settled::Not,
+        Some(task) => match task.first_run() {
+            Some(first) => Settled::Since { made_at: first.made_at, at: first.ended_at },
+            None if task.status.state == TaskState::Running
+                || task.desired == TaskState::Complete =>
+            {
+                Settled::Since { made_at: task.meta.created_at, at: task.status.at }
+            }
+            None => Settled::Not,
+        },
     }
 }
 
@@ -138,20 +153,25 @@ fn is_dirty(service: &Service, tasks: &SlotTasks) -> bool {
 fn retire_relieved(draft: &mut Draft<'_>, service: &Service, slots: &BTreeMap<Slot, SlotTasks>) {
     for tasks in slots.values() {
         if tasks.is_current(service) {
-            if let Settled::Since(_) | Settled::Done = settled_at(service, tasks) {
-                let old = tasks.occupants.iter().filter(|t| t.spec_version != service.spec_version);
+            let is_current = |task: &Arc<Task>| task.spec_version == service.spec_version;
+            if tasks.occupants.iter().any(|task| is_current(task) && stands(task)) {
+                let old = tasks.occupants.iter().filter(|task| !is_current(task));
                 old.for_each(|task| retire(draft, task.id, TaskState::Shutdown));
             }
         } else {
-            let stands = |task: &&Arc<Task>| {
-                task.desired == TaskState::Complete || task.status.state == TaskState::Running
-            };
-            let mut standing: Vec<_> = tasks.occupants.iter().filter(stands).collect();
+            let mut standing: Vec<_> = tasks.occupants.iter().filter(|task| stands(task)).collect();
             standing.sort_by_key(|task| (task.meta.created_at, task.id));
             standing.pop();
             standing.iter().for_each(|task| retire(draft, task.id, TaskState::Shutdown));
         }
     }
+}
+
+/// Whether a task may take the place of an older one: it runs, or ran and is not to be replaced.
+/// One that could not be run takes nobody's place.
+fn stands(task: &Task) -> bool {
+    let ran = task.ran_at.is_some();
+    task.status.state == TaskState::Running || (task.desired == TaskState::Complete && ran)
 }
 
 /// Ends the update when every slot is at the present spec and has been watched for long enough.
@@ -164,18 +184,13 @@ fn complete(
 ) {
     let mut watched_until = status.started_at;
     for tasks in slots.values() {
-        if is_dirty(service, tasks) {
-            return;
-        }
         match settled_at(service, tasks) {
             Settled::OutOfDate | Settled::Not => return,
-            Settled::Done => {}
             // A task that was there before the update began is not watched.
-            Settled::Since(task) if task.meta.created_at >= status.started_at => {
-                let until = task.status.at.plus_ms(monitor_ms(config));
-                watched_until = watched_until.max(until);
+            Settled::Since { made_at, at } if made_at >= status.started_at => {
+                watched_until = watched_until.max(at.plus_ms(monitor_ms(config)));
             }
-            Settled::Since(_) => {}
+            Settled::Since { .. } | Settled::Empty => {}
         }
     }
     if draft.now() < watched_until {
@@ -200,37 +215,29 @@ fn complete(
     });
 }
 
-/// The task to blame if more slots failed than the update bears.
-fn failure<'a>(
+/// The task to blame if more slots failed than the update tolerates.
+fn failure(
     service: &Service,
     status: &UpdateStatus,
     config: &UpdateConfig,
-    slots: &'a BTreeMap<Slot, SlotTasks>,
-) -> Option<&'a Task> {
-    let failed: Vec<&Task> = slots
-        .values()
-        .filter_map(|tasks| {
-            let all = tasks.occupants.iter().chain(&tasks.leaving).chain(&tasks.over);
-            all.map(|task| &**task).find(|task| has_failed(service, status, config, task))
-        })
-        .collect();
+    slots: &BTreeMap<Slot, SlotTasks>,
+) -> Option<TaskId> {
+    let failed_in = |tasks: &SlotTasks| {
+        let all = tasks.occupants.iter().chain(&tasks.leaving).chain(&tasks.over);
+        let current = all.filter(|task| task.spec_version == service.spec_version);
+        let mut ends = current.filter_map(|task| task.first_run());
+        ends.find(|first| has_failed(status, config, first))
+    };
+    let failed: Vec<FirstRun> = slots.values().filter_map(failed_in).collect();
     #[expect(clippy::cast_precision_loss, reason = "a service has 10,000 slots at most")]
     let too_many = failed.len() as f64 > config.max_failure_ratio * slots.len() as f64;
-    failed.first().copied().filter(|_| too_many)
+    failed.first().map(|first| first.task).filter(|_| too_many)
 }
 
-/// Whether a task that the update made failed while it was watched.
-fn has_failed(
-    service: &Service,
-    status: &UpdateStatus,
-    config: &UpdateConfig,
-    task: &Task,
-) -> bool {
-    let started = task.start_after.map_or(task.meta.created_at, |at| at.max(task.meta.created_at));
-    task.spec_version == service.spec_version
-        && task.meta.created_at >= status.started_at
-        && matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
-        && task.status.at.since_ms(started) <= monitor_ms(config)
+/// Whether a task that the update made ended while it was watched.
+fn has_failed(status: &UpdateStatus, config: &UpdateConfig, first: &FirstRun) -> bool {
+    let watched = |ran_at| first.ended_at.since_ms(ran_at) <= monitor_ms(config);
+    first.made_at >= status.started_at && first.ran_at.is_none_or(watched)
 }
 
 /// What follows from a failure.
@@ -245,9 +252,9 @@ fn react(
     service: &Service,
     status: &UpdateStatus,
     config: &UpdateConfig,
-    failed: &Task,
+    failed: TaskId,
 ) -> Reaction {
-    let cause = format!("due to failure or early termination of task {}", failed.id);
+    let cause = format!("due to failure or early termination of task {failed}");
     let back = status.state == UpdateState::RollbackStarted;
     match config.failure_action.as_str() {
         "continue" => return Reaction::GoOn,
@@ -289,3 +296,6 @@ fn config(service: &Service, status: &UpdateStatus) -> UpdateConfig {
 fn monitor_ms(config: &UpdateConfig) -> u64 {
     if config.monitor == 0 { MONITOR_MS } else { config.monitor / 1_000_000 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,6 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
     for arg in args {
         let (key, value) = arg.split_once('=').unwrap_or((arg, ""));
         let restart = || spec.task_template.restart_policy.clone().unwrap_or_default();
-        let update = || spec.update_config.clone().unwrap_or_default();
         let ms = || Some(value.parse::<u64>().unwrap() * 1_000_000);
         match key {
             "name" => spec.name = value.to_owned(),
@@ -127,23 +126,21 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
                 let policy = RestartPolicy { max_attempts: value.parse().ok(), ..restart() };
                 spec.task_template.restart_policy = Some(policy);
             }
-            "parallelism" => {
-                let parallelism = value.parse().unwrap();
-                spec.update_config = Some(UpdateConfig { parallelism, ..update() });
-            }
-            "update-delay" => {
-                let delay = ms().unwrap();
-                spec.update_config = Some(UpdateConfig { delay, ..update() });
-            }
-            "order" => {
-                spec.update_config = Some(UpdateConfig { order: value.to_owned(), ..update() });
-            }
-            "on-failure" => {
-                let failure_action = value.to_owned();
-                spec.update_config = Some(UpdateConfig { failure_action, ..update() });
-            }
-            _ => panic!("unknown word {arg}"),
+            _ => edit_update(spec.update_config.get_or_insert_default(), key, value),
         }
+    }
+}
+
+fn edit_update(update: &mut UpdateConfig, key: &str, value: &str) {
+    let ns = || value.parse::<u64>().unwrap() * 1_000_000;
+    match key {
+        "parallelism" => update.parallelism = value.parse().unwrap(),
+        "update-delay" => update.delay = ns(),
+        "monitor" => update.monitor = ns(),
+        "ratio" => update.max_failure_ratio = value.parse().unwrap(),
+        "order" => value.clone_into(&mut update.order),
+        "on-failure" => value.clone_into(&mut update.failure_action),
+        _ => panic!("unknown word {key}={value}"),
     }
 }
 
