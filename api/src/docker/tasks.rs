@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use cluster::id::{NodeId, ServiceId};
 use cluster::object::Task;
 use cluster::spec::Labels;
+use cluster::time::Timestamp;
 
 use super::cluster_state;
 use super::wire::task::{TaskView, task};
@@ -43,14 +44,13 @@ pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response
     filters.check_words("desired-state", STATES)?;
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let state = &snapshot.state;
-    let wanted = Wanted::resolve(filters, state)?;
+    let now = plane.local().now;
+    let wanted = Wanted::resolve(filters, state, now)?;
     let views: Vec<TaskView<'_>> = state
         .tasks
         .values()
         .filter(|found| wanted.matches(found, state))
-        .map(|found| {
-            task(found, state.services.get(&found.service).map(AsRef::as_ref), &state.networks)
-        })
+        .map(|found| task(found, now, &state.networks))
         .collect();
     Ok(Json(views).into_response())
 }
@@ -64,8 +64,7 @@ pub(crate) async fn inspect(
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let state = &snapshot.state;
     let found = state.find_task(&id)?;
-    let service = state.services.get(&found.service).map(AsRef::as_ref);
-    Ok(Json(task(found, service, &state.networks)).into_response())
+    Ok(Json(task(found, plane.local().now, &state.networks)).into_response())
 }
 
 /// A task filter with the services and nodes that it names looked up.
@@ -74,11 +73,12 @@ struct Wanted {
     services: Option<BTreeSet<ServiceId>>,
     nodes: Option<BTreeSet<NodeId>>,
     up_to_date: Option<bool>,
+    now: Timestamp,
 }
 
 impl Wanted {
     /// A service or node that does not exist is 404, as Docker's.
-    fn resolve(filters: Filters, state: &cluster::State) -> Result<Self, ApiError> {
+    fn resolve(filters: Filters, state: &cluster::State, now: Timestamp) -> Result<Self, ApiError> {
         let services = filters
             .values("service")
             .map(|names| names.iter().map(|n| Ok(state.find_service(n)?.id)).collect())
@@ -90,7 +90,7 @@ impl Wanted {
             .transpose()
             .map_err(|e: ApiError| e)?;
         let up_to_date = filters.flag("_up-to-date")?;
-        Ok(Self { filters, services, nodes, up_to_date })
+        Ok(Self { filters, services, nodes, up_to_date, now })
     }
 
     fn matches(&self, task: &Task, state: &cluster::State) -> bool {
@@ -100,7 +100,7 @@ impl Wanted {
         let labels = |labels: &Labels| self.filters.labels("label", labels);
         self.filters.prefix("id", &task.id.to_string())
             && self.filters.prefix("name", &task.name())
-            && self.filters.exact("desired-state", desired(task))
+            && self.filters.exact("desired-state", task.shown_desired(self.now).name())
             && self.filters.exact("runtime", "container")
             && labels(&task.service_labels)
             && self.services.as_ref().is_none_or(|wanted| wanted.contains(&task.service))
@@ -110,8 +110,4 @@ impl Wanted {
                 .is_none_or(|wanted| task.node.is_some_and(|node| wanted.contains(&node)))
             && self.up_to_date.is_none_or(|wanted| wanted == current)
     }
-}
-
-fn desired(task: &Task) -> &'static str {
-    task.shown_desired().name()
 }

@@ -1,8 +1,6 @@
 //! The way out of a sandbox: its leg on `skein_gwbridge`.
 
-use cluster::assignment::AssignedTask;
 use cluster::net::MacAddr;
-use cluster::spec::PublishMode;
 
 use super::sandbox::TABLE_MAIN;
 use super::senders::{self, Sender};
@@ -24,14 +22,12 @@ pub(super) fn mtu(scene: &Scene<'_>) -> u32 {
 
 /// Whether a task has a way out: it is on no network at all, on one that is not internal, or it
 /// publishes a port, which leads to this leg.
-pub(super) fn has_leg(scene: &Scene<'_>, task: &AssignedTask) -> bool {
+pub(super) fn has_leg(scene: &Scene<'_>, task: &LocalTask<'_>) -> bool {
     let networks = &scene.assignment.networks;
-    let mut attached = task.attachments.iter().filter_map(|a| networks.get(&a.network)).peekable();
-    let publishes = scene
-        .assignment
-        .services
-        .get(&task.service)
-        .is_some_and(|service| service.ports.iter().any(|port| port.mode == PublishMode::Host));
+    let attachments = &task.assigned.attachments;
+    let mut attached = attachments.iter().filter_map(|a| networks.get(&a.network)).peekable();
+    let own = scene.assignment.own.get(&task.id);
+    let publishes = own.is_some_and(|own| !own.host_ports.is_empty());
     attached.peek().is_none() || attached.any(|network| !network.internal) || publishes
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cluster::net::MacAddr;
-use cluster::spec::PublishMode;
 
 use super::{GWBRIDGE, INGRESS_LINK, Scene, TABLE, doors, egress, ingress, senders, table, within};
 use crate::plane::{ALIAS_PREFIX, Family, Link, LinkKind, Place, Plane, Space, TableKey};
@@ -55,7 +54,7 @@ fn published(scene: &Scene<'_>) -> BTreeMap<String, String> {
     let mut published = ingress::published(scene);
     for (task, sandbox) in scene.sandboxes().filter(|(task, _)| !task.assigned.draining) {
         let Some(own) = scene.assignment.own.get(&task.id) else { continue };
-        for port in own.host_ports.iter().filter(|port| port.mode == PublishMode::Host) {
+        for port in &own.host_ports {
             let key = format!("{} . {}", port.protocol.name(), port.published);
             published.insert(key, format!("{} . {}", sandbox.egress, port.target));
         }

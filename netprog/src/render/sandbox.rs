@@ -72,7 +72,7 @@ pub(super) fn render(
     // 2 is one clock for all (Documentation/networking/ip-sysctl.rst, tcp_timestamps).
     space.sysctls.insert("net/ipv4/tcp_timestamps".to_owned(), "2".to_owned());
     let egress = LocalTask::link(task.assigned.attachments.len());
-    if egress::has_leg(scene, task.assigned) {
+    if egress::has_leg(scene, task) {
         egress::attach(scene, task, (&egress, sandbox), plane, &mut space);
     }
     let key = |family| TableKey { family, name: TABLE.to_owned() };

@@ -9,7 +9,6 @@ use crate::assignment::{
 use crate::decide::MTU_OPTION;
 use crate::id::{NetworkId, NodeId, TaskId};
 use crate::object::{Attachment, Network, Node, NodeState, Service, Task, TaskState};
-use crate::spec::PublishMode;
 use crate::state::{Holder, State};
 
 /// Everything that one node must realise at the state's revision; `None` if there is no cluster or
@@ -35,7 +34,7 @@ pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
         services: services(state, &networks, &tasks),
         networks: networks.into_iter().map(|(id, n)| (id, assigned_network(n))).collect(),
         tasks,
-        own: own.iter().map(|task| (task.id, own_task(state, task))).collect(),
+        own: own.iter().map(|task| (task.id, own_task(task))).collect(),
     })
 }
 
@@ -158,9 +157,7 @@ fn assigned_service(
     }
 }
 
-fn own_task(state: &State, task: &Task) -> OwnTask {
-    let service = state.services.get(&task.service);
-    let ports = service.into_iter().flat_map(|service| &service.ports);
+fn own_task(task: &Task) -> OwnTask {
     OwnTask {
         spec: task.spec.clone(),
         desired: task.desired,
@@ -168,7 +165,7 @@ fn own_task(state: &State, task: &Task) -> OwnTask {
         start_after: task.start_after,
         service_name: task.service_name.clone(),
         service_labels: task.service_labels.clone(),
-        host_ports: ports.filter(|port| port.mode == PublishMode::Host).cloned().collect(),
+        host_ports: task.host_ports.clone(),
     }
 }
 

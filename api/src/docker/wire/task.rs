@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster::id::NetworkId;
-use cluster::object::{Attachment, Network, Service, Slot, Task, TaskState};
-use cluster::spec::{Labels, PortConfig, PublishMode, TaskSpec};
+use cluster::object::{Attachment, Network, Slot, Task, TaskState};
+use cluster::spec::{Labels, PortConfig, TaskSpec};
+use cluster::time::Timestamp;
 use serde::Serialize;
 
 use super::network::{NestedNetwork, nested};
@@ -74,10 +75,10 @@ struct NetworkAttachment {
     addresses: Vec<String>,
 }
 
-/// Renders a task; `service` is `None` once it is gone.
+/// Renders a task as it is at `now`.
 pub(crate) fn task<'a>(
     task: &'a Task,
-    service: Option<&Service>,
+    now: Timestamp,
     networks: &BTreeMap<NetworkId, Arc<Network>>,
 ) -> TaskView<'a> {
     let attachments = task.attachments.iter();
@@ -100,9 +101,9 @@ pub(crate) fn task<'a>(
             message: &task.status.message,
             err: &task.status.error,
             container_status: container_status(task),
-            port_status: PortStatus { ports: host_ports(task, service) },
+            port_status: PortStatus { ports: host_ports(task) },
         },
-        desired_state: task.shown_desired().name(),
+        desired_state: task.shown_desired(now).name(),
         networks_attachments: attachments.filter_map(|a| attached(a, networks)).collect(),
         volumes: None,
     }
@@ -120,12 +121,11 @@ fn container_status(task: &Task) -> Option<ContainerStatus> {
 }
 
 /// Ports that the task has bound on its node: those in mode `host`, while it runs.
-fn host_ports(task: &Task, service: Option<&Service>) -> Vec<PortConfig> {
+fn host_ports(task: &Task) -> Vec<PortConfig> {
     if task.status.state != TaskState::Running {
         return Vec::new();
     }
-    let ports = service.map_or(&[][..], |service| &service.ports);
-    ports.iter().filter(|p| p.mode == PublishMode::Host).map(port).collect()
+    task.host_ports.iter().map(port).collect()
 }
 
 fn attached(

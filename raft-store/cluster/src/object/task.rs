@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, Meta, Slot};
+use super::{Attachment, Meta, PublishedPort, Slot};
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::spec::{Labels, TaskSpec};
 use crate::time::{Revision, Timestamp};
@@ -30,6 +30,12 @@ pub struct Task {
     pub spec: TaskSpec,
     /// The service's `spec_version` that it was made from.
     pub spec_version: Revision,
+    /// Ports of that spec in mode `host`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<PublishedPort>,
+    /// Whether that spec publishes ports on every node, so that it is on the ingress network.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub on_ingress: bool,
     /// Its attachments in the order of the spec's networks, the ingress network last.
     pub attachments: Vec<Attachment>,
     /// What is wanted of it.
@@ -49,6 +55,10 @@ pub struct Task {
     /// When it was seen to run, by the leader's clock; `None` if it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_at: Option<Timestamp>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// What the restart policy needs to know of the runs before a task, kept in the task because
@@ -121,11 +131,13 @@ impl Task {
     }
 
     /// The desired state as Docker shows it: a task that ended and is not replaced is kept here as
-    /// `Complete`, and there as `shutdown`.
+    /// `Complete`, and there as `shutdown`; one whose restart delay is not over is to be `ready`.
     #[must_use]
-    pub fn shown_desired(&self) -> TaskState {
+    pub fn shown_desired(&self, now: Timestamp) -> TaskState {
+        let waits = self.start_after.is_some_and(|at| now < at);
         match self.desired {
             TaskState::Complete => TaskState::Shutdown,
+            TaskState::Running if waits => TaskState::Ready,
             other => other,
         }
     }

@@ -27,7 +27,6 @@ pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
 
 /// Replaces tasks that ended by themselves, as the restart policy says.
 fn judge_ended(draft: &mut Draft<'_>, service: &Service) {
-    let policy = service.spec.task_template.restart_policy.as_ref();
     for (slot, tasks) in slots(draft.state(), service.id) {
         for task in &tasks.occupants {
             let judged = task.desired == TaskState::Complete;
@@ -37,7 +36,7 @@ fn judge_ended(draft: &mut Draft<'_>, service: &Service) {
             if draft.is_full() {
                 return;
             }
-            let verdict = restart::verdict(policy, task, draft.now());
+            let verdict = restart::verdict(task, draft.now());
             match verdict {
                 Verdict::Done => retire(draft, task.id, TaskState::Complete),
                 Verdict::Replace { start_after, restarts } => {

@@ -6,7 +6,7 @@
 //! few entries a minute. One longer run makes the delay short again. Docker has no such backoff.
 
 use crate::object::{Restarts, Task, TaskState};
-use crate::spec::{RestartCondition, RestartPolicy};
+use crate::spec::RestartCondition;
 use crate::time::Timestamp;
 
 /// Docker's default delay.
@@ -32,9 +32,9 @@ pub(super) enum Verdict {
     Done,
 }
 
-/// Judges a task that ended by itself.
-pub(super) fn verdict(policy: Option<&RestartPolicy>, task: &Task, now: Timestamp) -> Verdict {
-    let policy = policy.cloned().unwrap_or_default();
+/// Judges a task that ended by itself, by the policy that it was made with.
+pub(super) fn verdict(task: &Task, now: Timestamp) -> Verdict {
+    let policy = task.spec.restart_policy.clone().unwrap_or_default();
     let again = match policy.condition.unwrap_or_default() {
         RestartCondition::None => false,
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
@@ -76,6 +76,7 @@ fn delay_ms(base_ms: u64, streak: u32) -> u64 {
 mod tests {
     use super::*;
     use crate::fixture::{self, NOW};
+    use crate::spec::RestartPolicy;
 
     #[test]
     fn delay_grows_with_quick_ends() {
@@ -94,7 +95,9 @@ mod tests {
     }
 
     fn replaced(policy: &RestartPolicy, task: &Task, after_ms: u64) -> bool {
-        verdict(Some(policy), task, NOW.plus_ms(after_ms)) != Verdict::Done
+        let mut task = task.clone();
+        task.spec.restart_policy = Some(policy.clone());
+        verdict(&task, NOW.plus_ms(after_ms)) != Verdict::Done
     }
 
     #[test]
@@ -125,7 +128,7 @@ mod tests {
         let mut task = ended(TaskState::Failed, 4);
         task.restarts.streak = 4;
         task.meta.created_at = NOW;
-        let streak = |after_ms| match verdict(None, &task, NOW.plus_ms(after_ms)) {
+        let streak = |after_ms| match verdict(&task, NOW.plus_ms(after_ms)) {
             Verdict::Replace { restarts, .. } => restarts.streak,
             Verdict::Done => panic!("the default policy replaces always"),
         };

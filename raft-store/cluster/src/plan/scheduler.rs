@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::constraint;
 use crate::draft::Draft;
 use crate::id::{NodeId, ServiceId};
-use crate::object::{Node, NodeState, Service, Slot, Task, TaskState};
+use crate::object::{Node, NodeState, Slot, Task, TaskState};
 use crate::plan::allocator::{networks_of, waits_for_node};
-use crate::spec::{Availability, Protocol, PublishMode, TaskSpec};
+use crate::spec::{Availability, Protocol, TaskSpec};
 use crate::state::State;
 
 /// What a node carries.
@@ -48,7 +48,7 @@ pub(super) fn run(draft: &mut Draft<'_>) {
         }
         match place(draft.state(), &loads, &task) {
             Ok(node) => {
-                carry(draft.state(), loads.entry(node).or_default(), &task);
+                carry(loads.entry(node).or_default(), &task);
                 assign(draft, &task, node);
             }
             Err(error) => draft.edit_task(task.id, |task| {
@@ -81,14 +81,14 @@ fn loads(state: &State) -> BTreeMap<NodeId, Load> {
     let mut loads: BTreeMap<NodeId, Load> = BTreeMap::new();
     for task in state.tasks.values().filter(|task| !task.is_over()) {
         if let Some(node) = task.node {
-            carry(state, loads.entry(node).or_default(), task);
+            carry(loads.entry(node).or_default(), task);
         }
     }
     loads
 }
 
 /// Ports and resources are held until a task has ended, its place only while it is wanted.
-fn carry(state: &State, load: &mut Load, task: &Task) {
+fn carry(load: &mut Load, task: &Task) {
     if task.is_wanted() {
         load.tasks += 1;
         *load.by_service.entry(task.service).or_default() += 1;
@@ -96,8 +96,7 @@ fn carry(state: &State, load: &mut Load, task: &Task) {
     let (nano_cpus, memory_bytes) = reservation(&task.spec);
     load.nano_cpus = load.nano_cpus.saturating_add(nano_cpus);
     load.memory_bytes = load.memory_bytes.saturating_add(memory_bytes);
-    load.host_ports
-        .extend(state.services.get(&task.service).into_iter().flat_map(|s| host_ports(s)));
+    load.host_ports.extend(host_ports(task));
 }
 
 fn reservation(spec: &TaskSpec) -> (u64, u64) {
@@ -105,20 +104,19 @@ fn reservation(spec: &TaskSpec) -> (u64, u64) {
     reserved.map_or((0, 0), |amounts| (amounts.nano_cpus, amounts.memory_bytes))
 }
 
-fn host_ports(service: &Service) -> impl Iterator<Item = (Protocol, u16)> {
-    let host = service.ports.iter().filter(|port| port.mode == PublishMode::Host);
-    host.map(|port| (port.protocol, port.published))
+/// Those of the spec that it was made from, whatever its service publishes now.
+fn host_ports(task: &Task) -> impl Iterator<Item = (Protocol, u16)> {
+    task.host_ports.iter().map(|port| (port.protocol, port.published))
 }
 
 /// The best node, or why there is none, in Docker's words.
 fn place(state: &State, loads: &BTreeMap<NodeId, Load>, task: &Task) -> Result<NodeId, String> {
     let idle = Load::default();
-    let service = state.services.get(&task.service);
     let mut best: Option<(u64, u64, NodeId)> = None;
     let mut obstacles: BTreeMap<Obstacle, usize> = BTreeMap::new();
     for node in candidates(state, task) {
         let load = loads.get(&node.id).unwrap_or(&idle);
-        match obstacle(service, node, load, task) {
+        match obstacle(node, load, task) {
             Some(obstacle) => *obstacles.entry(obstacle).or_default() += 1,
             None => {
                 let same = load.by_service.get(&task.service).copied().unwrap_or(0);
@@ -138,12 +136,7 @@ fn candidates<'a>(state: &'a State, task: &Task) -> Vec<&'a Arc<Node>> {
     }
 }
 
-fn obstacle(
-    service: Option<&Arc<Service>>,
-    node: &Node,
-    load: &Load,
-    task: &Task,
-) -> Option<Obstacle> {
+fn obstacle(node: &Node, load: &Load, task: &Task) -> Option<Obstacle> {
     let ready =
         node.status.state == NodeState::Ready && node.spec.availability == Availability::Active;
     if !ready {
@@ -159,7 +152,7 @@ fn obstacle(
     if !constraint::all_match(&task.spec, node) {
         return Some(Obstacle::Constraints);
     }
-    if service.is_some_and(|s| host_ports(s).any(|port| load.host_ports.contains(&port))) {
+    if host_ports(task).any(|port| load.host_ports.contains(&port)) {
         return Some(Obstacle::HostPort);
     }
     let limit = task.spec.placement.as_ref().map_or(0, |placement| placement.max_replicas);

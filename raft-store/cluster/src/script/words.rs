@@ -101,6 +101,7 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
                 .networks
                 .push(NetworkTarget { target: value.to_owned(), ..NetworkTarget::default() }),
             "publish" => spec.endpoint_spec.ports.push(port(value)),
+            "unpublish" => spec.endpoint_spec.ports.clear(),
             "dnsrr" => spec.endpoint_spec.mode = ResolutionMode::Dnsrr,
             "constraint" => spec
                 .task_template

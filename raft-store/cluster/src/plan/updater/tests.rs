@@ -143,3 +143,25 @@ fn failures_outlive_the_history() {
     let status = world.state.find_service("web").unwrap().update_status.clone().unwrap();
     assert!(status.state.is_paused(), "{status:?}");
 }
+
+/// What a task was made from stays with it, whatever its service becomes: here its host port.
+#[test]
+fn a_task_keeps_the_ports_that_it_was_made_with() {
+    let mut world = World::new();
+    let mut out = String::new();
+    let script = [
+        "init a",
+        "ready a",
+        "service web replicas=1 order=start-first publish=host:8080:80",
+        "obey",
+        "update web unpublish publish=host:8081:80",
+    ];
+    script.iter().for_each(|line| world.command(line, &mut out));
+    assert_eq!(out, "");
+    let node = world.state.find_node("a").unwrap().id;
+    let assignment = crate::assignment_for(&world.state, node).unwrap();
+    let ports = assignment.own.values().flat_map(|own| &own.host_ports);
+    let mut ports: Vec<u16> = ports.map(|port| port.published).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, [8080, 8081]);
+}
