@@ -33,6 +33,13 @@ mod tests;
 
 /// A task that is to stop waits this long at most for the balancers of its networks.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// A command that could not be carried out is given again after this time, while it is still due.
+pub const AGAIN_INTERVAL: Duration = Duration::from_secs(1);
+/// The same for what is left of a task that ended: nobody waits for its removal.
+pub const FORGET_INTERVAL: Duration = Duration::from_secs(10);
+/// A task that could not be launched or started for so long has failed, so that its service's
+/// restart policy and the scheduler have their say.
+pub const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -51,6 +58,13 @@ pub enum Input {
     Adopted(BTreeMap<TaskId, Adopted>),
     /// The executor speaks of a task.
     Task(TaskId, Event),
+    /// A command could not be carried out, for a reason that may pass.
+    NotDone {
+        /// Which.
+        command: Command,
+        /// The whole cause, for the task's status.
+        error: String,
+    },
     /// A pass over the kernel ended: these sandboxes are programmed, these failed with that text.
     Programmed {
         /// Complete.
@@ -154,6 +168,8 @@ pub struct Worker {
     tasks: BTreeMap<TaskId, LocalTask>,
     released: BTreeSet<TaskId>,
     reported: BTreeMap<TaskId, TaskStatus>,
+    /// What is left of tasks that ended and could not be removed: when that is tried again.
+    remains: BTreeMap<TaskId, Duration>,
     /// First assignment that showed this node's own ingress endpoint.
     ingress_revision: Option<Revision>,
     stopping: bool,
@@ -174,6 +190,7 @@ impl Worker {
             tasks: BTreeMap::new(),
             released: BTreeSet::new(),
             reported: BTreeMap::new(),
+            remains: BTreeMap::new(),
             ingress_revision: None,
             stopping: false,
             leader_ahead_ms: 0,
@@ -193,6 +210,9 @@ impl Worker {
                     task.hear(event, wall);
                 }
             }
+            Input::NotDone { command, error } => {
+                self.not_done(&command, error, Moment { now, wall });
+            }
             Input::Programmed { ready, failed } => {
                 for (id, task) in &mut self.tasks {
                     task.programmed(ready.contains(id), failed.get(id), wall);
@@ -206,6 +226,19 @@ impl Worker {
             Input::Tick => {}
         }
         self.reconcile(Moment { now, wall })
+    }
+
+    fn not_done(&mut self, command: &Command, error: String, at: Moment) {
+        match command {
+            Command::Launch(id) | Command::Start(id) | Command::Stop(id) => {
+                if let Some(task) = self.tasks.get_mut(id) {
+                    task.not_done(command, error, at);
+                }
+            }
+            Command::Forget(id) => {
+                self.remains.insert(*id, at.now + FORGET_INTERVAL);
+            }
+        }
     }
 
     fn take_assignment(&mut self, assignment: Arc<Assignment>, from_manager: bool) {
@@ -241,6 +274,12 @@ impl Worker {
     }
 
     fn reconcile(&mut self, at: Moment) -> Vec<Command> {
+        let mut commands = self.towards_assignment(at);
+        self.give_again(at, &mut commands);
+        commands
+    }
+
+    fn towards_assignment(&mut self, at: Moment) -> Vec<Command> {
         if self.stopping {
             return self.stop_all(at);
         }
@@ -256,6 +295,21 @@ impl Worker {
             self.reconcile_strays(&assignment, at, &mut commands);
         }
         commands
+    }
+
+    /// The commands that could not be carried out, as far as they are still due.
+    fn give_again(&mut self, at: Moment, commands: &mut Vec<Command>) {
+        for (id, task) in &mut self.tasks {
+            match task.due_again(*id, at.now) {
+                Some(Command::Launch(_)) => commands.extend(task.launch(*id, &mut self.egress, at)),
+                due => commands.extend(due),
+            }
+        }
+        self.remains.retain(|id, again_at| {
+            let is_due = *again_at <= at.now;
+            commands.extend(is_due.then_some(Command::Forget(*id)));
+            !is_due
+        });
     }
 
     fn stop_all(&mut self, at: Moment) -> Vec<Command> {
@@ -279,12 +333,14 @@ impl Worker {
     ) {
         let Moment { now, wall } = at;
         let wanted = own.desired <= TaskState::Running;
+        // Until its restart delay is over it is made ready, and no more.
+        let is_time = own.start_after.is_none_or(|moment| moment <= self.leader_time(wall));
         if let Some(task) = self.tasks.get_mut(&id) {
             if !wanted && task.may_stop(now, self.released.contains(&id)) {
                 commands.extend(task.stop(id, wall));
             } else if wanted && task.is_failing_checks() {
                 commands.extend(task.give_up(id));
-            } else if wanted && task.may_start() {
+            } else if wanted && is_time && task.may_start() {
                 task.starting(wall);
                 commands.push(Command::Start(id));
             }
@@ -299,21 +355,9 @@ impl Worker {
         } else if own.observed >= TaskState::Starting {
             let ended = Ended::lost();
             self.tasks.insert(id, LocalTask::ended(ended, TaskState::Failed, revision, wall));
-        } else if own.start_after.is_none_or(|moment| moment <= self.leader_time(wall)) {
-            match self.egress.allocate() {
-                Some(egress) => {
-                    self.tasks.insert(id, LocalTask::new(Some(egress), revision, wall));
-                    commands.push(Command::Launch(id));
-                }
-                None => {
-                    let ended = Ended::rejected(format!(
-                        "no free address on skein_gwbridge ({})",
-                        self.egress.subnet()
-                    ));
-                    let task = LocalTask::ended(ended, TaskState::Rejected, revision, wall);
-                    self.tasks.insert(id, task);
-                }
-            }
+        } else {
+            let task = self.tasks.entry(id).or_insert(LocalTask::new(None, revision, wall));
+            commands.extend(task.launch(id, &mut self.egress, at));
         }
     }
 
@@ -352,11 +396,14 @@ impl Worker {
     pub fn next_deadline(&self, now: Duration, wall: Timestamp) -> Option<Duration> {
         let drains = self.tasks.values().filter_map(LocalTask::drain_deadline);
         let delays = self.assignment.iter().flat_map(|a| a.own.iter()).filter_map(|(id, own)| {
-            let moment = own.start_after.filter(|_| !self.tasks.contains_key(id))?;
+            let waits = self.tasks.get(id).is_some_and(LocalTask::may_start);
+            let moment = own.start_after.filter(|_| waits)?;
             let wall = self.leader_time(wall);
             (moment > wall).then(|| now + Duration::from_millis(moment.since_ms(wall)))
         });
-        drains.chain(delays).min()
+        let again = self.tasks.values().filter_map(LocalTask::again_at);
+        let remains = self.remains.values().copied();
+        drains.chain(delays).chain(again).chain(remains).min()
     }
 
     /// The assignment in force.

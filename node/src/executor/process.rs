@@ -11,8 +11,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cluster::id::TaskId;
+
 use super::{LaunchSpec, Root, TASK_ID_BYTES_MAX, is_file_name, limits_supported};
 use crate::clock;
+use crate::supervise::protocol::SOCKET;
 use crate::supervise::remains;
 use crate::supervise::status::{self, LAUNCH, LOCK, LOG, Launch};
 use crate::supervise::{VOLUMES, detach};
@@ -28,6 +31,28 @@ pub const TASKS: &str = "tasks";
 pub const LOGS_KEPT_MAX: usize = 100;
 /// How often a supervisor that is starting is looked for.
 const ADOPT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The longest path of a socket: `sun_path` of unix(7) less the zero byte at its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Refuses a run directory whose tasks would have sockets with paths that are too long.
+///
+/// # Errors
+/// What to do about it; or when the directory cannot be read.
+pub fn check_run_dir(run_dir: &Path) -> io::Result<()> {
+    let longest = Path::new(TASKS).join(TaskId(u128::MAX).to_string()).join(SOCKET);
+    let limit = SOCKET_PATH_BYTES_MAX - 1 - longest.as_os_str().len();
+    let has = run_dir.canonicalize()?.as_os_str().len();
+    if has <= limit {
+        return Ok(());
+    }
+    let told = format!(
+        "run directory {} has {has} bytes, and at most {limit} leave room for the paths of its \
+         tasks' sockets: give a shorter one with --run-dir",
+        run_dir.display()
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidFilename, told))
+}
 
 /// Why an executor could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +101,21 @@ pub enum Error {
         /// What went wrong.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// Whether the reason may pass, so that trying again can help. Final is what the spec asks for
+    /// and this node does not have or offer; a lack of memory, disk, processes or descriptors, a
+    /// missing directory of ours, and a supervisor that is slow or gone may pass.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::Rejected { .. } | Error::Refused { .. } => false,
+            Error::AlreadyLaunched { .. }
+            | Error::Launch { .. }
+            | Error::Supervisor { .. }
+            | Error::Remove { .. } => true,
+        }
+    }
 }
 
 /// The executor of one node.
@@ -306,4 +346,33 @@ fn refusal(spec: &LaunchSpec) -> Option<String> {
         )),
     };
     spec.refusal().or(root).or_else(|| limits_supported(&spec.limits).err())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A directory whose path has so many bytes.
+    fn directory(above: &Path, bytes: usize) -> PathBuf {
+        let above = above.canonicalize().unwrap();
+        let directory = above.join("x".repeat(bytes - above.as_os_str().len() - 1));
+        fs::create_dir(&directory).unwrap();
+        directory
+    }
+
+    #[test]
+    fn the_longest_run_directory_has_room_for_its_sockets_and_a_longer_one_is_refused() {
+        let above = tempfile::tempdir().unwrap();
+        let longest = directory(above.path(), 62);
+        check_run_dir(&longest).unwrap();
+        let task_dir = longest.join(TASKS).join(TaskId(u128::MAX).to_string());
+        fs::create_dir_all(&task_dir).unwrap();
+        UnixListener::bind(task_dir.join(SOCKET)).unwrap();
+
+        let refused = check_run_dir(&directory(above.path(), 63)).unwrap_err().to_string();
+        assert!(refused.contains("has 63 bytes, and at most 62"), "{refused}");
+        assert!(refused.ends_with("give a shorter one with --run-dir"), "{refused}");
+    }
 }

@@ -286,7 +286,10 @@ impl Shell {
         stop: CancellationToken,
     ) {
         self.load_assignment().await;
-        self.adopt().await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = self.adopt() => {}
+        }
         loop {
             let (now, wall) = (clock::monotonic(), clock::timestamp());
             let wait = self.worker.next_deadline(now, wall);

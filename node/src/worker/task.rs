@@ -8,7 +8,7 @@ use cluster::object::{TaskState, TaskStatus};
 use cluster::time::{Revision, Timestamp};
 use netprog::local::LocalSandbox;
 
-use super::{Command, DRAIN_LIMIT, Event, Health};
+use super::{AGAIN_INTERVAL, Command, DRAIN_LIMIT, Event, Health, LAUNCH_LIMIT, Moment, egress};
 
 /// How far a task came on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +79,10 @@ pub struct LocalTask {
     failing_checks: bool,
     /// What its health check said when it was given up: how it ends then does not matter.
     unhealthy: Option<String>,
+    /// The last command could not be carried out: when it is given again.
+    again_at: Option<Duration>,
+    /// Since when it cannot be launched or started.
+    failing_since: Option<Duration>,
 }
 
 impl LocalTask {
@@ -103,6 +107,8 @@ impl LocalTask {
             asked_to_stop: false,
             failing_checks: false,
             unhealthy: None,
+            again_at: None,
+            failing_since: None,
         }
     }
 
@@ -125,17 +131,23 @@ impl LocalTask {
         match event {
             Event::Prepared { dns_udp_port, dns_tcp_port } => {
                 self.dns_ports = Some((dns_udp_port, dns_tcp_port));
-                self.phase = self.phase.max(Phase::Prepared);
+                if self.phase == Phase::Launching {
+                    self.came_to(Phase::Prepared);
+                }
             }
             Event::Starting { dns_udp_port, dns_tcp_port } => {
                 self.dns_ports = Some((dns_udp_port, dns_tcp_port));
-                self.phase = self.phase.max(Phase::Starting);
+                if self.phase <= Phase::Starting {
+                    self.came_to(Phase::Starting);
+                }
             }
             Event::Running { dns_udp_port, dns_tcp_port, pid, health, detail } => {
                 let healthy = health == Health::Healthy;
                 self.failing_checks = health == Health::Unhealthy;
                 self.dns_ports = Some((dns_udp_port, dns_tcp_port));
-                self.phase = self.phase.max(Phase::Running);
+                if self.phase < Phase::Running {
+                    self.came_to(Phase::Running);
+                }
                 self.healthy = healthy;
                 self.status.pid = Some(pid);
                 self.status.healthy = healthy;
@@ -163,6 +175,14 @@ impl LocalTask {
         }
     }
 
+    /// What was asked for has happened.
+    fn came_to(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.again_at = None;
+        self.failing_since = None;
+        self.status.error.clear();
+    }
+
     fn end(&mut self, ended: Ended, state: TaskState, wall: Timestamp) {
         let message = match state {
             TaskState::Complete => "finished",
@@ -171,6 +191,7 @@ impl LocalTask {
             _ended => "failed",
         };
         self.phase = Phase::Ended;
+        self.again_at = None;
         self.healthy = false;
         self.status.healthy = false;
         self.status.pid = None;
@@ -206,6 +227,62 @@ impl LocalTask {
         }
     }
 
+    /// Makes the sandbox, once there is an address for it.
+    pub(super) fn launch(
+        &mut self,
+        id: TaskId,
+        addresses: &mut egress::Pool,
+        at: Moment,
+    ) -> Option<Command> {
+        self.egress = self.egress.or_else(|| addresses.allocate());
+        if self.egress.is_none() {
+            let error = format!("no free address on skein_gwbridge ({})", addresses.subnet());
+            self.not_done(&Command::Launch(id), error, at);
+            return None;
+        }
+        Some(Command::Launch(id))
+    }
+
+    /// A command could not be carried out. One that is not due any more is old news.
+    pub(super) fn not_done(&mut self, command: &Command, error: String, at: Moment) {
+        let is_due = match command {
+            Command::Launch(_) => self.phase == Phase::Launching,
+            Command::Start(_) => self.phase == Phase::Starting,
+            Command::Stop(_) => self.phase == Phase::Stopping,
+            Command::Forget(_) => false,
+        };
+        if !is_due {
+            return;
+        }
+        self.again_at = Some(at.now + AGAIN_INTERVAL);
+        if self.phase == Phase::Stopping {
+            return;
+        }
+        let since = *self.failing_since.get_or_insert(at.now);
+        if at.now.saturating_sub(since) >= LAUNCH_LIMIT {
+            let ended = Ended { exit_code: None, error, rejected: false };
+            self.end(ended, TaskState::Failed, at.wall);
+        } else {
+            self.status.error = error;
+        }
+    }
+
+    /// When the last command is to be given again.
+    pub(super) fn again_at(&self) -> Option<Duration> {
+        self.again_at
+    }
+
+    /// The last command, if it could not be carried out and its time has come again.
+    pub(super) fn due_again(&mut self, id: TaskId, now: Duration) -> Option<Command> {
+        self.again_at.take_if(|at| *at <= now)?;
+        match self.phase {
+            Phase::Launching => Some(Command::Launch(id)),
+            Phase::Starting => Some(Command::Start(id)),
+            Phase::Stopping => Some(Command::Stop(id)),
+            Phase::Prepared | Phase::Ready | Phase::Running | Phase::Ended => None,
+        }
+    }
+
     pub(super) fn may_start(&self) -> bool {
         self.phase == Phase::Ready
     }
@@ -217,7 +294,9 @@ impl LocalTask {
 
     /// Whether the balancers have had their time. Asking starts the clock.
     pub(super) fn may_stop(&mut self, now: Duration, released: bool) -> bool {
-        if self.asked_to_stop || self.phase == Phase::Ended || self.phase == Phase::Launching {
+        // Until a launch is known to have failed, it may make a supervisor.
+        let launches = self.phase == Phase::Launching && self.again_at.is_none();
+        if self.asked_to_stop || self.phase == Phase::Ended || launches {
             return false;
         }
         let since = *self.drain_since.get_or_insert(now);
@@ -232,6 +311,7 @@ impl LocalTask {
             return None;
         }
         self.phase = Phase::Stopping;
+        self.again_at = None;
         Some(Command::Stop(id))
     }
 

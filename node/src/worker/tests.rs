@@ -236,11 +236,16 @@ fn a_restart_delay_is_counted_by_the_leader_s_clock() {
         let own = Arc::make_mut(assignment).own.get_mut(&TASK).unwrap();
         own.start_after = Some(Timestamp(1_005_000));
     }
-    assert_eq!(step(&mut worker, wanted, 0), []);
+    assert_eq!(step(&mut worker, wanted, 0), [Command::Launch(TASK)]);
+    let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
+    assert_eq!(step(&mut worker, Input::Task(TASK, prepared), 1), []);
+    let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
+    assert_eq!(step(&mut worker, programmed, 2), []);
+    assert_eq!(state(&worker), TaskState::Ready, "meanwhile it is ready, as in Docker");
     let deadline = worker.next_deadline(Duration::ZERO, Timestamp(0));
     assert_eq!(deadline, Some(Duration::from_secs(5)));
     assert_eq!(step(&mut worker, Input::Tick, 4_999), []);
-    assert_eq!(step(&mut worker, Input::Tick, 5_000), [Command::Launch(TASK)]);
+    assert_eq!(step(&mut worker, Input::Tick, 5_000), [Command::Start(TASK)]);
 }
 
 #[test]
@@ -249,4 +254,115 @@ fn an_older_assignment_is_ignored() {
     start(&mut worker);
     assert_eq!(step(&mut worker, assignment(9, None, TaskState::New), 5), []);
     assert_eq!(state(&worker), TaskState::Running);
+}
+
+fn not_done(command: Command, error: &str) -> Input {
+    Input::NotDone { command, error: error.to_owned() }
+}
+
+#[test]
+fn a_launch_that_fails_is_tried_again_and_says_why_meanwhile() {
+    let mut worker = worker();
+    let wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
+    assert_eq!(step(&mut worker, wanted, 0), [Command::Launch(TASK)]);
+    let cause = "launch task x: no such file or directory";
+    assert_eq!(step(&mut worker, not_done(Command::Launch(TASK), cause), 10), []);
+    let status = worker.statuses()[&TASK].clone();
+    assert_eq!((status.state, status.error.as_str()), (TaskState::Preparing, cause));
+    let deadline = worker.next_deadline(Duration::ZERO, Timestamp(0));
+    assert_eq!(deadline, Some(Duration::from_millis(1_010)));
+    assert_eq!(step(&mut worker, Input::Tick, 1_009), []);
+    assert_eq!(step(&mut worker, Input::Tick, 1_010), [Command::Launch(TASK)]);
+    assert_eq!(step(&mut worker, Input::Tick, 5_000), [], "it is under way");
+    let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
+    step(&mut worker, Input::Task(TASK, prepared), 5_001);
+    assert_eq!(worker.statuses()[&TASK].error, "");
+}
+
+#[test]
+fn a_launch_that_fails_for_too_long_has_failed() {
+    let mut worker = worker();
+    let wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
+    step(&mut worker, wanted, 0);
+    let mut tries = 1;
+    let mut ms = 0;
+    while state(&worker) == TaskState::Preparing {
+        step(&mut worker, not_done(Command::Launch(TASK), "no memory"), ms);
+        ms += 1_000;
+        tries += step(&mut worker, Input::Tick, ms).len();
+        assert!(ms <= 100_000, "it is tried for ever");
+    }
+    assert_eq!((state(&worker), tries), (TaskState::Failed, 61));
+    assert_eq!(worker.statuses()[&TASK].error, "no memory");
+    let gone = assignment(12, None, TaskState::Failed);
+    assert_eq!(step(&mut worker, gone, 200_000), [Command::Forget(TASK)]);
+}
+
+#[test]
+fn a_task_whose_launch_fails_can_be_stopped() {
+    let mut worker = worker();
+    let wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
+    step(&mut worker, wanted, 0);
+    let unwanted = || assignment(11, Some(TaskState::Shutdown), TaskState::Preparing);
+    assert_eq!(step(&mut worker, unwanted(), 5), []);
+    assert_eq!(state(&worker), TaskState::Preparing, "the launch may still succeed");
+    assert_eq!(step(&mut worker, not_done(Command::Launch(TASK), "no memory"), 10), []);
+    assert_eq!(state(&worker), TaskState::Shutdown);
+    assert_eq!(step(&mut worker, Input::Tick, 20_000), [], "and not launched again");
+}
+
+#[test]
+fn a_start_that_fails_is_tried_again() {
+    let mut worker = worker();
+    let wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
+    step(&mut worker, wanted, 0);
+    let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
+    step(&mut worker, Input::Task(TASK, prepared), 1);
+    let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
+    assert_eq!(step(&mut worker, programmed, 2), [Command::Start(TASK)]);
+    assert_eq!(step(&mut worker, not_done(Command::Start(TASK), "no answer"), 3), []);
+    assert_eq!(worker.statuses()[&TASK].error, "no answer");
+    assert_eq!(step(&mut worker, Input::Tick, 1_003), [Command::Start(TASK)]);
+    step(&mut worker, running(Health::Healthy), 1_004);
+    let late = not_done(Command::Start(TASK), "no answer");
+    assert_eq!(step(&mut worker, late, 1_005), [], "it runs, whatever the answer was");
+    assert_eq!(step(&mut worker, Input::Tick, 9_000), []);
+    assert_eq!((state(&worker), worker.statuses()[&TASK].error.as_str()), (TaskState::Running, ""));
+}
+
+#[test]
+fn a_stop_and_a_forget_that_fail_are_tried_again() {
+    let mut worker = worker();
+    start(&mut worker);
+    let unwanted = assignment(11, Some(TaskState::Shutdown), TaskState::Running);
+    step(&mut worker, unwanted, 100);
+    assert_eq!(step(&mut worker, Input::Released([TASK].into()), 100), [Command::Stop(TASK)]);
+    assert_eq!(step(&mut worker, not_done(Command::Stop(TASK), "no answer"), 200), []);
+    // What its health check says meanwhile changes nothing.
+    step(&mut worker, running(Health::Healthy), 300);
+    assert_eq!(step(&mut worker, Input::Tick, 1_200), [Command::Stop(TASK)]);
+    let ended = Ended { exit_code: Some(143), error: String::new(), rejected: false };
+    step(&mut worker, Input::Task(TASK, Event::Ended(ended)), 1_300);
+    let gone = assignment(12, None, TaskState::Shutdown);
+    assert_eq!(step(&mut worker, gone, 1_400), [Command::Forget(TASK)]);
+    assert_eq!(step(&mut worker, not_done(Command::Forget(TASK), "busy"), 1_500), []);
+    assert_eq!(step(&mut worker, Input::Tick, 11_499), []);
+    assert_eq!(step(&mut worker, Input::Tick, 11_500), [Command::Forget(TASK)]);
+    assert_eq!(step(&mut worker, Input::Tick, 60_000), []);
+}
+
+#[test]
+fn without_a_free_address_a_task_waits() {
+    let mut worker = Worker::new(NODE, "172.18.0.0/30".parse().unwrap());
+    let mut addresses = Vec::new();
+    while let Some(address) = worker.egress.allocate() {
+        addresses.push(address);
+    }
+    step(&mut worker, Input::Adopted(BTreeMap::new()), 0);
+    let wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
+    assert_eq!(step(&mut worker, wanted, 0), []);
+    let told = "no free address on skein_gwbridge (172.18.0.0/30)";
+    assert_eq!(worker.statuses()[&TASK].error, told);
+    worker.egress.free(addresses[0]);
+    assert_eq!(step(&mut worker, Input::Tick, 1_000), [Command::Launch(TASK)]);
 }

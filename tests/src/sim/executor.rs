@@ -162,8 +162,14 @@ impl World {
             }
             (Stage::Launching, Step::Prepared { possible: false }) => {
                 host.executor.tasks.remove(&task);
-                let ended = Ended::rejected("it cannot be made".to_owned());
-                return self.worker_input(node, Input::Task(task, TaskEvent::Ended(ended)));
+                let error = "it cannot be made".to_owned();
+                // Half of the tasks for a reason that passes.
+                let input = if task.0.is_multiple_of(2) {
+                    Input::NotDone { command: Command::Launch(task), error }
+                } else {
+                    Input::Task(task, TaskEvent::Ended(Ended::rejected(error)))
+                };
+                return self.worker_input(node, input);
             }
             (Stage::Prepared, Step::Running { checked: true }) => Stage::Running(Health::Starting),
             (Stage::Prepared, Step::Running { checked: false }) => Stage::Running(Health::Healthy),

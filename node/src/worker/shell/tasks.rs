@@ -7,21 +7,31 @@ use cluster::id::TaskId;
 use cluster::net::Subnet;
 use netprog_linux::dns_server::DnsServer;
 use netprog_linux::facts::HostFacts;
+use tokio::sync::mpsc;
 
 use super::{Adopted, Command, Event, Handle, Input, Shell};
-use crate::executor::{HealthState, Phase, StartSpec, TaskReport};
+use crate::daemon::chain;
+use crate::executor::process::{Error, ProcessExecutor};
+use crate::executor::{HealthState, LaunchSpec, Phase, StartSpec, TaskReport};
 use crate::worker::launch::launch_spec;
-use crate::worker::{Ended, Health};
+use crate::worker::{AGAIN_INTERVAL, Ended, Health};
+
+/// A task that should have one has none: it is being found, or was lost with its directory.
+const NO_SUPERVISOR: &str = "its supervisor is not known";
 
 impl Shell {
     /// Finds the tasks that outlived the previous daemon.
     pub(super) async fn adopt(&mut self) {
         let known = self.kept.egress();
         let mut adopted = BTreeMap::new();
-        let handles = self.executor.adopt_all().await.unwrap_or_else(|error| {
-            tracing::error!(%error, "find tasks that run");
-            Vec::new()
-        });
+        // Until they are known nothing is launched, and none counts as lost.
+        let handles = loop {
+            match self.executor.adopt_all().await {
+                Ok(handles) => break handles,
+                Err(error) => tracing::error!(%error, "find tasks that run"),
+            }
+            tokio::time::sleep(AGAIN_INTERVAL).await;
+        };
         for handle in handles {
             let Ok(id) = handle.task().parse::<TaskId>() else { continue };
             let event = event_of(&handle.report());
@@ -41,37 +51,39 @@ impl Shell {
         match command {
             Command::Launch(id) => self.launch(id),
             Command::Start(id) => self.start_task(id),
-            Command::Stop(id) => self.with_handle(id, |handle| {
-                tokio::spawn(async move {
-                    if let Err(error) = handle.stop(None, None).await {
-                        tracing::warn!(task = handle.task(), %error, "stop");
-                    }
-                });
-            }),
-            Command::Forget(id) => {
-                let known = self.handles().remove(&id);
-                let executor = self.executor.clone();
-                let kept: BTreeSet<String> =
-                    self.worker.tasks().keys().map(ToString::to_string).collect();
-                tokio::spawn(async move {
-                    if let Some(handle) = known
-                        && let Err(error) = handle.release().await
-                    {
-                        tracing::warn!(task = handle.task(), %error, "forget");
-                    }
-                    let pruned = tokio::task::spawn_blocking(move || executor.prune_logs(&kept));
-                    if let Ok(Err(error)) = pruned.await {
-                        tracing::warn!(%error, "remove logs of tasks that are gone");
-                    }
-                });
-            }
+            Command::Stop(id) => self.stop_task(id),
+            Command::Forget(id) => self.forget(id),
         }
     }
 
-    fn with_handle(&self, id: TaskId, f: impl FnOnce(Handle)) {
-        if let Some(handle) = self.handles().get(&id).cloned() {
-            f(handle);
-        }
+    fn stop_task(&self, id: TaskId) {
+        let (handle, inbox) = (self.handles().get(&id).cloned(), self.inbox.clone());
+        tokio::spawn(async move {
+            let stopped = match handle {
+                Some(handle) => handle.stop(None, None).await.map_err(|error| chain(&error)),
+                None => Err(NO_SUPERVISOR.to_owned()),
+            };
+            if let Err(error) = stopped {
+                tracing::warn!(task = %id, error, "stop");
+                let _ = inbox.send(Input::NotDone { command: Command::Stop(id), error }).await;
+            }
+        });
+    }
+
+    fn forget(&self, id: TaskId) {
+        let known = self.handles().remove(&id);
+        let (executor, inbox) = (self.executor.clone(), self.inbox.clone());
+        let kept: BTreeSet<String> = self.worker.tasks().keys().map(ToString::to_string).collect();
+        tokio::spawn(async move {
+            if let Err(error) = release(&executor, id, known).await {
+                tracing::warn!(task = %id, error, "forget");
+                let _ = inbox.send(Input::NotDone { command: Command::Forget(id), error }).await;
+            }
+            let pruned = tokio::task::spawn_blocking(move || executor.prune_logs(&kept));
+            if let Ok(Err(error)) = pruned.await {
+                tracing::warn!(%error, "remove logs of tasks that are gone");
+            }
+        });
     }
 
     fn launch(&self, id: TaskId) {
@@ -81,8 +93,8 @@ impl Shell {
             (self.executor.clone(), self.inbox.clone(), self.handles.clone());
         tokio::spawn(async move {
             let launched = match launch_spec(id, &own) {
-                Ok(spec) => executor.launch(spec).await.map_err(|e| e.to_string()),
-                Err(reason) => Err(reason),
+                Ok(spec) => launch(&executor, spec).await,
+                Err(reason) => Err(Error::Rejected { reason }),
             };
             match launched {
                 Ok(handle) => {
@@ -90,11 +102,10 @@ impl Shell {
                         .lock()
                         .unwrap_or_else(std::sync::PoisonError::into_inner)
                         .insert(id, handle.clone());
-                    follow(id, handle, inbox).await;
+                    follow(id, handle, &executor, &inbox).await;
                 }
-                Err(reason) => {
-                    let event = Event::Ended(Ended::rejected(reason));
-                    let _ = inbox.send(Input::Task(id, event)).await;
+                Err(error) => {
+                    let _ = inbox.send(not_done(Command::Launch(id), &error)).await;
                 }
             }
         });
@@ -102,21 +113,27 @@ impl Shell {
 
     fn follow(&self, id: TaskId, handle: Handle) {
         self.handles().insert(id, handle.clone());
-        tokio::spawn(follow(id, handle, self.inbox.clone()));
+        let (executor, inbox) = (self.executor.clone(), self.inbox.clone());
+        tokio::spawn(async move { follow(id, handle, &executor, &inbox).await });
     }
 
     fn start_task(&self, id: TaskId) {
         let attachments = self.worker.assignment().and_then(|a| a.tasks.get(&id));
         let attachments = attachments.map(|task| task.attachments.as_slice()).unwrap_or_default();
         let addresses = attachments.iter().map(|attachment| attachment.address).collect();
-        let inbox = self.inbox.clone();
-        self.with_handle(id, |handle| {
-            tokio::spawn(async move {
-                if let Err(error) = handle.start(StartSpec { addresses }).await {
-                    let event = Event::Ended(Ended::rejected(error.to_string()));
-                    let _ = inbox.send(Input::Task(id, event)).await;
+        let (handle, inbox) = (self.handles().get(&id).cloned(), self.inbox.clone());
+        tokio::spawn(async move {
+            let input = match handle {
+                Some(handle) => match handle.start(StartSpec { addresses }).await {
+                    // It was started, or has ended: its report says so.
+                    Ok(()) | Err(Error::Refused { .. }) => return,
+                    Err(error) => not_done(Command::Start(id), &error),
+                },
+                None => {
+                    Input::NotDone { command: Command::Start(id), error: NO_SUPERVISOR.to_owned() }
                 }
-            });
+            };
+            let _ = inbox.send(input).await;
         });
     }
 
@@ -136,7 +153,7 @@ impl Shell {
             let handle = self.handles().get(id).cloned();
             let Some(handle) = handle else { continue };
             if let Err(error) = self.open_sandbox(*id, &handle).await {
-                let error = crate::daemon::chain(&*error);
+                let error = chain(&*error);
                 tracing::warn!(task = %id, error, "open a sandbox");
             }
         }
@@ -157,6 +174,52 @@ impl Shell {
     }
 }
 
+/// What a failure means for the task: its end, or another try.
+fn not_done(command: Command, error: &Error) -> Input {
+    let reason = chain(error);
+    let (Command::Launch(id) | Command::Start(id) | Command::Stop(id) | Command::Forget(id)) =
+        command;
+    if error.may_pass() {
+        tracing::warn!(task = %id, error = reason, "{command:?} is tried again");
+        Input::NotDone { command, error: reason }
+    } else {
+        Input::Task(id, Event::Ended(Ended::rejected(reason)))
+    }
+}
+
+/// Makes a task's sandbox, or finds the one that an earlier try has made.
+async fn launch(executor: &ProcessExecutor, spec: LaunchSpec) -> Result<Handle, Error> {
+    let task = spec.task.clone();
+    match executor.launch(spec).await {
+        Err(already @ Error::AlreadyLaunched { .. }) => match executor.adopt(&task).await {
+            Ok(found) => found.ok_or(already),
+            Err(source) => Err(Error::Supervisor { task, source }),
+        },
+        launched => launched,
+    }
+}
+
+/// Removes what is left of a task that ended, known or not.
+async fn release(
+    executor: &ProcessExecutor,
+    id: TaskId,
+    known: Option<Handle>,
+) -> Result<(), String> {
+    let found = match known {
+        Some(handle) => Some(handle),
+        None => executor.adopt(&id.to_string()).await.map_err(|error| chain(&error))?,
+    };
+    let Some(handle) = found else { return Ok(()) };
+    match handle.release().await {
+        // Its report was late, or lost: it runs although it counts as ended.
+        Err(Error::Refused { .. }) => {
+            handle.kill().await.map_err(|error| chain(&error))?;
+            Err("it still ran and has been killed".to_owned())
+        }
+        released => released.map_err(|error| chain(&error)),
+    }
+}
+
 /// The address that a sandbox has on `skein_gwbridge`. None where it was not wired yet.
 async fn address_in_kernel(handle: &Handle, gwbridge: Subnet) -> Option<IpAddr> {
     let read = async {
@@ -173,17 +236,38 @@ async fn address_in_kernel(handle: &Handle, gwbridge: Subnet) -> Option<IpAddr> 
     }
 }
 
-/// Passes on every change of a task's report until it ended.
-async fn follow(id: TaskId, handle: Handle, inbox: tokio::sync::mpsc::Sender<Input>) {
+/// Passes on every change of a task's report until it ended or was released.
+async fn follow(
+    id: TaskId,
+    handle: Handle,
+    executor: &ProcessExecutor,
+    inbox: &mpsc::Sender<Input>,
+) {
+    let mut handle = handle;
+    while pass_on(id, &handle, inbox).await {
+        // Its supervisor is gone, and how it ended could not be recorded.
+        handle = loop {
+            tokio::time::sleep(AGAIN_INTERVAL).await;
+            match executor.adopt(handle.task()).await {
+                Ok(Some(found)) => break found,
+                Ok(None) => return,
+                Err(error) => tracing::warn!(task = %id, %error, "find out how a task ended"),
+            }
+        };
+    }
+}
+
+/// Whether more is to be said of a task when nothing more comes from its handle.
+async fn pass_on(id: TaskId, handle: &Handle, inbox: &mpsc::Sender<Input>) -> bool {
     let mut reports = handle.watch();
     loop {
         let event = event_of(&reports.borrow_and_update().clone());
         let ended = matches!(event, Event::Ended(_));
         if inbox.send(Input::Task(id, event)).await.is_err() || ended {
-            return;
+            return false;
         }
         if reports.changed().await.is_err() {
-            return;
+            return true;
         }
     }
 }
