@@ -1,17 +1,20 @@
 //! Logs of tasks on any node: each node reads its own files, a manager gathers them.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{LogRecord, LogRequest, LogSelector, LogStream};
 use bytes::{Bytes, BytesMut};
-use cluster::id::TaskId;
+use cluster::id::{NodeId, ServiceId, TaskId};
 use cluster::object::Task;
 use cluster::state::State;
-use cluster::time::Timestamp;
-use futures_util::stream::{self, BoxStream, StreamExt};
+use cluster::time::{Revision, Timestamp};
+use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::logs::{self, Query};
 use crate::member::Member;
@@ -79,48 +82,125 @@ pub fn read(worker: &WorkerHandle, call: LogCall) -> BoxStream<'static, Bytes> {
         .boxed()
 }
 
-/// Lines of all tasks that a request is about, from their nodes.
+/// Lines of all tasks that a request is about, from their nodes. `first` is the state that the
+/// request is answered from; a follower of a service goes on with the tasks of later `states`.
 pub fn gather(
     member: &Member,
-    state: &State,
-    request: &LogRequest,
+    first: &State,
+    states: watch::Receiver<Arc<State>>,
+    request: LogRequest,
 ) -> BoxStream<'static, LogRecord> {
-    let wanted = |task: &Task| match request.selector {
-        LogSelector::Service(service) => task.service == service,
-        LogSelector::Task(id) => task.id == id,
-    };
-    let mut tasks: Vec<_> = state.tasks.values().filter(|task| wanted(task)).cloned().collect();
-    tasks.sort_by_key(|task| (task.meta.created_at, task.id));
-    let streams: Vec<_> = tasks
-        .into_iter()
-        .filter_map(|task| {
+    let follow = request.follow;
+    let mut followed = Followed::of(request.selector);
+    let net = member.net.clone();
+    let first = followed.news(first);
+    let tail = request.tail;
+    let open = move |source: Source, tail| of_task(net.clone(), source, &request, tail);
+    let streams: Vec<_> = first.into_iter().map(|source| open(source, tail)).collect();
+    if !follow {
+        return stream::iter(streams).flatten_unordered(READERS_MAX).boxed();
+    }
+    // Whole: they began after the request.
+    let open = move |source| open(source, None);
+    let mut states = states;
+    // What came between the first state and now rings no more.
+    states.mark_changed();
+    let follower = Follower { streams: stream::select_all(streams), states, followed, open };
+    stream::unfold(follower, |mut follower| async move { Some((follower.next().await?, follower)) })
+        .boxed()
+}
+
+/// Reads the logs that there are and those that come.
+struct Follower<F> {
+    streams: SelectAll<BoxStream<'static, LogRecord>>,
+    states: watch::Receiver<Arc<State>>,
+    followed: Followed,
+    open: F,
+}
+
+impl<F: Fn(Source) -> BoxStream<'static, LogRecord>> Follower<F> {
+    async fn next(&mut self) -> Option<LogRecord> {
+        loop {
+            tokio::select! {
+                Some(record) = self.streams.next() => return Some(record),
+                changed = self.states.changed(), if !self.followed.is_over => changed.ok()?,
+                else => return None,
+            }
+            let state = self.states.borrow_and_update().clone();
+            self.streams.extend(self.followed.news(&state).into_iter().map(&self.open));
+        }
+    }
+}
+
+/// A task's log: on which node it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Source {
+    service: ServiceId,
+    task: TaskId,
+    node: NodeId,
+    address: SocketAddr,
+}
+
+/// What a reader of logs has met.
+struct Followed {
+    selector: LogSelector,
+    known: BTreeSet<TaskId>,
+    revision: Revision,
+    /// No other log can follow: the service is forgotten, or it is about one task.
+    is_over: bool,
+}
+
+impl Followed {
+    fn of(selector: LogSelector) -> Self {
+        Self { selector, known: BTreeSet::new(), revision: Revision(0), is_over: false }
+    }
+
+    /// The logs that it has not met yet, oldest first. One without a node has none yet.
+    fn news(&mut self, state: &State) -> Vec<Source> {
+        if state.revision < self.revision {
+            return Vec::new();
+        }
+        self.revision = state.revision;
+        self.known.retain(|id| state.tasks.contains_key(id));
+        let mut tasks: Vec<&Arc<Task>> = match self.selector {
+            LogSelector::Service(service) => {
+                self.is_over = !state.services.contains_key(&service);
+                state.tasks_of(service).collect()
+            }
+            LogSelector::Task(id) => {
+                let task = state.tasks.get(&id);
+                self.is_over = task.is_none_or(|task| task.node.is_some());
+                task.into_iter().collect()
+            }
+        };
+        tasks.retain(|task| !self.known.contains(&task.id));
+        tasks.sort_by_key(|task| (task.meta.created_at, task.id));
+        let sources = tasks.into_iter().filter_map(|task| {
             let node = state.nodes.get(&task.node?)?;
-            let call = LogCall {
-                task: task.id,
-                tail: request.tail,
-                since: request.since,
-                follow: request.follow,
-                stdout: request.stdout,
-                stderr: request.stderr,
-            };
-            Some(of_task(member.net.clone(), node.description.gossip, node.id, &task, call))
-        })
-        .collect();
-    if request.follow {
-        stream::select_all(streams).boxed()
-    } else {
-        stream::iter(streams).flatten_unordered(READERS_MAX).boxed()
+            let (service, address) = (task.service, node.description.gossip);
+            Some(Source { service, task: task.id, node: node.id, address })
+        });
+        let sources: Vec<Source> = sources.collect();
+        self.known.extend(sources.iter().map(|source| source.task));
+        sources
     }
 }
 
 fn of_task(
     net: Net,
-    address: SocketAddr,
-    node: cluster::id::NodeId,
-    task: &Task,
-    call: LogCall,
+    source: Source,
+    request: &LogRequest,
+    tail: Option<u64>,
 ) -> BoxStream<'static, LogRecord> {
-    let (service, id) = (task.service, task.id);
+    let Source { service, task: id, node, address } = source;
+    let call = LogCall {
+        task: id,
+        tail,
+        since: request.since,
+        follow: request.follow,
+        stdout: request.stdout,
+        stderr: request.stderr,
+    };
     let lines = stream::once(async move {
         let body = match wire::encode(&call) {
             Ok(body) => body,

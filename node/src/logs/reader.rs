@@ -28,6 +28,7 @@ pub fn read(directory: PathBuf, query: Query) -> impl Stream<Item = io::Result<L
         buffer: Vec::new(),
         taken: 0,
         seen: false,
+        told: 0,
     };
     unfold(Some(reader), |reader| async {
         let mut reader = reader?;
@@ -48,6 +49,8 @@ struct Reader {
     taken: usize,
     /// Whether the log has been there: a follower of a log that is removed ends.
     seen: bool,
+    /// Lines that have been returned.
+    told: usize,
 }
 
 enum Place {
@@ -68,12 +71,18 @@ enum Beyond {
 
 impl Reader {
     async fn next(&mut self) -> io::Result<Option<LogLine>> {
+        // What is written while it reads is not more of the tail.
+        let has_all = self.query.tail.is_some_and(|tail| self.told >= tail);
+        if has_all && !self.query.follow {
+            return Ok(None);
+        }
         loop {
             while let Some(line) = self.take_line() {
                 if self.query.until.is_some_and(|until| line.time > until) {
                     return Ok(None);
                 }
                 if self.query.wants(&line) {
+                    self.told = self.told.saturating_add(1);
                     return Ok(Some(line));
                 }
             }

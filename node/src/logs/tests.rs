@@ -154,3 +154,21 @@ async fn a_follower_ends_when_its_until_has_passed_or_the_log_is_removed() {
     std::fs::remove_dir_all(&path).unwrap();
     assert!(lines.next().await.is_none());
 }
+
+#[tokio::test]
+async fn a_tail_is_no_longer_although_the_log_grows_and_rotates_while_it_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = LogLimits { file_bytes_max: 200, ..LogLimits::default() };
+    let mut writer = Writer::open(directory.path(), limits).unwrap();
+    let mut write = |text: &str| writer.write(LogStream::Stdout, text.as_bytes(), at(1)).unwrap();
+    write("one\ntwo\nthree\n");
+    let lines = read(directory.path().to_owned(), Query { tail: Some(2), ..Query::all() });
+    let lines = lines.map(|line| String::from_utf8(line.unwrap().text).unwrap());
+    pin_mut!(lines);
+    assert_eq!(lines.next().await.as_deref(), Some("two"));
+    (0..20).for_each(|_| write("later\n"));
+    assert!(files(directory.path()).unwrap().len() > 1, "it has rotated");
+    let rest: Vec<String> = lines.collect().await;
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert_eq!(texts(directory.path(), Query { tail: Some(0), ..Query::all() }).await.len(), 0);
+}

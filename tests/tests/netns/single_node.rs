@@ -8,6 +8,7 @@ use lab::Lab;
 use lab::cluster::text;
 use serde_json::Value;
 
+use lab::command::run;
 use lab::process;
 use lab::scenario::calls::{CALLS, ask, ensure_all_answer, wait_all_answer};
 use lab::scenario::services::{
@@ -28,6 +29,7 @@ fn one_node_serves_and_cleans_up() {
         ("the VIP reaches every local backend", vip_reaches_backends),
         ("skein exec runs in the sandbox", exec_enters_the_sandbox),
         ("logs come back through the API", logs_are_readable),
+        ("the next task is ready while it waits, and followed logs go on with it", logs_go_on),
         ("a health check gates VIP and DNS", health_gates),
         ("a task that is killed is replaced", killed_task_is_replaced),
         ("a crash loop leaves a short history", crash_loop_is_bounded),
@@ -84,6 +86,31 @@ fn logs_are_readable(lab: &mut Lab) -> Result<()> {
         Ok(())
     })?;
     lab.nodes[0].skein(&["service", "logs", "talker"])?.ok()?;
+    Ok(())
+}
+
+/// Its first run, and those after restart delays.
+fn logs_go_on(lab: &mut Lab) -> Result<()> {
+    let program = ["host", "sh", "-c", "echo run; sleep 1"];
+    let flags = [["--name", "looper", "--restart-delay", "1s"].as_slice(), &program].concat();
+    lab.create_service(0, &flags)?;
+    lab.wait_for(SOON, "a task that is ready and waits", || {
+        let tasks = lab.nodes[0].get("/tasks")?;
+        let tasks = tasks.as_array().context("no list")?;
+        let waits =
+            |task: &Value| task["DesiredState"] == "ready" && task["Status"]["State"] == "ready";
+        ensure!(tasks.iter().any(waits), "{tasks:?}");
+        Ok(())
+    })?;
+    let before = lab.all_tasks(0, "looper")?.len() - 1;
+    let url = lab.nodes[0].url();
+    let follow = ["docker", "-H", &url, "service", "logs", "--follow", "--raw", "looper"];
+    let told = run(14, &follow)?;
+    let runs = told.stdout.matches("run").count();
+    // The one that waited when it began, and one that was made later.
+    let goes_on = runs >= before + 2 && told.status == 124;
+    ensure!(goes_on, "{before} runs before, {runs} are told: {told}");
+    lab.nodes[0].docker(&["service", "rm", "looper"])?.ok()?;
     Ok(())
 }
 
