@@ -1,6 +1,6 @@
 # The two commands of the README are `make test` and `make demo`; each does all set-up by itself.
 # Logic beyond a few lines is Rust in tests/lab/src/bin or a script in deploy/lab/.
-.PHONY: help check fix test sim netns vm compose tidy demo demo-down demo-vm demo-vm-down bench-vertical bench-topologies
+.PHONY: help check fix test fuzz sim netns vm compose tidy demo demo-down demo-vm demo-vm-down bench-vertical bench-topologies
 .PHONY: setup setup-compose checkouts demo-compose demo-compose-down lab lab-down image systemd install build
 CARGO ?= cargo
 # Where cargo builds: its settings or CARGO_TARGET_DIR may name another folder than target.
@@ -19,13 +19,16 @@ build: ## build the daemon, the client and the demo programs (debug profile)
 
 check: ## read-only gate: format, lints, tidy, every test that needs no root
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p skein --features fuzzing -- -D warnings
 	$(CARGO) test --locked -p tests --test tidy --test sim
 	$(CARGO) test --locked -p cluster -p gossip -p netprog -p api -p raft-store
 	$(CARGO) test --locked -p lab -p tests --lib --bins
 
 fix: ## the mutating twin of check
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --fix --allow-dirty --allow-staged --workspace --all-targets
 
 test: setup ## every tier, with the duration of each; TIERS="netns vm" for some
@@ -33,6 +36,9 @@ test: setup ## every tier, with the duration of each; TIERS="netns vm" for some
 
 sim: ## a thousand seeds of the simulator, or COUNT from FROM; the first that fails prints itself
 	$(CARGO) run --locked -p tests --bin sim -- --count $(or $(COUNT),1000) --from $(or $(FROM),1)
+
+fuzz: ## any bytes to every decoder that faces a peer or the disk, for 10 minutes; FUZZ_SECONDS=60, FUZZ_TARGETS="dns …"
+	@deploy/lab/fuzz.sh $(or $(FUZZ_SECONDS),600) $(FUZZ_TARGETS)
 
 netns: setup build ## real daemons, real kernel, real redis, in network namespaces
 	$(CARGO) test --locked -p tests --test netns $(SERIAL)

@@ -9,6 +9,9 @@ mod control_plane;
 mod docker;
 mod error;
 mod filters;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json_case;
 mod native;
 mod query;

@@ -55,7 +55,7 @@ pub(crate) async fn backup(State(plane): Plane) -> Result<Response, ApiError> {
 /// Fields of `POST /skein/v1/restore`; one that is empty is not given.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
-struct RestoreBody {
+pub(crate) struct RestoreBody {
     path: String,
     listen_addr: String,
     advertise_addr: String,

@@ -136,7 +136,7 @@ async fn prepared(request: Request) -> Result<Request, ApiError> {
     Ok(Request::from_parts(parts, Body::from(bytes)))
 }
 
-fn without_version(uri: &Uri) -> Result<Uri, ApiError> {
+pub(crate) fn without_version(uri: &Uri) -> Result<Uri, ApiError> {
     let Some(text) = uri.path_and_query().map(|both| both.as_str()) else {
         return Ok(uri.clone());
     };

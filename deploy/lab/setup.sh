@@ -25,7 +25,7 @@ install_missing() {
   # program:package
   local missing=() docker=no pair
   for pair in nft:nftables ip:iproute2 redis-server:redis-server redis-cli:redis-tools \
-    ping:iputils-ping dig:bind9-dnsutils ps:procps curl:curl gcc:gcc mount:mount unshare:util-linux chattr:e2fsprogs \
+    ping:iputils-ping dig:bind9-dnsutils ps:procps curl:curl gcc:gcc c++:g++ mount:mount unshare:util-linux chattr:e2fsprogs \
     systemd-analyze:systemd faketime:faketime openssl:openssl; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
   done

@@ -9,7 +9,7 @@ source deploy/lab/steps.sh
 # Errors carry their whole chain in words; a backtrace of each would bury them.
 export RUST_BACKTRACE=0
 # What a whole build takes of the disk. Estimated: no clean build was weighed.
-BUILD_MIB=9000
+BUILD_MIB=11000
 # How long Ctrl-C waits until a tier has ended, before it is killed.
 END_SECONDS=5
 LABS=/var/lib/skein-lab
@@ -41,6 +41,14 @@ await_images() {
   wait "$images" || { cat "$target/images.log" && return 1; }
 }
 
+# So do the instrumented decoders, when the images are there. The tier waits for cargo's lock.
+fuzzing=
+start_fuzzing() {
+  nice -n 19 bash -c '[ -z "$0" ] || tail --pid="$0" -f /dev/null; deploy/lab/fuzz.sh 0' "$images" \
+    >"$target/fuzzing.log" 2>&1 &
+  fuzzing=$!
+}
+
 names=() seconds=() commands=()
 plan() {
   names+=("$1") seconds+=("$2")
@@ -48,8 +56,9 @@ plan() {
   commands+=("$(printf '%q ' "$@")")
 }
 # Name, how long it took on two cores when it was last looked at, command.
-plan format 1 cargo fmt --all --check
+plan format 2 bash -c 'cargo fmt --all --check && cargo fmt --manifest-path tests/fuzz/Cargo.toml --check'
 plan lints 240 cargo clippy --locked --workspace --all-targets -- -D warnings
+plan lints-fuzz 40 cargo clippy --locked -p skein --features fuzzing -- -D warnings
 plan build 173 cargo build --locked -p skein -p lab -p tests --bins
 plan tidy 36 cargo test --locked -p tests --test tidy
 plan sim 60 cargo test --locked -p tests --test sim
@@ -64,6 +73,7 @@ plan ipvs-6.1 73 deploy/vm/ipvs.sh qemu
 plan vm 560 cargo test --locked -p skein -p tests --test vm -- --test-threads=1
 plan docker 10 deploy/compose/setup.sh
 plan compose 310 cargo test --locked -p tests --test compose -- --test-threads=1
+plan fuzz 120 deploy/lab/fuzz.sh 90
 
 for name in "$@"; do
   case " ${names[*]} " in
@@ -125,6 +135,7 @@ interrupted() {
   echo "== interrupted: what runs is ended, and what it made is removed"
   end_group "$running"
   end_group "$images"
+  end_group "$fuzzing"
   if [ -x "$target/debug/skein-lab" ]; then "$target/debug/skein-lab" sweep; fi
   summary
   exit 130
@@ -162,6 +173,7 @@ for index in "${!names[@]}"; do
   if [ "${names[index]}" = build ]; then
     [ ${#failed[@]} = 0 ] || [[ " ${failed[*]} " != *" build "* ]] || break
     if chosen images "$@"; then start_images; fi
+    if chosen fuzz "$@"; then start_fuzzing; fi
   fi
 done
 

@@ -27,6 +27,9 @@ pub mod proof;
 pub mod row;
 pub mod table;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod mini_network;
 

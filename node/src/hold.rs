@@ -35,7 +35,7 @@ const NAMESPACES_MAX: usize = 1024;
 
 /// What a client asks of the holder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Request {
+pub(crate) enum Request {
     /// Answered by `Done` with the namespace's descriptor; made when it is missing.
     Open { name: String },
     /// Answered by `Names`.
@@ -48,7 +48,7 @@ enum Request {
 
 /// What the holder says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Answer {
+pub(crate) enum Answer {
     Done,
     Names(Vec<String>),
     Failed { reason: String },

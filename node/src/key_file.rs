@@ -23,7 +23,7 @@ use crate::pki::Credentials;
 use crate::telemetry::Seldom;
 
 /// What the sealed part is sealed for.
-const PLACE: &[u8] = b"keys of a node";
+pub(crate) const PLACE: &[u8] = b"keys of a node";
 /// Pause after keys could not be written.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Field of the credentials that is secret.

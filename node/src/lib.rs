@@ -13,6 +13,9 @@ pub mod disk;
 pub mod dispatcher;
 pub mod enter;
 pub mod executor;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gossip_io;
 pub mod hold;
 pub mod host;

@@ -46,7 +46,7 @@ pub struct LogCall {
 
 /// One line on the wire: JSON and a newline.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Line {
+pub(crate) struct Line {
     time: Timestamp,
     stderr: bool,
     text: String,

@@ -31,6 +31,9 @@ mod state_machine;
 mod status;
 mod types;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 

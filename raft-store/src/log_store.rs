@@ -11,8 +11,8 @@
 //! * Nothing that is known to be committed is cut off.
 //! * After one failed write nothing more is written: what the disk holds is unknown then.
 
-mod database;
-mod mark;
+pub(crate) mod database;
+pub(crate) mod mark;
 mod tail;
 mod writer;
 

@@ -68,7 +68,11 @@ pub(crate) async fn stream(State(plane): Plane, params: Params) -> Result<Respon
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
-fn moment(params: &Params, name: &str, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
+pub(crate) fn moment(
+    params: &Params,
+    name: &str,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, ApiError> {
     let text = params.text(name);
     // Zero is a moment here, the beginning, where in `logs` it is none.
     if text == "0" {

@@ -60,7 +60,7 @@ async fn answer(
     Ok((kind, Body::from_stream(frames)).into_response())
 }
 
-fn log_request(selector: LogSelector, params: &Params) -> Result<LogRequest, ApiError> {
+pub(crate) fn log_request(selector: LogSelector, params: &Params) -> Result<LogRequest, ApiError> {
     let (stdout, stderr) = (params.flag("stdout"), params.flag("stderr"));
     if !stdout && !stderr {
         return Err(ApiError::bad_request("Bad parameters: you must choose at least one stream"));

@@ -86,10 +86,14 @@ pub(crate) async fn inspect(
     Ok(Json(inspected(found, &around)).into_response())
 }
 
+/// The spec of a new network.
+pub(crate) fn new_spec(body: &[u8]) -> Result<NetworkSpec, ApiError> {
+    from_value(checked(read_json(body, &NETWORK_CREATE)?)?)
+}
+
 /// `POST /networks/create`.
 pub(crate) async fn create(State(plane): Plane, body: Bytes) -> Result<Response, ApiError> {
-    let value: Value = read_json(&body, &NETWORK_CREATE)?;
-    let spec: NetworkSpec = from_value(checked(value)?)?;
+    let spec = new_spec(&body)?;
     check_manager(plane.as_ref())?;
     let answer = plane.request(Request::CreateNetwork { spec: Box::new(spec) }).await?;
     let Answer::Network { id, warning } = answer else {

@@ -55,11 +55,23 @@ pub(crate) async fn inspect(
 /// `POST /services/create`.
 pub(crate) async fn create(State(plane): Plane, body: Bytes) -> Result<Response, ApiError> {
     check_manager(plane.as_ref())?;
-    let spec: ServiceSpec = from_value(checked(read_json(&body, &SERVICE_SPEC)?)?)?;
+    let spec = new_spec(&body)?;
     let answer = plane.request(Request::CreateService { spec: Box::new(spec) }).await?;
     let Answer::Service { id, warnings } = answer else { return Err(strange(&answer)) };
     let body = json!({ "ID": id.to_string(), "Warnings": listed(warnings) });
     Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+/// The spec of a new service.
+pub(crate) fn new_spec(body: &[u8]) -> Result<ServiceSpec, ApiError> {
+    from_value(checked(read_json(body, &SERVICE_SPEC)?)?)
+}
+
+/// The spec by which `present` is to be replaced.
+pub(crate) fn changed_spec(body: &[u8], present: &ServiceSpec) -> Result<ServiceSpec, ApiError> {
+    let mut value = checked(read_json(body, &SERVICE_SPEC)?)?;
+    strip_defaults(&mut value, present);
+    from_value(value)
 }
 
 /// `POST /services/{id}/update`.
@@ -77,9 +89,7 @@ pub(crate) async fn update(
         // A client may send the old spec along; it is not read.
         "previous" => Request::RollbackService { id, version },
         "" | "none" => {
-            let mut value = checked(read_json(&body, &SERVICE_SPEC)?)?;
-            strip_defaults(&mut value, &found.spec);
-            let spec = Box::new(from_value(value)?);
+            let spec = Box::new(changed_spec(&body, &found.spec)?);
             Request::UpdateService { id, version, spec }
         }
         other => {

@@ -27,7 +27,7 @@ const DATA_PATH_PORTS: std::ops::RangeInclusive<u16> = 1024..=49151;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct InitBody {
+pub(crate) struct InitBody {
     listen_addr: String,
     advertise_addr: String,
     data_path_addr: String,
@@ -42,7 +42,7 @@ struct InitBody {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct JoinBody {
+pub(crate) struct JoinBody {
     listen_addr: String,
     advertise_addr: String,
     data_path_addr: String,
@@ -53,7 +53,7 @@ struct JoinBody {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct UnlockBody {
+pub(crate) struct UnlockBody {
     unlock_key: String,
 }
 
@@ -65,8 +65,7 @@ pub(crate) async fn inspect(State(plane): Plane, params: Params) -> Result<Respo
 
 /// `POST /swarm/init`: answers the node's id as a bare JSON string.
 pub(crate) async fn init(State(plane): Plane, body: Bytes) -> Result<Json<String>, ApiError> {
-    let body: InitBody = read_json(&body, &INIT)?;
-    let request = init_request(body)?;
+    let request = init_request(read_json(&body, &INIT)?)?;
     if plane.local().state != LocalNodeState::Inactive && !request.force_new_cluster {
         return Err(ApiError::already_member());
     }
@@ -132,7 +131,7 @@ fn cluster_of(snapshot: &Snapshot) -> Result<&cluster::object::Cluster, ApiError
     snapshot.state.cluster.as_deref().ok_or_else(ApiError::no_swarm)
 }
 
-fn init_request(body: InitBody) -> Result<InitRequest, ApiError> {
+pub(crate) fn init_request(body: InitBody) -> Result<InitRequest, ApiError> {
     let mut spec = body.spec;
     spec.check_ca()?;
     check_fixed(&spec)?;
@@ -162,7 +161,7 @@ fn init_request(body: InitBody) -> Result<InitRequest, ApiError> {
     })
 }
 
-fn join_request(body: JoinBody) -> Result<JoinRequest, ApiError> {
+pub(crate) fn join_request(body: JoinBody) -> Result<JoinRequest, ApiError> {
     let remote_addrs: Vec<String> =
         body.remote_addrs.into_iter().filter(|address| !address.is_empty()).collect();
     if remote_addrs.is_empty() {

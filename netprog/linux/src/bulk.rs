@@ -156,23 +156,41 @@ fn send(socket: &Socket, batch: &[Message]) -> Result<Vec<(usize, Refusal)>, Ref
         message.serialize(&mut bytes[start..]);
     }
     socket.send(&bytes, 0)?;
-    let mut failed = Vec::new();
+    let mut refused = Vec::new();
     loop {
         let mut answers = Vec::with_capacity(RECEIVE_BYTES);
         socket.recv(&mut answers, 0)?;
-        let mut rest = answers.as_slice();
-        while !rest.is_empty() {
-            let (sequence, length, refusal) = answer(rest)?;
-            let offset = sequence.wrapping_sub(first);
-            if let (Some((at, _)), Some(refusal)) = (batch.get(offset as usize), refusal) {
-                failed.push((*at, refusal));
-            }
-            if offset.wrapping_add(1) == count {
-                return Ok(failed);
-            }
-            rest = rest.get(length..).unwrap_or_default();
+        if take(&answers, first, count, &mut refused)? {
+            return Ok(refused
+                .into_iter()
+                .filter_map(|(offset, refusal)| Some((batch.get(offset)?.0, refusal)))
+                .collect());
         }
     }
+}
+
+/// Takes a datagram of answers to `count` messages from number `first` on: the refusals, by place
+/// in the batch. Says whether the last message's answer is in it.
+pub(crate) fn take(
+    datagram: &[u8],
+    first: u32,
+    count: u32,
+    refused: &mut Vec<(usize, Refusal)>,
+) -> Result<bool, Refusal> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let (sequence, length, refusal) = answer(rest)?;
+        // An answer to something else has another number.
+        let offset = sequence.wrapping_sub(first);
+        if offset < count {
+            refused.extend(refusal.map(|refusal| (offset as usize, refusal)));
+        }
+        if offset.wrapping_add(1) == count {
+            return Ok(true);
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Ok(false)
 }
 
 /// Sequence number, aligned length and refusal of the first answer in a buffer.

@@ -5,9 +5,9 @@
 //! sockets stay open in the supervisor, so queries queue while the daemon is away and are answered
 //! when it is back.
 
-mod cache;
+pub(crate) mod cache;
 mod forward;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::io;
 use std::net::IpAddr;
@@ -88,16 +88,16 @@ impl DnsServer {
     }
 }
 
-struct Handler {
-    asker: TaskId,
+pub(crate) struct Handler {
+    pub(crate) asker: TaskId,
     /// Answers so far, to turn the order of addresses from one to the next.
-    turn: AtomicUsize,
-    resolver: Arc<dyn Resolver>,
-    forwarder: Arc<Forwarder>,
+    pub(crate) turn: AtomicUsize,
+    pub(crate) resolver: Arc<dyn Resolver>,
+    pub(crate) forwarder: Arc<Forwarder>,
 }
 
 /// An answer before it is put on the wire.
-struct Reply {
+pub(crate) struct Reply {
     code: ResponseCode,
     authoritative: bool,
     answers: Vec<Record>,
@@ -127,7 +127,7 @@ impl From<Message> for Reply {
 }
 
 impl Handler {
-    async fn reply(&self, request: &Request) -> Reply {
+    pub(crate) async fn reply(&self, request: &Request) -> Reply {
         if request.metadata.op_code != OpCode::Query {
             return Reply::code(ResponseCode::NotImp);
         }

@@ -4,7 +4,7 @@
 //! reads everything anew. What our own operations cause is not heard, so a pass does not call for
 //! the next one.
 
-mod notice;
+pub(crate) mod notice;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -2,7 +2,7 @@
 //!
 //! The kernel takes one request for each change; there is no batch and no transaction.
 
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -12,6 +12,9 @@ mod bulk;
 pub mod dns_server;
 pub mod drift;
 pub mod facts;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod generic;
 mod ipvs;
 pub mod kernel;

@@ -135,7 +135,7 @@ async fn dump_once(
             NetlinkPayload::InnerMessage(inner) => found.push(inner),
             NetlinkPayload::Error(error) => refused(&error)?,
             NetlinkPayload::Done(done) if done.code < 0 => {
-                return Err(Refusal::new(-done.code, None));
+                return Err(Refusal::new(done.code.saturating_neg(), None));
             }
             // A good end, Noop and Overrun carry nothing for us.
             _ => {}
@@ -148,7 +148,7 @@ async fn dump_once(
 pub(crate) fn refused(error: &ErrorMessage) -> Result<(), Refusal> {
     match error.code.map(NonZeroI32::get) {
         None => Ok(()),
-        Some(code) => Err(Refusal::new(-code, words(&error.header))),
+        Some(code) => Err(Refusal::new(code.saturating_neg(), words(&error.header))),
     }
 }
 
@@ -161,4 +161,18 @@ fn words(payload: &[u8]) -> Option<String> {
             String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: no number that stands for an error is too much. Method: the one without a positive
+    /// counterpart.
+    #[test]
+    fn the_lowest_error_number_is_a_refusal() {
+        let mut lowest = ErrorMessage::default();
+        lowest.code = NonZeroI32::new(i32::MIN);
+        assert!(refused(&lowest).is_err());
+    }
 }

@@ -3,10 +3,10 @@
 //! without starting once for each.
 
 mod element;
-mod read;
+pub(crate) mod read;
 mod reference;
 mod script;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::BTreeSet;
 use std::io;

@@ -226,3 +226,26 @@ fn rule(message: &RuleMessage, ipv6: bool) -> Option<Rule> {
     let fwmark = fwmark.filter(|_| message.header.action == RuleAction::ToTable)?;
     Some(Rule { priority, fwmark, table, ipv6 })
 }
+
+/// Reads one message of any kind as it is read in a dump. Says whether it is of a kind that is.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_any(message: RouteNetlinkMessage) -> bool {
+    let place = Place::Fabric(cluster::id::NetworkId(1));
+    let mut found = BTreeMap::new();
+    match message {
+        RouteNetlinkMessage::NewLink(link) => {
+            found.insert(link.header.index, link);
+            let links = links::Links::of(&found, place, &BTreeSet::new());
+            let _links = (links.indexes(), links.into_links());
+        }
+        RouteNetlinkMessage::NewRoute(found_route) => {
+            let _route = route(&found_route, &links::Links::of(&found, place, &BTreeSet::new()));
+        }
+        RouteNetlinkMessage::NewRule(found_rule) => {
+            let _rules = (rule(&found_rule, false), rule(&found_rule, true));
+        }
+        RouteNetlinkMessage::NewNeighbour(entry) => drop(entries::Parts::of(&entry)),
+        _ => return false,
+    }
+    true
+}

@@ -42,7 +42,7 @@ pub struct LogLine {
 }
 
 impl LogLine {
-    pub(super) fn encode(&self, to: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, to: &mut Vec<u8>) {
         let time = OffsetDateTime::from(self.time);
         let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
         let (hour, minute, second) = time.to_hms();
@@ -60,7 +60,7 @@ impl LogLine {
 
     /// Reads an entry without its newline. `None` for one that a crash has cut, or of a time that
     /// no clock of a node shows.
-    pub(super) fn decode(bytes: &[u8]) -> Option<LogLine> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<LogLine> {
         let mut parts = bytes.splitn(4, |byte| *byte == b' ');
         let time = str::from_utf8(parts.next()?).ok()?;
         let time = OffsetDateTime::parse(time, &Rfc3339).ok()?;

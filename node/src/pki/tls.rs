@@ -69,6 +69,22 @@ impl Tls {
         Ok(Self { client: Arc::new(client), server: Arc::new(server), own, trusted })
     }
 
+    /// Whether a peer's chain is taken, as a client's and as a server's.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn takes(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> bool {
+        let Ok(name) = ServerName::try_from(super::SERVER_NAME) else { return false };
+        let server =
+            self.trusted.verify_server_cert(end_entity, intermediates, &name, &[], now).is_ok();
+        let client = self.trusted.verify_client_cert(end_entity, intermediates, now).is_ok();
+        assert_eq!(server, client, "a node is a server and a client");
+        server
+    }
+
     /// Shows another certificate, and trusts others, on connections that are made from now on.
     pub fn replace(&self, credentials: &Credentials) -> Result<(), PkiError> {
         let (fresh, verifiers) = (certified(credentials)?, Verifiers::of(&credentials.ca)?);

@@ -34,13 +34,13 @@ pub fn joining(ca_digest: [u8; 32]) -> Result<Arc<rustls::ClientConfig>, PkiErro
 }
 
 #[derive(Debug)]
-pub(super) struct ByDigest {
+pub(crate) struct ByDigest {
     ca_digest: [u8; 32],
     provider: Arc<CryptoProvider>,
 }
 
 impl ByDigest {
-    pub(super) fn new(ca_digest: [u8; 32]) -> Self {
+    pub(crate) fn new(ca_digest: [u8; 32]) -> Self {
         Self { ca_digest, provider: provider() }
     }
 }

@@ -91,6 +91,9 @@ pub enum CodecError {
         /// This version's.
         reads: u32,
     },
+    /// A snapshot that has an object more than once.
+    #[error("decode snapshot: {0} is in it twice")]
+    Twice(String),
     /// A snapshot in which two objects hold one address.
     #[error("decode snapshot: {key} holds {address}, which another object holds")]
     Inconsistent {

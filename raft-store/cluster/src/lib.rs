@@ -35,8 +35,15 @@ pub use crate::decide::decide;
 pub use crate::plan::{next_due, plan};
 pub use crate::state::State;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(
+    feature = "fuzzing",
+    allow(clippy::unwrap_used, reason = "what a test or a fuzz target begins with is good")
+)]
 mod fixture;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]

@@ -56,10 +56,10 @@ pub enum Presence {
 
 /// How far the log reached at the last commit, and which commit that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Extent {
-    pub(super) commits: u64,
+pub(crate) struct Extent {
+    pub(crate) commits: u64,
     /// Index of the entry that comes next.
-    pub(super) end: u64,
+    pub(crate) end: u64,
 }
 
 /// What the log holds besides entries.

@@ -14,20 +14,20 @@ use std::sync::Arc;
 use super::database::Presence;
 use crate::seal::{SEAL_BYTES, Sealer};
 
-const FILE_NAME: &str = "log.mark";
+pub(crate) const FILE_NAME: &str = "log.mark";
 const FILE_MODE: u32 = 0o600;
 const PLACE: &[u8] = b"mark";
 const BYTES: usize = 8 + SEAL_BYTES;
 
-pub(super) struct Mark {
+pub(crate) struct Mark {
     file: File,
     sealer: Arc<Sealer>,
     /// The number that it had when it was opened.
-    found: u64,
+    pub(crate) found: u64,
 }
 
 impl Mark {
-    pub(super) fn open(folder: &Path, presence: Presence, sealer: Arc<Sealer>) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, presence: Presence, sealer: Arc<Sealer>) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(FILE_MODE);
         let file = options.create(presence == Presence::New).open(folder.join(FILE_NAME));
@@ -53,7 +53,7 @@ impl Mark {
         Ok(())
     }
 
-    pub(super) fn write(&self, commits: u64) -> io::Result<()> {
+    pub(crate) fn write(&self, commits: u64) -> io::Result<()> {
         let row = self.sealer.seal(PLACE, &commits.to_be_bytes())?;
         self.file.write_all_at(&row, 0)
     }

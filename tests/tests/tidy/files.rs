@@ -66,7 +66,7 @@ fn check_any(path: &str, text: &str, checkout: &str) -> Vec<String> {
 }
 
 /// All files under `folder`, sorted, without what is built or belongs to git.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {

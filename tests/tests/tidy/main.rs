@@ -1,8 +1,9 @@
 //! Holds the rules that no compiler holds: who may import whom, how long things may be, what each
-//! crate is for, what the unit may do. Every checker is a pure function over text, with its own
-//! tests that show it fail.
+//! crate is for, what the unit may do, which decoders are fuzzed. Every checker is a pure function
+//! over text, with its own tests that show it fail.
 
 mod files;
+mod fuzz;
 mod imports;
 mod roots;
 mod source;

@@ -18,7 +18,7 @@ type Key = (String, u16);
 
 /// Times are those of the caller's clock.
 #[derive(Default)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     entries: BTreeMap<Key, Entry>,
 }
 
@@ -34,7 +34,7 @@ fn key(query: &Query) -> Key {
 
 impl Cache {
     /// An answer that is still good, its records' lives shortened by its age.
-    pub(super) fn get(&self, query: &Query, now: Duration) -> Option<Message> {
+    pub(crate) fn get(&self, query: &Query, now: Duration) -> Option<Message> {
         let entry = self.entries.get(&key(query)).filter(|entry| now < entry.until)?;
         let mut message = entry.message.clone();
         let age = u32::try_from(now.saturating_sub(entry.since).as_secs()).unwrap_or(u32::MAX);
@@ -46,7 +46,7 @@ impl Cache {
     }
 
     /// Keeps an answer if it may be kept.
-    pub(super) fn put(&mut self, query: &Query, message: &Message, now: Duration) {
+    pub(crate) fn put(&mut self, query: &Query, message: &Message, now: Duration) {
         let Some(kept) = lifetime(message) else { return };
         if self.entries.len() >= ENTRIES_MAX {
             self.make_room(now);

@@ -106,23 +106,38 @@ impl Asked {
         Ok(Self { message, bytes })
     }
 
-    /// Reads an answer to this. Old resolvers leave the question out, or change its case.
     fn answer(&self, bytes: &[u8]) -> Option<Message> {
-        let answer = Message::from_vec(bytes).ok()?;
-        let same = |theirs: &Query, own: &Query| {
-            theirs.name().to_lowercase() == own.name().to_lowercase()
-                && theirs.query_type() == own.query_type()
-                && theirs.query_class() == own.query_class()
-        };
-        let is_ours = answer.metadata.id == self.message.metadata.id
-            && answer.metadata.message_type == MessageType::Response
-            && match (answer.queries.as_slice(), self.message.queries.as_slice()) {
-                ([], _) => true,
-                ([theirs], [own]) => same(theirs, own),
-                _more => false,
-            };
-        is_ours.then_some(answer)
+        answer_to(&self.message, bytes)
     }
+}
+
+/// A resolver's answer, if it is one to what was asked. Old resolvers leave the question out, or
+/// change its case.
+pub(crate) fn answer_to(asked: &Message, bytes: &[u8]) -> Option<Message> {
+    // hickory makes room for as many questions as the header says, before it reads them.
+    if questions(bytes)? > asked.queries.len() {
+        return None;
+    }
+    let answer = Message::from_vec(bytes).ok()?;
+    let same = |theirs: &Query, own: &Query| {
+        theirs.name().to_lowercase() == own.name().to_lowercase()
+            && theirs.query_type() == own.query_type()
+            && theirs.query_class() == own.query_class()
+    };
+    let is_ours = answer.metadata.id == asked.metadata.id
+        && answer.metadata.message_type == MessageType::Response
+        && match (answer.queries.as_slice(), asked.queries.as_slice()) {
+            ([], _) => true,
+            ([theirs], [own]) => same(theirs, own),
+            _more => false,
+        };
+    is_ours.then_some(answer)
+}
+
+/// How many questions a message says it has (RFC 1035, section 4.1.1: QDCOUNT).
+fn questions(bytes: &[u8]) -> Option<usize> {
+    let count = bytes.get(4..)?.first_chunk::<2>()?;
+    Some(u16::from_be_bytes(*count).into())
 }
 
 /// A new socket for each question: its random port is half of what a forger has to guess

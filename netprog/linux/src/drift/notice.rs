@@ -25,7 +25,7 @@ const PORT_SETTINGS: [u16; 5] = [4, 8, 9, 12, 33];
 const NEW_GENERATION: u16 = 10 << 8 | 15;
 
 /// Judges notifications of one namespace.
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     place: Place,
     ours: BTreeSet<u32>,
     links: BTreeMap<u32, LinkState>,
@@ -41,7 +41,7 @@ struct LinkState {
 }
 
 impl Watcher {
-    pub(super) fn new(place: Place) -> Self {
+    pub(crate) fn new(place: Place) -> Self {
         Self { place, ours: BTreeSet::new(), links: BTreeMap::new(), ports: BTreeMap::new() }
     }
 
@@ -50,7 +50,7 @@ impl Watcher {
     }
 
     /// Counts what concerns us in a datagram of route netlink.
-    pub(super) fn route(&mut self, datagram: &[u8], found: &mut Disturbance) {
+    pub(crate) fn route(&mut self, datagram: &[u8], found: &mut Disturbance) {
         for message in messages(datagram) {
             let Ok(parsed) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
                 continue;
@@ -174,7 +174,7 @@ impl Watcher {
     }
 
     /// Counts what concerns us in a datagram of netfilter netlink.
-    pub(super) fn nftables(&self, datagram: &[u8], found: &mut Disturbance) {
+    pub(crate) fn nftables(&self, datagram: &[u8], found: &mut Disturbance) {
         for message in messages(datagram) {
             let Ok(buffer) = NetlinkBuffer::new_checked(&message) else { continue };
             if buffer.message_type() == NEW_GENERATION {

@@ -63,7 +63,7 @@ pub(super) fn named(key: VirtualKey) -> Attributes {
 }
 
 /// A whole service without persistence.
-pub(super) fn service(key: VirtualKey, scheduler: &Scheduler) -> Attributes {
+pub(crate) fn service(key: VirtualKey, scheduler: &Scheduler) -> Attributes {
     let mut flags = scheduler.flags.to_ne_bytes().to_vec();
     flags.extend(ALL_FLAGS.to_ne_bytes());
     // IPv4: a mask; IPv6: the length of a prefix.
@@ -94,7 +94,7 @@ pub(super) fn real_named(key: VirtualKey, address: IpAddr) -> Attributes {
 }
 
 /// A whole real server without limits of connections.
-pub(super) fn real(key: VirtualKey, address: IpAddr, weight: u32) -> Attributes {
+pub(crate) fn real(key: VirtualKey, address: IpAddr, weight: u32) -> Attributes {
     let real = real_name(address)
         .u32(REAL_METHOD, DIRECT_ROUTING)
         .u32(REAL_WEIGHT, weight)
@@ -113,7 +113,7 @@ fn value(attributes: &[u8], wanted: u16) -> Option<&[u8]> {
 }
 
 /// A service by mark; `None` for one by address.
-pub(super) fn read_service(message: &[u8]) -> Option<(VirtualKey, Scheduler)> {
+pub(crate) fn read_service(message: &[u8]) -> Option<(VirtualKey, Scheduler)> {
     let service = inner(message, SERVICE)?;
     let ipv6 = value(service, SERVICE_FAMILY).and_then(ne16)? == family(true);
     let fwmark = value(service, SERVICE_FWMARK).and_then(ne32)?;
@@ -124,7 +124,7 @@ pub(super) fn read_service(message: &[u8]) -> Option<(VirtualKey, Scheduler)> {
 
 /// A real server's address and weight. One with another forwarding method is read with a weight
 /// that is never wanted, so that it is written again.
-pub(super) fn read_real(message: &[u8], ipv6: bool) -> Option<(IpAddr, u32)> {
+pub(crate) fn read_real(message: &[u8], ipv6: bool) -> Option<(IpAddr, u32)> {
     let real = inner(message, REAL)?;
     let bytes: [u8; ADDRESS_BYTES] = value(real, REAL_ADDRESS)?.try_into().ok()?;
     let address = if ipv6 {

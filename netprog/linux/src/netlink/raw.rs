@@ -12,7 +12,7 @@ use super::{
     DUMP_ATTEMPTS_MAX, DUMP_INTERRUPTED, NETLINK_HEADER_BYTES, Refusal, next_sequence, refused,
 };
 
-const MESSAGE_ERROR: u16 = 2;
+pub(crate) const MESSAGE_ERROR: u16 = 2;
 const MESSAGE_DONE: u16 = 3;
 /// `struct nlattr`: length and type.
 const ATTRIBUTE_HEADER_BYTES: usize = 4;
@@ -50,8 +50,12 @@ impl Attributes {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub(crate) fn nest(self, kind: u16, inner: &Attributes) -> Self {
-        self.bytes(kind | NLA_F_NESTED, &inner.0)
+        self.bytes(kind | NLA_F_NESTED, inner.as_bytes())
     }
 }
 
@@ -87,7 +91,7 @@ pub(crate) fn encode(request: &Request<'_>, sequence: u32, flags: u16) -> Vec<u8
     bytes.extend(sequence.to_ne_bytes());
     bytes.extend(0_u32.to_ne_bytes());
     bytes.extend(*header);
-    bytes.extend(&attributes.0);
+    bytes.extend(attributes.as_bytes());
     bytes
 }
 
@@ -118,30 +122,52 @@ fn exchange_once(
     };
     let sequence = next_sequence(1);
     socket.send(&encode(request, sequence, flags), 0)?;
-    let mut found = Vec::new();
-    let mut interrupted = false;
+    let mut answers = Answers::new(sequence, expect);
     loop {
-        let mut answers = Vec::with_capacity(RECEIVE_BYTES);
-        socket.recv(&mut answers, 0)?;
-        let mut rest = answers.as_slice();
+        let mut datagram = Vec::with_capacity(RECEIVE_BYTES);
+        socket.recv(&mut datagram, 0)?;
+        if answers.take(&datagram)? {
+            return Ok(answers.found);
+        }
+    }
+}
+
+/// What has come of the answer to one request.
+pub(crate) struct Answers {
+    sequence: u32,
+    expect: Expect,
+    /// Messages without their netlink headers.
+    pub(crate) found: Vec<Vec<u8>>,
+    interrupted: bool,
+}
+
+impl Answers {
+    pub(crate) fn new(sequence: u32, expect: Expect) -> Self {
+        Self { sequence, expect, found: Vec::new(), interrupted: false }
+    }
+
+    /// Takes a datagram and says whether the answer is whole.
+    pub(crate) fn take(&mut self, datagram: &[u8]) -> Result<bool, Refusal> {
+        let mut rest = datagram;
         while !rest.is_empty() {
             let message = NetlinkBuffer::new_checked(&rest).map_err(unreadable)?;
             let length = message.length() as usize;
             let payload = rest.get(NETLINK_HEADER_BYTES..length).unwrap_or_default();
-            interrupted |= message.flags() & DUMP_INTERRUPTED != 0;
+            self.interrupted |= message.flags() & DUMP_INTERRUPTED != 0;
             // A late answer to an abandoned request has another number.
-            if message.sequence_number() == sequence {
+            if message.sequence_number() == self.sequence {
                 match message.message_type() {
-                    MESSAGE_DONE if interrupted => return Err(Errno::EINTR.into()),
-                    MESSAGE_DONE | MESSAGE_ERROR => return done(payload).map(|()| found),
-                    _ => found.push(payload.to_vec()),
+                    MESSAGE_DONE if self.interrupted => return Err(Errno::EINTR.into()),
+                    MESSAGE_DONE | MESSAGE_ERROR => return done(payload).map(|()| true),
+                    _ => self.found.push(payload.to_vec()),
                 }
-                if expect == Expect::Answer {
-                    return Ok(found);
+                if self.expect == Expect::Answer {
+                    return Ok(true);
                 }
             }
             rest = rest.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
         }
+        Ok(false)
     }
 }
 

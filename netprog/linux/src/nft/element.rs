@@ -78,11 +78,11 @@ fn protocol(number: u8) -> String {
 
 /// The type of a set's keys or of a map's values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Type(Vec<Part>);
+pub(crate) struct Type(Vec<Part>);
 
 impl Type {
     /// From the number that nft keeps with the set; `None` for types that no table of ours uses.
-    pub(super) fn from_number(mut number: u32) -> Option<Self> {
+    pub(crate) fn from_number(mut number: u32) -> Option<Self> {
         let mut parts = Vec::new();
         while number != 0 {
             parts.push(Part::from_number(number & ((1 << TYPE_BITS) - 1))?);
@@ -93,7 +93,7 @@ impl Type {
     }
 
     /// An element as the renderer writes it.
-    pub(super) fn text(&self, bytes: &[u8]) -> Option<String> {
+    pub(crate) fn text(&self, bytes: &[u8]) -> Option<String> {
         let mut texts = Vec::with_capacity(self.0.len());
         let mut at = 0;
         for part in &self.0 {

@@ -9,7 +9,7 @@ use rtnetlink::sys::Socket;
 use super::Names;
 use super::element::Type;
 use super::reference::is_as_loaded;
-use super::wire::{GET_ELEMENTS, GET_SET, GET_TABLE, dump, generation, number};
+use super::wire::{GET_ELEMENTS, GET_SET, GET_TABLE, Message, dump, generation, number};
 use crate::netlink::Refusal;
 use crate::netlink::raw::{be32, nested, text};
 
@@ -97,23 +97,23 @@ impl Reader {
 }
 
 fn tables(socket: &Socket) -> Result<Vec<(TableKey, String)>, Refusal> {
-    let mut found = Vec::new();
-    for message in dump(socket, GET_TABLE, 0, &[])? {
-        let Some(family) = message.family() else { continue };
-        let mut name = None;
-        let mut digest = String::new();
-        for (kind, value) in message.attributes() {
-            match kind {
-                TABLE_NAME => name = Some(text(value)),
-                TABLE_USERDATA => digest = comment(value).unwrap_or_default(),
-                _ => {}
-            }
-        }
-        if let Some(name) = name.filter(|name| name.starts_with(TABLE_PREFIX)) {
-            found.push((TableKey { family, name }, digest));
+    Ok(dump(socket, GET_TABLE, 0, &[])?.iter().filter_map(table).collect())
+}
+
+/// A table of ours, with its comment.
+pub(crate) fn table(message: &Message) -> Option<(TableKey, String)> {
+    let family = message.family()?;
+    let mut name = None;
+    let mut digest = String::new();
+    for (kind, value) in message.attributes() {
+        match kind {
+            TABLE_NAME => name = Some(text(value)),
+            TABLE_USERDATA => digest = comment(value).unwrap_or_default(),
+            _ => {}
         }
     }
-    Ok(found)
+    let name = name.filter(|name| name.starts_with(TABLE_PREFIX))?;
+    Some((TableKey { family, name }, digest))
 }
 
 /// User data is a row of type, length, value.
@@ -160,47 +160,49 @@ fn elements(
     Ok(true)
 }
 
-type KeyAndValue = (Option<Type>, Option<Type>);
+pub(crate) type KeyAndValue = (Option<Type>, Option<Type>);
 
 fn types(socket: &Socket, key: &TableKey) -> Result<BTreeMap<String, KeyAndValue>, Refusal> {
     let mut found = BTreeMap::new();
     for message in dump(socket, GET_SET, number(key.family), &[(SET_TABLE, &key.name)])? {
-        let mut name = String::new();
-        let mut types = (None, None);
-        for (kind, value) in message.attributes() {
-            match kind {
-                SET_NAME => name = text(value),
-                SET_KEY_TYPE => types.0 = be32(value).and_then(Type::from_number),
-                SET_DATA_TYPE => types.1 = be32(value).and_then(Type::from_number),
-                _ => {}
-            }
-        }
+        let (name, types) = set(&message);
         found.insert(name, types);
     }
     Ok(found)
 }
 
+/// The name of a set or map and the types of its elements.
+pub(crate) fn set(message: &Message) -> (String, KeyAndValue) {
+    let mut name = String::new();
+    let mut types = (None, None);
+    for (kind, value) in message.attributes() {
+        match kind {
+            SET_NAME => name = text(value),
+            SET_KEY_TYPE => types.0 = be32(value).and_then(Type::from_number),
+            SET_DATA_TYPE => types.1 = be32(value).and_then(Type::from_number),
+            _ => {}
+        }
+    }
+    (name, types)
+}
+
 /// Key and, in maps, value of an element, as the kernel keeps them.
-pub(super) type Raw = (Vec<u8>, Vec<u8>);
+pub(crate) type Raw = (Vec<u8>, Vec<u8>);
 
 pub(super) fn list(socket: &Socket, key: &TableKey, set: &str) -> Result<Vec<Raw>, Refusal> {
     let names = [(LIST_TABLE, key.name.as_str()), (LIST_SET, set)];
-    let mut found = Vec::new();
-    for message in dump(socket, GET_ELEMENTS, number(key.family), &names)? {
-        for (kind, value) in message.attributes() {
-            if kind == LIST_ELEMENTS {
-                for (_, element) in nested(value) {
-                    let part = |wanted| {
-                        let data = nested(element).find(|(kind, _)| *kind == wanted);
-                        let value = data.and_then(|(_, data)| {
-                            nested(data).find(|(kind, _)| *kind == DATA_VALUE)
-                        });
-                        value.map(|(_, value)| value.to_vec()).unwrap_or_default()
-                    };
-                    found.push((part(ELEMENT_KEY), part(ELEMENT_DATA)));
-                }
-            }
-        }
-    }
-    Ok(found)
+    let messages = dump(socket, GET_ELEMENTS, number(key.family), &names)?;
+    Ok(messages.iter().flat_map(raw).collect())
+}
+
+/// The elements in one message of a dump.
+pub(crate) fn raw(message: &Message) -> Vec<Raw> {
+    let part = |element, wanted| {
+        let data = nested(element).find(|(kind, _)| *kind == wanted);
+        let value = data.and_then(|(_, data)| nested(data).find(|(kind, _)| *kind == DATA_VALUE));
+        value.map(|(_, value)| value.to_vec()).unwrap_or_default()
+    };
+    let lists = message.attributes().filter(|(kind, _)| *kind == LIST_ELEMENTS);
+    let elements = lists.flat_map(|(_, list)| nested(list)).map(|(_, element)| element);
+    elements.map(|element| (part(element, ELEMENT_KEY), part(element, ELEMENT_DATA))).collect()
 }

@@ -30,7 +30,7 @@ pub(super) fn number(family: Family) -> u8 {
 }
 
 /// One message of a dump, without its netlink header.
-pub(super) struct Message(Vec<u8>);
+pub(crate) struct Message(pub(crate) Vec<u8>);
 
 impl Message {
     pub(super) fn family(&self) -> Option<Family> {

@@ -27,7 +27,7 @@ async fn read(inside: &Inside, family: AddressFamily) -> Result<Vec<NeighbourMes
 
 /// Attributes of an entry that matter here.
 #[derive(Default)]
-struct Parts {
+pub(super) struct Parts {
     mac: Option<MacAddr>,
     address: Option<IpAddr>,
     in_bridge: bool,
@@ -35,7 +35,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(message: &NeighbourMessage) -> Self {
+    pub(super) fn of(message: &NeighbourMessage) -> Self {
         let mut parts = Self::default();
         for attribute in &message.attributes {
             match attribute {

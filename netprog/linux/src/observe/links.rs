@@ -23,6 +23,26 @@ pub(crate) struct Links {
 }
 
 impl Links {
+    /// From messages by index.
+    pub(super) fn of(
+        messages: &BTreeMap<u32, LinkMessage>,
+        place: Place,
+        wanted: &BTreeSet<String>,
+    ) -> Self {
+        let names: BTreeMap<u32, String> =
+            messages.iter().filter_map(|(index, message)| Some((*index, name(message)?))).collect();
+        let all = messages
+            .iter()
+            .filter_map(|(index, message)| {
+                let name = names.get(index)?.clone();
+                let link = Some(link(message, &names))
+                    .filter(|link| wanted.contains(&name) || is_ours(place, &name, link));
+                Some((*index, (name, link)))
+            })
+            .collect();
+        Self { place, all }
+    }
+
     /// The name of a link that is ours.
     pub(crate) fn ours(&self, index: u32) -> Option<&str> {
         let (name, link) = self.all.get(&index)?;
@@ -67,18 +87,7 @@ pub(crate) async fn read(
             messages.insert(message.header.index, message);
         }
     }
-    let names: BTreeMap<u32, String> =
-        messages.iter().filter_map(|(index, message)| Some((*index, name(message)?))).collect();
-    let all = messages
-        .iter()
-        .filter_map(|(index, message)| {
-            let name = names.get(index)?.clone();
-            let link = Some(link(message, &names))
-                .filter(|link| wanted.contains(&name) || is_ours(place, &name, link));
-            Some((*index, (name, link)))
-        })
-        .collect();
-    Ok(Links { place, all })
+    Ok(Links::of(&messages, place, wanted))
 }
 
 /// In the host's namespace what carries our alias. In the others everything of the kinds that we

@@ -102,6 +102,33 @@ fn transaction_encoding_stands_still() {
     );
 }
 
+/// Goal: a state has the digest of its objects, however it was read. Method: a snapshot with the
+/// same object twice, of which one would be kept and both be counted.
+#[test]
+fn a_snapshot_with_an_object_twice_is_refused() {
+    let service = Object::Service(Arc::new(service(5, "redis")));
+    let mut bytes = Vec::new();
+    let objects = [service.clone(), service].into_iter();
+    super::write_snapshot(&mut bytes, Revision(2), 2, objects).unwrap();
+    let refused = crate::State::read_snapshot(&mut &bytes[..]).unwrap_err().to_string();
+    assert!(refused.ends_with("is in it twice"), "{refused}");
+}
+
+/// Goal: managers that read a state from a snapshot hold what those do that wrote it. Method: a
+/// number that a quick parser of JSON reads as its neighbour.
+#[test]
+fn numbers_are_kept_to_the_last_bit() {
+    let mut changed = network(3, "web", "10.0.1.0/24");
+    changed.spec.extra.insert("Number".to_owned(), serde_json::json!(3e122));
+    let transaction = crate::fixture::transaction(vec![new(Object::Network(Arc::new(changed)))]);
+    let mut state = crate::State::default();
+    let outcome = state.apply(Revision(1), &transaction);
+    assert_eq!(outcome, crate::apply::Outcome::Applied);
+    let mut bytes = Vec::new();
+    state.write_snapshot(&mut bytes).unwrap();
+    assert_eq!(crate::State::read_snapshot(&mut &bytes[..]).unwrap(), state);
+}
+
 #[test]
 fn snapshot_encoding_stands_still() {
     let state = small_state();

@@ -18,11 +18,14 @@ impl State {
     }
 
     /// The inverse of [`State::write_snapshot`]. Fails if the bytes are no snapshot, or if two of
-    /// its objects hold one address.
+    /// its objects have one key or hold one address.
     pub fn read_snapshot(from: &mut dyn Read) -> Result<Self, CodecError> {
         let mut state = Self::default();
         state.revision = codec::read_snapshot(from, |object| {
             let key = object.key();
+            if state.get(key).is_some() {
+                return Err(CodecError::Twice(key.to_string()));
+            }
             state.digest.add(&object);
             state.put(object).map_err(|taken| CodecError::Inconsistent {
                 key: key.to_string(),

@@ -1,0 +1,259 @@
+//! What fuzzing calls: each function decodes any bytes, panics where a law of a decoder breaks, and
+//! says whether there was something to decode.
+
+mod log;
+mod trust;
+
+pub use log::{log, log_seeds};
+pub use trust::{certificate, certificate_seeds, key_file, key_file_seeds};
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use cluster::assignment::Assignment;
+use cluster::id::{ClusterId, NodeId, TaskId};
+use cluster::spec::Availability;
+use cluster::time::Timestamp;
+use ring::digest::{SHA256, digest};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::enter::Enter;
+use crate::executor::{LaunchSpec, Root, StartSpec};
+use crate::identity::{AddressFlags, Identity};
+use crate::manager::agreement::{Compared, DigestCall};
+use crate::native::NativeCall;
+use crate::pki::{Credentials, Tls};
+use crate::supervise::protocol::{Phase, TaskReport};
+use crate::supervise::status::{Launch, Status};
+use crate::supervise::{protocol, task, user};
+use crate::{backup, config, hold, log_stream, wire};
+
+/// First byte of a file's input: which of these it is.
+const FILES: u8 = 11;
+/// First byte of a backup's input: the bytes are the file. Else they are its content, and the sum
+/// is added, which no fuzzer finds.
+const AS_IT_IS: u8 = 0;
+
+/// What decodes is encoded to bytes that decode to the same. Not all types can be compared, their
+/// bytes can.
+fn law<T: Serialize + DeserializeOwned>(json: &[u8]) -> Option<T> {
+    let decoded: T = serde_json::from_slice(json).ok()?;
+    let once = serde_json::to_vec(&decoded).expect("what was decoded can be encoded");
+    let again: T = serde_json::from_slice(&once).expect("what was encoded can be decoded");
+    let twice = serde_json::to_vec(&again).expect("what was decoded can be encoded");
+    assert_eq!(once, twice, "a value changed on its way");
+    Some(decoded)
+}
+
+fn wire_law<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
+    let Ok(decoded) = wire::decode::<T>(bytes) else { return false };
+    let once = wire::encode(&decoded).expect("what was decoded can be encoded");
+    let again: T = wire::decode(&once).expect("what was encoded can be decoded");
+    assert_eq!(once, wire::encode(&again).expect("it can"), "a message changed on its way");
+    true
+}
+
+/// A message between nodes.
+pub fn message(bytes: &[u8]) -> bool {
+    [
+        wire_law::<wire::JoinCall>(bytes),
+        wire_law::<wire::JoinAnswer>(bytes),
+        wire_law::<wire::RenewCall>(bytes),
+        wire_law::<wire::RenewAnswer>(bytes),
+        wire_law::<wire::ReseatCall>(bytes),
+        wire_law::<wire::ReseatAnswer>(bytes),
+        wire_law::<wire::WatchCall>(bytes),
+        wire_law::<wire::WatchAnswer>(bytes),
+        wire_law::<wire::ReportCall>(bytes),
+        wire_law::<wire::ReportAnswer>(bytes),
+        wire_law::<wire::NotLeader>(bytes),
+        wire_law::<DigestCall>(bytes),
+        wire_law::<Compared>(bytes),
+        wire_law::<NativeCall>(bytes),
+        wire_law::<serde_json::Value>(bytes),
+        wire_law::<log_stream::LogCall>(bytes),
+        law::<log_stream::Line>(bytes).is_some(),
+    ]
+    .contains(&true)
+}
+
+fn assignment() -> Option<Assignment> {
+    cluster::assignment_for(&cluster::fuzzing::state(), NodeId(2))
+}
+
+/// Messages with much in them.
+#[must_use]
+pub fn message_seeds() -> Vec<Vec<u8>> {
+    let state = cluster::fuzzing::state();
+    let join = state.nodes.values().next().and_then(|node| {
+        wire::encode(&wire::JoinCall {
+            token: "SWMTKN-1-a-b".to_owned(),
+            request: "-----BEGIN CERTIFICATE REQUEST-----".to_owned(),
+            description: node.description.clone(),
+            cluster_address: ([192, 0, 2, 1], 2377).into(),
+            availability: Availability::Active,
+        })
+        .ok()
+    });
+    let watch = wire::encode(&wire::WatchAnswer {
+        assignment: assignment().map(|assignment| (wire::Digest([7; 32]), assignment)),
+        released: [TaskId(7)].into(),
+        now: Timestamp(9),
+    });
+    let report = wire::encode(&wire::ReportCall {
+        applied: Some(wire::Digest([7; 32])),
+        statuses: state.tasks.values().map(|task| (task.id, task.status.clone())).collect(),
+        description: None,
+        restarts: true,
+    });
+    let logs = wire::encode(&log_stream::LogCall {
+        task: TaskId(7),
+        tail: Some(3),
+        since: Some(Timestamp(9)),
+        follow: true,
+        stdout: true,
+        stderr: false,
+    });
+    let line = br#"{"time":9,"stderr":true,"text":"a"}"#.to_vec();
+    let answers = [watch.ok(), report.ok(), logs.ok()].map(|bytes| bytes.map(|b| b.to_vec()));
+    (join.map(|bytes| bytes.to_vec()).into_iter())
+        .chain(answers.into_iter().flatten())
+        .chain([line])
+        .collect()
+}
+
+/// What is said on a socket of a supervisor or of the holder, or on the pipe of a task that begins.
+pub fn socket(bytes: &[u8]) -> bool {
+    let mut buffer = bytes.to_vec();
+    let mut taken = Vec::new();
+    let mut understood = false;
+    while let Ok(Some(line)) = crate::supervise::wire::take_line(&mut buffer) {
+        understood |= law::<protocol::Request>(&line).is_some()
+            | law::<protocol::Message>(&line).is_some()
+            | law::<hold::Request>(&line).is_some()
+            | law::<hold::Answer>(&line).is_some()
+            | law::<task::Failure>(&line).is_some()
+            | law::<Enter>(&line).is_some();
+        taken.extend(line);
+        taken.push(b'\n');
+    }
+    taken.extend(buffer);
+    assert_eq!(taken, bytes, "lines were lost");
+    understood
+}
+
+/// Requests and answers.
+#[must_use]
+pub fn socket_seeds() -> Vec<Vec<u8>> {
+    let line = |value: serde_json::Value| [value.to_string().as_bytes(), b"\n"].concat();
+    let start = serde_json::json!(protocol::Request::Stop {
+        signal: Some(15),
+        grace: Some(Duration::from_secs(1)),
+    });
+    let open = serde_json::json!(hold::Request::Open { name: "a".to_owned() });
+    let refused = serde_json::json!(protocol::Message::Refused { reason: "b".to_owned() });
+    let names = serde_json::json!(hold::Answer::Names(vec!["a".to_owned()]));
+    let each = [start, open, refused, names].map(line);
+    each.iter().cloned().chain([each.concat()]).collect()
+}
+
+/// A file of the data directory, of a task's directory, of a task's root, or of the host.
+pub fn file(bytes: &[u8]) -> bool {
+    let Some((kind, bytes)) = bytes.split_first() else { return false };
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    match kind % FILES {
+        0 => law::<Identity>(bytes).is_some(),
+        1 => law::<Credentials>(bytes).is_some_and(|found| Tls::new(&found).is_ok()),
+        2 => law::<Assignment>(bytes).is_some(),
+        3 => law::<BTreeMap<TaskId, IpAddr>>(bytes).is_some(),
+        4 => law::<Launch>(bytes).is_some_and(|launch| {
+            let _words = (launch.spec.refusal(), launch.spec.hostname());
+            true
+        }),
+        5 => law::<Status>(bytes).is_some(),
+        6 => law::<StartSpec>(bytes).is_some(),
+        7 => toml::from_str::<config::DaemonArgs>(text).is_ok(),
+        8 => law::<Option<u64>>(bytes).is_some(),
+        9 => !netprog_linux::facts::resolvers(text).is_empty(),
+        _ => {
+            let (user, files) = text.split_once('\n').unwrap_or((text, ""));
+            let group = user.rsplit(':').next().unwrap_or_default().to_owned();
+            user::resolve(Some(user), &[group], files, files).is_ok()
+        }
+    }
+}
+
+/// A file of each kind.
+#[must_use]
+pub fn file_seeds() -> Vec<Vec<u8>> {
+    let identity = Identity {
+        cluster: ClusterId(1),
+        node: NodeId(2),
+        raft_id: Some(7),
+        log_of: Some(7),
+        advertise: [192, 0, 2, 1].into(),
+        data_path: [192, 0, 2, 1].into(),
+        listen: ([0, 0, 0, 0], 2377).into(),
+        gossip_port: 7946,
+        managers: vec![([192, 0, 2, 1], 2377).into()],
+        generation: 3,
+        cluster_address: None,
+        flags: AddressFlags::default(),
+    };
+    let egress = BTreeMap::from([(TaskId(7), IpAddr::from([172, 18, 0, 2]))]);
+    let launch = Launch {
+        spec: LaunchSpec::new("a", Root::Host, vec!["sh".to_owned()]),
+        run_dir: "/run/skein".into(),
+        data_dir: "/var/lib/skein".into(),
+        launched_at: Duration::from_secs(1),
+    };
+    let report = TaskReport { phase: Phase::Prepared, health: None, dns_port: 53 };
+    let status = Status { report, pid_ticks: Some(7) };
+    let start = StartSpec { addresses: vec![[10, 0, 1, 3].into()] };
+    let files = [
+        (0, serde_json::to_vec(&identity).ok()),
+        (1, serde_json::to_vec(&trust::credentials()).ok()),
+        (2, serde_json::to_vec(&assignment()).ok()),
+        (3, serde_json::to_vec(&egress).ok()),
+        (4, serde_json::to_vec(&launch).ok()),
+        (5, serde_json::to_vec(&status).ok()),
+        (6, serde_json::to_vec(&start).ok()),
+        (7, Some(b"data-dir = \"/var/lib/skein\"\n".to_vec())),
+        (8, Some(b"12".to_vec())),
+        (9, Some(b"search example.org\nnameserver 192.0.2.53\n".to_vec())),
+        (10, Some(b"redis:redis\nredis:x:999:999:a:/data:/bin/sh\nredis:x:999:redis".to_vec())),
+    ];
+    let of = |(kind, bytes): (u8, Option<Vec<u8>>)| Some([vec![kind], bytes?].concat());
+    files.into_iter().filter_map(of).collect()
+}
+
+/// A backup as a file in a folder of the caller's.
+pub fn backup_file(folder: &Path, bytes: &[u8]) -> bool {
+    let Some((kind, bytes)) = bytes.split_first() else { return false };
+    let path = folder.join("fuzzed.backup");
+    let sum = digest(&SHA256, bytes);
+    let sum = if *kind == AS_IT_IS { &[] } else { sum.as_ref() };
+    std::fs::write(&path, [bytes, sum].concat()).expect("the folder takes files");
+    let inspected = backup::inspect(&path).ok();
+    let Ok((head, state)) = backup::read(&path) else { return false };
+    assert_eq!(inspected.as_ref(), Some(&head), "two readings of a backup differ");
+    let mut again = Vec::new();
+    backup::write(&state, head.made_at, &mut again).expect("a state with a cluster can be kept");
+    std::fs::write(&path, &again).expect("the folder takes files");
+    let (_, again) = backup::read(&path).expect("what was written can be read");
+    assert_eq!(again, state, "a backup changed on its way");
+    true
+}
+
+/// A whole backup, with its sum and without.
+#[must_use]
+pub fn backup_seeds() -> Vec<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let written = backup::write(&cluster::fuzzing::state(), Timestamp(7), &mut bytes);
+    written.expect("the state has a cluster");
+    let content = &bytes[..bytes.len() - SHA256.output_len()];
+    vec![[&[AS_IT_IS], &bytes[..]].concat(), [&[AS_IT_IS + 1], content].concat()]
+}
