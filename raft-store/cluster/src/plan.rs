@@ -5,7 +5,8 @@
 //! falls due by time alone, and after a change of leader.
 
 use crate::draft::Draft;
-use crate::id::IdSource;
+use crate::id::{IdSource, ServiceId};
+use crate::object::UpdateState;
 use crate::state::State;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
@@ -51,6 +52,11 @@ fn seed(state: &State, now: Timestamp) -> u128 {
     IdSource::new(IdSource::new(moment).draw() ^ cluster).draw()
 }
 
+fn update_state(draft: &Draft<'_>, service: ServiceId) -> Option<UpdateState> {
+    let status = draft.state().services.get(&service)?.update_status.as_ref()?;
+    Some(status.state)
+}
+
 /// All planners in order: each one sees what those before it decided.
 pub(crate) fn run(draft: &mut Draft<'_>) {
     schema::run(draft);
@@ -65,9 +71,16 @@ pub(crate) fn run(draft: &mut Draft<'_>) {
     for service in services {
         // First, so that an empty slot is an unneeded one for the updater; then again, because the
         // updater may have emptied some.
+        let before = update_state(draft, service);
         orchestrator::run(draft, service);
         updater::run(draft, service);
         orchestrator::run(draft, service);
+        if update_state(draft, service) != before {
+            // It went back to a spec that may have fewer replicas, and the slot that it began with
+            // may have gone.
+            updater::run(draft, service);
+            orchestrator::run(draft, service);
+        }
     }
     reaper::run(draft);
     allocator::run(draft);

@@ -42,6 +42,7 @@ pub(super) fn run(draft: &mut Draft<'_>) {
     }
     waiting.sort_by_key(|task| (task.service, task.slot, task.id));
     let mut loads = loads(draft.state());
+    let mut left = Vec::new();
     for task in waiting {
         if draft.is_full() {
             return;
@@ -51,10 +52,15 @@ pub(super) fn run(draft: &mut Draft<'_>) {
                 carry(loads.entry(node).or_default(), &task);
                 assign(draft, &task, node);
             }
-            Err(error) => draft.edit_task(task.id, |task| {
+            Err(_before_the_rest_was_placed) => left.push(task),
+        }
+    }
+    for task in left {
+        if let Err(error) = place(draft.state(), &loads, &task) {
+            draft.edit_task(task.id, |task| {
                 "pending task scheduling".clone_into(&mut task.status.message);
                 task.status.error = error;
-            }),
+            });
         }
     }
 }
