@@ -197,7 +197,7 @@ fn server() -> (Runtime, Handler) {
     let assignment = cluster::assignment_for(&state, NodeId(2)).expect("the node is a member");
     let resolver = Arc::new(Names(Zone::build(&assignment, &View::default())));
     // Without resolvers it asks nobody.
-    let forwarder = Arc::new(Forwarder::new(&[], Arc::new(|| Duration::ZERO)));
+    let forwarder = Arc::new(Forwarder::to(Vec::new(), Arc::new(|| Duration::ZERO)));
     let handler = Handler { asker: TaskId(7), turn: AtomicUsize::new(0), resolver, forwarder };
     let runtime = Builder::new_current_thread().enable_time().build();
     (runtime.expect("a runtime without threads starts"), handler)

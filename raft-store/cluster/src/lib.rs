@@ -36,10 +36,7 @@ pub use crate::plan::{next_due, plan};
 pub use crate::state::State;
 
 #[cfg(any(test, feature = "fuzzing"))]
-#[cfg_attr(
-    feature = "fuzzing",
-    allow(clippy::unwrap_used, reason = "what a test or a fuzz target begins with is good")
-)]
+#[allow(clippy::unwrap_used, reason = "what a test or a fuzz target begins with is good")]
 mod fixture;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
