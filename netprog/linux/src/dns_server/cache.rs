@@ -8,6 +8,8 @@ use hickory_server::proto::rr::RData;
 
 /// Answers kept at most.
 pub(super) const ENTRIES_MAX: usize = 4096;
+/// Larger answers are not kept: tasks choose what is asked for, and all entries have to fit.
+const KEPT_BYTES_MAX: usize = 4096;
 /// However long an answer says, it is asked for anew after this.
 const KEPT_MAX: Duration = Duration::from_secs(300);
 /// The same for an answer that there is nothing.
@@ -48,6 +50,9 @@ impl Cache {
     /// Keeps an answer if it may be kept.
     pub(crate) fn put(&mut self, query: &Query, message: &Message, now: Duration) {
         let Some(kept) = lifetime(message) else { return };
+        if !message.to_vec().is_ok_and(|bytes| bytes.len() <= KEPT_BYTES_MAX) {
+            return;
+        }
         if self.entries.len() >= ENTRIES_MAX {
             self.make_room(now);
         }
@@ -138,6 +143,16 @@ mod tests {
         assert_eq!(found.answers[0].ttl, 20);
         assert_eq!(cache.get(&query("example.org."), at(160)), None);
         assert_eq!(cache.get(&query("example.net."), at(140)), None);
+    }
+
+    #[test]
+    fn a_large_answer_is_not_kept() {
+        let mut cache = Cache::default();
+        for (records, kept) in [(100, true), (400, false)] {
+            let asked = query(&format!("n{records}.example."));
+            cache.put(&asked, &message(&vec![60; records], None), Duration::ZERO);
+            assert_eq!(cache.get(&asked, Duration::ZERO).is_some(), kept, "{records}");
+        }
     }
 
     #[test]
