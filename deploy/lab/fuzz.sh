@@ -2,8 +2,8 @@
 # Fuzz every decoder that faces a peer or the disk for SECONDS in all, or the named targets:
 # `fuzz.sh SECONDS [TARGET…]`; for 0 seconds they are built alone. What libFuzzer finds to be worth keeping stays in target/fuzz/corpus/
 # and is where the next run goes on; an input that breaks a law stays in target/fuzz/artifacts/.
-# Exits with 1 where one is found, and with 77 where cargo-fuzz or a C++
-# compiler cannot be had.
+# Exits with 1 where one is found or a target did not run, and with 77 where cargo-fuzz or a C++ compiler
+# cannot be had.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source deploy/lab/steps.sh
@@ -51,7 +51,7 @@ dictionary() {
 }
 
 # Fuzzes one target, from its seeds, from what was worth keeping, and from what once broke a law.
-# A file with its name in failed/ says that something was found.
+# A file with its name in passed/ says that it ran and nothing was found.
 fuzz() {
   local name=$1 log=$work/logs/$1.log options runs edges
   local inputs=("$work/corpus/$name" "$work/seeds/$name")
@@ -67,10 +67,10 @@ fuzz() {
       runs=$(sed -n 's/^stat::number_of_executed_units: //p' "$log")
       edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)
       printf '%-20s %9s inputs, %6s edges\n' "$name" "${runs:-?}" "${edges:-?}"
+      touch "$work/passed/$name"
       return
     fi
   fi
-  touch "$work/failed/$name"
   echo "$name FAILED:"
   grep -a -m 1 -A 3 'panicked at\|^==.*ERROR\|^ERROR' "$log" || tail -n 20 "$log"
   grep -a 'Test unit written to' "$log" || true
@@ -88,16 +88,21 @@ for name in "${targets[@]}"; do
 done
 each=$((seconds * cores / ${#targets[@]}))
 [ "$each" -gt 0 ] || each=1
-rm -rf "$work"/{seeds,failed,logs}
-mkdir -p "$work"/{failed,logs}
+rm -rf "$work"/{seeds,passed,logs}
+mkdir -p "$work"/{passed,logs}
+# None outlives this script.
+trap 'kill $(jobs -rp) 2>/dev/null || true' EXIT
 echo "== ${#targets[@]} targets, $each s each, $cores at a time; findings go to $work/artifacts/"
 for name in "${targets[@]}"; do
-  while [ "$(jobs -rp | wc -l)" -ge "$cores" ]; do wait -n; done
+  while [ "$(jobs -rp | wc -l)" -ge "$cores" ]; do wait -n || true; done
   fuzz "$name" &
 done
 wait
-failed=$(ls "$work/failed")
+failed=
+for name in "${targets[@]}"; do
+  [ -e "$work/passed/$name" ] || failed+=" $name"
+done
 [ -z "$failed" ] || {
-  echo "failed: ${failed//$'\n'/ }; one input again: $programs/TARGET FILE"
+  echo "failed:$failed; one input again: $programs/TARGET FILE"
   exit 1
 }

@@ -346,7 +346,9 @@ impl Engine {
                 State::Down => Liveness::Down,
             };
             opinions.insert(node, liveness);
-            if self.restarting.get(&node).is_some_and(|(ended, ..)| generation > *ended) {
+            let is_back = |(ended, ..): &(u64, Now, Proof)| generation > *ended;
+            if let Some((ended, ..)) = self.restarting.get(&node).filter(|notice| is_back(notice)) {
+                self.ended.insert(node, *ended);
                 self.restarting.remove(&node);
             }
         }

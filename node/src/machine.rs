@@ -56,7 +56,13 @@ impl Machine for StateMachine {
 
     fn snapshot(&self) -> SnapshotContent {
         let state = self.state.clone();
-        Box::new(move |file| state.write_snapshot(file).map_err(io::Error::other))
+        Box::new(move |file| {
+            state.write_snapshot(file).map_err(|error| match error {
+                // Its kind tells whether the disk is full.
+                CodecError::Stream { source, .. } => source,
+                other => io::Error::other(other),
+            })
+        })
     }
 
     fn restore(&mut self, index: u64, snapshot: &mut dyn Read) -> Result<(), String> {

@@ -135,10 +135,14 @@ pub fn snapshot_file(folder: &Path, bytes: &[u8]) -> bool {
         read(&file, None);
         return true;
     }
+    // What an input before this one left.
+    let _none = std::fs::remove_file(&path);
     let writer = SnapshotWriter::create(path.clone(), &meta(), sealer().clone());
     let mut writer = writer.expect("the folder takes files");
     std::io::Write::write_all(&mut writer, bytes).expect("the folder takes files");
-    read(&writer.finish().expect("the folder takes files"), Some(bytes));
+    // Its file goes with it.
+    let written = writer.finish().expect("the folder takes files");
+    read(&written, Some(bytes));
     let (read_meta, file) = SnapshotFile::open(&path, sealer().clone()).expect("it is whole");
     assert_eq!(encode(&read_meta), encode(&meta()), "a snapshot's metadata changed on its way");
     read(&file, Some(bytes));
@@ -183,7 +187,7 @@ pub fn snapshot_file_seeds(folder: &Path) -> Vec<Vec<u8>> {
     let made = SnapshotWriter::create(path.clone(), &meta(), sealer().clone());
     let whole = made.and_then(|mut writer| {
         std::io::Write::write_all(&mut writer, b"content")?;
-        writer.finish()?;
+        let _written = writer.finish()?;
         std::fs::read(&path)
     });
     let of = |kind: u8, bytes: &[u8]| [&[kind], bytes].concat();

@@ -132,8 +132,8 @@ impl SnapshotFolder {
             content(&mut writer)?;
             writer.finish()
         });
-        let written = written.inspect_err(|error| self.disk.note(error))?;
-        self.place(meta, written)
+        let placed = written.and_then(|written| self.place(meta, written));
+        placed.inspect_err(|error| self.disk.note(error))
     }
 
     /// Whether the disk had no room for a snapshot of this node's own.

@@ -150,11 +150,13 @@ fn until(filters: &Filters, now: Timestamp) -> Result<Option<Timestamp>, ApiErro
     if let Some(ago) = duration_ms(text) {
         return Ok(Some(Timestamp(now.0.saturating_sub(ago))));
     }
-    unix_time(text).map_err(|error| {
+    let moment = unix_time(text).map_err(|error| {
         ApiError::bad_request(format!(
             "invalid until '{text}': {error}; give a Unix timestamp or a time like 24h"
         ))
-    })
+    })?;
+    // Zero is a moment here, the beginning: nothing is older.
+    Ok(Some(moment.unwrap_or_default()))
 }
 
 fn missing(id: &str) -> ApiError {

@@ -355,6 +355,7 @@ async fn unused_networks_are_pruned_by_their_filters() {
     for (filters, deleted) in [
         (r#"{"until":["24h"]}"#, json!([])),
         (r#"{"until":["1"]}"#, json!([])),
+        (r#"{"until":["0"]}"#, json!([])),
         (r#"{"label!":["keep=1"],"until":["9999999999"]}"#, json!(["old"])),
         (r#"{"label":["keep"]}"#, json!(["kept"])),
     ] {

@@ -28,6 +28,8 @@ pub const COMPLETE_WAIT: Duration = Duration::from_secs(5);
 /// While peers are named and no answer comes, the view is called complete without them after this,
 /// whether they are out of reach or do not answer: what is known has to be followed in the end.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(15);
+/// The same from the start, whatever answers come: a table that takes longer to load does not end.
+pub const COMPLETE_MAX: Duration = Duration::from_secs(300);
 /// Members that ask a newcomer for its table, in a cluster of any size; the others learn its rows
 /// by pushes.
 pub const WELCOMES: usize = 8;
@@ -51,7 +53,8 @@ pub(super) struct Exchanges {
     settle_at: Option<Now>, // not after the earliest of them
     finished: BTreeSet<NodeId>,
     first_finished: Option<Now>,
-    answered: Option<Now>, // last answer of anybody, or since when peers are named
+    begun: Option<Now>,    // since when peers are named
+    answered: Option<Now>, // last part of a whole table, or since when peers are named
     pub(super) complete: bool,
     /// When some peer is asked without a reason.
     pub(super) next: Now,
@@ -138,10 +141,11 @@ impl Exchanges {
 
     /// Peers are named, and can answer from now on.
     pub(super) fn begin(&mut self, now: Now) {
+        self.begun.get_or_insert(now);
         self.answered.get_or_insert(now);
     }
 
-    /// An answer came, or is being taken in.
+    /// A part of a whole table came, or is being taken in.
     pub(super) fn progress(&mut self, now: Now) {
         self.answered = Some(now);
     }
@@ -149,6 +153,7 @@ impl Exchanges {
     /// Whether nobody has answered for so long that nobody is waited for.
     fn has_waited(&self, now: Now) -> bool {
         self.answered.is_some_and(|last| now >= last + ANSWER_WAIT)
+            || self.begun.is_some_and(|begun| now >= begun + COMPLETE_MAX)
     }
 
     /// Whether a whole table has been heard, or none will be.

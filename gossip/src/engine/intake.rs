@@ -105,7 +105,9 @@ impl Engine {
         for end in self.intake.iter().filter_map(|waiting| waiting.end.as_ref()) {
             // We are at it: the peer has not stalled.
             self.exchanges.goes_on(end.peer, now);
-            self.exchanges.progress(now);
+            if end.scope == Scope::All {
+                self.exchanges.progress(now);
+            }
         }
         while let Some(mut waiting) = self.intake.pop_front() {
             match (self.take_some(&mut waiting, &mut room, now), waiting.end.take()) {

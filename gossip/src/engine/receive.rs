@@ -147,7 +147,9 @@ impl Engine {
             self.exchanges.failed(peer, now);
             return;
         }
-        self.exchanges.progress(now);
+        if scope == Scope::All {
+            self.exchanges.progress(now);
+        }
         let end = End { peer, scope, digests, complete, more };
         self.intake.push_back(Waiting::new(bundles, Some(end)));
     }

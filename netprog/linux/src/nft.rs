@@ -24,6 +24,8 @@ pub(crate) use read::Reader;
 
 /// How long one transaction may take.
 const TRANSACTION_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often tables are loaded until no other program changed nftables meanwhile.
+const LOADS_MAX: u32 = 3;
 /// How nft begins the kernel's own refusals.
 const KERNEL_REFUSES: &str = "Could not process rule";
 /// ENOENT in words, which are asked for in English.
@@ -65,16 +67,28 @@ pub(crate) async fn apply(socket: &Socket, ops: &[Op]) -> Vec<(usize, Refusal)> 
     failed
 }
 
-/// Runs operations as one transaction, and notes what their tables are then.
+/// Runs operations as one transaction, and notes what their tables are then. Where other programs
+/// change nftables all the time, what is read back may hold a change of theirs: that is accepted
+/// after some loads, as tables that are never done would hold up every task.
 async fn together(socket: &Socket, ops: &[Op]) -> Result<(), Refusal> {
     let script = script::transaction(ops);
     let loaded = reference::loaded(ops);
     if loaded.is_empty() {
         return run(&script).await;
     }
-    let before = wire::generation(socket)?;
-    run(&script).await?;
-    run(&script::elements(&reference::references(socket, &loaded, before)?)).await
+    for load in 1..=LOADS_MAX {
+        let before = wire::generation(socket)?;
+        run(&script).await?;
+        let references = reference::references(socket, &loaded)?;
+        let is_quiet = wire::generation(socket)? == before.wrapping_add(1);
+        if is_quiet || load == LOADS_MAX {
+            if !is_quiet {
+                tracing::warn!("other programs change nftables while tables are loaded");
+            }
+            return run(&script::elements(&references)).await;
+        }
+    }
+    Ok(())
 }
 
 /// A single operation that was refused: what it should remove may be gone already.

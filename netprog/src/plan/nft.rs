@@ -23,7 +23,8 @@ pub(super) fn change(
             Some(_) if complete => {
                 ops.push(Op::LoadTable(place, key.clone(), table.clone()));
             }
-            Some(_) => {}
+            // What it has room for comes in meanwhile.
+            Some(now) => elements(place, key, (&known(table, now), now), false, ops),
         }
     }
     if complete {
@@ -33,6 +34,14 @@ pub(super) fn change(
             ops.push(Op::DeleteTable(place, key.clone()));
         }
     }
+}
+
+/// The part of a table whose sets and maps another one has.
+fn known(table: &Table, other: &Table) -> Table {
+    let mut known = table.clone();
+    known.sets.retain(|name, _| other.sets.contains_key(name));
+    known.maps.retain(|name, _| other.maps.contains_key(name));
+    known
 }
 
 /// Sets grow first and shrink last. A map's element takes another value only with complete

@@ -68,7 +68,13 @@ async fn run_planner(manager: &Manager) {
             return;
         }
         if let Err(rejection) = commit(manager, &transaction).await {
-            tracing::debug!(%rejection, "plan not committed");
+            // Without a leader it is the next one's. Anything else would be so again.
+            match rejection.code {
+                Code::Unavailable | Code::Conflict => {
+                    tracing::debug!(%rejection, "plan not committed");
+                }
+                _other => tracing::error!(%rejection, "plan not committed"),
+            }
             return;
         }
     }
@@ -103,6 +109,7 @@ async fn commit(manager: &Manager, transaction: &Transaction) -> Result<bool, Re
     let payload = encode_transaction(transaction).map_err(|e| broken(e.to_string()))?;
     let applied = manager.raft.propose(payload).await.map_err(|error| match error {
         ProposeError::NotLeader { .. } => broken(NO_LEADER.to_owned()),
+        too_large @ ProposeError::TooLarge { .. } => Rejection::invalid(too_large.to_string()),
         other => broken(format!("{other}. {NO_LEADER}")),
     })?;
     match serde_json::from_slice(&applied.response) {

@@ -18,6 +18,8 @@ use crate::telemetry::Seldom;
 use crate::transport::access::Membership;
 use crate::worker::shell::WorkerHandle;
 
+/// Pause after a disk was full, before it is looked at.
+const ROOM_PAUSE: Duration = Duration::from_secs(10);
 /// Pause after a change of role that failed, as when a port is taken.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A manager whose disk was full is one again when so much is free: the log in it can go on.
@@ -73,7 +75,11 @@ impl Follower {
             let is_waiting = self.waits_for_room().is_some();
             tokio::select! {
                 changed = told.changed() => if changed.is_err() { return },
-                () = self.full() => self.close().await,
+                () = self.full() => {
+                    self.close().await;
+                    // A quota may leave no room where the disk has some.
+                    tokio::time::sleep(ROOM_PAUSE).await;
+                }
                 () = tokio::time::sleep(RETRY_PAUSE), if is_waiting => {}
             }
         }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::codec;
 use crate::id::{IdSource, NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::{Meta, Network, Node, Service, Task};
 use crate::state::State;
@@ -14,14 +15,16 @@ use crate::time::Timestamp;
 use crate::transaction::{Change, Key, Object, Transaction};
 
 /// Objects after which planners stop adding to a transaction and leave the rest to the next one.
-/// With specs of at most `SPEC_BYTES_MAX` it stays below the limit of an encoded transaction.
 pub(crate) const CHANGES_MAX: usize = 400;
+/// The same for their bytes, each change of an object counted: half of what an entry may have.
+const BYTES_MAX: usize = 4 << 20;
 
 /// A transaction in the making.
 pub(crate) struct Draft<'a> {
     base: &'a State,
     state: State,
     touched: BTreeSet<Key>,
+    bytes: usize,
     ids: IdSource,
     now: Timestamp,
     wake: Option<Timestamp>,
@@ -33,6 +36,7 @@ impl<'a> Draft<'a> {
             base,
             state: base.clone(),
             touched: BTreeSet::new(),
+            bytes: 0,
             ids: IdSource::new(seed),
             now,
             wake: None,
@@ -70,7 +74,7 @@ impl<'a> Draft<'a> {
 
     /// Whether the rest is for the next transaction, which is then due at once.
     pub(crate) fn is_full(&mut self) -> bool {
-        let full = self.touched.len() >= CHANGES_MAX;
+        let full = self.touched.len() >= CHANGES_MAX || self.bytes >= BYTES_MAX;
         if full {
             self.wake_at(self.now);
         }
@@ -79,6 +83,7 @@ impl<'a> Draft<'a> {
 
     pub(crate) fn put(&mut self, object: Object) {
         self.touched.insert(object.key());
+        self.bytes += codec::object_bytes(&object).len();
         let taken = self.state.put(object);
         // `apply` checks again and rejects; planners only take what they found free.
         debug_assert!(taken.is_ok(), "a planner gave out an address twice: {taken:?}");

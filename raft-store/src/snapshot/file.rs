@@ -84,8 +84,8 @@ impl SnapshotWriter {
         let piece = std::mem::take(&mut self.piece);
         self.put(&piece, true)?;
         let file = self.file.take().ok_or_else(|| io::Error::other("it is finished"))?;
-        let file = file.into_inner().map_err(|e| io::Error::other(e.to_string()))?;
         let unplaced = Arc::new(Unplaced(self.path.clone()));
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         Ok(SnapshotFile {
             file: Arc::new(file),

@@ -101,7 +101,11 @@ impl Forwarder {
             return;
         }
         let address = |ip| Upstream::new(SocketAddr::new(ip, DNS_PORT));
-        let resolvers = facts::resolvers(&text).into_iter().map(address).collect();
+        let resolvers: Arc<[Upstream]> = facts::resolvers(&text).into_iter().map(address).collect();
+        // A file that is being written may be empty yet.
+        if resolvers.is_empty() && !self.resolvers().is_empty() {
+            return;
+        }
         *self.resolvers.write().unwrap_or_else(PoisonError::into_inner) = resolvers;
         *self.cache() = Cache::default();
         seen.1 = text;
@@ -114,14 +118,22 @@ impl Forwarder {
         if let Some(found) = self.cache().get(query, (self.clock)()) {
             return Ok(found);
         }
+        let resolvers = self.resolvers();
         let asking = async {
             let Ok(_permit) = self.under_way.acquire().await else { return Err(Unanswered::Late) };
-            self.ask_in_turn(query).await
+            self.ask_in_turn(&resolvers, query).await
         };
         let message =
             timeout(FORWARD_WAIT_MAX, asking).await.map_err(|_elapsed| Unanswered::Late)??;
-        self.cache().put(query, &message, (self.clock)());
+        // What resolvers of before say is not kept.
+        if Arc::ptr_eq(&resolvers, &self.resolvers()) {
+            self.cache().put(query, &message, (self.clock)());
+        }
         Ok(message)
+    }
+
+    fn resolvers(&self) -> Arc<[Upstream]> {
+        self.resolvers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
@@ -130,8 +142,11 @@ impl Forwarder {
     }
 
     /// Each resolver but the last one has its share of the time.
-    async fn ask_in_turn(&self, query: &Query) -> Result<Message, Unanswered> {
-        let resolvers = self.resolvers.read().unwrap_or_else(PoisonError::into_inner).clone();
+    async fn ask_in_turn(
+        &self,
+        resolvers: &[Upstream],
+        query: &Query,
+    ) -> Result<Message, Unanswered> {
         let share = FORWARD_WAIT_MAX / u32::try_from(resolvers.len().max(1)).unwrap_or(u32::MAX);
         let mut best = Err(Unanswered::NoResolvers);
         for (at, resolver) in resolvers.iter().enumerate() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use serde_json::{Value, json};
 
 use crate::cli::http::Client;
@@ -134,10 +135,23 @@ pub(super) async fn unlock(client: &Client) -> anyhow::Result<()> {
     write!(prompt, "Enter unlock key: ")?;
     prompt.flush()?;
     let mut key = String::new();
-    std::io::stdin().lock().read_line(&mut key).context("read the unlock key")?;
+    unseen(|| std::io::stdin().lock().read_line(&mut key)).context("read the unlock key")?;
+    writeln!(prompt)?;
     ensure!(!key.trim().is_empty(), "no unlock key was given");
     client.post("/swarm/unlock", &json!({ "UnlockKey": key.trim() })).await?;
     Ok(())
+}
+
+/// Reads what is typed on a terminal without showing it.
+fn unseen<T>(read: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
+    let terminal = std::io::stdin();
+    let Ok(shown) = tcgetattr(&terminal) else { return read() };
+    let mut hidden = shown.clone();
+    hidden.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(&terminal, SetArg::TCSANOW, &hidden)?;
+    let typed = read();
+    tcsetattr(&terminal, SetArg::TCSANOW, &shown)?;
+    typed
 }
 
 pub(super) async fn unlock_key(
@@ -146,6 +160,7 @@ pub(super) async fn unlock_key(
     out: &mut Out<'_>,
 ) -> anyhow::Result<()> {
     if args.rotate {
+        key(client).await?;
         change(client, "&rotateManagerUnlockKey=1", |_spec| ()).await?;
         if !args.quiet {
             out.line("Successfully rotated manager unlock key.\n")?;

@@ -250,7 +250,11 @@ async fn follow(
             tokio::time::sleep(AGAIN_INTERVAL).await;
             match executor.adopt(handle.task()).await {
                 Ok(Some(found)) => break found,
-                Ok(None) => return,
+                Ok(None) => {
+                    let ended = Event::Ended(Ended::lost());
+                    let _stopped = inbox.send(Input::Task(id, ended)).await;
+                    return;
+                }
                 Err(error) => tracing::warn!(task = %id, %error, "find out how a task ended"),
             }
         };

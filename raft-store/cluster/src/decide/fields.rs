@@ -91,7 +91,7 @@ const FIELDS: [(&str, &[(&str, Served)]); 5] = [
         ("Dir", Honoured),
         ("User", Honoured),
         ("Groups", Honoured),
-        ("TTY", Honoured),
+        ("TTY", Refused("tasks have no terminals: leave it out")),
         ("OpenStdin", Warned("a task reads nothing")),
         ("ReadOnly", Honoured),
         ("StopSignal", Honoured),
@@ -164,11 +164,11 @@ pub(super) fn check(spec: &ServiceSpec) -> Result<Vec<String>, Rejection> {
     let mut warnings = Vec::new();
     for (path, served) in fields() {
         let refuse = |remedy: &str| Rejection::new(Code::Unimplemented, not_served(&path, remedy));
-        for value in given(&json, &path) {
+        for value in given(&json, &path).into_iter().filter(|value| !is_of_a_stack(value)) {
             match served {
                 Honoured => {}
                 Only(known) if value.as_str() == Some(known) => {}
-                Only(known) => return Err(refuse(&format!("{value} is unknown, {known} is"))),
+                Only(known) => return Err(refuse(&format!("give {known}, not {value}"))),
                 Refused(remedy) => return Err(refuse(remedy)),
                 Warned(instead) => warnings.push(not_served(&path, instead)),
             }
@@ -188,6 +188,11 @@ pub(super) fn check(spec: &ServiceSpec) -> Result<Vec<String>, Rejection> {
 
 fn not_served(path: &str, words: &str) -> String {
     format!("{path} is not supported: {words}")
+}
+
+/// Whether these are labels that `docker stack deploy` puts on everything.
+fn is_of_a_stack(value: &Value) -> bool {
+    value.as_object().is_some_and(|map| map.keys().all(|key| key.starts_with("com.docker.stack.")))
 }
 
 /// Whether a client that sends all fields would send it.
@@ -312,7 +317,8 @@ mod tests {
                 "Sysctls" | "Options" | "Labels" | "DriverOpts" => json!({ "a": "b" }),
                 "Secrets" | "Configs" | "Ulimits" | "GenericResources" | "Platforms"
                 | "Preferences" => json!([{ "Name": "a" }]),
-                "OpenStdin"
+                "TTY"
+                | "OpenStdin"
                 | "NonRecursive"
                 | "ReadOnlyNonRecursive"
                 | "CreateMountpoint"
@@ -347,6 +353,12 @@ mod tests {
         );
         let spec: ServiceSpec = serde_json::from_value(spec).unwrap();
         assert_eq!(check(&spec).unwrap(), [""; 0]);
+        let labels = with(
+            "TaskTemplate.ContainerSpec.Mounts[].VolumeOptions.Labels",
+            json!({ "com.docker.stack.namespace": "app" }),
+        );
+        let spec: ServiceSpec = serde_json::from_value(labels).unwrap();
+        assert_eq!(check(&spec).unwrap(), [""; 0], "what a stack's volumes have");
         for (path, value) in [
             ("TaskTemplate.LogDriver.Name", "json-file"),
             ("TaskTemplate.ContainerSpec.Isolation", "default"),

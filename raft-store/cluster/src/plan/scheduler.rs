@@ -56,6 +56,9 @@ pub(super) fn run(draft: &mut Draft<'_>) {
         }
     }
     for task in left {
+        if draft.is_full() {
+            return;
+        }
         if let Err(error) = place(draft.state(), &loads, &task) {
             draft.edit_task(task.id, |task| {
                 "pending task scheduling".clone_into(&mut task.status.message);

@@ -152,6 +152,9 @@ fn is_dirty(service: &Service, tasks: &SlotTasks) -> bool {
 /// before it had reached this slot, the newest of those that run is enough.
 fn retire_relieved(draft: &mut Draft<'_>, service: &Service, slots: &BTreeMap<Slot, SlotTasks>) {
     for tasks in slots.values() {
+        if draft.is_full() {
+            return;
+        }
         if tasks.is_current(service) {
             let is_current = |task: &Arc<Task>| task.spec_version == service.spec_version;
             if tasks.occupants.iter().any(|task| is_current(task) && stands(task)) {
