@@ -50,7 +50,7 @@ fn network(name: &str, subnet: &str) -> Value {
 fn service(name: &str, extra: &Value) -> Value {
     let mut body = json!({
         "Name": name,
-        "TaskTemplate": {"ContainerSpec": {"Image": "host", "Command": ["true"]}},
+        "TaskTemplate": {"ContainerSpec": {"Image": "host", "Command": ["sleep", "1000"]}},
     });
     for (key, value) in extra.as_object().into_iter().flatten() {
         body[key] = value.clone();
