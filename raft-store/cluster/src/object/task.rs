@@ -134,7 +134,9 @@ impl Task {
     /// `Complete`, and there as `shutdown`; one whose restart delay is not over is to be `ready`.
     #[must_use]
     pub fn shown_desired(&self, now: Timestamp) -> TaskState {
-        let waits = self.start_after.is_some_and(|at| now < at);
+        // One that was started does not wait, whatever the clock was set to since.
+        let waits =
+            self.status.state <= TaskState::Ready && self.start_after.is_some_and(|at| now < at);
         match self.desired {
             TaskState::Complete => TaskState::Shutdown,
             TaskState::Running if waits => TaskState::Ready,
@@ -240,5 +242,22 @@ impl TaskState {
 impl fmt::Display for TaskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+#[test]
+fn a_task_that_runs_is_not_shown_as_waiting() {
+    let mut task = crate::fixture::task(1, 2, Vec::new());
+    task.start_after = Some(Timestamp(10));
+    for (state, now, shown) in [
+        (TaskState::Assigned, 9, TaskState::Ready),
+        (TaskState::Ready, 9, TaskState::Ready),
+        (TaskState::Ready, 10, TaskState::Running),
+        // The clock was set back.
+        (TaskState::Running, 9, TaskState::Running),
+        (TaskState::Starting, 9, TaskState::Running),
+    ] {
+        task.status.state = state;
+        assert_eq!(task.shown_desired(Timestamp(now)), shown, "{state:?} at {now}");
     }
 }
