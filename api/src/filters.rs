@@ -76,21 +76,12 @@ impl Filters {
 
     /// Whether all values (`key` or `key=value`) are among the labels.
     pub(crate) fn labels(&self, key: &str, labels: &Labels) -> bool {
-        self.values(key).is_none_or(|values| {
-            values.iter().all(|wanted| match wanted.split_once('=') {
-                Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
-                None => labels.contains_key(wanted),
-            })
-        })
+        self.values(key).is_none_or(|values| values.iter().all(|wanted| is_among(wanted, labels)))
     }
 
     /// Whether none of the values (`key` or `key=value`) is among the labels.
     pub(crate) fn lacks_labels(&self, key: &str, labels: &Labels) -> bool {
-        let is_there = |wanted: &String| match wanted.split_once('=') {
-            Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
-            None => labels.contains_key(wanted),
-        };
-        self.values(key).is_none_or(|values| !values.iter().any(is_there))
+        self.values(key).is_none_or(|values| !values.iter().any(|other| is_among(other, labels)))
     }
 
     /// Refuses a value outside `known`, in Docker's words.
@@ -119,6 +110,14 @@ impl Filters {
                 Err(ApiError::bad_request(format!("Invalid {key} filter: give one of true, false")))
             }
         }
+    }
+}
+
+/// Whether `key` or `key=value` is among the labels.
+fn is_among(wanted: &str, labels: &Labels) -> bool {
+    match wanted.split_once('=') {
+        Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
+        None => labels.contains_key(wanted),
     }
 }
 

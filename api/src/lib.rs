@@ -24,5 +24,5 @@ pub use crate::control_plane::{
 };
 pub use crate::error::ApiError;
 pub use crate::filters::FILTER_VALUES_MAX;
-pub use crate::query::BODY_BYTES_MAX;
+pub use crate::query::{BODY_BYTES_MAX, duration_ns};
 pub use crate::router::{API_VERSION, API_VERSION_MIN, router};

@@ -76,8 +76,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     }
 }
 
-/// Go's durations of whole units, like `24h` or `1h30m`, in milliseconds; `None` for another text.
-pub(crate) fn duration_ms(text: &str) -> Option<u64> {
+/// Go's durations of whole units, like `24h`, `1m30s` or `500ms`, in nanoseconds; `None` for
+/// another text and for one beyond 64 bits.
+#[must_use]
+pub fn duration_ns(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut total: u64 = 0;
     while !rest.is_empty() {
@@ -85,11 +87,13 @@ pub(crate) fn duration_ms(text: &str) -> Option<u64> {
         let number: u64 = rest[..digits].parse().ok()?;
         let unit = &rest[digits..];
         let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
-        let scale = match &unit[..end] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
+        let scale: u64 = match &unit[..end] {
+            "ns" => 1,
+            "us" | "µs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
             _other => return None,
         };
         total = total.checked_add(number.checked_mul(scale)?)?;
@@ -151,9 +155,11 @@ mod tests {
     #[test]
     fn durations_are_gos() {
         for (text, expected) in [
-            ("24h", Some(86_400_000)),
-            ("1h30m", Some(5_400_000)),
-            ("10ms", Some(10)),
+            ("24h", Some(86_400_000_000_000)),
+            ("1h30m", Some(5_400_000_000_000)),
+            ("10ms", Some(10_000_000)),
+            ("3us", Some(3_000)),
+            ("7ns", Some(7)),
             ("", None),
             ("24", None),
             ("h", None),
@@ -161,7 +167,7 @@ mod tests {
             ("99999999999999999999h", None),
             ("9999999999999999999h", None),
         ] {
-            assert_eq!(duration_ms(text), expected, "{text}");
+            assert_eq!(duration_ns(text), expected, "{text}");
         }
     }
 

@@ -209,7 +209,7 @@ fn of_task(
                 return stream::empty().boxed();
             }
         };
-        match net.open(address, Lane::Bulk, "/node/logs", body).await {
+        match net.open(address, Lane::Logs, "/node/logs", body).await {
             Ok(response) => split(response.into_body()).boxed(),
             Err(error) => {
                 // Docker leaves out nodes that do not answer as well.

@@ -36,8 +36,10 @@ pub enum Lane {
     Pulse,
     /// Raft entries.
     Append,
-    /// Snapshots, gossip streams, logs.
+    /// Snapshots and gossip streams.
     Bulk,
+    /// Logs of tasks, which users may follow for as long as they like.
+    Logs,
     /// Sessions, forwarded requests, joining.
     Control,
 }

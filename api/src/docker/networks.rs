@@ -21,7 +21,7 @@ use crate::control_plane::LocalNetwork;
 use crate::error::ApiError;
 use crate::filters::Filters;
 use crate::json_case::NETWORK_CREATE;
-use crate::query::{Params, duration_ms, from_value, read_json};
+use crate::query::{Params, duration_ns, from_value, read_json};
 use crate::router::{Id, Plane};
 
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
@@ -147,8 +147,8 @@ fn until(filters: &Filters, now: Timestamp) -> Result<Option<Timestamp>, ApiErro
     let [text] = values.iter().collect::<Vec<_>>()[..] else {
         return Err(ApiError::bad_request("more than one until filter specified"));
     };
-    if let Some(ago) = duration_ms(text) {
-        return Ok(Some(Timestamp(now.0.saturating_sub(ago))));
+    if let Some(ago) = duration_ns(text) {
+        return Ok(Some(Timestamp(now.0.saturating_sub(ago / 1_000_000))));
     }
     let moment = unix_time(text).map_err(|error| {
         ApiError::bad_request(format!(

@@ -106,7 +106,7 @@ pub enum Error {
 impl Error {
     /// Whether the reason may pass, so that trying again can help. Final is what the spec asks for
     /// and this node does not have or offer; a lack of memory, disk, processes or descriptors, a
-    /// missing directory of ours, and a supervisor that is slow or gone may pass.
+    /// missing directory of Skein's, and a supervisor that is slow or gone may pass.
     pub fn may_pass(&self) -> bool {
         match self {
             Error::Rejected { .. } | Error::Refused { .. } => false,

@@ -333,8 +333,8 @@ mod tests {
         Stages { before: Authority::alone(old), during, after: Authority::alone(new), replaced }
     }
 
-    /// Goal: at no moment of a rotation does a node refuse another, and afterwards the old CA is
-    /// nobody's; wherever the clocks are ahead of the managers that made the CAs. Method: all pairs
+    /// Goal: at no moment of a rotation does a node refuse another, and afterwards no node trusts
+    /// the old CA; with right and wrong clocks of the managers that made the CAs. Method: all pairs
     /// of a node that trusts and one that shows, and joiners.
     #[test]
     fn nodes_accept_each_other_throughout_a_rotation() {

@@ -16,7 +16,7 @@ use crate::transaction::{Change, Key, Object, Transaction};
 
 /// Objects after which planners stop adding to a transaction and leave the rest to the next one.
 pub(crate) const CHANGES_MAX: usize = 400;
-/// The same for their bytes, each change of an object counted: half of what an entry may have.
+/// The same for their bytes, as they were when first touched: half of what an entry may have.
 const BYTES_MAX: usize = 4 << 20;
 
 /// A transaction in the making.
@@ -82,8 +82,9 @@ impl<'a> Draft<'a> {
     }
 
     pub(crate) fn put(&mut self, object: Object) {
-        self.touched.insert(object.key());
-        self.bytes += codec::object_bytes(&object).len();
+        if self.touched.insert(object.key()) {
+            self.bytes += codec::object_bytes(&object).len();
+        }
         let taken = self.state.put(object);
         // `apply` checks again and rejects; planners only take what they found free.
         debug_assert!(taken.is_ok(), "a planner gave out an address twice: {taken:?}");

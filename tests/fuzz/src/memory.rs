@@ -13,7 +13,7 @@ thread_local! {
     static MOST: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The most memory that was held at one time during a call, beside what was held before it.
+/// The most memory held at one time during a call, less what was held before it.
 pub(crate) fn most_during(call: impl FnOnce()) -> usize {
     let before = NOW.get();
     MOST.set(before);

@@ -23,7 +23,7 @@ const SYNC: usize = SYNC_BYTES_MAX + SMALL;
 pub struct Target {
     /// Its name, which is that of its program.
     pub name: &'static str,
-    /// The most memory that it may take, beside what grows with the input.
+    /// The most memory that it may take in addition to what grows with the input.
     pub limit: usize,
     /// Decodes any bytes, and says whether there was something to decode.
     pub run: fn(&[u8]) -> bool,

@@ -3,7 +3,6 @@
 //! calls are made with the daemon's own client, from a host beside the cluster.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -19,7 +18,7 @@ use skein::transport::{CallError, Lane, Net};
 use skein::wire::{self, JoinAnswer};
 use tests::bench::sandbox::in_namespace;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, outside};
 
 mod flood;
 mod rows;
@@ -62,8 +61,7 @@ pub(crate) fn post(
     path: &str,
     body: &[u8],
 ) -> Result<(u16, Vec<u8>)> {
-    let namespace = Path::new("/run/netns").join(format!("{}-cl", lab.name));
-    in_namespace(&namespace, || {
+    in_namespace(&outside(lab), || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let (net, body) = (Net::new(tls.clone()), body.to_vec().into());
@@ -173,8 +171,7 @@ fn idle_connections(lab: &mut Lab) -> Result<()> {
     let address = IpAddr::from(lab.nodes[0].address);
     let lines = |lab: &Lab| lab.nodes[0].log().lines().count();
     let before = lines(lab);
-    let namespace = Path::new("/run/netns").join(format!("{}-cl", lab.name));
-    let idle: Vec<TcpStream> = in_namespace(&namespace, || {
+    let idle: Vec<TcpStream> = in_namespace(&outside(lab), || {
         let connect = |_| Ok(TcpStream::connect((address, CLUSTER_PORT))?);
         (0..IDLE_CONNECTIONS).map(connect).collect()
     })?;

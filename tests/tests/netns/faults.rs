@@ -1,7 +1,6 @@
 //! Faults of the underlay: each does what it says, one way or both, and is gone when it is healed.
 
 use std::net::UdpSocket;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,7 +10,7 @@ use lab::scenario::beside::{Beside, until_input_ends};
 use lab::topology::{Fault, Point};
 use tests::bench::sandbox::in_namespace;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, on_node};
 
 const ONE: Point = Point::Node(0);
 const TWO: Point = Point::Node(1);
@@ -204,9 +203,8 @@ fn traffic_bears_delay(lab: &mut Lab) -> Result<()> {
 
 /// A UDP socket of a node, on this process.
 fn socket(lab: &Lab, node: usize, port: u16) -> Result<UdpSocket> {
-    let namespace = format!("/run/netns/{}-n{}", lab.name, node + 1);
     let bind = || UdpSocket::bind(("0.0.0.0", port)).context("binding a socket");
-    in_namespace(Path::new(&namespace), bind)
+    in_namespace(&on_node(lab, node), bind)
 }
 
 fn reorder(lab: &mut Lab) -> Result<()> {

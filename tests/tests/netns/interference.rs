@@ -34,8 +34,8 @@ const CHECKS: &[Check] = &[
     ("a node whose only peer is lost does what it is told", survivor),
 ];
 
-/// Goal: the kernel holds what it should, whoever changed it and whenever. Method: another program
-/// empties a chain, an underlay's MTU falls, a node is lost; traffic tells.
+/// Goal: the kernel holds what it should, no matter what changed it and when. Method: another
+/// program empties a chain, an underlay's MTU falls, a node is lost; traffic tells.
 #[test]
 fn the_kernel_is_kept_as_it_should_be() {
     let mut stage = Stage::cluster("interference", NODES, 1);

@@ -18,7 +18,7 @@ use lab::scenario::calls::{ask, wait_all_answer};
 use lab::scenario::services::{NETWORK, make_network, probe, serve, serve_client, serve_echo};
 use tests::bench::sandbox::in_namespace;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, on_node, outside};
 use frame::{Arp, arp, datagram, end, in_vxlan, send};
 
 const NODES: usize = 2;
@@ -91,14 +91,6 @@ fn on(lab: &Lab, service: &str, node: usize) -> Result<Task> {
 
 fn namespace(task: &Task) -> PathBuf {
     Path::new("/proc").join(task.pid.to_string()).join("ns/net")
-}
-
-fn outside(lab: &Lab) -> PathBuf {
-    Path::new("/run/netns").join(format!("{}-cl", lab.name))
-}
-
-fn on_node(lab: &Lab, node: usize) -> PathBuf {
-    Path::new("/run/netns").join(format!("{}-n{}", lab.name, node + 1))
 }
 
 /// A socket of a task, on the test's port.

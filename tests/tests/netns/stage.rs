@@ -1,5 +1,6 @@
 //! What the tests of this tier share: one lab of namespaces at a time.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lab::scenario::{self, Check, Scenario};
@@ -39,6 +40,16 @@ impl Stage {
 /// The right to be the only one.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The namespace of the host outside the cluster.
+pub(crate) fn outside(lab: &Lab) -> PathBuf {
+    Path::new("/run/netns").join(format!("{}-cl", lab.name))
+}
+
+/// The namespace of a node's machine.
+pub(crate) fn on_node(lab: &Lab, node: usize) -> PathBuf {
+    Path::new("/run/netns").join(format!("{}-n{}", lab.name, node + 1))
 }
 
 /// Plays a scenario on a lab of its own.

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -222,7 +221,7 @@ fn every_message_between_nodes_is_fuzzed() {
 #[test]
 fn every_target_is_built_listed_and_told_of() {
     let root = crate::root();
-    let read = |path: &str| fs::read_to_string(root.join(path)).expect("a file of ours is text");
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect("a source file is text");
     let (manifest, list) = (read("tests/fuzz/Cargo.toml"), read("tests/fuzz/src/targets.rs"));
     let security = read(SECURITY);
     let listed = between(&list, "name: \"", "\"");
@@ -253,13 +252,7 @@ fn open(metadata: &Value) -> Vec<&str> {
 /// build of the whole workspace.
 #[test]
 fn no_build_of_the_workspace_has_the_doors() {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
-        .current_dir(crate::root())
-        .output()
-        .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let metadata = crate::metadata(&[]);
     let members = metadata["workspace_members"].as_array().map_or(0, Vec::len);
     assert!(members > 8, "cargo metadata lists the workspace");
     assert_eq!(open(&metadata), Vec::<&str>::new());

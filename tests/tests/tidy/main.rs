@@ -19,10 +19,11 @@ fn root() -> PathBuf {
     own.parent().map(PathBuf::from).unwrap_or(own)
 }
 
-/// What cargo says about the workspace's own packages.
-fn metadata() -> serde_json::Value {
+/// What cargo says about the workspace's packages: with `--no-deps` its own, else all.
+fn metadata(more: &[&str]) -> serde_json::Value {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--locked"])
+        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
+        .args(more)
         .current_dir(root())
         .output()
         .expect("cargo runs");

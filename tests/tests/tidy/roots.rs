@@ -13,7 +13,7 @@ fn states_purpose(text: &str) -> bool {
 /// Method: the source path of each target that cargo knows.
 #[test]
 fn every_crate_root_begins_with_its_purpose() {
-    let metadata = crate::metadata();
+    let metadata = crate::metadata(&["--no-deps"]);
     let mut complaints = Vec::new();
     let mut seen = 0;
     for package in metadata["packages"].as_array().into_iter().flatten() {

@@ -2,8 +2,6 @@
 //! Of the standard library's parts clippy knows since when they are there (`incompatible_msrv`);
 //! of the language's, this code uses none that is younger than [`LANGUAGE`].
 
-use std::process::Command;
-
 use serde_json::Value;
 
 /// `let` chains in `if` (Rust 1.88) are the youngest part of the language that is used.
@@ -33,13 +31,7 @@ fn needed(metadata: &Value) -> Option<(Version, String)> {
 /// Method: the workspace's `rust-version` against what `cargo metadata` knows of all packages.
 #[test]
 fn rust_version_is_the_lowest_that_the_dependencies_need() {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
-        .current_dir(crate::root())
-        .output()
-        .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let metadata = crate::metadata(&[]);
     let (dependency, name) = needed(&metadata).expect("some dependency states its version");
     let own = env!("CARGO_PKG_RUST_VERSION");
     let lowest = dependency.max(LANGUAGE);

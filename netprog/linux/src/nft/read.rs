@@ -100,7 +100,7 @@ fn tables(socket: &Socket) -> Result<Vec<(TableKey, String)>, Refusal> {
     Ok(dump(socket, GET_TABLE, 0, &[])?.iter().filter_map(table).collect())
 }
 
-/// A table of ours, with its comment.
+/// A table that Skein made, with its comment.
 pub(crate) fn table(message: &Message) -> Option<(TableKey, String)> {
     let family = message.family()?;
     let mut name = None;

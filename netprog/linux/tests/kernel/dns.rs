@@ -334,7 +334,7 @@ async fn a_resolv_conf_that_changes_is_followed() {
     let file = dir.join("resolv.conf");
     let now = Arc::new(Mutex::new(Duration::ZERO));
     let clock = Arc::clone(&now);
-    // Nothing listens on port 53 of these: they are told apart by the error's words.
+    // Nothing listens on port 53 of these addresses: the error says which one was asked.
     let forwarder = Forwarder::following(&file, Arc::new(move || *clock.lock().unwrap()));
     let asked = Query::query(Name::from_utf8("example.org.").unwrap(), RecordType::A);
     for (seconds, text, resolver) in [

@@ -265,27 +265,8 @@ fn mount(text: &str) -> anyhow::Result<Value> {
 
 /// `10s`, `1m30s`, `500ms`: Go's durations.
 pub(in crate::cli) fn nanoseconds(text: &str) -> anyhow::Result<u64> {
-    let wrong = || format!("{text:?} is no duration: give one like 10s, 1m30s or 500ms");
-    let mut total = 0_u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).with_context(wrong)?;
-        let number: u64 = rest[..digits].parse().with_context(wrong)?;
-        let unit = &rest[digits..];
-        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
-        let scale: u64 = match &unit[..end] {
-            "ns" => 1,
-            "us" | "µs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _other => bail!("{}", wrong()),
-        };
-        total = total.saturating_add(number.saturating_mul(scale));
-        rest = &unit[end..];
-    }
-    Ok(total)
+    api::duration_ns(text)
+        .with_context(|| format!("{text:?} is no duration: give one like 10s, 1m30s or 500ms"))
 }
 
 #[cfg(test)]

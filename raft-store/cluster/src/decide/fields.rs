@@ -4,6 +4,8 @@
 //! table for people. A field that Skein does not act on is refused where that would change
 //! security, data or placement, and warned about elsewhere.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 use crate::rejection::{Code, Rejection};
@@ -144,11 +146,13 @@ const FIELDS: [(&str, &[(&str, Served)]); 5] = [
     ]),
 ];
 
-fn fields() -> impl Iterator<Item = (String, Served)> {
-    FIELDS.iter().flat_map(|(group, fields)| {
-        fields.iter().map(move |(name, served)| (format!("{group}{name}"), *served))
-    })
-}
+/// The same with whole paths.
+static PATHS: LazyLock<Vec<(String, Served)>> = LazyLock::new(|| {
+    let whole = |(group, fields): &(&str, &[(&str, Served)])| {
+        fields.iter().map(|(name, served)| (format!("{group}{name}"), *served)).collect::<Vec<_>>()
+    };
+    FIELDS.iter().flat_map(whole).collect()
+});
 
 /// Fields whose text Docker expands for each task.
 const TEMPLATES: [&str; 4] = [
@@ -162,15 +166,15 @@ const TEMPLATES: [&str; 4] = [
 pub(super) fn check(spec: &ServiceSpec) -> Result<Vec<String>, Rejection> {
     let json = serde_json::to_value(spec).unwrap_or_default();
     let mut warnings = Vec::new();
-    for (path, served) in fields() {
-        let refuse = |remedy: &str| Rejection::new(Code::Unimplemented, not_served(&path, remedy));
-        for value in given(&json, &path).into_iter().filter(|value| !is_of_a_stack(value)) {
+    for (path, served) in PATHS.iter() {
+        let refuse = |remedy: &str| Rejection::new(Code::Unimplemented, not_served(path, remedy));
+        for value in given(&json, path).into_iter().filter(|value| !is_of_a_stack(value)) {
             match served {
                 Honoured => {}
-                Only(known) if value.as_str() == Some(known) => {}
+                Only(known) if value.as_str() == Some(*known) => {}
                 Only(known) => return Err(refuse(&format!("give {known}, not {value}"))),
                 Refused(remedy) => return Err(refuse(remedy)),
-                Warned(instead) => warnings.push(not_served(&path, instead)),
+                Warned(instead) => warnings.push(not_served(path, instead)),
             }
         }
     }
@@ -227,7 +231,7 @@ fn unknown(value: &Value, path: &str, warnings: &mut Vec<String>) {
         Value::Object(map) => {
             for (name, value) in map.iter().filter(|(_, value)| !is_empty(value)) {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                match fields().find_map(|(known, _)| relation(&known, &path)) {
+                match PATHS.iter().find_map(|(known, _)| relation(known, &path)) {
                     Some(Relation::Same) => {}
                     Some(Relation::Above) => unknown(value, &path, warnings),
                     None => warnings.push(not_served(&path, "the field is unknown")),
@@ -294,23 +298,23 @@ mod tests {
         let shown: BTreeMap<&str, &str> = (DOCS.lines())
             .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "))
             .collect();
-        for (path, served) in fields() {
+        for (path, served) in PATHS.iter() {
             let shown = shown.get(path.as_str()).copied();
-            assert_eq!(shown, Some(said(served).as_str()), "docs/api.md: {path}");
+            assert_eq!(shown, Some(said(*served).as_str()), "docs/api.md: {path}");
         }
         for field in DOCKERS.lines() {
             let covers = |known: &str| {
                 let rest = field.strip_prefix(known);
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
             };
-            assert!(fields().any(|(known, _)| covers(&known)), "{field} is not in the table");
+            assert!(PATHS.iter().any(|(known, _)| covers(known)), "{field} is not in the table");
         }
     }
 
     /// Goal: what the table says is what happens. Method: each field alone, with some value.
     #[test]
     fn each_field_is_treated_as_the_table_says() {
-        for (path, served) in fields().filter(|(_, served)| *served != Honoured) {
+        for (path, served) in PATHS.iter().filter(|(_, served)| *served != Honoured) {
             let sample = match path.rsplit('.').next().unwrap_or_default() {
                 "CapabilityAdd" | "CapabilityDrop" => json!(["NET_ADMIN"]),
                 "Nameservers" => json!(["192.0.2.1"]),
@@ -327,17 +331,17 @@ mod tests {
                 "ReplicatedJob" | "GlobalJob" => continue,
                 _text => json!("other"),
             };
-            let spec: ServiceSpec = match serde_json::from_value(with(&path, sample)) {
+            let spec: ServiceSpec = match serde_json::from_value(with(path, sample)) {
                 Ok(spec) => spec,
                 Err(error) => panic!("{path}: {error}"),
             };
             match (check(&spec), served) {
                 (Ok(warnings), Warned(instead)) => {
-                    assert_eq!(warnings, [not_served(&path, instead)]);
+                    assert_eq!(warnings, [not_served(path, instead)]);
                 }
                 (Err(rejection), Refused(_) | Only(_)) => {
                     assert_eq!(rejection.code, Code::Unimplemented);
-                    assert!(rejection.message.starts_with(&path), "{}", rejection.message);
+                    assert!(rejection.message.starts_with(path), "{}", rejection.message);
                 }
                 (other, served) => panic!("{path}: {other:?}, but {served:?}"),
             }

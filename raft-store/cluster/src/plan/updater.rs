@@ -171,7 +171,7 @@ fn retire_relieved(draft: &mut Draft<'_>, service: &Service, slots: &BTreeMap<Sl
 }
 
 /// Whether a task may take the place of an older one: it runs, or ran and is not to be replaced.
-/// One that could not be run takes nobody's place.
+/// One that could not be run replaces none.
 fn stands(task: &Task) -> bool {
     let ran = task.ran_at.is_some();
     task.status.state == TaskState::Running || (task.desired == TaskState::Complete && ran)

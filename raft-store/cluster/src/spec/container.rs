@@ -111,24 +111,20 @@ pub struct HealthConfig {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// Between checks; default 30 s.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::is_zero")]
     pub interval: u64,
     /// Of one check; default 30 s.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::is_zero")]
     pub timeout: u64,
     /// Failures in a row that make it unhealthy; default 3.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::is_zero")]
     pub retries: u64,
     /// After the start, failures do not count; default 0.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::is_zero")]
     pub start_period: u64,
     /// Between checks in the start period; default 5 s.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::is_zero")]
     pub start_interval: u64,
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// One mount.

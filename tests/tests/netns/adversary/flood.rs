@@ -28,7 +28,7 @@ use tests::bench::sandbox::in_namespace;
 use super::{CLUSTER_PORT, GOSSIP_PORT, without_certificate};
 use crate::divergence::metric;
 use crate::roles::leader;
-use crate::stage::Stage;
+use crate::stage::{Stage, on_node, outside};
 
 const NODES: usize = 3;
 const PUBLISHED: u16 = 8080;
@@ -82,7 +82,6 @@ struct Flood {
     connections: AtomicU64,
     joins: AtomicU64,
     bytes: AtomicU64,
-    datagrams: AtomicU64,
 }
 
 impl Flood {
@@ -152,19 +151,22 @@ impl Flood {
     }
 
     /// Datagrams of any bytes, and some that members sent before.
-    fn datagrams(&self, port: u16) -> Result<()> {
+    /// How many were sent.
+    fn datagrams(&self, port: u16) -> Result<u64> {
         let socket = in_namespace(&self.namespace, || Ok(UdpSocket::bind(("0.0.0.0", 0))?))?;
         let mut bytes = vec![0; DATAGRAM_BYTES];
         let to = SocketAddr::new(self.target, port);
+        let mut count = 0;
         self.beats(|| {
             for (number, old) in (0..DATAGRAMS_EACH_BEAT).zip(self.recorded.iter().cycle()) {
                 rand::rng().fill(&mut bytes[..]);
                 let sent = if number % 2 == 0 { bytes.as_slice() } else { old.as_slice() };
                 socket.send_to(sent, to)?;
-                self.datagrams.fetch_add(1, Ordering::Relaxed);
+                count += 1;
             }
             Ok(())
-        })
+        })?;
+        Ok(count)
     }
 }
 
@@ -249,17 +251,15 @@ fn ask_meanwhile(lab: &Lab, flooded: usize, end: Instant) -> Result<(Slowest, u6
 }
 
 fn begin(lab: &Lab, flooded: usize, tls: &Arc<rustls::ClientConfig>) -> Result<Flood> {
-    let of = |what: &str| Path::new("/run/netns").join(format!("{}-{what}", lab.name));
     Ok(Flood {
-        namespace: of("cl"),
+        namespace: outside(lab),
         target: lab.nodes[flooded].address.into(),
         hello: client_hello(tls)?,
-        recorded: record(&of(&format!("n{}", flooded + 1)))?,
+        recorded: record(&on_node(lab, flooded))?,
         over: AtomicBool::new(false),
         connections: AtomicU64::new(0),
         joins: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
-        datagrams: AtomicU64::new(0),
     })
 }
 
@@ -268,7 +268,7 @@ fn flood(lab: &mut Lab) -> Result<()> {
     let tls = without_certificate(lab)?;
     let flood = begin(lab, flooded, &tls)?;
     let before = (memory_kib(lab, flooded)?, lines(lab, flooded));
-    let asked = std::thread::scope(|scope| {
+    let (asked, sent) = std::thread::scope(|scope| {
         let (flood, tls) = (&flood, &tls);
         for port in [CLUSTER_PORT, GOSSIP_PORT] {
             scope.spawn(move || flood.hold(port, &flood.hello));
@@ -276,14 +276,16 @@ fn flood(lab: &mut Lab) -> Result<()> {
             scope.spawn(move || flood.garbage(port));
         }
         scope.spawn(move || flood.join(tls));
-        scope.spawn(move || flood.datagrams(GOSSIP_PORT));
         scope.spawn(move || flood.hold(PUBLISHED, b""));
-        scope.spawn(move || flood.datagrams(PUBLISHED));
+        let datagrams =
+            [GOSSIP_PORT, PUBLISHED].map(|port| scope.spawn(move || flood.datagrams(port)));
         let asked = ask_meanwhile(lab, flooded, now() + FLOOD);
         flood.over.store(true, Ordering::Relaxed);
-        asked
+        (asked, datagrams.map(|sent| sent.join().expect("it counts")))
     });
     let (slowest, memory) = asked?;
+    let [to_gossip, to_published] = sent;
+    let (to_gossip, to_published) = (to_gossip?, to_published?);
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (grown, more) = (memory.saturating_sub(before.0), lines(lab, flooded) - before.1);
     writeln!(
@@ -293,10 +295,11 @@ fn flood(lab: &mut Lab) -> Result<()> {
         count(&flood.connections),
         count(&flood.joins),
         count(&flood.bytes) >> 20,
-        count(&flood.datagrams),
+        to_gossip + to_published,
     )?;
     // The flood was one.
-    ensure!(count(&flood.connections) > 500 && count(&flood.datagrams) > 10_000, "no flood");
+    ensure!(count(&flood.connections) > 500 && count(&flood.bytes) > 1 << 20, "no flood");
+    ensure!(to_gossip > 5_000 && to_published > 5_000, "{to_gossip} and {to_published} datagrams");
     ensure!(count(&flood.joins) > 20 && slowest.asked > 3, "no flood, or nothing was asked");
     for time in [slowest.request, slowest.question, slowest.call] {
         ensure!(time < ANSWER_MAX, "{slowest:?}");

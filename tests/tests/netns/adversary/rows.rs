@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ use tests::bench::sandbox::in_namespace;
 
 use super::{GOSSIP_PORT, SOON, post, stolen};
 use crate::divergence::metric;
-use crate::stage::Stage;
+use crate::stage::{Stage, outside};
 
 const NODES: usize = 3;
 /// Whose certificate is stolen.
@@ -223,8 +222,7 @@ fn stolen_words(lab: &Lab) -> Result<(Assignment, ProofSecret)> {
 /// Tells a node all of it, in datagrams and by posts.
 fn tell(lab: &Lab, index: usize, tls: &Arc<rustls::ClientConfig>, lies: &Lies) -> Result<()> {
     let to = SocketAddr::new(lab.nodes[index].address.into(), GOSSIP_PORT);
-    let namespace = Path::new("/run/netns").join(format!("{}-cl", lab.name));
-    in_namespace(&namespace, || {
+    in_namespace(&outside(lab), || {
         let socket = UdpSocket::bind(("0.0.0.0", 0))?;
         for datagram in &lies.datagrams {
             socket.send_to(datagram, to)?;

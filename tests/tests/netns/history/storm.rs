@@ -29,7 +29,7 @@ type Change = fn(&mut Storm<'_>) -> Result<()>;
 const CHANGES: &[(&str, Change)] = &[
     ("a manager's clock went 60 days ahead", clock_ahead),
     ("a worker was promoted", promote),
-    ("the CA was rotated, and a worker joined meanwhile", rotation::rotate),
+    ("the CA was rotated", rotation::rotate),
     ("a worker was removed, the key of gossip turned, and it joined again", remove),
     ("a manager was demoted", demote),
 ];
