@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cluster::assignment::{
-    AssignedNetwork, AssignedNode, AssignedService, AssignedTask, Assignment,
+    AssignedNetwork, AssignedNode, AssignedService, AssignedTask, Assignment, OwnTask,
 };
 use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use cluster::net::{MacAddr, Vni};
-use cluster::object::{Attachment, PublishedPort, Slot};
-use cluster::spec::{Protocol, PublishMode};
+use cluster::object::{Attachment, PublishedPort, Slot, TaskState};
+use cluster::spec::{Protocol, PublishMode, TaskSpec};
 use cluster::time::Revision;
 use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, Liveness, View, VtepRow};
 
@@ -127,6 +127,19 @@ pub(crate) fn local() -> Local {
     }
 }
 
+/// A task that was made from the service as it is.
+pub(crate) fn own(assignment: &Assignment, service: ServiceId) -> OwnTask {
+    OwnTask {
+        spec: TaskSpec::default(),
+        desired: TaskState::Running,
+        observed: TaskState::New,
+        start_after: None,
+        service_name: String::new(),
+        service_labels: BTreeMap::new(),
+        ports: assignment.services[&service].ports.clone(),
+    }
+}
+
 /// Everything that rendering and answering read.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
@@ -160,6 +173,7 @@ impl World {
             },
         );
         if on == 1 {
+            self.assignment.own.insert(task(n), own(&self.assignment, service));
             let sandbox = LocalSandbox {
                 egress: ip(&format!("172.18.0.{}", 10 + n)),
                 dns_udp_port: 40_000 + u16::from(n),

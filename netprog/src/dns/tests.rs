@@ -131,7 +131,27 @@ fn aliases_are_names_of_the_service() {
     let redis = world.assignment.services.get_mut(&REDIS).unwrap();
     redis.aliases.insert(WEB, vec!["Cache".to_owned()]);
     assert_eq!(ask(&world, task(3), Kind::A, "cache"), "10.0.1.2");
-    assert_eq!(ask(&world, task(3), Kind::A, "tasks.cache.web"), "10.0.1.11\n  10.0.1.12");
+    assert_eq!(ask(&world, task(3), Kind::A, "tasks.cache.web"), "empty");
+}
+
+/// Goal: in an update that gives another alias, each alias leads to the tasks that have it.
+#[test]
+fn an_alias_is_that_of_the_spec_that_a_task_was_made_from() {
+    let mut world = small();
+    let redis = world.assignment.services.get_mut(&REDIS).unwrap();
+    redis.aliases.insert(WEB, vec!["store".to_owned()]);
+    for (n, alias) in [(1, "cache"), (2, "store")] {
+        let tasks = &mut world.assignment.tasks;
+        tasks.get_mut(&task(n)).unwrap().attachments[0].aliases = vec![alias.to_owned()];
+    }
+    for (alias, address) in [("cache", "10.0.1.11"), ("store", "10.0.1.12")] {
+        assert_eq!(ask(&world, task(3), Kind::A, alias), "10.0.1.2");
+        assert_eq!(ask(&world, task(3), Kind::A, &format!("tasks.{alias}")), address);
+    }
+    world.assignment.services.get_mut(&REDIS).unwrap().vips.clear();
+    for (alias, address) in [("cache", "10.0.1.11"), ("store", "10.0.1.12")] {
+        assert_eq!(ask(&world, task(3), Kind::A, alias), address, "{alias} without a VIP");
+    }
 }
 
 #[test]

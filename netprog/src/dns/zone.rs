@@ -158,7 +158,8 @@ impl Names {
         self.forward.entry(name.to_ascii_lowercase()).or_default().extend(addresses);
     }
 
-    /// The service's names: for the VIP or all tasks, and `tasks.…` for all tasks.
+    /// The service's names: for the VIP or its tasks, and `tasks.…` for its tasks. A further name
+    /// is that of the tasks whose spec gave it to them, which in an update are not all of them.
     fn add_service(
         &mut self,
         service: &AssignedService,
@@ -166,9 +167,7 @@ impl Names {
         answered: &[&Endpoint],
         assignment: &Assignment,
     ) {
-        let tasks: Vec<IpAddr> = answered.iter().map(|endpoint| endpoint.address).collect();
         let vip = service.vips.get(&id);
-        let aliases = service.aliases.get(&id).map_or(&[][..], Vec::as_slice);
         let full = format!("{}.{}", service.name, self.network);
         let targets = match vip {
             Some(_) => vec![full.to_ascii_lowercase()],
@@ -186,12 +185,12 @@ impl Names {
             })
             .collect();
         let facts = Service { ports, targets };
-        for name in std::iter::once(&service.name).chain(aliases) {
+        for (name, tasks) in named(service, id, answered, assignment) {
             match vip {
                 Some(vip) => self.add(name, [*vip]),
                 None => self.add(name, tasks.iter().copied()),
             }
-            self.add(&format!("{TASKS_PREFIX}{name}"), tasks.iter().copied());
+            self.add(&format!("{TASKS_PREFIX}{name}"), tasks);
             self.services.entry(name.to_ascii_lowercase()).or_insert_with(|| facts.clone());
         }
         if let Some(vip) = vip {
@@ -220,4 +219,26 @@ impl Names {
         }
         self.reverse.insert(endpoint.address, format!("{}.{}", task.name, self.network));
     }
+}
+
+/// The names of a service on a network, and the addresses of the tasks that have each.
+fn named<'a>(
+    service: &'a AssignedService,
+    id: NetworkId,
+    answered: &[&Endpoint],
+    assignment: &'a Assignment,
+) -> BTreeMap<&'a str, Vec<IpAddr>> {
+    let mut named: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
+    for alias in service.aliases.get(&id).into_iter().flatten() {
+        named.entry(alias).or_default();
+    }
+    for endpoint in answered {
+        let Some(task) = endpoint.task().and_then(|id| assignment.tasks.get(&id)) else { continue };
+        let own = task.attachments.iter().filter(|held| held.network == id);
+        for alias in own.flat_map(|held| &held.aliases) {
+            named.entry(alias).or_default().push(endpoint.address);
+        }
+    }
+    named.insert(&service.name, answered.iter().map(|endpoint| endpoint.address).collect());
+    named
 }

@@ -27,7 +27,7 @@ pub(super) fn has_leg(scene: &Scene<'_>, task: &LocalTask<'_>) -> bool {
     let attachments = &task.assigned.attachments;
     let mut attached = attachments.iter().filter_map(|a| networks.get(&a.network)).peekable();
     let own = scene.assignment.own.get(&task.id);
-    let publishes = own.is_some_and(|own| !own.host_ports.is_empty());
+    let publishes = own.is_some_and(|own| own.host_ports().next().is_some());
     attached.peek().is_none() || attached.any(|network| !network.internal) || publishes
 }
 

@@ -54,7 +54,7 @@ fn published(scene: &Scene<'_>) -> BTreeMap<String, String> {
     let mut published = ingress::published(scene);
     for (task, sandbox) in scene.sandboxes().filter(|(task, _)| !task.assigned.draining) {
         let Some(own) = scene.assignment.own.get(&task.id) else { continue };
-        for port in &own.host_ports {
+        for port in own.host_ports() {
             let key = format!("{} . {}", port.protocol.name(), port.published);
             published.insert(key, format!("{} . {}", sandbox.egress, port.target));
         }

@@ -271,14 +271,17 @@ fn fill_targets(
     let Some(service) = scene.assignment.services.get(&task.assigned.service) else { return };
     let Some(vip) = service.vips.get(&ingress.attachment.network) else { return };
     table.sets.entry("ingress_vips".to_owned()).or_default().insert(vip.to_string());
+    let Some(own) = scene.assignment.own.get(&task.id) else { return };
     let open = table.sets.entry("open".to_owned()).or_default();
     let targets = table.maps.entry("targets".to_owned()).or_default();
-    for port in service.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
+    for port in own.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
         // Rewritten calls, and those of peers to the address itself.
         for address in [sandbox.egress, ingress.attachment.address] {
             open.insert(format!("{address} . {} . {}", port.protocol.name(), port.target));
         }
-        for number in port.ingress_ports.values() {
+        // The service may have another target by now; where this task listens is as it was made.
+        let here = service.ports.iter().filter(|now| now.is_same_publication(port));
+        for number in here.flat_map(|now| now.ingress_ports.values()) {
             let key = format!("{vip} . {} . {number}", port.protocol.name());
             targets.insert(key, format!("{} . {}", sandbox.egress, port.target));
         }

@@ -74,6 +74,25 @@ fn structures_are_as_proven() {
     expect_file!["../../testdata/render/senders6.nft"].assert_eq(&of_six);
 }
 
+/// Goal: while an update changes the port that tasks listen on, a task made before it is called
+/// on its own.
+#[test]
+fn a_published_port_leads_to_where_the_task_listens() {
+    let mut world = small();
+    let services = &mut world.assignment.services;
+    services.get_mut(&VOTE).unwrap().ports[0].target = 8080;
+    world.add(4, VOTE, 1);
+    let plane = rendered(&world);
+    let table = TableKey { family: Family::Ip, name: TABLE.to_owned() };
+    let targets = |n| plane.spaces[&Place::Sandbox(task(n))].nft[&table].maps["targets"].clone();
+    assert_eq!(targets(3)["10.0.0.5 . tcp . 10001"], "172.18.0.13 . 80");
+    assert_eq!(targets(4)["10.0.0.5 . tcp . 10001"], "172.18.0.14 . 8080");
+    // A port that the task was not made with leads nowhere in it.
+    world.assignment.services.get_mut(&VOTE).unwrap().ports[0].published = 3001;
+    let plane = rendered(&world);
+    assert!(plane.spaces[&Place::Sandbox(task(3))].nft[&table].maps["targets"].is_empty());
+}
+
 /// Elements of the host's table of the cluster's own ports.
 fn doors_of(world: &World, set: &str) -> Vec<String> {
     rendered(world).spaces[&Place::Host].nft[&doors::key()].sets[set].iter().cloned().collect()

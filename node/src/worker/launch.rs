@@ -167,7 +167,7 @@ mod tests {
             start_after: None,
             service_name: "s".to_owned(),
             service_labels: std::collections::BTreeMap::new(),
-            host_ports: vec![],
+            ports: vec![],
         }
     }
 

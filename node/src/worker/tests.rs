@@ -45,7 +45,7 @@ fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) ->
             start_after: None,
             service_name: "s".into(),
             service_labels: BTreeMap::new(),
-            host_ports: vec![],
+            ports: vec![],
         };
         assignment.own.insert(TASK, own);
         let attachment = Attachment {

@@ -165,7 +165,7 @@ fn own_task(task: &Task) -> OwnTask {
         start_after: task.start_after,
         service_name: task.service_name.clone(),
         service_labels: task.service_labels.clone(),
-        host_ports: task.host_ports.clone(),
+        ports: task.ports.clone(),
     }
 }
 

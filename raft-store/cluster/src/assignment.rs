@@ -13,7 +13,7 @@ use crate::object::{
     Attachment, GossipKey, ProofKey, PublishedPort, Slot, TaskState, Trust, first_schema,
     is_first_schema,
 };
-use crate::spec::{Labels, TaskSpec};
+use crate::spec::{Labels, PublishMode, TaskSpec};
 use crate::time::{Revision, Timestamp};
 
 /// Everything that one worker must realise.
@@ -149,6 +149,15 @@ pub struct OwnTask {
     pub service_name: String,
     /// Labels of its service.
     pub service_labels: Labels,
-    /// Ports in mode `host`.
-    pub host_ports: Vec<PublishedPort>,
+    /// Published ports of the spec that it was made from, as in [`Task::ports`].
+    ///
+    /// [`Task::ports`]: crate::object::Task::ports
+    pub ports: Vec<PublishedPort>,
+}
+
+impl OwnTask {
+    /// Ports that it binds on its node.
+    pub fn host_ports(&self) -> impl Iterator<Item = &PublishedPort> {
+        self.ports.iter().filter(|port| port.mode == PublishMode::Host)
+    }
 }

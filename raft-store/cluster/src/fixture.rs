@@ -130,8 +130,7 @@ pub(crate) fn task(id: u128, service: u128, attachments: Vec<Attachment>) -> Tas
         node: None,
         spec: TaskSpec::default(),
         spec_version: Revision(1),
-        host_ports: Vec::new(),
-        on_ingress: false,
+        ports: Vec::new(),
         attachments,
         desired: TaskState::Running,
         status: TaskStatus {

@@ -376,6 +376,15 @@ pub struct PublishedPort {
     pub ingress_ports: BTreeMap<NodeId, u16>,
 }
 
+impl PublishedPort {
+    /// Whether both are one port of the nodes, published in one way, wherever each leads.
+    #[must_use]
+    pub fn is_same_publication(&self, other: &Self) -> bool {
+        let published = |port: &Self| (port.protocol, port.published, port.mode);
+        published(self) == published(other)
+    }
+}
+
 /// Progress of an update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateStatus {

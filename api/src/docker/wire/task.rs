@@ -125,7 +125,7 @@ fn host_ports(task: &Task) -> Vec<PortConfig> {
     if task.status.state != TaskState::Running {
         return Vec::new();
     }
-    task.host_ports.iter().map(port).collect()
+    task.host_ports().map(port).collect()
 }
 
 fn attached(

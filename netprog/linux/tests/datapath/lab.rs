@@ -167,6 +167,18 @@ fn assignment() -> Assignment {
     }
 }
 
+fn own(ports: Vec<PublishedPort>) -> OwnTask {
+    OwnTask {
+        spec: TaskSpec::default(),
+        desired: TaskState::Running,
+        observed: TaskState::New,
+        start_after: None,
+        service_name: String::new(),
+        service_labels: BTreeMap::new(),
+        ports,
+    }
+}
+
 impl Lab {
     /// Two nodes without tasks.
     pub(crate) fn new() -> Self {
@@ -233,6 +245,8 @@ impl Lab {
             draining: false,
         };
         self.assignment.tasks.insert(task(n), assigned);
+        let ports = self.assignment.services[&service].ports.clone();
+        self.assignment.own.insert(task(n), own(ports));
         let owner = self.nodes.get_mut(&on).unwrap();
         owner.kernel.spaces().create_sandbox(task(n)).unwrap();
         let up = Op::SetLink(sandbox(n), "lo".to_owned(), LinkChange::Up(true));
@@ -250,16 +264,7 @@ impl Lab {
         let mut port = published(Protocol::Tcp, number, 0);
         port.mode = PublishMode::Host;
         port.ingress_ports.clear();
-        let own = OwnTask {
-            spec: TaskSpec::default(),
-            desired: TaskState::Running,
-            observed: TaskState::New,
-            start_after: None,
-            service_name: String::new(),
-            service_labels: BTreeMap::new(),
-            host_ports: vec![port],
-        };
-        self.assignment.own.insert(task(n), own);
+        self.assignment.own.get_mut(&task(n)).unwrap().ports.push(port);
     }
 
     /// One pass on every node; a second one must find nothing to do.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Attachment, Meta, PublishedPort, Slot};
 use crate::id::{NodeId, ServiceId, TaskId};
-use crate::spec::{Labels, TaskSpec};
+use crate::spec::{Labels, PublishMode, TaskSpec};
 use crate::time::{Revision, Timestamp};
 
 /// One run of one slot.
@@ -30,12 +30,10 @@ pub struct Task {
     pub spec: TaskSpec,
     /// The service's `spec_version` that it was made from.
     pub spec_version: Revision,
-    /// Ports of that spec in mode `host`.
+    /// Published ports of that spec. Their ports towards the ingress VIP are the service's to
+    /// give, and not here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub host_ports: Vec<PublishedPort>,
-    /// Whether that spec publishes ports on every node, so that it is on the ingress network.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub on_ingress: bool,
+    pub ports: Vec<PublishedPort>,
     /// Its attachments in the order of the spec's networks, the ingress network last.
     pub attachments: Vec<Attachment>,
     /// What is wanted of it.
@@ -55,10 +53,6 @@ pub struct Task {
     /// When it was seen to run, by the leader's clock; `None` if it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_at: Option<Timestamp>,
-}
-
-fn is_false(flag: &bool) -> bool {
-    !*flag
 }
 
 /// What the restart policy needs to know of the runs before a task, kept in the task because
@@ -98,6 +92,17 @@ impl Task {
             Slot::Replica(number) => format!("{}.{number}.{}", self.service_name, self.id),
             Slot::Node(node) => format!("{}.{node}.{}", self.service_name, self.id),
         }
+    }
+
+    /// Ports that it binds on its node.
+    pub fn host_ports(&self) -> impl Iterator<Item = &PublishedPort> {
+        self.ports.iter().filter(|port| port.mode == PublishMode::Host)
+    }
+
+    /// Whether it is on the ingress network: some port of it is published on every node.
+    #[must_use]
+    pub fn is_on_ingress(&self) -> bool {
+        self.ports.iter().any(|port| port.mode == PublishMode::Ingress)
     }
 
     /// Whether it should run and may still do so.

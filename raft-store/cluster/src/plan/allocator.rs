@@ -50,7 +50,7 @@ pub(super) fn networks_of(state: &State, task: &Task) -> Vec<(NetworkId, Vec<Str
     let mut networks: Vec<_> = targets
         .filter_map(|target| Some((target.target.parse().ok()?, target.aliases.clone())))
         .collect();
-    if let Some(ingress) = state.ingress_network().filter(|_| task.on_ingress) {
+    if let Some(ingress) = state.ingress_network().filter(|_| task.is_on_ingress()) {
         networks.push((ingress.id, Vec::new()));
     }
     networks

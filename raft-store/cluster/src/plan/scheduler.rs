@@ -115,7 +115,7 @@ fn reservation(spec: &TaskSpec) -> (u64, u64) {
 
 /// Those of the spec that it was made from, whatever its service publishes now.
 fn host_ports(task: &Task) -> impl Iterator<Item = (Protocol, u16)> {
-    task.host_ports.iter().map(|port| (port.protocol, port.published))
+    task.host_ports().map(|port| (port.protocol, port.published))
 }
 
 /// The best node, or why there is none, in Docker's words.

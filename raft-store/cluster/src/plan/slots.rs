@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::draft::Draft;
 use crate::id::{ServiceId, TaskId};
-use crate::object::{Restarts, Service, Slot, Task, TaskState, TaskStatus};
-use crate::spec::{PublishMode, Replicated, ServiceMode};
+use crate::object::{PublishedPort, Restarts, Service, Slot, Task, TaskState, TaskStatus};
+use crate::spec::{Replicated, ServiceMode};
 use crate::state::State;
 use crate::time::Timestamp;
 
@@ -99,7 +99,8 @@ pub(super) fn create(
     restarts: Restarts,
 ) {
     let id = TaskId(draft.draw());
-    let host = service.ports.iter().filter(|port| port.mode == PublishMode::Host);
+    let port =
+        |port: &PublishedPort| PublishedPort { ingress_ports: BTreeMap::new(), ..port.clone() };
     let task = Task {
         id,
         meta: draft.new_meta(),
@@ -110,8 +111,7 @@ pub(super) fn create(
         node: None,
         spec: service.spec.task_template.clone(),
         spec_version: service.spec_version,
-        host_ports: host.cloned().collect(),
-        on_ingress: service.ports.iter().any(|port| port.mode == PublishMode::Ingress),
+        ports: service.ports.iter().map(port).collect(),
         attachments: Vec::new(),
         desired: TaskState::Running,
         status: TaskStatus {

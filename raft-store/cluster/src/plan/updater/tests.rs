@@ -160,7 +160,7 @@ fn a_task_keeps_the_ports_that_it_was_made_with() {
     assert_eq!(out, "");
     let node = world.state.find_node("a").unwrap().id;
     let assignment = crate::assignment_for(&world.state, node).unwrap();
-    let ports = assignment.own.values().flat_map(|own| &own.host_ports);
+    let ports = assignment.own.values().flat_map(|own| &own.ports);
     let mut ports: Vec<u16> = ports.map(|port| port.published).collect();
     ports.sort_unstable();
     assert_eq!(ports, [8080, 8081]);
