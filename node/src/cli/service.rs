@@ -1,6 +1,6 @@
 //! `skein service …`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::BytesMut;
 use clap::{Args, Subcommand};
@@ -141,19 +141,31 @@ async fn create(client: &Client, args: CreateArgs, out: &mut Out<'_>) -> anyhow:
     let created = client.post("/services/create", &body).await?;
     let id = text(&created, "/ID");
     out.line(&id)?;
-    for warning in items(&created["Warnings"]) {
-        out.line(format!("warning: {}", warning.as_str().unwrap_or_default()))?;
-    }
+    warn(&created, out)?;
     converge::wait(client, &id, args.detach, out).await
 }
 
 async fn update(client: &Client, args: UpdateArgs, out: &mut Out<'_>) -> anyhow::Result<u8> {
     let found = get(client, &args.service).await?;
     let (id, version) = (text(&found, "/ID"), text(&found, "/Version/Index"));
-    let spec = args.apply(found["Spec"].clone())?;
-    client.post(&format!("/services/{id}/update?version={version}"), &spec).await?;
+    let mut ids = BTreeMap::new();
+    for name in args.networks()? {
+        let network = client.get(&format!("/networks/{}", escape(&name))).await?;
+        ids.insert(name, text(&network, "/Id"));
+    }
+    let spec = args.apply(found["Spec"].clone(), &ids)?;
+    let path = format!("/services/{id}/update?version={version}");
+    let updated = client.post(&path, &spec).await?;
     out.line(&args.service)?;
+    warn(&updated, out)?;
     converge::wait(client, &id, args.detach, out).await
+}
+
+fn warn(answer: &Value, out: &mut Out<'_>) -> anyhow::Result<()> {
+    for warning in items(&answer["Warnings"]) {
+        out.line(format!("warning: {}", warning.as_str().unwrap_or_default()))?;
+    }
+    Ok(())
 }
 
 async fn scale(

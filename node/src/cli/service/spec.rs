@@ -1,10 +1,19 @@
-//! Flags of a service, as Docker's spec.
+//! Flags of a service, as Docker's spec: `flags.rs` is the table of them, `forms.rs` says what
+//! their words mean.
+
+mod flags;
+mod forms;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::Args;
-use serde_json::{Value, json};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use serde_json::{Map, Value, json};
 
-use crate::cli::network::pairs;
+use flags::{FLAGS, Flag, Form};
+pub(in crate::cli) use forms::nanoseconds;
 
 /// Flags of `service create`.
 #[derive(Debug, Args)]
@@ -21,51 +30,17 @@ pub struct CreateArgs {
     /// replicated or global
     #[arg(long, default_value = "replicated")]
     mode: String,
-    /// Networks to attach to
+    /// File of lines NAME=VALUE
     #[arg(long)]
-    network: Vec<String>,
-    /// PUBLISHED:TARGET[/PROTOCOL]
-    #[arg(short, long)]
-    publish: Vec<String>,
-    /// node.role==worker and the like
-    #[arg(long)]
-    constraint: Vec<String>,
-    /// NAME=VALUE
-    #[arg(short, long)]
-    env: Vec<String>,
-    /// NAME=VALUE
-    #[arg(short, long)]
-    label: Vec<String>,
-    /// type=bind|volume|tmpfs,source=…,target=…[,readonly]
-    #[arg(long)]
-    mount: Vec<String>,
-    /// NAME or UID[:GID]
-    #[arg(short, long, default_value = "")]
-    user: String,
-    /// Working directory
-    #[arg(short, long, default_value = "")]
-    workdir: String,
-    /// vip or dnsrr
-    #[arg(long, default_value = "vip")]
-    endpoint_mode: String,
-    /// none, on-failure or any
-    #[arg(long)]
-    restart_condition: Option<String>,
-    /// Before a task is replaced, like 5s
-    #[arg(long)]
-    restart_delay: Option<String>,
-    /// From the stop signal to SIGKILL, like 10s
-    #[arg(long)]
-    stop_grace_period: Option<String>,
-    /// Shell line; status 0 is healthy
-    #[arg(long)]
-    health_cmd: Option<String>,
-    /// Between health checks, like 5s
-    #[arg(long)]
-    health_interval: Option<String>,
+    env_file: Vec<PathBuf>,
     /// No small reaper as pid 1
-    #[arg(long)]
+    #[arg(long, conflicts_with = "init")]
     no_init: bool,
+    /// No health check, whatever the image says
+    #[arg(long, conflicts_with = "health-cmd")]
+    no_healthcheck: bool,
+    #[command(flatten)]
+    given: OnCreate,
     /// host or dir:/path
     image: String,
     /// Program and arguments
@@ -84,48 +59,36 @@ impl CreateArgs {
             "global" => json!({ "Global": {} }),
             other => bail!("--mode {other:?}: give replicated or global"),
         };
+        let mut env = Vec::new();
+        for path in &self.env_file {
+            env.extend(read_env(path)?);
+        }
         let mut container = json!({
             "Image": self.image,
             "Args": self.command,
-            "Env": self.env,
-            "User": self.user,
-            "Dir": self.workdir,
+            "Env": env,
             "Init": !self.no_init,
-            "Mounts": self.mount.iter().map(|text| mount(text)).collect::<Result<Vec<_>, _>>()?,
         });
-        if let Some(grace) = &self.stop_grace_period {
-            container["StopGracePeriod"] = json!(nanoseconds(grace)?);
+        if self.no_healthcheck {
+            container["Healthcheck"] = json!({ "Test": ["NONE"] });
         }
-        if let Some(line) = &self.health_cmd {
-            let interval = self.health_interval.as_deref().map(nanoseconds).transpose()?;
-            container["Healthcheck"] =
-                json!({ "Test": ["CMD-SHELL", line], "Interval": interval.unwrap_or(0) });
-        }
-        let networks: Vec<Value> =
-            self.network.iter().map(|name| json!({ "Target": name })).collect();
-        let mut template = json!({
-            "ContainerSpec": container,
-            "Placement": { "Constraints": self.constraint },
-            "Networks": networks,
-        });
-        let mut restart = json!({});
-        if let Some(condition) = &self.restart_condition {
-            restart["Condition"] = json!(condition);
-        }
-        if let Some(delay) = &self.restart_delay {
-            restart["Delay"] = json!(nanoseconds(delay)?);
-        }
-        template["RestartPolicy"] = restart;
-        let ports: Vec<Value> =
-            self.publish.iter().map(|text| port(text)).collect::<Result<_, _>>()?;
-        Ok(json!({
+        let mut spec = json!({
             "Name": self.name,
-            "Labels": pairs(&self.label),
-            "TaskTemplate": template,
+            "TaskTemplate": { "ContainerSpec": container },
             "Mode": mode,
-            "EndpointSpec": { "Mode": self.endpoint_mode, "Ports": ports },
-        }))
+            "EndpointSpec": { "Mode": "vip" },
+        });
+        self.given.0.apply(&mut spec, &BTreeMap::new())?;
+        Ok(spec)
     }
+}
+
+/// The lines of a file of variables; `#` begins a comment.
+fn read_env(path: &std::path::Path) -> anyhow::Result<Vec<Value>> {
+    let text = fs::read_to_string(path).with_context(|| format!("--env-file {path:?}"))?;
+    let lines = text.lines().map(str::trim_start);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| (forms::ENV.parse)(line)).collect()
 }
 
 /// Flags of `service update`.
@@ -143,34 +106,26 @@ pub struct UpdateArgs {
     /// host or dir:/path
     #[arg(long)]
     image: Option<String>,
-    /// Arguments, split at spaces
+    /// Arguments, split as a shell does
     #[arg(long, allow_hyphen_values = true)]
     args: Option<String>,
-    /// NAME=VALUE
-    #[arg(long)]
-    env_add: Vec<String>,
-    /// NAME
-    #[arg(long)]
-    env_rm: Vec<String>,
-    /// PUBLISHED:TARGET[/PROTOCOL]
-    #[arg(long)]
-    publish_add: Vec<String>,
-    /// Published port
-    #[arg(long)]
-    publish_rm: Vec<u16>,
-    /// node.role==worker and the like
-    #[arg(long)]
-    constraint_add: Vec<String>,
-    /// As it was given
-    #[arg(long)]
-    constraint_rm: Vec<String>,
+    /// No health check, whatever the image says
+    #[arg(long, conflicts_with = "health-cmd")]
+    no_healthcheck: bool,
+    #[command(flatten)]
+    given: OnUpdate,
     /// Id or name
     pub service: String,
 }
 
 impl UpdateArgs {
-    /// The spec with the flags' changes.
-    pub fn apply(&self, mut spec: Value) -> anyhow::Result<Value> {
+    /// The networks that flags name. A spec that was stored holds their ids.
+    pub fn networks(&self) -> anyhow::Result<Vec<String>> {
+        self.given.0.networks()
+    }
+
+    /// The spec with the flags' changes, where networks are known by these ids.
+    pub fn apply(&self, mut spec: Value, ids: &BTreeMap<String, String>) -> anyhow::Result<Value> {
         if let Some(replicas) = self.replicas {
             if spec.pointer("/Mode/Replicated").is_none() {
                 bail!("replicas can only be used with replicated mode");
@@ -186,129 +141,221 @@ impl UpdateArgs {
             template["ContainerSpec"]["Image"] = json!(image);
         }
         if let Some(args) = &self.args {
-            template["ContainerSpec"]["Args"] = json!(args.split_whitespace().collect::<Vec<_>>());
+            template["ContainerSpec"]["Args"] = json!(forms::words(args)?);
         }
-        let name_of = |entry: &Value| {
-            entry.as_str().and_then(|e| e.split('=').next()).unwrap_or_default().to_owned()
-        };
-        change(&mut template["ContainerSpec"]["Env"], |env| {
-            let added = |name: &String| {
-                self.env_add.iter().any(|entry| entry.split('=').next() == Some(name))
-            };
-            env.retain(|e| !self.env_rm.contains(&name_of(e)) && !added(&name_of(e)));
-            env.extend(self.env_add.iter().map(|entry| json!(entry)));
-        });
-        change(&mut template["Placement"]["Constraints"], |constraints| {
-            let kept = |c: &Value| !self.constraint_rm.iter().any(|gone| c == gone);
-            constraints.retain(kept);
-            constraints.extend(self.constraint_add.iter().map(|c| json!(c)));
-        });
-        let added: Vec<Value> =
-            self.publish_add.iter().map(|text| port(text)).collect::<Result<_, _>>()?;
-        change(&mut spec["EndpointSpec"]["Ports"], |ports| {
-            ports.retain(|p| !self.publish_rm.iter().any(|gone| p["PublishedPort"] == *gone));
-            ports.extend(added);
-        });
+        if self.no_healthcheck {
+            template["ContainerSpec"]["Healthcheck"] = json!({ "Test": ["NONE"] });
+        }
+        self.given.0.apply(&mut spec, ids)?;
         Ok(spec)
     }
 }
 
-/// Changes a list that may be absent.
-fn change(list: &mut Value, f: impl FnOnce(&mut Vec<Value>)) {
-    let mut items = list.as_array().cloned().unwrap_or_default();
-    f(&mut items);
-    *list = Value::Array(items);
+/// What was given of the flags of the table.
+#[derive(Debug, Clone, Default)]
+struct Given {
+    /// By the flag's place in the table: what to set or to add.
+    set: BTreeMap<usize, Vec<String>>,
+    /// What to remove.
+    removed: BTreeMap<usize, Vec<String>>,
 }
 
-/// `3000:80/udp`, or `published=3000,target=80,protocol=udp,mode=host`.
-fn port(text: &str) -> anyhow::Result<Value> {
-    let wrong = || {
-        format!("--publish {text:?}: give PUBLISHED:TARGET[/PROTOCOL], like 3000:80 or 53:53/udp")
+impl Given {
+    /// In the order of the table, so that what a capability was dropped for is known.
+    fn apply(&self, spec: &mut Value, ids: &BTreeMap<String, String>) -> anyhow::Result<()> {
+        for (at, flag) in FLAGS.iter().enumerate() {
+            let (set, removed) = (self.set.get(&at), self.removed.get(&at));
+            if set.is_none() && removed.is_none() {
+                continue;
+            }
+            let words = |words: Option<&Vec<String>>| words.cloned().unwrap_or_default();
+            change(flag, spec, (&words(set), &words(removed)), ids)
+                .with_context(|| format!("--{}", flag.name))?;
+        }
+        Ok(())
+    }
+
+    fn networks(&self) -> anyhow::Result<Vec<String>> {
+        let at = FLAGS.iter().position(|flag| flag.name == "network").context("--network")?;
+        let added = self.set.get(&at).into_iter().flatten();
+        let added = added.map(|text| Ok((forms::NETWORK.key)(&(forms::NETWORK.parse)(text)?)));
+        let removed = self.removed.get(&at).into_iter().flatten().map(|text| Ok(text.clone()));
+        added.chain(removed).collect()
+    }
+
+    /// What clap found; `add` and `rm` end the names of a list's flags.
+    fn of(matches: &ArgMatches, add: &str, rm: Option<&str>) -> Self {
+        let mut given = Self::default();
+        let found = |name: &str| -> Option<Vec<String>> {
+            let values = matches.try_get_many::<String>(name).ok().flatten()?;
+            Some(values.cloned().collect())
+        };
+        for (at, flag) in FLAGS.iter().enumerate() {
+            let set = if is_many(flag) { format!("{}{add}", flag.name) } else { flag.name.into() };
+            given.set.extend(found(&set).map(|words| (at, words)));
+            if let Some(rm) = rm.filter(|_| is_many(flag)) {
+                given.removed.extend(found(&format!("{}{rm}", flag.name)).map(|words| (at, words)));
+            }
+        }
+        given
+    }
+}
+
+fn is_many(flag: &Flag) -> bool {
+    matches!(flag.form, Form::Map | Form::List(_))
+}
+
+/// The field at the flag's path; what is missing on the way is made.
+fn place<'a>(spec: &'a mut Value, path: &str) -> &'a mut Value {
+    path.split('.').fold(spec, |value, name| {
+        if !value.is_object() {
+            *value = Value::Object(Map::new());
+        }
+        &mut value[name]
+    })
+}
+
+fn change(
+    flag: &Flag,
+    spec: &mut Value,
+    (set, removed): (&[String], &[String]),
+    ids: &BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    if let Form::Capabilities(opposite) = flag.form {
+        let taken = |element: &Value| set.iter().any(|name| is_capability(element, name));
+        for path in [flag.field, opposite] {
+            let field = place(spec, path);
+            let mut list = field.as_array().cloned().unwrap_or_default();
+            list.retain(|element| !taken(element));
+            list.extend(set.iter().filter(|_| path == flag.field).map(|name| json!(name)));
+            *field = Value::Array(list);
+        }
+        return Ok(());
+    }
+    let field = place(spec, flag.field);
+    let number = |text: &str| text.parse::<u64>().with_context(|| format!("{text:?}: no number"));
+    let one = set.last().map_or("", String::as_str);
+    *field = match flag.form {
+        Form::Text => json!(one),
+        Form::Integer => json!(number(one)?),
+        Form::Ratio => {
+            let ratio = one.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+            json!(ratio.with_context(|| format!("{one:?}: give a number from 0 to 1"))?)
+        }
+        Form::Duration => json!(forms::nanoseconds(one)?),
+        Form::Bytes => json!(forms::bytes(one)?),
+        Form::Cpus => json!(forms::cpus(one)?),
+        Form::Switch => json!(one == "true"),
+        Form::Words => json!(forms::words(one)?),
+        Form::Capabilities(_) => field.take(),
+        Form::Check => json!(["CMD-SHELL", one]),
+        Form::Map => {
+            let mut map = field.as_object().cloned().unwrap_or_default();
+            map.retain(|name, _| !removed.contains(name));
+            let added = forms::map(set);
+            map.extend(added.into_iter().map(|(name, value)| (name.to_owned(), json!(value))));
+            Value::Object(map)
+        }
+        Form::List(entry) => {
+            let id = |key: String| ids.get(&key).cloned().unwrap_or(key);
+            let key = |element: &Value| id((entry.key)(element));
+            let added = set.iter().map(|text| (entry.parse)(text));
+            let added: Vec<Value> = added.collect::<Result<_, _>>()?;
+            let mut gone = Vec::new();
+            for text in removed {
+                gone.push(id((entry.removed)(text)?));
+            }
+            gone.extend(added.iter().map(key));
+            let mut list = field.as_array().cloned().unwrap_or_default();
+            list.retain(|element| !gone.contains(&key(element)));
+            list.extend(added.into_iter().filter(|element| *element != ""));
+            Value::Array(list)
+        }
     };
-    if text.contains('=') {
-        let fields: Vec<String> = text.split(',').map(str::to_owned).collect();
-        let fields = pairs(&fields);
-        let number = |name: &str| fields.get(name).copied().unwrap_or("0").parse::<u16>();
-        return Ok(json!({
-            "PublishedPort": number("published").with_context(wrong)?,
-            "TargetPort": number("target").with_context(wrong)?,
-            "Protocol": fields.get("protocol").copied().unwrap_or("tcp"),
-            "PublishMode": fields.get("mode").copied().unwrap_or("ingress"),
-        }));
-    }
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let (published, target) = ports.split_once(':').unwrap_or(("0", ports));
-    Ok(json!({
-        "PublishedPort": published.parse::<u16>().with_context(wrong)?,
-        "TargetPort": target.parse::<u16>().with_context(wrong)?,
-        "Protocol": protocol,
-        "PublishMode": "ingress",
-    }))
+    Ok(())
 }
 
-/// docker's `--mount` words.
-fn mount(text: &str) -> anyhow::Result<Value> {
-    let fields: Vec<String> = text.split(',').map(str::to_owned).collect();
-    let fields = pairs(&fields);
-    let either = |a: &str, b: &str| fields.get(a).or(fields.get(b)).copied().unwrap_or_default();
-    let target = either("target", "dst");
-    if target.is_empty() {
-        bail!("--mount {text:?}: target is missing, like type=bind,source=/srv,target=/srv");
-    }
-    Ok(json!({
-        "Type": fields.get("type").copied().unwrap_or("volume"),
-        "Source": either("source", "src"),
-        "Target": target,
-        "ReadOnly": fields.contains_key("readonly") || fields.contains_key("ro"),
-    }))
+/// By its name with or without the prefix, in any case.
+fn is_capability(element: &Value, name: &str) -> bool {
+    let bare = |name: &str| name.to_ascii_uppercase().trim_start_matches("CAP_").to_owned();
+    element.as_str().is_some_and(|element| bare(element) == bare(name))
 }
 
-/// `10s`, `1m30s`, `500ms`: Go's durations.
-pub(in crate::cli) fn nanoseconds(text: &str) -> anyhow::Result<u64> {
-    api::duration_ns(text)
-        .with_context(|| format!("{text:?} is no duration: give one like 10s, 1m30s or 500ms"))
+/// The table's flags on `create`.
+#[derive(Debug, Clone, Default)]
+struct OnCreate(Given);
+
+/// The table's flags on `update`: `…-add` and `…-rm` for what there can be several of.
+#[derive(Debug, Clone, Default)]
+struct OnUpdate(Given);
+
+/// Endings of a list's flags on `update`.
+const ADD: &str = "-add";
+const REMOVE: &str = "-rm";
+
+fn argument(flag: &Flag, ending: &str) -> Arg {
+    let name = format!("{}{ending}", flag.name);
+    let arg = Arg::new(name.clone()).long(name).help(flag.help);
+    let arg = match flag.short.filter(|_| ending.is_empty()) {
+        Some(short) => arg.short(short),
+        None => arg,
+    };
+    match flag.form {
+        Form::Map | Form::List(_) | Form::Capabilities(_) => arg.action(ArgAction::Append),
+        Form::Switch => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(["true", "false"]),
+        _ => arg.action(ArgAction::Set),
+    }
+}
+
+impl Args for OnCreate {
+    fn augment_args(command: Command) -> Command {
+        command.args(FLAGS.iter().map(|flag| argument(flag, "")))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for OnCreate {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(Given::of(matches, "", None)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for OnUpdate {
+    fn augment_args(command: Command) -> Command {
+        command.args(FLAGS.iter().flat_map(|flag| {
+            let endings: &[&str] = if is_many(flag) { &[ADD, REMOVE] } else { &[""] };
+            endings.iter().map(|ending| argument(flag, ending))
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for OnUpdate {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(Given::of(matches, ADD, Some(REMOVE))))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn short_forms_are_docker_s() {
-        assert_eq!(port("3000:80/udp").unwrap()["Protocol"], "udp");
-        assert_eq!(port("80").unwrap()["PublishedPort"], 0);
-        assert_eq!(port("published=1,target=2,mode=host").unwrap()["PublishMode"], "host");
-        assert!(port("x:y").unwrap_err().to_string().contains("like 3000:80"));
-        assert_eq!(nanoseconds("1m30s").unwrap(), 90_000_000_000);
-        assert!(nanoseconds("5 parsecs").is_err());
-        assert_eq!(mount("type=bind,src=/a,dst=/b,ro").unwrap()["ReadOnly"], true);
-    }
-
-    #[test]
-    fn an_update_keeps_what_it_does_not_name() {
-        let args = UpdateArgs {
-            detach: true,
-            force: true,
-            replicas: Some(3),
-            image: None,
-            args: None,
-            env_add: vec!["A=2".into()],
-            env_rm: vec!["B".into()],
-            publish_add: vec![],
-            publish_rm: vec![80],
-            constraint_add: vec![],
-            constraint_rm: vec![],
-            service: "s".into(),
-        };
-        let spec = json!({
-            "Mode": {"Replicated": {"Replicas": 1}}, "Other": 7,
-            "TaskTemplate": {"ContainerSpec": {"Env": ["A=1", "B=1", "C=1"]}},
-            "EndpointSpec": {"Ports": [{"PublishedPort": 80}, {"PublishedPort": 81}]},
-        });
-        let changed = args.apply(spec).unwrap();
-        assert_eq!(changed["Other"], 7);
-        assert_eq!(changed["TaskTemplate"]["ContainerSpec"]["Env"], json!(["C=1", "A=2"]));
-        assert_eq!(changed["EndpointSpec"]["Ports"], json!([{"PublishedPort": 81}]));
-        assert_eq!(changed["TaskTemplate"]["ForceUpdate"], 1);
-    }
-}
+mod tests;

@@ -66,7 +66,7 @@ pub(super) fn update(
         return Err(Rejection::new(
             Code::Unimplemented,
             format!(
-                "service mode change is not allowed: remove service {} and create it anew",
+                "service mode change is not allowed: remove service {} and create it again",
                 spec.name
             ),
         ));
