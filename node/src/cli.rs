@@ -79,3 +79,14 @@ fn finish(result: anyhow::Result<u8>) -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: no command has two flags of one name. Clap checks a command only when it is used.
+    #[test]
+    fn commands_and_flags_fit_together() {
+        Cli::command().debug_assert();
+    }
+}

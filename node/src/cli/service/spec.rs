@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Map, Value, json};
 
-use flags::{FLAGS, Flag, Form};
+use flags::{Flag, Form, flags};
 pub(in crate::cli) use forms::nanoseconds;
 
 /// Flags of `service create`.
@@ -163,46 +163,40 @@ struct Given {
 impl Given {
     /// In the order of the table, so that what a capability was dropped for is known.
     fn apply(&self, spec: &mut Value, ids: &BTreeMap<String, String>) -> anyhow::Result<()> {
-        for (at, flag) in FLAGS.iter().enumerate() {
+        for (at, (field, flag)) in flags().enumerate() {
             let (set, removed) = (self.set.get(&at), self.removed.get(&at));
             if set.is_none() && removed.is_none() {
                 continue;
             }
             let words = |words: Option<&Vec<String>>| words.cloned().unwrap_or_default();
-            change(flag, spec, (&words(set), &words(removed)), ids)
+            change((&field, flag.form), spec, (&words(set), &words(removed)), ids)
                 .with_context(|| format!("--{}", flag.name))?;
         }
         Ok(())
     }
 
     fn networks(&self) -> anyhow::Result<Vec<String>> {
-        let at = FLAGS.iter().position(|flag| flag.name == "network").context("--network")?;
+        let at = flags().position(|(_, flag)| flag.name == "network").context("--network")?;
         let added = self.set.get(&at).into_iter().flatten();
         let added = added.map(|text| Ok((forms::NETWORK.key)(&(forms::NETWORK.parse)(text)?)));
         let removed = self.removed.get(&at).into_iter().flatten().map(|text| Ok(text.clone()));
         added.chain(removed).collect()
     }
 
-    /// What clap found; `add` and `rm` end the names of a list's flags.
-    fn of(matches: &ArgMatches, add: &str, rm: Option<&str>) -> Self {
+    /// What clap found under each flag's names: to set or add, and to remove.
+    fn of(matches: &ArgMatches, names: impl Fn(&Flag) -> (String, Option<String>)) -> Self {
         let mut given = Self::default();
         let found = |name: &str| -> Option<Vec<String>> {
             let values = matches.try_get_many::<String>(name).ok().flatten()?;
             Some(values.cloned().collect())
         };
-        for (at, flag) in FLAGS.iter().enumerate() {
-            let set = if is_many(flag) { format!("{}{add}", flag.name) } else { flag.name.into() };
+        for (at, (_, flag)) in flags().enumerate() {
+            let (set, removed) = names(flag);
             given.set.extend(found(&set).map(|words| (at, words)));
-            if let Some(rm) = rm.filter(|_| is_many(flag)) {
-                given.removed.extend(found(&format!("{}{rm}", flag.name)).map(|words| (at, words)));
-            }
+            given.removed.extend(removed.and_then(|name| found(&name)).map(|words| (at, words)));
         }
         given
     }
-}
-
-fn is_many(flag: &Flag) -> bool {
-    matches!(flag.form, Form::Map | Form::List(_))
 }
 
 /// The field at the flag's path; what is missing on the way is made.
@@ -216,26 +210,26 @@ fn place<'a>(spec: &'a mut Value, path: &str) -> &'a mut Value {
 }
 
 fn change(
-    flag: &Flag,
+    (path, form): (&str, Form),
     spec: &mut Value,
     (set, removed): (&[String], &[String]),
     ids: &BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
-    if let Form::Capabilities(opposite) = flag.form {
+    if let Form::Capabilities(opposite) = form {
         let taken = |element: &Value| set.iter().any(|name| is_capability(element, name));
-        for path in [flag.field, opposite] {
-            let field = place(spec, path);
+        for list_of in [path, opposite] {
+            let field = place(spec, list_of);
             let mut list = field.as_array().cloned().unwrap_or_default();
             list.retain(|element| !taken(element));
-            list.extend(set.iter().filter(|_| path == flag.field).map(|name| json!(name)));
+            list.extend(set.iter().filter(|_| list_of == path).map(|name| json!(name)));
             *field = Value::Array(list);
         }
         return Ok(());
     }
-    let field = place(spec, flag.field);
+    let field = place(spec, path);
     let number = |text: &str| text.parse::<u64>().with_context(|| format!("{text:?}: no number"));
     let one = set.last().map_or("", String::as_str);
-    *field = match flag.form {
+    *field = match form {
         Form::Text => json!(one),
         Form::Integer => json!(number(one)?),
         Form::Ratio => {
@@ -289,17 +283,22 @@ struct OnCreate(Given);
 #[derive(Debug, Clone, Default)]
 struct OnUpdate(Given);
 
-/// Endings of a list's flags on `update`.
-const ADD: &str = "-add";
-const REMOVE: &str = "-rm";
+/// What sets a flag's field on `update`, or adds to it, and what removes from it.
+fn on_update(flag: &Flag) -> (String, Option<String>) {
+    match flag.form {
+        Form::Map | Form::List(_) => {
+            (format!("{}-add", flag.name), Some(format!("{}-rm", flag.name)))
+        }
+        _ => (flag.name.to_owned(), None),
+    }
+}
 
-fn argument(flag: &Flag, ending: &str) -> Arg {
-    let name = format!("{}{ending}", flag.name);
-    let arg = Arg::new(name.clone()).long(name).help(flag.help);
-    let arg = match flag.short.filter(|_| ending.is_empty()) {
-        Some(short) => arg.short(short),
-        None => arg,
-    };
+fn on_create(flag: &Flag) -> (String, Option<String>) {
+    (flag.on_create.to_owned(), None)
+}
+
+fn argument(flag: &Flag, name: String) -> Arg {
+    let arg = Arg::new(name.clone()).long(name).value_name("VALUE").help(flag.help);
     match flag.form {
         Form::Map | Form::List(_) | Form::Capabilities(_) => arg.action(ArgAction::Append),
         Form::Switch => arg
@@ -314,7 +313,11 @@ fn argument(flag: &Flag, ending: &str) -> Arg {
 
 impl Args for OnCreate {
     fn augment_args(command: Command) -> Command {
-        command.args(FLAGS.iter().map(|flag| argument(flag, "")))
+        let args = flags().map(|(_, flag)| (flag, argument(flag, on_create(flag).0)));
+        command.args(args.map(|(flag, arg)| match flag.short {
+            Some(short) => arg.short(short),
+            None => arg,
+        }))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -324,7 +327,7 @@ impl Args for OnCreate {
 
 impl FromArgMatches for OnCreate {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self(Given::of(matches, "", None)))
+        Ok(Self(Given::of(matches, on_create)))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -335,9 +338,9 @@ impl FromArgMatches for OnCreate {
 
 impl Args for OnUpdate {
     fn augment_args(command: Command) -> Command {
-        command.args(FLAGS.iter().flat_map(|flag| {
-            let endings: &[&str] = if is_many(flag) { &[ADD, REMOVE] } else { &[""] };
-            endings.iter().map(|ending| argument(flag, ending))
+        command.args(flags().flat_map(|(_, flag)| {
+            let (set, removed) = on_update(flag);
+            [Some(set), removed].into_iter().flatten().map(move |name| argument(flag, name))
         }))
     }
 
@@ -348,7 +351,7 @@ impl Args for OnUpdate {
 
 impl FromArgMatches for OnUpdate {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self(Given::of(matches, ADD, Some(REMOVE))))
+        Ok(Self(Given::of(matches, on_update)))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

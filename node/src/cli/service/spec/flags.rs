@@ -35,14 +35,20 @@ pub(super) enum Form {
 pub(super) struct Flag {
     pub(super) name: &'static str,
     pub(super) short: Option<char>,
-    /// Path of the field in Docker's spec.
+    /// Its name on `create`, where the client has a flag of the first name for itself.
+    pub(super) on_create: &'static str,
+    /// The rest of its field's path.
     pub(super) field: &'static str,
     pub(super) form: Form,
     pub(super) help: &'static str,
 }
 
 const fn flag(name: &'static str, field: &'static str, form: Form, help: &'static str) -> Flag {
-    Flag { name, short: None, field, form, help }
+    Flag { name, short: None, on_create: name, field, form, help }
+}
+
+const fn renamed(on_create: &'static str, flag: Flag) -> Flag {
+    Flag { on_create, ..flag }
 }
 
 const fn short(short: char, flag: Flag) -> Flag {
@@ -53,73 +59,100 @@ use Form::{
     Bytes, Capabilities, Check, Cpus, Duration, Integer, List, Map, Ratio, Switch, Text, Words,
 };
 
-const CONSTRAINTS: &str = "TaskTemplate.Placement.Constraints";
-const PREFERENCES: &str = "TaskTemplate.Placement.Preferences";
 const CAP_ADD: &str = "TaskTemplate.ContainerSpec.CapabilityAdd";
 const CAP_DROP: &str = "TaskTemplate.ContainerSpec.CapabilityDrop";
-const GENERIC: &str = "TaskTemplate.Resources.Reservations.GenericResources";
 
-/// All of them, in the order in which help shows them.
+/// Every flag, and the path of its field in Docker's spec.
+pub(super) fn flags() -> impl Iterator<Item = (String, &'static Flag)> {
+    let of = |(group, flags): &'static (&'static str, &'static [Flag])| {
+        flags.iter().map(move |flag| (format!("{group}{}", flag.field), flag))
+    };
+    GROUPS.iter().flat_map(of)
+}
+
+/// All of them, in the order in which help shows them, by the path that their fields begin with.
 #[rustfmt::skip]
-pub(super) const FLAGS: &[Flag] = &[
-    short('e', flag("env", "TaskTemplate.ContainerSpec.Env", List(forms::ENV), "NAME=VALUE; NAME alone takes the value it has here")),
-    short('l', flag("label", "Labels", Map, "NAME=VALUE")),
-    flag("container-label", "TaskTemplate.ContainerSpec.Labels", Map, "NAME=VALUE, of each task"),
-    flag("network", "TaskTemplate.Networks", List(forms::NETWORK), "Networks to attach to: NAME, or name=NAME,alias=ALIAS"),
-    short('p', flag("publish", "EndpointSpec.Ports", List(forms::PORT), "[PUBLISHED:]TARGET[/PROTOCOL], or published=…,target=…,protocol=…,mode=…")),
-    flag("endpoint-mode", "EndpointSpec.Mode", Text, "vip or dnsrr"),
-    flag("mount", "TaskTemplate.ContainerSpec.Mounts", List(forms::MOUNT), "type=bind|volume|tmpfs,source=…,target=…[,readonly]"),
-    short('u', flag("user", "TaskTemplate.ContainerSpec.User", Text, "NAME or UID[:GID]")),
-    flag("group", "TaskTemplate.ContainerSpec.Groups", List(forms::WORD), "Further groups of the user"),
-    short('w', flag("workdir", "TaskTemplate.ContainerSpec.Dir", Text, "Working directory")),
-    flag("entrypoint", "TaskTemplate.ContainerSpec.Command", Words, "Program and first arguments, before those of the command line"),
-    flag("hostname", "TaskTemplate.ContainerSpec.Hostname", Text, "Host name of each task"),
-    flag("host", "TaskTemplate.ContainerSpec.Hosts", List(forms::HOST), "NAME:ADDRESS, in /etc/hosts"),
-    flag("dns", "TaskTemplate.ContainerSpec.DNSConfig.Nameservers", List(forms::WORD), "Resolvers for names outside the cluster"),
-    flag("dns-search", "TaskTemplate.ContainerSpec.DNSConfig.Search", List(forms::WORD), "Search domains"),
-    flag("dns-option", "TaskTemplate.ContainerSpec.DNSConfig.Options", List(forms::WORD), "Options of resolv.conf"),
-    flag("read-only", "TaskTemplate.ContainerSpec.ReadOnly", Switch, "Mount the root read-only"),
-    flag("init", "TaskTemplate.ContainerSpec.Init", Switch, "A small reaper as pid 1, which is there unless =false"),
-    flag("cap-add", CAP_ADD, Capabilities(CAP_DROP), "Capabilities that the task has, like NET_ADMIN"),
-    flag("cap-drop", CAP_DROP, Capabilities(CAP_ADD), "Capabilities that the task lacks, or ALL"),
-    flag("no-new-privileges", "TaskTemplate.ContainerSpec.Privileges.NoNewPrivileges", Switch, "Programs gain no rights by setuid files"),
-    flag("seccomp", "TaskTemplate.ContainerSpec.Privileges.Seccomp.Mode", Text, "default or unconfined"),
-    flag("apparmor", "TaskTemplate.ContainerSpec.Privileges.AppArmor.Mode", Text, "default or disabled"),
-    flag("sysctl", "TaskTemplate.ContainerSpec.Sysctls", Map, "NAME=VALUE"),
-    flag("ulimit", "TaskTemplate.ContainerSpec.Ulimits", List(forms::ULIMIT), "NAME=SOFT[:HARD]"),
-    flag("stop-signal", "TaskTemplate.ContainerSpec.StopSignal", Text, "Signal that stops a task"),
-    flag("stop-grace-period", "TaskTemplate.ContainerSpec.StopGracePeriod", Duration, "From the stop signal to SIGKILL, like 10s"),
-    flag("health-cmd", "TaskTemplate.ContainerSpec.Healthcheck.Test", Check, "Shell line; status 0 is healthy"),
-    flag("health-interval", "TaskTemplate.ContainerSpec.Healthcheck.Interval", Duration, "Between health checks, like 5s"),
-    flag("health-timeout", "TaskTemplate.ContainerSpec.Healthcheck.Timeout", Duration, "A check that takes longer fails"),
-    flag("health-retries", "TaskTemplate.ContainerSpec.Healthcheck.Retries", Integer, "Failures in a row that make a task unhealthy"),
-    flag("health-start-period", "TaskTemplate.ContainerSpec.Healthcheck.StartPeriod", Duration, "For so long after its start failures do not count"),
-    flag("health-start-interval", "TaskTemplate.ContainerSpec.Healthcheck.StartInterval", Duration, "Between health checks in that period"),
-    flag("limit-cpu", "TaskTemplate.Resources.Limits.NanoCPUs", Cpus, "CPUs that a task may use, like 0.5"),
-    flag("limit-memory", "TaskTemplate.Resources.Limits.MemoryBytes", Bytes, "Memory that a task may use, like 64m"),
-    flag("limit-pids", "TaskTemplate.Resources.Limits.Pids", Integer, "Processes that a task may have"),
-    flag("reserve-cpu", "TaskTemplate.Resources.Reservations.NanoCPUs", Cpus, "CPUs that a node keeps for a task"),
-    flag("reserve-memory", "TaskTemplate.Resources.Reservations.MemoryBytes", Bytes, "Memory that a node keeps for a task"),
-    flag("generic-resource", GENERIC, List(forms::GENERIC), "KIND=NUMBER"),
-    flag("constraint", CONSTRAINTS, List(forms::WORD), "node.role==worker and the like"),
-    flag("placement-pref", PREFERENCES, List(forms::PREFERENCE), "spread=node.labels.NAME"),
-    flag("replicas-max-per-node", "TaskTemplate.Placement.MaxReplicas", Integer, "Tasks of the service on one node"),
-    flag("log-driver", "TaskTemplate.LogDriver.Name", Text, "Where logs go"),
-    flag("log-opt", "TaskTemplate.LogDriver.Options", Map, "NAME=VALUE"),
-    flag("restart-condition", "TaskTemplate.RestartPolicy.Condition", Text, "none, on-failure or any"),
-    flag("restart-delay", "TaskTemplate.RestartPolicy.Delay", Duration, "Before a task is replaced, like 5s"),
-    flag("restart-max-attempts", "TaskTemplate.RestartPolicy.MaxAttempts", Integer, "Restarts of a slot within the window"),
-    flag("restart-window", "TaskTemplate.RestartPolicy.Window", Duration, "For so long restarts count"),
-    flag("update-parallelism", "UpdateConfig.Parallelism", Integer, "Tasks replaced at once; 0: all"),
-    flag("update-delay", "UpdateConfig.Delay", Duration, "Between two of them"),
-    flag("update-failure-action", "UpdateConfig.FailureAction", Text, "pause, continue or rollback"),
-    flag("update-monitor", "UpdateConfig.Monitor", Duration, "A replaced task is watched for so long"),
-    flag("update-max-failure-ratio", "UpdateConfig.MaxFailureRatio", Ratio, "Failures that an update tolerates, 0 to 1"),
-    flag("update-order", "UpdateConfig.Order", Text, "stop-first or start-first"),
-    flag("rollback-parallelism", "RollbackConfig.Parallelism", Integer, "Tasks put back at once; 0: all"),
-    flag("rollback-delay", "RollbackConfig.Delay", Duration, "Between two of them"),
-    flag("rollback-failure-action", "RollbackConfig.FailureAction", Text, "pause or continue"),
-    flag("rollback-monitor", "RollbackConfig.Monitor", Duration, "A task that was put back is watched for so long"),
-    flag("rollback-max-failure-ratio", "RollbackConfig.MaxFailureRatio", Ratio, "Failures that a rollback tolerates, 0 to 1"),
-    flag("rollback-order", "RollbackConfig.Order", Text, "stop-first or start-first"),
+static GROUPS: [(&str, &[Flag]); 11] = [
+    ("", &[
+        short('l', flag("label", "Labels", Map, "NAME=VALUE")),
+    ]),
+    ("EndpointSpec.", &[
+        short('p', flag("publish", "Ports", List(forms::PORT), "[PUBLISHED:]TARGET[/PROTOCOL]")),
+        flag("endpoint-mode", "Mode", Text, "vip or dnsrr"),
+    ]),
+    ("TaskTemplate.ContainerSpec.", &[
+        short('e', flag("env", "Env", List(forms::ENV), "NAME=VALUE; or NAME, for its value here")),
+        flag("container-label", "Labels", Map, "NAME=VALUE, of each task"),
+        flag("mount", "Mounts", List(forms::MOUNT), "type=bind|volume|tmpfs,source=…,target=…"),
+        short('u', flag("user", "User", Text, "NAME or UID[:GID]")),
+        flag("group", "Groups", List(forms::WORD), "Further groups of the user"),
+        short('w', flag("workdir", "Dir", Text, "Working directory")),
+        flag("entrypoint", "Command", Words, "Program and first arguments"),
+        flag("hostname", "Hostname", Text, "Host name of each task"),
+        renamed("add-host", flag("host", "Hosts", List(forms::HOST), "NAME:ADDRESS")),
+        flag("dns", "DNSConfig.Nameservers", List(forms::WORD), "Resolvers for other names"),
+        flag("dns-search", "DNSConfig.Search", List(forms::WORD), "Search domains"),
+        flag("dns-option", "DNSConfig.Options", List(forms::WORD), "Options of resolv.conf"),
+        flag("read-only", "ReadOnly", Switch, "Mount the root read-only"),
+        flag("init", "Init", Switch, "A small reaper as pid 1, which is there unless =false"),
+        flag("cap-add", "CapabilityAdd", Capabilities(CAP_DROP), "Those it has, like NET_ADMIN"),
+        flag("cap-drop", "CapabilityDrop", Capabilities(CAP_ADD), "Those it lacks, or ALL"),
+        flag("no-new-privileges", "Privileges.NoNewPrivileges", Switch, "Setuid gives no rights"),
+        flag("seccomp", "Privileges.Seccomp.Mode", Text, "default or unconfined"),
+        flag("apparmor", "Privileges.AppArmor.Mode", Text, "default or disabled"),
+        flag("sysctl", "Sysctls", Map, "NAME=VALUE"),
+        flag("ulimit", "Ulimits", List(forms::ULIMIT), "NAME=SOFT[:HARD]"),
+        flag("stop-signal", "StopSignal", Text, "Signal that stops a task"),
+        flag("stop-grace-period", "StopGracePeriod", Duration, "Until SIGKILL follows, like 10s"),
+    ]),
+    ("TaskTemplate.ContainerSpec.Healthcheck.", &[
+        flag("health-cmd", "Test", Check, "Shell line; status 0 is healthy"),
+        flag("health-interval", "Interval", Duration, "Between health checks, like 5s"),
+        flag("health-timeout", "Timeout", Duration, "A check that takes longer fails"),
+        flag("health-retries", "Retries", Integer, "Failures in a row that make a task unhealthy"),
+        flag("health-start-period", "StartPeriod", Duration, "Failures at first do not count"),
+        flag("health-start-interval", "StartInterval", Duration, "Between checks at first"),
+    ]),
+    ("TaskTemplate.", &[
+        flag("network", "Networks", List(forms::NETWORK), "NAME, or name=NAME,alias=ALIAS"),
+        flag("log-driver", "LogDriver.Name", Text, "Where logs go"),
+        flag("log-opt", "LogDriver.Options", Map, "NAME=VALUE"),
+    ]),
+    ("TaskTemplate.Resources.Limits.", &[
+        flag("limit-cpu", "NanoCPUs", Cpus, "CPUs that a task may use, like 0.5"),
+        flag("limit-memory", "MemoryBytes", Bytes, "What a task may use, like 64m"),
+        flag("limit-pids", "Pids", Integer, "Processes that a task may have"),
+    ]),
+    ("TaskTemplate.Resources.Reservations.", &[
+        flag("reserve-cpu", "NanoCPUs", Cpus, "CPUs that a node keeps for a task"),
+        flag("reserve-memory", "MemoryBytes", Bytes, "Memory that a node keeps for a task"),
+        flag("generic-resource", "GenericResources", List(forms::GENERIC), "KIND=NUMBER"),
+    ]),
+    ("TaskTemplate.Placement.", &[
+        flag("constraint", "Constraints", List(forms::WORD), "node.role==worker and the like"),
+        flag("placement-pref", "Preferences", List(forms::PREFERENCE), "spread=node.labels.NAME"),
+        flag("replicas-max-per-node", "MaxReplicas", Integer, "Tasks of the service on one node"),
+    ]),
+    ("TaskTemplate.RestartPolicy.", &[
+        flag("restart-condition", "Condition", Text, "none, on-failure or any"),
+        flag("restart-delay", "Delay", Duration, "Before a task is replaced, like 5s"),
+        flag("restart-max-attempts", "MaxAttempts", Integer, "Restarts within the window"),
+        flag("restart-window", "Window", Duration, "For so long restarts count"),
+    ]),
+    ("UpdateConfig.", &[
+        flag("update-parallelism", "Parallelism", Integer, "Tasks replaced at once; 0: all"),
+        flag("update-delay", "Delay", Duration, "Between two of them"),
+        flag("update-failure-action", "FailureAction", Text, "pause, continue or rollback"),
+        flag("update-monitor", "Monitor", Duration, "A replaced task is watched for so long"),
+        flag("update-max-failure-ratio", "MaxFailureRatio", Ratio, "What it tolerates, 0 to 1"),
+        flag("update-order", "Order", Text, "stop-first or start-first"),
+    ]),
+    ("RollbackConfig.", &[
+        flag("rollback-parallelism", "Parallelism", Integer, "Tasks put back at once; 0: all"),
+        flag("rollback-delay", "Delay", Duration, "Between two of them"),
+        flag("rollback-failure-action", "FailureAction", Text, "pause or continue"),
+        flag("rollback-monitor", "Monitor", Duration, "A task put back is watched for so long"),
+        flag("rollback-max-failure-ratio", "MaxFailureRatio", Ratio, "What it tolerates, 0 to 1"),
+        flag("rollback-order", "Order", Text, "stop-first or start-first"),
+    ]),
 ];

@@ -46,22 +46,22 @@ fn example(flag: &Flag) -> &'static str {
 /// Goal: every flag reaches its field, by both commands, and an update can take it back.
 #[test]
 fn every_flag_reaches_its_field() {
-    for flag in FLAGS {
-        let pointer = format!("/{}", flag.field.replace('.', "/"));
-        let spec = created(&format!("x --{}={} host", flag.name, example(flag)));
+    for (field, flag) in flags() {
+        let pointer = format!("/{}", field.replace('.', "/"));
+        let spec = created(&format!("x --{}={} host", on_create(flag).0, example(flag)));
         let value = spec.pointer(&pointer).unwrap_or_else(|| panic!("--{}: {spec}", flag.name));
         assert!(!value.is_null(), "--{}", flag.name);
-        let ending = if is_many(flag) { ADD } else { "" };
-        let line = format!("x --{}{ending}={} s", flag.name, example(flag));
+        let (set, removed) = on_update(flag);
+        let line = format!("x --{set}={} s", example(flag));
         assert_eq!(updated(&json!({}), &line).unwrap().pointer(&pointer), Some(value), "{line}");
-        if is_many(flag) {
+        if let Some(removed) = removed {
             let name = match flag.name {
                 "publish" => "80",
                 "mount" => "/v",
                 "host" | "placement-pref" => example(flag),
                 _ => example(flag).split('=').next().unwrap(),
             };
-            let line = format!("x --{}{REMOVE}={name} s", flag.name);
+            let line = format!("x --{removed}={name} s");
             let left = updated(&spec, &line).unwrap();
             let left = left.pointer(&pointer).unwrap();
             assert!(left == &json!([]) || left == &json!({}), "{line}: {left}");
@@ -94,7 +94,7 @@ fn every_honoured_field_has_a_flag() {
     assert!(rows.len() > 60, "the table is not where it was");
     for row in rows.iter().filter(|row| !ELSEWHERE.contains(row)) {
         let field = row.split("[]").next().unwrap_or(row);
-        assert!(FLAGS.iter().any(|flag| flag.field == field), "{row} has no flag");
+        assert!(flags().any(|(path, _)| path == field), "{row} has no flag");
     }
 }
 
@@ -102,7 +102,10 @@ fn every_honoured_field_has_a_flag() {
 fn an_update_keeps_what_it_does_not_name() {
     let spec = json!({
         "Mode": {"Replicated": {"Replicas": 1}}, "Other": 7,
-        "TaskTemplate": {"ContainerSpec": {"Env": ["A=1", "B=1", "C=1"]}, "Networks": [{"Target": "id1"}]},
+        "TaskTemplate": {
+            "ContainerSpec": {"Env": ["A=1", "B=1", "C=1"]},
+            "Networks": [{"Target": "id1"}],
+        },
         "EndpointSpec": {"Ports": [{"TargetPort": 80}, {"TargetPort": 81}]},
     });
     let line =
