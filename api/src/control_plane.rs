@@ -272,6 +272,8 @@ pub struct LocalNetwork {
     pub id: NetworkId,
     /// Its name.
     pub name: String,
+    /// When it was created.
+    pub created_at: Timestamp,
     /// Its VXLAN id.
     pub vni: Vni,
     /// Its prefix.

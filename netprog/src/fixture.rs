@@ -11,7 +11,7 @@ use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use cluster::net::{MacAddr, Vni};
 use cluster::object::{Attachment, PublishedPort, Slot, TaskState};
 use cluster::spec::{Protocol, PublishMode, TaskSpec};
-use cluster::time::Revision;
+use cluster::time::{Revision, Timestamp};
 use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, Liveness, View, VtepRow};
 
 use crate::local::{Balancer, Local, LocalSandbox};
@@ -42,6 +42,7 @@ fn attachment(network: NetworkId, address: &str) -> Attachment {
 fn network(name: &str, vni: u32, subnet: &str, gateway: &str) -> AssignedNetwork {
     AssignedNetwork {
         name: name.to_owned(),
+        created_at: Timestamp::default(),
         vni: Vni::try_from(vni).unwrap(),
         subnet: subnet.parse().unwrap(),
         gateway: ip(gateway),

@@ -1,6 +1,8 @@
 //! Answering clients of the API, on Unix sockets and on the listener for metrics: HTTP/1.1, so many
 //! connections at a time, and each request's head within a limit.
 
+mod raw_query;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+use raw_query::RawQuery;
 
 /// How long a client may take to send a request's head, idle time before it included.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
@@ -36,7 +40,7 @@ pub(crate) async fn serve<L: Listener>(
             accepted = listener.accept() => accepted,
         };
         let service = TowerToHyperService::new(router.clone());
-        let connection = server.serve_connection(TokioIo::new(stream), service);
+        let connection = server.serve_connection(TokioIo::new(RawQuery::new(stream)), service);
         let connection = open.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -67,7 +71,8 @@ mod tests {
         let server = tokio::spawn(serve(listener, router, stop.clone(), HEAD_LIMIT));
         let mut silent = TcpStream::connect(address).await.unwrap();
         let mut client = TcpStream::connect(address).await.unwrap();
-        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let head = b"GET /?a={\"b\":1} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        client.write_all(head).await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("here"), "{answer}");

@@ -1,6 +1,6 @@
 //! The daemon's settings: flags, `SKEIN_…` variables, a TOML file, defaults, in this order.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -69,7 +69,7 @@ pub struct DaemonArgs {
     #[serde(rename = "host")]
     pub hosts: Vec<String>,
     /// Address of the cluster listener of managers [default: the advertise address, port 2377]
-    #[arg(long, env = "SKEIN_LISTEN_ADDR", value_name = "IP[:PORT]")]
+    #[arg(long, env = "SKEIN_LISTEN_ADDR", value_name = "IP|IFACE[:PORT]")]
     pub listen_addr: Option<String>,
     /// Address, or interface, that peers reach this node at
     #[arg(long, env = "SKEIN_ADVERTISE_ADDR", value_name = "IP|IFACE")]
@@ -110,7 +110,7 @@ pub struct Config {
     /// Unix sockets on which the API answers.
     pub sockets: Vec<PathBuf>,
     /// Address of the cluster listener, where it was given.
-    pub listen_addr: Option<(Option<IpAddr>, u16)>,
+    pub listen_addr: Option<String>,
     /// IP address or interface.
     pub advertise_addr: Option<String>,
     /// IP address or interface.
@@ -176,13 +176,12 @@ impl DaemonArgs {
         } else {
             hosts.iter().map(|host| socket_path(host)).collect::<Result<_, _>>()?
         };
-        let listen = self.listen_addr.or(file.listen_addr);
         let data_path_port = self.data_path_port.or(file.data_path_port);
         Ok(Config {
             data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| "/var/lib/skein".into()),
             run_dir,
             sockets,
-            listen_addr: listen.as_deref().map(parse_listen).transpose()?,
+            listen_addr: self.listen_addr.or(file.listen_addr),
             advertise_addr: self.advertise_addr.or(file.advertise_addr),
             data_path_addr: self.data_path_addr.or(file.data_path_addr),
             data_path_port: data_path_port.unwrap_or(DATA_PATH_PORT),
@@ -210,24 +209,6 @@ fn socket_path(host: &str) -> Result<PathBuf, ConfigError> {
         value: host.to_owned(),
         remedy: "give unix:///PATH (a TCP listener would need mutual TLS)",
     })
-}
-
-/// `IP`, `IP:PORT` or `:PORT`; an unspecified address is none.
-pub fn parse_listen(text: &str) -> Result<(Option<IpAddr>, u16), ConfigError> {
-    let parsed = if let Ok(socket) = text.parse::<SocketAddr>() {
-        Some((socket.ip(), socket.port()))
-    } else if let Ok(ip) = text.parse::<IpAddr>() {
-        Some((ip, CLUSTER_PORT))
-    } else {
-        let port = text.strip_prefix(':').and_then(|port| port.parse().ok());
-        port.map(|port| (IpAddr::from([0, 0, 0, 0]), port))
-    };
-    let (ip, port) = parsed.ok_or_else(|| ConfigError::Value {
-        key: "--listen-addr",
-        value: text.to_owned(),
-        remedy: "give IP, IP:PORT or :PORT, like 192.168.1.10:2377",
-    })?;
-    Ok(((!ip.is_unspecified()).then_some(ip), port))
 }
 
 #[cfg(test)]
@@ -259,8 +240,6 @@ mod tests {
 
     #[test]
     fn bad_values_say_what_to_give() {
-        assert!(parse_listen("nowhere").unwrap_err().to_string().contains("192.168.1.10:2377"));
         assert!(socket_path("tcp://0.0.0.0:1").unwrap_err().to_string().contains("unix:///PATH"));
-        assert_eq!(parse_listen("0.0.0.0:2377").unwrap(), (None, 2377));
     }
 }

@@ -231,6 +231,7 @@ fn describe_member(local: &mut Local, member: &Member) {
         .map(|(id, network)| LocalNetwork {
             id: *id,
             name: network.name.clone(),
+            created_at: network.created_at,
             vni: network.vni,
             subnet: network.subnet,
             gateway: network.gateway,

@@ -89,6 +89,8 @@ impl Daemon {
     /// Comes back as the member that the data directory says, if it says one. A manager that is
     /// locked waits for its key.
     pub async fn resume(&self) -> anyhow::Result<()> {
+        let flags = self.address_flags();
+        flags.map_err(|error| anyhow::anyhow!("{}", error.message))?;
         let loaded = match self.data.load() {
             Err(DataDirError::Keys(KeyFileError::Locked(_))) => {
                 self.locked.store(true, Ordering::Release);
@@ -198,7 +200,7 @@ impl Daemon {
             managers: vec![addresses.cluster],
             generation: 1,
             cluster_address: Some(addresses.cluster),
-            flags: self.address_flags(),
+            flags: self.address_flags()?,
         };
         let now = OffsetDateTime::from(clock::wall());
         let internal = |e: pki::PkiError| ApiError::internal(chain(&e));

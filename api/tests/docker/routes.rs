@@ -276,6 +276,7 @@ async fn a_worker_shows_the_networks_on_it() {
         local.networks = vec![api::LocalNetwork {
             id: cluster::id::NetworkId(u128::MAX / 7),
             name: "front".to_owned(),
+            created_at: cluster::time::Timestamp(1_700_000_000_000),
             vni: cluster::net::Vni::FIRST,
             subnet: "10.0.1.0/24".parse().unwrap(),
             gateway: [10, 0, 1, 1].into(),
@@ -285,6 +286,7 @@ async fn a_worker_shows_the_networks_on_it() {
     });
     let list = get(&router, "/networks").await;
     assert_eq!(list[0]["Name"], "front");
+    assert_eq!(list[0]["Created"], "2023-11-14T22:13:20Z");
     assert_eq!(get(&router, "/networks/front").await, list[0]);
     let id = list[0]["Id"].as_str().unwrap();
     assert_eq!(get(&router, &format!("/networks/{}", &id[..8])).await, list[0]);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use api::ApiError;
 
 use super::{Addresses, Daemon};
-use crate::config::{CLUSTER_PORT, parse_listen};
+use crate::config::CLUSTER_PORT;
 use crate::identity::{AddressFlags, Identity};
 
 impl Daemon {
@@ -17,10 +17,8 @@ impl Daemon {
         advertise: Option<&str>,
         data_path: Option<&str>,
     ) -> Result<Addresses, ApiError> {
-        let listen = match listen {
-            Some(text) => Some(self.listen(text)?),
-            None => self.config.listen_addr,
-        };
+        let listen = listen.or(self.config.listen_addr.as_deref());
+        let listen = listen.map(|text| self.listen(text)).transpose()?;
         let listen_port = listen.map_or(CLUSTER_PORT, |(_, port)| port);
         let listen_ip = listen.and_then(|(ip, _)| ip);
         let advertise = advertise.or(self.config.advertise_addr.as_deref());
@@ -41,12 +39,13 @@ impl Daemon {
     }
 
     /// The daemon's flags, as they are now.
-    pub(super) fn address_flags(&self) -> AddressFlags {
-        AddressFlags {
+    pub(super) fn address_flags(&self) -> Result<AddressFlags, ApiError> {
+        let listen = self.config.listen_addr.as_deref();
+        Ok(AddressFlags {
             advertise: self.config.advertise_addr.clone(),
             data_path: self.config.data_path_addr.clone(),
-            listen: self.config.listen_addr,
-        }
+            listen: listen.map(|text| self.listen(text)).transpose()?,
+        })
     }
 
     /// Gives a member whose addresses are gone from this machine, or that is started with other
@@ -54,6 +53,7 @@ impl Daemon {
     /// The managers are told by its first report.
     pub(super) fn follow_address(&self, identity: &mut Identity) -> anyhow::Result<()> {
         let flags = self.address_flags();
+        let flags = flags.map_err(|error| anyhow::anyhow!("{}", error.message))?;
         let is_here = |address: IpAddr| self.host.address_of(&address.to_string()).is_ok();
         let kept = stays(identity, &flags, is_here);
         if kept == Kept::ALL {
@@ -72,13 +72,11 @@ impl Daemon {
 
     /// `IP`, `IP:PORT`, `:PORT`, `IFACE` or `IFACE:PORT`.
     fn listen(&self, text: &str) -> Result<(Option<IpAddr>, u16), ApiError> {
-        match parse_listen(text) {
-            Ok(parsed) => Ok(parsed),
-            Err(_no_address) => {
-                let (address, port) = self.named(text, "--listen-addr")?;
-                Ok((Some(address), port.unwrap_or(CLUSTER_PORT)))
-            }
+        if let Some(parsed) = parse_listen(text) {
+            return Ok(parsed);
         }
+        let (address, port) = self.named(text, "--listen-addr")?;
+        Ok((Some(address), port.unwrap_or(CLUSTER_PORT)))
     }
 
     /// `IP`, `IP:PORT`, `IFACE` or `IFACE:PORT`; the address must be this node's.
@@ -159,6 +157,18 @@ fn take(identity: &mut Identity, mut found: Addresses, kept: Kept, flags: &Addre
     if !kept.listen {
         identity.listen = found.listen;
     }
+}
+
+/// `IP`, `IP:PORT` or `:PORT`; an unspecified address is none, and need not be this node's.
+fn parse_listen(text: &str) -> Option<(Option<IpAddr>, u16)> {
+    let (ip, port) = if let Ok(socket) = text.parse::<SocketAddr>() {
+        (socket.ip(), socket.port())
+    } else if let Ok(ip) = text.parse::<IpAddr>() {
+        (ip, CLUSTER_PORT)
+    } else {
+        (IpAddr::from([0, 0, 0, 0]), text.strip_prefix(':')?.parse().ok()?)
+    };
+    Some(((!ip.is_unspecified()).then_some(ip), port))
 }
 
 /// Managers to ask, as typed; the port is 2377 unless given.

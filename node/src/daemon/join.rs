@@ -31,7 +31,7 @@ impl Daemon {
             request.advertise_addr.as_deref(),
             request.data_path_addr.as_deref(),
         )?;
-        let mut identity = self.candidate(addresses);
+        let mut identity = self.candidate(addresses)?;
         // Bound before anybody is asked: a port that is taken must not leave a dead node behind.
         let sockets = Sockets::bind(&identity).await.map_err(listen_error)?;
         let internal = |e: pki::PkiError| ApiError::internal(chain(&e));
@@ -75,8 +75,8 @@ impl Daemon {
 
     /// What it will be, but for what the cluster gives it. The listener of managers is bound for
     /// it, whatever the token turns out to be for.
-    fn candidate(&self, addresses: Addresses) -> Identity {
-        Identity {
+    fn candidate(&self, addresses: Addresses) -> Result<Identity, ApiError> {
+        Ok(Identity {
             cluster: cluster::id::ClusterId(0),
             node: NodeId(0),
             raft_id: Some(0),
@@ -88,8 +88,8 @@ impl Daemon {
             managers: Vec::new(),
             generation: 1,
             cluster_address: Some(addresses.cluster),
-            flags: self.address_flags(),
-        }
+            flags: self.address_flags()?,
+        })
     }
 }
 

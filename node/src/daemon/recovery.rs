@@ -158,7 +158,7 @@ impl Daemon {
             listen: addresses.listen,
             gossip_port: self.config.gossip_port,
             cluster_address: Some(addresses.cluster),
-            flags: self.address_flags(),
+            flags: self.address_flags()?,
             managers: vec![addresses.cluster],
             generation: 1,
         };

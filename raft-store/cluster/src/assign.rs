@@ -188,6 +188,7 @@ fn assigned_node(node: &Node) -> AssignedNode {
 fn assigned_network(network: &Network) -> AssignedNetwork {
     AssignedNetwork {
         name: network.spec.name.clone(),
+        created_at: network.meta.created_at,
         vni: network.vni,
         subnet: network.subnet,
         gateway: network.gateway,

@@ -89,6 +89,9 @@ pub struct AssignedNode {
 pub struct AssignedNetwork {
     /// Its name.
     pub name: String,
+    /// When it was created.
+    #[serde(default)]
+    pub created_at: Timestamp,
     /// Its VXLAN id.
     pub vni: Vni,
     /// Its prefix.

@@ -229,7 +229,7 @@ fn move_the_older(lab: &mut Lab) -> Result<()> {
     let refused =
         lab.nodes[0].docker(&["network", "create", "-d", "overlay", "alone"])?.refused()?;
     ensure!(refused.contains("The swarm does not have a leader"), "{refused}");
-    lab.nodes[1].set_flags(&["--listen-addr", &format!("{own}:2399")])?;
+    lab.nodes[1].set_flags(&["--listen-addr", "eth0:2399"])?;
     lab.nodes[1].start()?;
     manager_is_at(lab, 0, &id, &own, 2399)?;
     lab.wait_nodes_ready(3)?;

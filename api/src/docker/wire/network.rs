@@ -10,7 +10,7 @@ use cluster::object::{Network, Node, Service, Task};
 use cluster::spec::{IpamPool, Labels};
 use serde::Serialize;
 
-use super::{GO_ZERO_TIME, Version, rfc3339};
+use super::{Version, rfc3339};
 use crate::control_plane::LocalNetwork;
 
 /// Docker's option that shows the VXLAN id.
@@ -142,7 +142,7 @@ pub(crate) fn local_network(network: &LocalNetwork) -> NetworkView {
     NetworkView {
         name: network.name.clone(),
         id: network.id.to_string(),
-        created: GO_ZERO_TIME.to_owned(),
+        created: rfc3339(network.created_at),
         scope: SWARM_SCOPE,
         driver: OVERLAY.to_owned(),
         enable_ipv6: false,

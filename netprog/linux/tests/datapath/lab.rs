@@ -12,7 +12,7 @@ use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use cluster::net::{MacAddr, Vni};
 use cluster::object::{Attachment, PublishedPort, Slot, TaskState};
 use cluster::spec::{Protocol, PublishMode, TaskSpec};
-use cluster::time::Revision;
+use cluster::time::{Revision, Timestamp};
 use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, Liveness, View, VtepRow};
 use netprog::kernel::Kernel;
 use netprog::local::{Local, LocalSandbox};
@@ -110,6 +110,7 @@ fn published(protocol: Protocol, published: u16, first: u16) -> PublishedPort {
 fn assignment() -> Assignment {
     let network = |name: &str, vni: u32, third: u8| AssignedNetwork {
         name: name.to_owned(),
+        created_at: Timestamp::default(),
         vni: Vni::try_from(vni).unwrap(),
         subnet: format!("10.0.{third}.0/24").parse().unwrap(),
         gateway: ip(&format!("10.0.{third}.1")),
