@@ -15,8 +15,12 @@ const BALANCER: Balancer = Balancer::Nft;
 
 #[path = "datapath/bounds.rs"]
 mod bounds;
+#[path = "datapath/flows.rs"]
+mod flows;
 #[path = "datapath/lab.rs"]
 mod lab;
+#[path = "datapath/memory.rs"]
+mod memory;
 #[path = "datapath/paths.rs"]
 mod paths;
 #[path = "datapath/talk.rs"]

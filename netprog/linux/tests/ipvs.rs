@@ -18,6 +18,8 @@ const BALANCER: Balancer = Balancer::Ipvs;
 mod bounds;
 #[path = "ipvs/conformance.rs"]
 mod conformance;
+#[path = "datapath/flows.rs"]
+mod flows;
 #[path = "datapath/lab.rs"]
 mod lab;
 #[path = "datapath/paths.rs"]

@@ -12,8 +12,8 @@ use crate::namespace::Namespace;
 use crate::spaces::{new_namespace, own_namespace};
 use crate::{ipvs, link, nft};
 
-/// What the balancer needs of nftables: concatenated keys, a dynamic map, hashing, and a change
-/// of the destination MAC address in a bridge.
+/// What the balancer needs of nftables: concatenated keys, a dynamic map whose elements packets
+/// add and delete, hashing, and a change of the destination MAC address in a bridge.
 const TRIAL_TABLE: &str = "
     map slots { typeof ip daddr . meta mark : ether daddr; }
     map flows { typeof ip daddr . meta mark : ether daddr; flags dynamic,timeout; timeout 1m; }
@@ -21,7 +21,8 @@ const TRIAL_TABLE: &str = "
         type filter hook prerouting priority -300
         meta mark set jhash ip saddr . tcp sport mod 251 seed 0x5eed
         ether daddr set ip daddr . meta mark map @slots
-        add @flows { ip daddr . meta mark : ether daddr }
+        delete @flows { ip daddr . meta mark : ether daddr }
+        update @flows { ip daddr . meta mark timeout 5m : ether daddr }
     }";
 
 /// Something that a node cannot do without; `Display` names it and the remedy.

@@ -190,7 +190,8 @@ fn the_way_out_leads_out_only() {
 #[test]
 fn an_error_message_finds_the_backend_that_it_quotes() {
     // Goal: a backend hears that its caller is gone. Method: the caller asks from a socket that it
-    // then closes; the backend's late answer is refused, and the refusal must find it by the VIP.
+    // then closes; the backend's late answer is refused, and the refusal must find it by the VIP,
+    // although it drains.
     let mut lab = furnished();
     lab.assignment.tasks.get_mut(&task(1)).unwrap().draining = true;
     lab.settle();
@@ -203,6 +204,9 @@ fn an_error_message_finds_the_backend_that_it_quotes() {
     caller.send_to(b"x", format!("{VIP}:81")).unwrap();
     let mut buffer = [0; 16];
     let (_, peer) = server.recv_from(&mut buffer).unwrap();
+    lab.assignment.tasks.get_mut(&task(1)).unwrap().draining = false;
+    lab.assignment.tasks.get_mut(&task(2)).unwrap().draining = true;
+    lab.settle();
     drop(caller);
     server.connect(peer).unwrap();
     server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();

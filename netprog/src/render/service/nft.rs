@@ -3,9 +3,13 @@
 //!
 //! - `live` holds (VIP, MAC): a learned flow counts only while its backend is in it. To remove a
 //!   backend is to delete its one element; its flows meet another backend from then on.
-//! - `slots` holds (VIP, slot → MAC) for new flows; `flows` what they learned.
-//! - A flow's digest is a 32-bit jhash, because nft 1.0.6 aborts on long map keys with data; it
-//!   cannot delete from a map on the packet path either, hence `live`.
+//! - `slots` holds (VIP, slot → MAC) for new connections, and what nothing is known of: a SYN
+//!   always goes by it. `flows` holds what goes on, `closing` what its caller has said to be over.
+//! - Only the way there is seen: a backend answers its caller directly, so a connection that the
+//!   backend ends is over when the caller agrees, by FIN or RST.
+//! - A flow is told apart by its VIP, its caller's address, and a 32-bit jhash of the rest, because
+//!   nft 1.0.6 aborts on longer map keys of IPv6, and cannot name a quoted port in a key.
+//! - `update` leaves the value of an element that is there: what leads elsewhere is deleted first.
 
 use std::net::IpAddr;
 
@@ -16,8 +20,20 @@ use super::{Evidence, FabricFacts, LoadBalancer, VirtualService, returns};
 use crate::maglev;
 use crate::plane::{Family, Space, Table, TableKey};
 
-/// Flows that a network remembers; beyond it new flows are balanced by their slot alone.
+/// Flows that a network remembers, and as many that close; beyond it flows are led by their slot
+/// alone: each stays with its backend until the slots change.
 const FLOWS_MAX: u32 = 262_144;
+/// How long an open TCP connection is remembered after its caller's last packet. RFC 5382, REQ-5
+/// asks for 2 h 4 min, keepalive comes every 2 h (tcp(7)); this is a night's pause of a pool of
+/// connections.
+const OPEN_HOURS: u32 = 24;
+/// How long one is whose SYN nothing followed: the SYN retransmits of a minute go one way.
+const OPENING_SECONDS: u32 = 60;
+/// How long one is after its caller's FIN, or the last packet after that: the backend may still
+/// send, and the caller acknowledge. As IPVS has it (`tcp_timeouts`, ip_vs_proto_tcp.c).
+const CLOSING_SECONDS: u32 = 120;
+/// How long a flow of datagrams is (RFC 4787, REQ-5).
+const DATAGRAMS_SECONDS: u32 = 300;
 
 pub(super) struct NftBalancer;
 
@@ -89,12 +105,12 @@ fn slots_of(table: &Table, vip: IpAddr, mac: MacAddr) -> usize {
 fn structure(facts: &FabricFacts) -> String {
     let FabricFacts { bridge_mac, vxlan, .. } = facts;
     let words = Words::of(facts.ipv4);
-    let Words { ip, address, slot, flow, flow_type, .. } = &words;
-    let digest = words.digest_of(words.digest);
+    let Words { ip, address, flow, .. } = &words;
     let returning = facts.returns.is_some();
     let fragments = words.fragments();
     let first_fragment = words.first_fragment();
     let later_fragment = words.later_fragment();
+    let balance = words.balance(*bridge_mac);
     let quoted = words.quoted(*bridge_mac);
     let returns = if returning { returns::MAP } else { "" };
     let from_vip = if returning { returns::chain() } else { String::new() };
@@ -106,18 +122,12 @@ fn structure(facts: &FabricFacts) -> String {
 set live {{ type {address} . ether_addr; }}
 map slots {{ type {address} . mark : ether_addr; }}
 map flows {{
-  type {flow_type} : ether_addr; flags dynamic,timeout; timeout 15m; size {FLOWS_MAX};
+  typeof {flow} : ether daddr; flags dynamic,timeout; timeout {OPEN_HOURS}h; size {FLOWS_MAX};
 }}
-{fragments}{returns}chain balance {{
-{digest}  ether daddr set {flow} map @flows
-  {ip} daddr . ether daddr @live update @flows {{ {flow} : ether daddr }} return
-  ether daddr set {bridge_mac}
-  meta mark set jhash {slot} mod {slots} seed 0x5eed
-  ether daddr set {ip} daddr . meta mark map @slots
-  ether daddr {bridge_mac} return
-{digest}  add @flows {{ {flow} : ether daddr }}
+map closing {{
+  typeof {flow} : ether daddr; flags dynamic,timeout; timeout {CLOSING_SECONDS}s; size {FLOWS_MAX};
 }}
-{quoted}chain to-vip {{
+{fragments}{returns}{balance}{quoted}chain to-vip {{
 {later_fragment}  {icmp} goto quoted
   meta l4proto {{ tcp, udp }} jump balance
 {first_fragment}}}
@@ -126,8 +136,7 @@ map flows {{
   iifname \"{vxlan}\" accept
   {ip} daddr @vips goto to-vip
 {from_vip_jump}}}
-",
-        slots = maglev::SLOTS,
+"
     )
 }
 
@@ -140,16 +149,17 @@ struct Words {
     slot: &'static str,
     /// What tells flows to one VIP apart.
     digest: &'static str,
-    /// Key of a learned flow, and its type. An IPv6 address is part of the digest instead,
-    /// because nft 1.0.6 aborts on writing such a long key.
+    /// Key of a learned flow, with the digest in the mark. The caller's address is written as an
+    /// offset, so that a quoted one has the same type. Of IPv6 addresses these are the last four
+    /// bytes, and the VIP is part of the digest, because nft 1.0.6 aborts on a longer key.
     flow: &'static str,
-    flow_type: &'static str,
     /// Errors that quote a packet.
     icmp: &'static str,
-    /// The same two of the quoted packet, which goes the other way: raw offsets into the error
+    /// The same three of the quoted packet, which goes the other way: raw offsets into the error
     /// (8 bytes, then the quoted header of 20 or 40 bytes, then ports).
     quoted_slot: &'static str,
     quoted_digest: &'static str,
+    quoted_flow: &'static str,
 }
 
 impl Words {
@@ -160,12 +170,12 @@ impl Words {
                 ip: "ip",
                 address: "ipv4_addr",
                 slot: "ip saddr . th sport",
-                digest: "ip saddr . th sport . th dport",
-                flow: "ip daddr . meta mark",
-                flow_type: "ipv4_addr . mark",
+                digest: "ip saddr . th sport . th dport . meta l4proto",
+                flow: "ip daddr . meta mark . @nh,96,32",
                 icmp: "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
                 quoted_slot: "@th,192,32 . @th,240,16",
-                quoted_digest: "@th,192,32 . @th,240,16 . @th,224,16",
+                quoted_digest: "@th,192,32 . @th,240,16 . @th,224,16 . @th,136,8",
+                quoted_flow: "ip daddr . meta mark . @th,192,32",
             }
         } else {
             Self {
@@ -173,13 +183,13 @@ impl Words {
                 ip: "ip6",
                 address: "ipv6_addr",
                 slot: "ip6 saddr . th sport",
-                digest: "ip6 saddr . th sport . th dport",
-                flow: "meta mark",
-                flow_type: "mark",
+                digest: "ip6 saddr . th sport . th dport . meta l4proto",
+                flow: "meta mark . @nh,160,32",
                 icmp: "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, \
                        parameter-problem }",
                 quoted_slot: "@th,256,128 . @th,400,16",
-                quoted_digest: "@th,256,128 . @th,400,16 . @th,384,16",
+                quoted_digest: "@th,256,128 . @th,400,16 . @th,384,16 . @th,112,8",
+                quoted_flow: "meta mark . @th,352,32",
             }
         }
     }
@@ -208,13 +218,48 @@ impl Words {
         if self.ipv4 { returns::FRAGMENTS.first } else { "" }
     }
 
+    /// Leads a packet to a backend, and remembers where: `by-slot` what is new, `remember` all.
+    fn balance(&self, bridge_mac: MacAddr) -> String {
+        let Self { ip, flow, slot, .. } = self;
+        let digest = self.digest_of(self.digest);
+        format!(
+            "chain balance {{
+{digest}  tcp flags & (fin | syn | rst | ack) == syn goto by-slot
+  ether daddr set {flow} map @flows
+  {ip} daddr . ether daddr @live goto remember
+  ether daddr set {flow} map @closing
+  {ip} daddr . ether daddr @live update @closing {{ {flow} : ether daddr }} return
+  goto by-slot
+}}
+chain by-slot {{
+  ether daddr set {bridge_mac}
+  meta mark set jhash {slot} mod {slots} seed 0x5eed
+  ether daddr set {ip} daddr . meta mark map @slots
+  ether daddr {bridge_mac} return
+{digest}  delete @flows {{ {flow} : ether daddr }} delete @closing {{ {flow} : ether daddr }}
+  goto remember
+}}
+chain remember {{
+  meta l4proto udp update @flows {{ {flow} timeout {DATAGRAMS_SECONDS}s : ether daddr }} return
+  tcp flags & (fin | syn | rst) == 0 update @flows {{ {flow} : ether daddr }} return
+  tcp flags & syn == syn update @flows {{ {flow} timeout {OPENING_SECONDS}s : ether daddr }} return
+  delete @flows {{ {flow} : ether daddr }}
+  tcp flags & rst == 0 update @closing {{ {flow} : ether daddr }}
+}}
+",
+            slots = maglev::SLOTS,
+        )
+    }
+
     /// An ICMP error goes where the flow goes that it quotes.
     fn quoted(&self, bridge_mac: MacAddr) -> String {
-        let Self { ip, flow, quoted_slot, .. } = self;
+        let Self { ip, quoted_flow, quoted_slot, .. } = self;
         let digest = self.digest_of(self.quoted_digest);
         format!(
             "chain quoted {{
-{digest}  ether daddr set {flow} map @flows
+{digest}  ether daddr set {quoted_flow} map @flows
+  {ip} daddr . ether daddr @live accept
+  ether daddr set {quoted_flow} map @closing
   {ip} daddr . ether daddr @live accept
   ether daddr set {bridge_mac}
   meta mark set jhash {quoted_slot} mod {slots} seed 0x5eed
