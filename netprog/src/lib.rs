@@ -17,6 +17,7 @@ mod model;
 pub mod op;
 pub mod plan;
 pub mod plane;
+pub mod ports;
 pub mod programmer;
 pub mod render;
 mod text;

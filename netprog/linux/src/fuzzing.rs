@@ -34,7 +34,7 @@ use crate::ipvs::wire;
 use crate::netlink::raw::{Answers, Attributes, Expect, MESSAGE_ERROR, Request as Ask, encode};
 use crate::nft::read;
 use crate::nft::wire::Message as Nft;
-use crate::observe;
+use crate::{observe, sock_diag};
 
 /// The number of the request that a datagram answers.
 const SEQUENCE: u16 = 7;
@@ -93,6 +93,7 @@ fn families(payload: &[u8]) {
         assert!(again == Some((key, scheduler)) || name_ends, "a service changed on its way");
     }
     let _real = (wire::read_real(payload, false), wire::read_real(payload, true));
+    let _listener = sock_diag::listener(payload, cluster::spec::Protocol::Tcp);
     let message = Nft(payload.to_vec());
     let _table = read::table(&message);
     let (_name, (keys, values)) = read::set(&message);

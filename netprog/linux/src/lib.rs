@@ -24,6 +24,7 @@ mod netlink;
 mod nft;
 mod observe;
 mod route;
+pub mod sock_diag;
 pub mod spaces;
 mod sysctl;
 
