@@ -37,29 +37,68 @@ impl Listener {
     }
 }
 
-/// What becomes of the published ports of a node.
+/// Who has the published ports of a node, from one look at its listeners to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Settled {
+pub struct Ports {
+    /// Published here; none until the first look.
+    held: Option<BTreeSet<Port>>,
     /// Programs had these first: they are not published here.
-    pub taken: BTreeMap<Port, Listener>,
+    withheld: BTreeMap<Port, Listener>,
     /// These are published here, and programs have begun to listen on them since.
-    pub hidden: BTreeMap<Port, Listener>,
+    hidden: BTreeMap<Port, Listener>,
 }
 
-impl Settled {
-    /// Who has which port. `held` are those that are published here already.
+impl Ports {
+    /// Whether listeners have to be looked at before these ports are published.
     #[must_use]
-    pub fn of(wanted: &BTreeSet<Port>, held: &BTreeSet<Port>, listeners: &[Listener]) -> Self {
-        let mut settled = Self::default();
+    pub fn needs_look(&self, wanted: &BTreeSet<Port>) -> bool {
+        let is_held = |held: &BTreeSet<Port>| wanted.is_subset(held);
+        !wanted.is_empty() && !self.held.as_ref().is_some_and(is_held)
+    }
+
+    /// Takes note that no other ports than these are to be published, all of them held.
+    pub fn keep(&mut self, wanted: &BTreeSet<Port>) {
+        self.held.get_or_insert_default().retain(|port| wanted.contains(port));
+        self.withheld.clear();
+        self.hidden.retain(|port, _| wanted.contains(port));
+    }
+
+    /// Decides who has which port. Whether a port is published here already is asked of the kernel
+    /// at the first look, if it matters then.
+    pub fn settle(
+        &mut self,
+        wanted: &BTreeSet<Port>,
+        listeners: &[Listener],
+        in_kernel: impl FnOnce() -> BTreeSet<Port>,
+    ) {
+        let mut listened = BTreeMap::new();
         for listener in listeners.iter().filter(|listener| listener.takes_ipv4()) {
             let port = (listener.protocol, listener.port);
             if wanted.contains(&port) {
-                let whose =
-                    if held.contains(&port) { &mut settled.hidden } else { &mut settled.taken };
-                whose.entry(port).or_insert(*listener);
+                listened.entry(port).or_insert(*listener);
             }
         }
-        settled
+        let held = match self.held.take() {
+            Some(held) => held,
+            None if listened.is_empty() => BTreeSet::new(),
+            None => in_kernel(),
+        };
+        (self.hidden, self.withheld) =
+            listened.into_iter().partition(|(port, _)| held.contains(port));
+        let held = wanted.iter().filter(|port| !self.withheld.contains_key(port));
+        self.held = Some(held.copied().collect());
+    }
+
+    /// Ports that are left to the programs that had them first.
+    #[must_use]
+    pub fn withheld(&self) -> &BTreeMap<Port, Listener> {
+        &self.withheld
+    }
+
+    /// Ports that are published here and that programs have begun to listen on since.
+    #[must_use]
+    pub fn hidden(&self) -> &BTreeMap<Port, Listener> {
+        &self.hidden
     }
 }
 
@@ -67,15 +106,26 @@ impl Settled {
 mod tests {
     use super::*;
 
+    const TCP: Port = (Protocol::Tcp, 22);
+    const UDP: Port = (Protocol::Udp, 22);
+
     fn listener(address: &str, port: u16, v6_only: bool) -> Listener {
         let address = address.parse().unwrap();
         Listener { protocol: Protocol::Tcp, address, port, v6_only, inode: 1 }
     }
 
-    /// Goal: a port is left to a program if and only if that was there first and takes IPv4.
+    /// Who has TCP port 22 after looks at these listeners, one after the other.
+    fn after(looks: &[&[Listener]], in_kernel: &[Port]) -> (bool, bool) {
+        let mut ports = Ports::default();
+        for listeners in looks {
+            let in_kernel = || in_kernel.iter().copied().collect();
+            ports.settle(&[TCP, UDP].into(), listeners, in_kernel);
+        }
+        (ports.withheld().contains_key(&TCP), ports.hidden().contains_key(&TCP))
+    }
+
     #[test]
-    fn who_was_first_has_the_port() {
-        let (tcp, udp) = ((Protocol::Tcp, 22), (Protocol::Udp, 22));
+    fn a_port_conflicts_with_what_takes_its_calls() {
         let table: &[(&str, u16, bool, bool)] = &[
             ("0.0.0.0", 22, false, true),
             ("192.0.2.1", 22, false, true),
@@ -86,13 +136,34 @@ mod tests {
             ("2001:db8::1", 22, false, false),
             ("0.0.0.0", 23, false, false),
         ];
-        for (address, port, v6_only, takes) in table {
+        for (address, port, v6_only, conflicts) in table {
             let listeners = [listener(address, *port, *v6_only)];
-            let settled = Settled::of(&[tcp, udp].into(), &[].into(), &listeners);
-            let taken: Vec<Port> = settled.taken.into_keys().collect();
-            assert_eq!((taken == [tcp], settled.hidden.is_empty()), (*takes, true), "{address}");
-            let settled = Settled::of(&[tcp, udp].into(), &[tcp].into(), &listeners);
-            assert_eq!((settled.taken.len(), settled.hidden.len()), (0, usize::from(*takes)));
+            assert_eq!(after(&[&listeners], &[]), (*conflicts, false), "{address}:{port}");
         }
+    }
+
+    /// Goal: who was first has the port, also over a restart of the daemon, and a program that
+    /// ends leaves it.
+    #[test]
+    fn who_was_first_has_the_port() {
+        let program: &[Listener] = &[listener("0.0.0.0", 22, false)];
+        assert_eq!(after(&[program, program], &[]), (true, false), "the program");
+        assert_eq!(after(&[program, &[]], &[]), (false, false), "nobody else any more");
+        assert_eq!(after(&[program, &[], program], &[]), (false, true), "the service since");
+        assert_eq!(after(&[&[], program], &[]), (false, true), "the service");
+        assert_eq!(after(&[program, program], &[TCP]), (false, true), "the service, in the kernel");
+    }
+
+    #[test]
+    fn only_ports_that_are_not_held_need_a_look() {
+        let (one, both) = (BTreeSet::from([TCP]), BTreeSet::from([TCP, UDP]));
+        let mut ports = Ports::default();
+        assert!(!ports.needs_look(&BTreeSet::new()) && ports.needs_look(&one));
+        ports.settle(&one, &[], BTreeSet::new);
+        assert!(!ports.needs_look(&one) && ports.needs_look(&both));
+        ports.keep(&BTreeSet::new());
+        assert!(ports.needs_look(&one), "it was given up");
+        ports.settle(&one, &[listener("::", 22, false)], BTreeSet::new);
+        assert!(ports.needs_look(&one), "it is withheld");
     }
 }

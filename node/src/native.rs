@@ -139,6 +139,7 @@ pub async fn answer(services: &NodeServices, call: &NativeCall) -> Result<Value,
                 })
                 .collect();
             Ok(json!({
+                "findings": services.worker.findings(),
                 "disk": services.worker.disk_trouble().await.map(|error| error.to_string()),
                 "passes": done.passes,
                 "operations": done.operations,

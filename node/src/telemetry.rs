@@ -115,6 +115,12 @@ pub fn metrics(member: Option<&Member>) -> String {
         "Kernel operations that another hand made needed.",
         done.drift,
     );
+    gauge(
+        &mut text,
+        "skein_ports_withheld",
+        "Published ports that this node leaves to programs that listen on them.",
+        done.conflicts.withheld,
+    );
     gossip(&mut text, member);
     let tasks = member.worker.tasks.borrow();
     gauge(&mut text, "skein_tasks", "Tasks of this node.", tasks.len());

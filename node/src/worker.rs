@@ -24,6 +24,7 @@ pub use task::{Ended, LocalTask, Phase};
 pub mod egress;
 pub mod launch;
 pub mod names;
+mod ports;
 pub mod programmer;
 pub mod session;
 pub mod shell;
@@ -72,6 +73,8 @@ pub enum Input {
         /// Not complete, and why.
         failed: BTreeMap<TaskId, String>,
     },
+    /// These sandboxes publish ports that programs of the host have, and who has them.
+    Refused(BTreeMap<TaskId, String>),
     /// The leader has these statuses in its log.
     Reported(BTreeMap<TaskId, TaskStatus>),
     /// Every task is to stop now, whatever the assignment says: the node leaves, or the daemon
@@ -216,6 +219,13 @@ impl Worker {
             Input::Programmed { ready, failed } => {
                 for (id, task) in &mut self.tasks {
                     task.programmed(ready.contains(id), failed.get(id), wall);
+                }
+            }
+            Input::Refused(refused) => {
+                for (id, reason) in refused {
+                    if let Some(task) = self.tasks.get_mut(&id) {
+                        task.refused(reason, wall);
+                    }
                 }
             }
             Input::Reported(statuses) => self.reported.extend(statuses),

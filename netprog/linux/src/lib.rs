@@ -16,6 +16,7 @@ pub mod facts;
 #[doc(hidden)]
 pub mod fuzzing;
 mod generic;
+pub mod holders;
 mod ipvs;
 pub mod kernel;
 mod link;

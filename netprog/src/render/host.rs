@@ -16,6 +16,14 @@ const NEIGHBOUR_LIMITS: [(&str, &str); 3] = [
     ("net/ipv4/neigh/default/gc_thresh3", "65536"),
 ];
 
+/// The map of published ports.
+pub(super) const PUBLISHED: &str = "published";
+
+/// The host's table.
+pub(super) fn key() -> TableKey {
+    TableKey { family: Family::Ip, name: TABLE.to_owned() }
+}
+
 pub(super) fn render(scene: &Scene<'_>, plane: &mut Plane) {
     let mut space = Space::default();
     let subnet = scene.local.gwbridge;
@@ -40,9 +48,9 @@ pub(super) fn render(scene: &Scene<'_>, plane: &mut Plane) {
     space.sysctls.insert("net/ipv4/ip_forward".to_owned(), "1".to_owned());
     let limits = NEIGHBOUR_LIMITS.iter().map(|(name, value)| ((*name).into(), (*value).into()));
     space.sysctls.extend(limits);
-    let mut table = table(structure(scene), &[], &["published"]);
-    table.maps.insert("published".to_owned(), published(scene));
-    space.nft.insert(TableKey { family: Family::Ip, name: TABLE.to_owned() }, table);
+    let mut table = table(structure(scene), &[], &[PUBLISHED]);
+    table.maps.insert(PUBLISHED.to_owned(), published(scene));
+    space.nft.insert(key(), table);
     space.nft.insert(doors::key(), doors::render(scene));
     space.nft.insert(senders::key(), senders::nobody(subnet.net().addr().is_ipv4(), None));
     plane.spaces.insert(Place::Host, space);

@@ -19,10 +19,13 @@ use netprog_linux::drift::{Disturbance, Doorbell};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Input;
+use super::ports::{Conflicts, HostPorts, LOOK_INTERVAL};
 use crate::wire::Digest;
 
 /// Without news the kernel is read whole and compared this often.
 const VERIFY_INTERVAL: Duration = Duration::from_secs(10);
+/// Looks at the listeners of ports that are withheld, after which the kernel is read whole too.
+const LOOKS_MAX: u64 = VERIFY_INTERVAL.as_secs() / LOOK_INTERVAL.as_secs();
 /// A pass that failed is tried again after this long.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -54,6 +57,8 @@ pub struct Done {
     pub failures: u64,
     /// Operations so far that another hand made needed.
     pub drift: u64,
+    /// Published ports that programs of the host have or want.
+    pub conflicts: Conflicts,
 }
 
 /// Facts of the node that do not change while it is a member.
@@ -108,9 +113,15 @@ enum Cause {
     Drift(BTreeMap<Place, Disturbance>),
 }
 
+/// What blocks, and so is lent to threads of its own.
+struct Tools<K> {
+    programmer: Programmer<K>,
+    ports: HostPorts,
+}
+
 /// Runs until the worker is gone.
 pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: Ends) {
-    let mut programmer = Programmer::new(kernel);
+    let mut tools = Tools { programmer: Programmer::new(kernel), ports: HostPorts::default() };
     let mut cause = Cause::Interval;
     loop {
         let wanted = ends.wanted.borrow_and_update().clone();
@@ -118,50 +129,87 @@ pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: 
         let mut pause = VERIFY_INTERVAL;
         if let Some((digest, assignment)) = &wanted.assignment {
             let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
-            let desired = render(assignment, &view, &facts.local(&wanted));
+            let mut desired = render(assignment, &view, &facts.local(&wanted));
             let verify = !matches!(cause, Cause::News);
             let pass = tokio::task::spawn_blocking(move || {
+                let Tools { programmer, ports } = &mut tools;
+                ports.settle(programmer, &mut desired, verify);
                 let report = programmer.pass(&desired, knowledge, verify);
-                (programmer, desired, report)
+                (tools, desired, report)
             });
             let Ok((returned, desired, report)) = pass.await else { return };
-            programmer = returned;
+            tools = returned;
             if !report.failures.is_empty() {
                 pause = RETRY_PAUSE;
             }
             log(&report, &cause);
+            let refused = Input::Refused(tools.ports.refused(assignment));
             let outcome = outcome(&wanted, assignment, &report);
             // A pass that removed nothing for lack of knowledge has not applied the assignment.
             let digest = digest.filter(|_| knowledge == Knowledge::Complete);
-            ends.done.send_modify(|done| done.follow(digest, desired, report));
-            if ends.inbox.send(outcome).await.is_err() {
-                return;
+            let conflicts = tools.ports.conflicts(assignment);
+            ends.done.send_modify(|done| {
+                done.follow(digest, desired, report);
+                done.tell(conflicts);
+            });
+            for input in [refused, outcome] {
+                if ends.inbox.send(input).await.is_err() {
+                    return;
+                }
             }
         }
-        cause = tokio::select! {
-            changed = ends.wanted.changed() => match changed {
-                Ok(()) => Cause::News,
-                Err(_ended) => return,
-            },
-            changed = ends.view.changed() => match changed {
-                Ok(()) => Cause::News,
-                Err(_ended) => return,
-            },
+        match next(tools, &mut ends, pause).await {
+            Some((returned, why)) => (tools, cause) = (returned, why),
+            None => return,
+        }
+    }
+}
+
+/// Waits until a pass is due; none when the worker is gone.
+async fn next<K: Kernel + Send + 'static>(
+    mut tools: Tools<K>,
+    ends: &mut Ends,
+    pause: Duration,
+) -> Option<(Tools<K>, Cause)> {
+    let mut looks = 0;
+    loop {
+        let cause = tokio::select! {
+            changed = ends.wanted.changed() => {
+                changed.ok()?;
+                Cause::News
+            }
+            changed = ends.view.changed() => {
+                changed.ok()?;
+                Cause::News
+            }
             disturbed = ends.drift.answer() => Cause::Drift(disturbed),
             Some(ask) = ends.asks.recv() => {
                 let desired = ends.done.borrow().desired.clone();
                 let answered = tokio::task::spawn_blocking(move || {
-                    let goes_on = answer(&mut programmer, ask, desired);
-                    (programmer, goes_on)
+                    let goes_on = answer(&mut tools.programmer, ask, desired);
+                    (tools, goes_on)
                 });
-                match answered.await {
-                    Ok((returned, true)) => programmer = returned,
-                    Ok((_, false)) | Err(_) => return,
+                let (returned, goes_on) = answered.await.ok()?;
+                tools = returned;
+                goes_on.then_some(Cause::Interval)?
+            }
+            () = tokio::time::sleep(LOOK_INTERVAL), if tools.ports.are_withheld() => {
+                let looked = tokio::task::spawn_blocking(move || {
+                    let changed = tools.ports.look_again();
+                    (tools, changed)
+                });
+                let (returned, changed) = looked.await.ok()?;
+                tools = returned;
+                looks += 1;
+                match changed {
+                    true => Cause::News,
+                    false if looks < LOOKS_MAX => continue,
+                    false => Cause::Interval,
                 }
-                Cause::Interval
             }
             () = tokio::time::sleep(pause) => Cause::Interval,
         };
+        return Some((tools, cause));
     }
 }
 
@@ -189,6 +237,17 @@ impl Done {
         }
         self.desired = desired;
         self.report = report;
+    }
+
+    /// Takes over which ports programs have, and tells what is new of them.
+    fn tell(&mut self, conflicts: Conflicts) {
+        for line in conflicts.lines.difference(&self.conflicts.lines) {
+            tracing::warn!("{line}");
+        }
+        for line in self.conflicts.lines.difference(&conflicts.lines) {
+            tracing::info!("no more: {line}");
+        }
+        self.conflicts = conflicts;
     }
 }
 

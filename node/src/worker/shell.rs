@@ -134,6 +134,12 @@ impl WorkerHandle {
         planes.await.map_err(|_ended| gone())?
     }
 
+    /// What does not fit on this node, one line each.
+    #[must_use]
+    pub fn findings(&self) -> Vec<String> {
+        self.done.borrow().conflicts.lines.iter().cloned().collect()
+    }
+
     /// Takes everything of ours out of the kernel; no pass comes after it.
     pub async fn tear_down(&self) {
         let (reply, report) = oneshot::channel();

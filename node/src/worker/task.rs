@@ -227,6 +227,13 @@ impl LocalTask {
         }
     }
 
+    /// A program of the host has a port that it publishes: it cannot run here.
+    pub(super) fn refused(&mut self, reason: String, wall: Timestamp) {
+        if matches!(self.phase, Phase::Prepared | Phase::Ready) {
+            self.end(Ended::rejected(reason), TaskState::Rejected, wall);
+        }
+    }
+
     /// Makes the sandbox, once there is an address for it.
     pub(super) fn launch(
         &mut self,

@@ -366,3 +366,22 @@ fn without_a_free_address_a_task_waits() {
     worker.egress.free(addresses[0]);
     assert_eq!(step(&mut worker, Input::Tick, 1_000), [Command::Launch(TASK)]);
 }
+
+#[test]
+fn a_task_whose_port_a_program_has_is_rejected_before_it_starts_and_not_afterwards() {
+    let refused = || Input::Refused([(TASK, "tcp port 22 of this node is in use".into())].into());
+    let mut worker = worker();
+    step(&mut worker, assignment(10, Some(TaskState::Running), TaskState::Assigned), 0);
+    let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
+    step(&mut worker, Input::Task(TASK, prepared), 1);
+    step(&mut worker, refused(), 2);
+    assert_eq!(state(&worker), TaskState::Rejected);
+    assert_eq!(worker.statuses()[&TASK].error, "tcp port 22 of this node is in use");
+    let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
+    assert_eq!(step(&mut worker, programmed, 3), []);
+
+    let mut worker = self::worker();
+    start(&mut worker);
+    step(&mut worker, refused(), 4);
+    assert_eq!(state(&worker), TaskState::Running);
+}

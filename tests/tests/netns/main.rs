@@ -22,6 +22,7 @@ mod isolation;
 mod machine;
 mod places;
 mod played;
+mod ports;
 mod recovery;
 mod roles;
 mod single_node;

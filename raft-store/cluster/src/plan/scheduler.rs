@@ -1,5 +1,6 @@
-//! Places tasks: on the node with the fewest tasks of the service, then the fewest of all, then the
-//! lowest id; among those that may take it. A task that no node can take says why.
+//! Places tasks: on the node that rejected the fewest of the service's of late, then has the fewest
+//! tasks of the service, then the fewest of all, then the lowest id; among those that may take it.
+//! A task that no node can take says why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,10 +12,16 @@ use crate::object::{Node, NodeState, Slot, Task, TaskState};
 use crate::plan::allocator::{networks_of, waits_for_node};
 use crate::spec::{Availability, Protocol, TaskSpec};
 use crate::state::State;
+use crate::time::Timestamp;
+
+/// A rejection counts against its node for so long (swarmkit's `monitorFailures`, scheduler.go).
+const REJECTION_MS: u64 = 5 * 60 * 1000;
 
 /// What a node carries.
 #[derive(Debug, Default)]
 struct Load {
+    /// Tasks that it could not run, as far as history and [`REJECTION_MS`] reach.
+    rejected: BTreeMap<ServiceId, Vec<Arc<Task>>>,
     tasks: u64,
     by_service: BTreeMap<ServiceId, u64>,
     nano_cpus: u64,
@@ -41,7 +48,7 @@ pub(super) fn run(draft: &mut Draft<'_>) {
         return;
     }
     waiting.sort_by_key(|task| (task.service, task.slot, task.id));
-    let mut loads = loads(draft.state());
+    let mut loads = loads(draft.state(), draft.now());
     let mut left = Vec::new();
     for task in waiting {
         if draft.is_full() {
@@ -86,11 +93,17 @@ fn assign(draft: &mut Draft<'_>, task: &Task, node: NodeId) {
     });
 }
 
-fn loads(state: &State) -> BTreeMap<NodeId, Load> {
+fn loads(state: &State, now: Timestamp) -> BTreeMap<NodeId, Load> {
     let mut loads: BTreeMap<NodeId, Load> = BTreeMap::new();
-    for task in state.tasks.values().filter(|task| !task.is_over()) {
-        if let Some(node) = task.node {
+    for task in state.tasks.values() {
+        let Some(node) = task.node else { continue };
+        if !task.is_over() {
             carry(loads.entry(node).or_default(), task);
+        } else if task.status.state == TaskState::Rejected
+            && now.since_ms(task.status.at) < REJECTION_MS
+        {
+            let rejected = &mut loads.entry(node).or_default().rejected;
+            rejected.entry(task.service).or_default().push(task.clone());
         }
     }
     loads
@@ -121,7 +134,7 @@ fn host_ports(task: &Task) -> impl Iterator<Item = (Protocol, u16)> {
 /// The best node, or why there is none, in Docker's words.
 fn place(state: &State, loads: &BTreeMap<NodeId, Load>, task: &Task) -> Result<NodeId, String> {
     let idle = Load::default();
-    let mut best: Option<(u64, u64, NodeId)> = None;
+    let mut best: Option<(usize, u64, u64, NodeId)> = None;
     let mut obstacles: BTreeMap<Obstacle, usize> = BTreeMap::new();
     for node in candidates(state, task) {
         let load = loads.get(&node.id).unwrap_or(&idle);
@@ -129,12 +142,19 @@ fn place(state: &State, loads: &BTreeMap<NodeId, Load>, task: &Task) -> Result<N
             Some(obstacle) => *obstacles.entry(obstacle).or_default() += 1,
             None => {
                 let same = load.by_service.get(&task.service).copied().unwrap_or(0);
-                let rank = (same, load.tasks, node.id);
+                let rejected = rejections(load, task);
+                let rank = (rejected, same, load.tasks, node.id);
                 best = Some(best.map_or(rank, |other| other.min(rank)));
             }
         }
     }
-    best.map(|(_, _, node)| node).ok_or_else(|| explain(&obstacles))
+    best.map(|(.., node)| node).ok_or_else(|| explain(&obstacles))
+}
+
+/// How many tasks like this one a node rejected.
+fn rejections(load: &Load, task: &Task) -> usize {
+    let rejected = load.rejected.get(&task.service).into_iter().flatten();
+    rejected.filter(|other| other.spec == task.spec).count()
 }
 
 /// The nodes that come into question: all, or the one of a global task's slot.

@@ -1,0 +1,140 @@
+//! Published ports of this node and the programs of its host that listen on the same ones: looked
+//! at before a port is published, told by name, and looked at again until the program has ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cluster::assignment::Assignment;
+use cluster::id::TaskId;
+use netprog::kernel::Kernel;
+use netprog::plane::Plane;
+use netprog::ports::{Listener, Port, Ports};
+use netprog::programmer::Programmer;
+use netprog::render::{published, withhold};
+use netprog_linux::holders::holders;
+use netprog_linux::sock_diag::listeners;
+
+/// While a program has a port that is to be published, its listeners are looked at this often.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The ports of this node that programs and services both want, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Conflicts {
+    /// One line for each.
+    pub lines: BTreeSet<String>,
+    /// How many are not published here.
+    pub withheld: usize,
+}
+
+/// Who has the ports of this node.
+#[derive(Debug, Default)]
+pub(super) struct HostPorts {
+    ports: Ports,
+    wanted: BTreeSet<Port>,
+    /// Processes by the inodes of their sockets.
+    names: BTreeMap<u32, String>,
+}
+
+impl HostPorts {
+    /// Leaves out of what is desired what programs have. Blocks.
+    pub(super) fn settle<K: Kernel>(
+        &mut self,
+        programmer: &mut Programmer<K>,
+        desired: &mut Plane,
+        look: bool,
+    ) {
+        self.wanted = published(desired);
+        if look || self.ports.needs_look(&self.wanted) {
+            self.look(|| match programmer.observe(desired) {
+                Ok(observed) => published(&observed),
+                Err(error) => {
+                    tracing::warn!(%error, "read which ports are published");
+                    BTreeSet::new()
+                }
+            });
+        } else {
+            self.ports.keep(&self.wanted);
+        }
+        withhold(desired, self.ports.withheld().keys());
+    }
+
+    /// Looks at the listeners again and says whether the ports of programs are others now. Blocks.
+    pub(super) fn look_again(&mut self) -> bool {
+        let before: BTreeSet<Port> = self.ports.withheld().keys().copied().collect();
+        self.look(BTreeSet::new);
+        !before.iter().eq(self.ports.withheld().keys())
+    }
+
+    fn look(&mut self, in_kernel: impl FnOnce() -> BTreeSet<Port>) {
+        match listeners() {
+            Ok(listeners) => self.ports.settle(&self.wanted, &listeners, in_kernel),
+            Err(error) => tracing::warn!(%error, "read which programs of this machine listen"),
+        }
+        let inode = |listener: &Listener| listener.inode;
+        let conflicts = self.ports.withheld().values().chain(self.ports.hidden().values());
+        let inodes: BTreeSet<u32> = conflicts.map(inode).collect();
+        self.names.retain(|inode, _| inodes.contains(inode));
+        let unknown = inodes.into_iter().filter(|inode| !self.names.contains_key(inode)).collect();
+        let found = holders(&unknown).into_iter();
+        self.names.extend(found.map(|(inode, (pid, name))| (inode, format!("{name} (pid {pid})"))));
+    }
+
+    /// Whether a program has a port that is to be published here.
+    pub(super) fn are_withheld(&self) -> bool {
+        !self.ports.withheld().is_empty()
+    }
+
+    /// This node's tasks that publish a port of a program in mode `host`, and why they cannot run.
+    pub(super) fn refused(&self, assignment: &Assignment) -> BTreeMap<TaskId, String> {
+        let reason = |own: &cluster::assignment::OwnTask| {
+            own.host_ports.iter().find_map(|port| {
+                let listener = self.ports.withheld().get(&(port.protocol, port.published))?;
+                let (protocol, number) = (port.protocol.name(), port.published);
+                let who = self.who(listener);
+                Some(format!("{protocol} port {number} of this node is in use: {who}"))
+            })
+        };
+        assignment.own.iter().filter_map(|(id, own)| Some((*id, reason(own)?))).collect()
+    }
+
+    /// What an operator should know.
+    pub(super) fn conflicts(&self, assignment: &Assignment) -> Conflicts {
+        let withheld = self.ports.withheld().iter().map(|(port, listener)| {
+            let (what, who) = (publication(assignment, *port), self.who(listener));
+            format!(
+                "{what} is not published on this node: {who}. End that program, or publish \
+                 another port"
+            )
+        });
+        let hidden = self.ports.hidden().iter().map(|(port, listener)| {
+            let (what, who) = (publication(assignment, *port), self.who(listener));
+            format!(
+                "{what} is published on this node, and takes all calls by IPv4 of a program that \
+                 began to listen later: {who}. Have one of them use another port"
+            )
+        });
+        let lines = withheld.chain(hidden).collect();
+        Conflicts { lines, withheld: self.ports.withheld().len() }
+    }
+
+    fn who(&self, listener: &Listener) -> String {
+        let kernel = || match listener.inode {
+            0 => "the kernel".to_owned(),
+            _ => "a program".to_owned(),
+        };
+        let name = self.names.get(&listener.inode).cloned().unwrap_or_else(kernel);
+        let at = std::net::SocketAddr::from((listener.address, listener.port));
+        format!("{name} listens on {at}")
+    }
+}
+
+/// A published port and whose it is.
+fn publication(assignment: &Assignment, (protocol, number): Port) -> String {
+    let services = assignment.services.values();
+    let ingress = services.filter(|service| {
+        service.ports.iter().any(|port| (port.protocol, port.published) == (protocol, number))
+    });
+    let name = ingress.map(|service| service.name.as_str()).next();
+    let name = name.map_or_else(String::new, |name| format!(" of service {name}"));
+    format!("{} port {number}{name}", protocol.name())
+}
