@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::netns::{self, SANDBOX_PREFIX};
-use super::root::WORKS;
+use super::root::{LAYERS, WORKS};
 use super::status::Launch;
 use crate::executor::cgroup;
 
@@ -20,12 +20,18 @@ pub(crate) fn work_directory(launch: &Launch) -> PathBuf {
     launch.data_dir.join(WORKS).join(&launch.spec.task)
 }
 
+/// What the task has changed in its root, as the node sees it.
+pub(crate) fn layer_directory(launch: &Launch) -> PathBuf {
+    launch.data_dir.join(LAYERS).join(&launch.spec.task)
+}
+
 /// Removes everything of the task but its logs; its directory last, because that is what a later
 /// attempt starts from. Goes on after an error and returns the first.
 pub(crate) fn remove(launch: &Launch, task_dir: &Path) -> io::Result<()> {
     let results = [
         netns::withdraw(&namespace_file(launch)),
         remove_tree(&work_directory(launch)),
+        remove_tree(&layer_directory(launch)),
         cgroup::remove(&launch.spec.task, &launch.spec.limits),
     ];
     results.into_iter().collect::<io::Result<Vec<()>>>()?;

@@ -1,5 +1,5 @@
-//! The file system of a task: its root, private and recursively read-only, with its own /proc,
-//! /sys, /dev, /tmp, /run and files in /etc, and the mounts of its spec.
+//! The file system of a task: its root, which is its image and a layer of its own, with its own
+//! /proc, /sys, /dev, /tmp, /run and files in /etc, and the mounts of its spec.
 //!
 //! Everything runs in the task's first process, in its own mount namespace, before the root is
 //! entered. A path of the task is resolved by the kernel within the new root
@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, chown, pivot_root};
 
+use super::remains;
 use super::status::Launch;
 use super::sys;
 use super::task::Failure;
@@ -22,6 +23,7 @@ use super::user::{self, Identity};
 use crate::executor::{Mount, MountSource, Root};
 
 mod device;
+mod layer;
 mod table;
 
 /// Where the task's private writable directory is, which is its working directory by default.
@@ -30,8 +32,12 @@ pub const WORK: &str = "/run/work";
 pub(crate) const WORKS: &str = "work";
 /// The directory of volumes below the data directory.
 pub(crate) const VOLUMES: &str = "volumes";
+/// The directory of layers below the data directory.
+pub(crate) const LAYERS: &str = "layers";
 /// Where the new root is put together, below the task's directory.
 pub(crate) const STAGE: &str = "root";
+/// Where its image is meanwhile.
+pub(crate) const IMAGE: &str = "image";
 /// The files made for a task, below the task's directory.
 pub(crate) const FILES: &str = "etc";
 
@@ -58,8 +64,8 @@ pub(crate) struct Stage<'a> {
     task_dir: &'a Path,
     root: OwnedFd,
     path: PathBuf,
-    /// Where the stage shows what the node keeps about the cluster.
-    state: Vec<PathBuf>,
+    /// Where the root shows what the node keeps about the cluster.
+    state: Vec<String>,
 }
 
 /// Builds the task's file system and makes it the root of this process.
@@ -76,7 +82,7 @@ pub(crate) fn enter(launch: &Launch, task_dir: &Path) -> Result<(), Failure> {
         stage.mount_spec(mount)?;
     }
     if launch.spec.read_only {
-        for path in ["/run", "/tmp"] {
+        for path in ["/", "/run", "/tmp"] {
             sys::set_mount_attributes(&stage.within(path), sys::ATTRIBUTE_READ_ONLY, false)
                 .map_err(|error| Failure::setup(&format!("make {path} read-only"), error))?;
         }
@@ -86,37 +92,26 @@ pub(crate) fn enter(launch: &Launch, task_dir: &Path) -> Result<(), Failure> {
 
 impl<'a> Stage<'a> {
     fn open(launch: &'a Launch, task_dir: &'a Path) -> Result<Self, Failure> {
-        let (source, path) = (source(&launch.spec.root), task_dir.join(STAGE));
+        let (source, image) = (source(&launch.spec.root), task_dir.join(IMAGE));
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
             .map_err(|error| Failure::setup("make the mounts private", error))?;
         let bind = MsFlags::MS_REC | MsFlags::MS_BIND;
-        mount(Some(source), &path, None::<&str>, bind, None::<&str>).map_err(|error| {
+        mount(Some(source), &image, None::<&str>, bind, None::<&str>).map_err(|error| {
             Failure::path("use as root the directory", &source.to_string_lossy(), error)
         })?;
-        refuse_state(launch, &path, source)?;
-        let renewed = RENEWED.iter().map(|renewed| path.join(renewed.trim_start_matches('/')));
-        let (mut hidden, mut state): (Vec<PathBuf>, _) = (renewed.collect(), Vec::new());
-        let mut detach = || {
-            for directory in [&launch.run_dir, &launch.data_dir] {
-                let copies = table::copies(&path, directory)?;
-                state.extend(copies.whole);
-                hidden.extend(copies.parts);
-                // The table does not have this process' root where that is no mount (chroot(2)).
-                let own = inside(source, directory).map(|below| path.join(below));
-                state.extend(own.filter(|own| !state.contains(own)));
-            }
-            hidden.extend(state.iter().cloned());
-            table::detach_below(&path, &hidden)
-        };
-        detach().map_err(|error| Failure::setup("take the node's own mounts away", error))?;
-        if let Root::Directory(_) = launch.spec.root {
-            make_mount_points(&path, &launch.spec.mounts)?;
-        }
+        refuse_state(launch, &image, source)?;
+        let state = take_away(launch, &image, source)
+            .map_err(|error| Failure::setup("take the node's own mounts away", error))?;
         let attributes = sys::ATTRIBUTE_READ_ONLY | sys::ATTRIBUTE_NO_DEVICES;
-        sys::set_mount_attributes(&path, attributes, true)
-            .map_err(|error| Failure::setup("make the root read-only", error))?;
+        sys::set_mount_attributes(&image, attributes, true)
+            .map_err(|error| Failure::setup("make the image read-only", error))?;
+        let path = task_dir.join(STAGE);
+        layer::mount_over(&image, &path, &remains::layer_directory(launch), task_dir)?;
         let root = open_directory(&path).map_err(|error| Failure::setup("open the root", error))?;
+        for path in RENEWED {
+            make_directories(root.as_fd(), path).map_err(|error| missing(path, error))?;
+        }
         Ok(Stage { launch, task_dir, root, path, state })
     }
 
@@ -174,13 +169,11 @@ impl<'a> Stage<'a> {
 
     /// Covers what the node keeps about the cluster, keys and all, where the root shows it.
     fn mask_state(&self) -> Result<(), Failure> {
-        for copy in &self.state {
-            let Ok(below) = copy.strip_prefix(&self.path) else { continue };
-            let path = format!("/{}", below.display());
+        for path in &self.state {
             // A private /run or /tmp may cover it already.
-            if self.find(&path).is_ok() {
+            if self.find(path).is_ok() {
                 let flags = PLAIN | MsFlags::MS_RDONLY;
-                self.mount_at(&path, ("tmpfs", flags, Some("mode=755,size=4k")))?;
+                self.mount_at(path, ("tmpfs", flags, Some("mode=755,size=4k")))?;
             }
         }
         Ok(())
@@ -266,7 +259,26 @@ fn source(root: &Root) -> &Path {
     }
 }
 
-/// `directory` as a path below `root`, where it lies there.
+/// Takes from the copy of a tree at `image` what the node has mounted for itself, and tells where
+/// the root shows what the node keeps about the cluster.
+fn take_away(launch: &Launch, image: &Path, source: &Path) -> nix::Result<Vec<String>> {
+    let mut hidden: Vec<PathBuf> =
+        RENEWED.iter().map(|renewed| image.join(renewed.trim_start_matches('/'))).collect();
+    let mut state = Vec::new();
+    for directory in [&launch.run_dir, &launch.data_dir] {
+        let copies = table::copies(image, directory)?;
+        state.extend(copies.whole);
+        hidden.extend(copies.parts);
+        // The table does not have this process' root where that is no mount (chroot(2)).
+        let own = inside(source, directory).map(|below| image.join(below));
+        state.extend(own.filter(|own| !state.contains(own)));
+    }
+    hidden.extend(state.iter().cloned());
+    table::detach_below(image, &hidden)?;
+    let below = state.iter().filter_map(|path| path.strip_prefix(image).ok());
+    Ok(below.map(|below| format!("/{}", below.display())).collect())
+}
+
 /// Refuses a root that is the daemon's state by another mount of it; the volumes in it may be one.
 fn refuse_state(launch: &Launch, staged: &Path, source: &Path) -> Result<(), Failure> {
     let is_in = |directory: &Path| {
@@ -282,6 +294,7 @@ fn refuse_state(launch: &Launch, staged: &Path, source: &Path) -> Result<(), Fai
     Ok(())
 }
 
+/// `directory` as a path below `root`, where it lies there.
 fn inside(root: &Path, directory: &Path) -> Option<PathBuf> {
     let root = root.canonicalize().ok()?;
     let below = directory.strip_prefix(root).ok()?.to_owned();
@@ -293,55 +306,12 @@ fn missing(path: &str, error: Errno) -> Failure {
         Errno::EROFS => Failure::new(
             error,
             format!(
-                "mount target {path} does not exist and the root is read-only: make it on the \
-                 node, or use a target below /run or /tmp"
+                "mount target {path} does not exist and what is mounted above it is read-only: \
+                 make it there on the node, or use another target"
             ),
         ),
         error => Failure::path("make mount target", path, error),
     }
-}
-
-/// In a `dir:` root the mount points are made in the directory itself, as container engines do in
-/// an image's root; the node's own root is never changed.
-fn make_mount_points(root: &Path, mounts: &[Mount]) -> Result<(), Failure> {
-    let root = open_directory(root).map_err(|error| Failure::setup("open the root", error))?;
-    let private = |path: &Path| RENEWED.iter().any(|renewed| path.starts_with(renewed));
-    for path in RENEWED {
-        make_directories(root.as_fd(), path).map_err(|error| missing(path, error))?;
-    }
-    for path in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
-        let link = readlinkat(root.as_fd(), path.trim_start_matches('/'));
-        // What is behind a link into /run is made when the private /run is there.
-        if !link.is_ok_and(|target| private(&lexical("/etc", Path::new(&target)))) {
-            make_file(root.as_fd(), path).map_err(|error| missing(path, error))?;
-        }
-    }
-    for mount in mounts.iter().filter(|mount| !private(Path::new(&mount.target))) {
-        let is_file = match &mount.source {
-            MountSource::Bind { path, .. } => fs::metadata(path).is_ok_and(|data| !data.is_dir()),
-            MountSource::Volume { .. } | MountSource::Tmpfs { .. } => false,
-        };
-        let made = if is_file {
-            make_file(root.as_fd(), &mount.target)
-        } else {
-            make_directories(root.as_fd(), &mount.target)
-        };
-        made.map_err(|error| missing(&mount.target, error))?;
-    }
-    Ok(())
-}
-
-/// Where a link in `directory` leads if no further link is on the way.
-fn lexical(directory: &str, target: &Path) -> PathBuf {
-    let mut path = PathBuf::from("/");
-    for component in Path::new(directory).join(target).components() {
-        match component {
-            Component::ParentDir => drop(path.pop()),
-            Component::Normal(name) => path.push(name),
-            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
-        }
-    }
-    path
 }
 
 fn open_directory(path: &Path) -> nix::Result<OwnedFd> {

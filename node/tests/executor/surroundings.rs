@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, getrlimit};
 use skein::executor::{DnsConfig, HostEntry, LaunchSpec, Mount, MountSource, Root};
 
-use super::node::{Node, shell, words};
+use super::node::{Node, eventually, exit, shell, words};
 
 /// Runs `line` and returns its output, which must end well.
 async fn output(node: &Node, line: &str, change: impl FnOnce(&mut LaunchSpec)) -> String {
@@ -42,21 +42,91 @@ async fn a_task_is_pid_1_in_namespaces_of_its_own() {
     assert_eq!(output(&node, "ls /sys/class/net", |_| ()).await, "lo");
 }
 
+/// Goal: a task may change its root, and only it sees that. Method: files are made, changed and
+/// removed in the node's own tree as the task's; the node looks during its run and afterwards, and
+/// another task looks.
 #[tokio::test]
-async fn the_root_is_read_only_and_what_is_writable_is_private() {
+async fn what_a_task_writes_is_its_own_and_goes_away_with_it() {
+    let node = Node::new();
+    let shared = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| shared.path().join(name);
+    for name in ["kept", "changed", "removed"] {
+        fs::write(at(name), "node\n").unwrap();
+    }
+    let there = shared.path().display().to_string();
+    let line = format!(
+        "cd {there} && echo task > changed && rm removed && mkdir made && echo task > made/file && \
+         echo task > /etc/skein-test && ls && cat kept changed made/file /etc/skein-test; \
+         touch /run/x /tmp/x /dev/shm/x; while test -d made; do sleep 0.05; done"
+    );
+    let handle = node.start(shell("writes", &line)).await;
+    let seen = "changed kept made node task task task";
+    eventually("the task has written", async || node.log("writes").await.join(" ") == seen).await;
+    assert_eq!(fs::read_to_string(at("changed")).unwrap(), "node\n");
+    assert!(at("removed").exists() && !at("made").exists());
+    assert!(!Path::new("/etc/skein-test").exists());
+    let layer = node.data_dir().join("layers/writes");
+    assert!(layer.join("upper/etc/skein-test").exists());
+    let look = format!("cat {there}/changed; ls {there} /etc/skein-test 2>/dev/null; true");
+    assert_eq!(
+        output(&node, &look, |_| ()).await,
+        format!("node\n{there}:\nchanged\nkept\nremoved")
+    );
+    handle.kill().await.unwrap();
+    exit(&handle).await;
+    handle.release().await.unwrap();
+    assert!(!layer.exists());
+}
+
+#[tokio::test]
+async fn what_is_the_kernels_is_read_only_and_so_is_all_of_a_read_only_root() {
     let node = Node::new();
     let mark = "/tmp/skein-test-private";
     let line = format!(
         "for d in / /etc /usr /var/tmp /proc/sys/kernel /sys; do \
            touch $d/x 2>/dev/null && echo writable $d; done; \
-         ls /run; ls -A /tmp; touch {mark} /run/x /dev/shm/x ./y && pwd && ls"
+         ls /run; ls -A /tmp; touch {mark} ./y && pwd && ls"
     );
-    assert_eq!(output(&node, &line, |_| ()).await, "work\n/run/work\ny");
+    let expected = "writable /\nwritable /etc\nwritable /usr\nwritable /var/tmp\n\
+                    work\n/run/work\ny";
+    assert_eq!(output(&node, &line, |_| ()).await, expected);
     assert!(!Path::new(mark).exists());
-    assert!(!node.data_dir().join("work/0123456789abcdefghijklmno").exists());
-    let line = "for d in /tmp /run /run/work; do touch $d/x 2>/dev/null && echo writable $d; done; \
-                echo end";
-    assert_eq!(output(&node, line, |spec| spec.read_only = true).await, "end");
+    for left in ["work", "layers"] {
+        assert!(!node.data_dir().join(left).join("0123456789abcdefghijklmno").exists());
+    }
+    let line = "for d in / /etc /usr /var/tmp /tmp /run /run/work; do \
+                touch $d/x 2>/dev/null && echo writable $d; done; ls /new/target";
+    let text = output(&node, line, |spec| {
+        spec.read_only = true;
+        let source = MountSource::Volume { name: "v".to_owned() };
+        spec.mounts = vec![Mount { target: "/new/target/here".into(), source, read_only: false }];
+    })
+    .await;
+    assert_eq!(text, "here");
+    assert!(!Path::new("/new").exists());
+}
+
+/// Goal: what the node has mounted is there as before. Method: a directory and a
+/// file are mounted in the tree; a task sees and cannot change them.
+#[tokio::test]
+async fn what_is_mounted_in_an_image_comes_along_read_only() {
+    let node = Node::new();
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let first = directory.path().join("first");
+    let _bound = Bound::new(Path::new("/etc"), first.clone());
+    let sources = [first.join("hostname"), directory.path().join("file")];
+    fs::write(&sources[1], "").unwrap();
+    mount(Some(&sources[0]), &sources[1], None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    let _file = Bound(sources[1].clone());
+    let line = format!(
+        "cd {}; cmp first/passwd /etc/passwd && cmp first/hostname file && echo same; \
+         touch first/x 2>/dev/null || echo read-only; touch x && echo written",
+        directory.path().display()
+    );
+    for root in [Root::Host, Root::Directory("/".into())] {
+        let text = output(&node, &line, |spec| spec.root = root).await;
+        assert_eq!(text, "same\nread-only\nwritten");
+    }
 }
 
 #[tokio::test]
@@ -253,13 +323,19 @@ async fn a_mount_that_cannot_be_made_says_which() {
     let run = async |target: &str, path: &str| {
         let mut spec = shell("mounts", "true");
         let source = MountSource::Bind { path: path.into(), create: false };
-        spec.mounts = vec![Mount { target: target.to_owned(), source, read_only: false }];
+        let (target, above) = (target.to_owned(), "/read-only".to_owned());
+        let tmpfs = MountSource::Tmpfs { size_bytes: None, mode: None };
+        spec.mounts = vec![
+            Mount { target, source, read_only: false },
+            Mount { target: above, source: tmpfs, read_only: true },
+        ];
         node.run(spec).await.0.error.unwrap_or_default()
     };
     assert_eq!(run("/run/x", "/no/where").await, "bind source path does not exist: /no/where");
-    let error = run("/no/target", "/etc").await;
-    assert!(error.starts_with("mount target /no/target does not exist"), "{error}");
-    assert!(!Path::new("/no").exists());
+    let error = run("/read-only/target", "/etc").await;
+    assert!(error.starts_with("mount target /read-only/target does not exist"), "{error}");
+    assert_eq!(run("/made/target", "/etc").await, "");
+    assert!(!Path::new("/made").exists() && !Path::new("/read-only").exists());
 }
 
 #[tokio::test]
@@ -291,16 +367,25 @@ async fn a_directory_is_a_root() {
     let mut spec = LaunchSpec::new(
         "image",
         Root::Directory(root.clone()),
-        words(&["sh", "-c", "ls /; cat /etc/resolv.conf /etc/hostname; echo $HOME; echo $$ > /x"]),
+        words(&[
+            "sh",
+            "-c",
+            "ls /; cat /etc/resolv.conf /etc/hostname; echo $HOME; echo $$ > /x; cat /x",
+        ]),
     );
     spec.user = Some("app".to_owned());
+    std::os::unix::fs::chown(&root, Some(55), None).unwrap();
     let (exit, text) = node.run(spec).await;
     assert_eq!(exit.error, None);
     let (listing, rest) = text.split_once("nameserver").unwrap();
     assert!(listing.contains("proc") && !listing.contains("boot"), "{listing}");
-    assert!(rest.contains("ndots:0\nimage\n/home\n") && rest.contains("Read-only"), "{rest}");
-    assert_eq!(exit.code, 2);
-    assert!(!victim.exists() && !root.join("x").exists());
+    assert!(rest.ends_with("ndots:0\nimage\n/home\n1"), "{rest}");
+    assert_eq!(exit.code, 0);
+    assert!(!victim.exists());
+    // The image is as it was.
+    for made in ["x", "proc", "run", "etc/hostname"] {
+        assert!(!root.join(made).exists(), "{made}");
+    }
 }
 
 /// Copies a program with the libraries that it names.

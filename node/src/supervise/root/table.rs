@@ -1,6 +1,7 @@
 //! The mount table: which mounts of the node a task's copy of its tree must not keep, and where
 //! that copy shows a directory of the node.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +70,19 @@ pub(super) fn detach_below(root: &Path, hidden: &[PathBuf]) -> nix::Result<()> {
     Ok(())
 }
 
+/// The places below `root` where something is mounted that is not below another such mount.
+pub(super) fn first_below(root: &Path) -> nix::Result<BTreeSet<PathBuf>> {
+    Ok(first_in(&read()?, root))
+}
+
+fn first_in(table: &str, root: &Path) -> BTreeSet<PathBuf> {
+    let below = mounts(table).map(|mount| mount.point);
+    let below: BTreeSet<PathBuf> =
+        below.filter(|point| point.starts_with(root) && point != root).collect();
+    let above = |point: &Path| point.ancestors().skip(1).any(|above| below.contains(above));
+    below.iter().filter(|point| !above(point)).cloned().collect()
+}
+
 fn read() -> nix::Result<String> {
     fs::read_to_string("/proc/thread-self/mountinfo").map_err(|error| Failure::number(&error))
 }
@@ -110,6 +124,19 @@ mod tests {
                      broken\n";
         let found: Vec<_> = mounts(table).map(|mount| (mount.point, mount.kind)).collect();
         assert_eq!(found, vec![("/".into(), "ext4"), ("/run/a b".into(), "nsfs")]);
+    }
+
+    #[test]
+    fn only_the_first_mount_on_each_way_down_is_told() {
+        let table = "1 0 8:1 / / rw - ext4 a rw\n\
+                     2 1 8:1 / /stage rw - ext4 a rw\n\
+                     3 2 8:2 / /stage/srv rw - ext4 b rw\n\
+                     4 3 8:2 / /stage/srv rw - ext4 b rw\n\
+                     5 4 8:3 / /stage/srv/a/b rw - ext4 c rw\n\
+                     6 2 8:4 / /stage/srv2 rw - ext4 d rw\n\
+                     7 1 8:5 / /stages rw - ext4 e rw\n";
+        let first = ["/stage/srv", "/stage/srv2"].map(PathBuf::from);
+        assert_eq!(first_in(table, Path::new("/stage")), BTreeSet::from(first));
     }
 
     /// Goal: state is found behind every mount of its file system. Method: a table with a copy of

@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use super::Supervisor;
 use crate::executor::{StartSpec, cgroup};
 use crate::supervise::lifecycle::Input;
-use crate::supervise::root::{FILES, STAGE};
+use crate::supervise::root::{FILES, IMAGE, STAGE};
 use crate::supervise::sys::{self, Forked};
 use crate::supervise::task::{Failure, Setting, become_first};
 use crate::supervise::{etc, remains, status};
@@ -57,8 +57,11 @@ impl Supervisor {
         let spec = &self.launch.spec;
         let files = self.task_dir.join(FILES);
         fs::create_dir_all(&files)?;
-        fs::create_dir_all(self.task_dir.join(STAGE))?;
+        for name in [STAGE, IMAGE] {
+            fs::create_dir_all(self.task_dir.join(name))?;
+        }
         fs::create_dir_all(remains::work_directory(&self.launch))?;
+        fs::create_dir_all(remains::layer_directory(&self.launch))?;
         let hostname = spec.hostname();
         fs::write(files.join("hosts"), etc::hosts(&hostname, &spec.hosts, &start.addresses))?;
         fs::write(files.join("hostname"), format!("{hostname}\n"))?;
