@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, chdir, gethostname};
 use serde::{Deserialize, Serialize};
 
-use crate::executor::Seccomp;
+use crate::executor::{LaunchSpec, Limits, Seccomp, cgroup};
 use crate::supervise::sys::{self, Ended, Forked};
 use crate::supervise::task::{self, Failure};
 use crate::supervise::{WORK, privilege, user};
@@ -35,9 +35,19 @@ pub struct Enter {
     pub dir: Option<String>,
     /// As in a task's spec.
     pub seccomp: Seccomp,
+    /// The task, whose limits hold for the command.
+    pub task: String,
+    /// As in a task's spec.
+    pub limits: Limits,
 }
 
 impl Enter {
+    /// A command in the surroundings of a task's own, whose pid 1 is `pid`.
+    pub(crate) fn of(spec: LaunchSpec, pid: i32, argv: Vec<String>) -> Self {
+        let LaunchSpec { task, env, user, groups, dir, seccomp, limits, .. } = spec;
+        Enter { pid, argv, env, user, groups, dir, seccomp, task, limits }
+    }
+
     /// `exe` called so that it runs this in a process of one thread: for a client that has a
     /// runtime. See [`crate::supervise::dispatch`].
     ///
@@ -79,6 +89,8 @@ pub fn run(enter: &Enter) -> Result<i32, EnterError> {
     let failed = |error| Failure::setup(&format!("enter process {}", enter.pid), error);
     let watched = SigSet::from_iter(SIGNALS);
     let task = sys::pidfd_open(Pid::from_raw(enter.pid)).map_err(failed)?;
+    cgroup::join(&enter.task, &enter.limits)
+        .map_err(|error| Failure::setup("enter the control group", Failure::number(&error)))?;
     join(&task).map_err(failed)?;
     watched.thread_block().map_err(failed)?;
     match sys::fork().map_err(failed)? {

@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+use crate::enter::Enter;
 use crate::manager::Manager;
 use crate::member::Member;
 use crate::node_routes::NodeServices;
 use crate::transport::Lane;
 use crate::wire;
+use crate::worker::launch::launch_spec;
 use crate::worker::shell::WorkerHandle;
 
 /// How long another node may take to answer.
@@ -174,17 +176,14 @@ fn own_tasks(worker: &WorkerHandle, assignment: &Assignment) -> Vec<Value> {
     let tasks = worker.tasks.borrow();
     let describe = |(id, task): (&TaskId, &crate::worker::LocalTask)| {
         let name = assignment.tasks.get(id).map(|assigned| assigned.name.as_str());
-        let spec = assignment.own.get(id).map(|own| &own.spec.container_spec);
+        let spec = assignment.own.get(id).and_then(|own| launch_spec(*id, own).ok());
+        let pid = task.status.pid.and_then(|pid| i32::try_from(pid).ok());
         json!({
             "id": id,
             "name": name,
             "pid": task.status.pid,
             "state": task.status.state,
-            "env": spec.map(|spec| &spec.env),
-            "user": spec.map(|spec| &spec.user),
-            "groups": spec.map(|spec| &spec.groups),
-            "dir": spec.map(|spec| &spec.dir),
-            "seccomp": spec.map(|spec| spec.seccomp_mode()),
+            "enter": spec.zip(pid).map(|(spec, pid)| Enter::of(spec, pid, Vec::new())),
         })
     };
     tasks.iter().map(describe).collect()

@@ -13,6 +13,8 @@ mod entered;
 mod health;
 #[path = "executor/holder.rs"]
 mod holder;
+#[path = "executor/limits.rs"]
+mod limits;
 #[path = "executor/node.rs"]
 mod node;
 #[path = "executor/output.rs"]

@@ -171,14 +171,6 @@ pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
     Ok(bad)
 }
 
-fn words(list: &Value) -> Vec<String> {
-    items(list).iter().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-fn given(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
-}
-
 /// `skein exec`: finds the task's process on this node and enters its namespaces.
 pub async fn exec(client: &Client, args: ExecArgs) -> anyhow::Result<u8> {
     let local = client.get("/skein/v1/dataplane").await?;
@@ -190,23 +182,15 @@ pub async fn exec(client: &Client, args: ExecArgs) -> anyhow::Result<u8> {
                 || name == args.task
                 || name.strip_suffix(&format!(".{id}")) == Some(&args.task)
         })
-        .filter(|task| task["pid"].is_u64())
+        .filter(|task| task["enter"].is_object())
         .collect();
     let task = match matching.as_slice() {
         [task] => task,
         [] => anyhow::bail!("task {} does not run on this node: ask on its own node", args.task),
         _several => anyhow::bail!("task {} is ambiguous: give more of its id", args.task),
     };
-    let pid = task["pid"].as_i64().unwrap_or_default();
-    let enter = Enter {
-        pid: i32::try_from(pid)?,
-        argv: args.command,
-        env: words(&task["env"]),
-        user: given(text(task, "/user")),
-        groups: words(&task["groups"]),
-        dir: given(text(task, "/dir")),
-        seccomp: serde_json::from_value(task["seccomp"].clone()).unwrap_or_default(),
-    };
+    let mut enter: Enter = serde_json::from_value(task["enter"].clone())?;
+    enter.argv = args.command;
     let status = enter.command(&std::env::current_exe()?)?.status()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }

@@ -12,7 +12,7 @@ use nix::unistd::{Pid, dup2_stderr, dup2_stdout, pipe2, read, setsid};
 use super::health::{PROBE_OUTPUT_BYTES_MAX, ProbeResult};
 use super::sys::{self, Ended, Forked};
 use super::task::{self, Failure};
-use crate::executor::LaunchSpec;
+use crate::executor::{LaunchSpec, cgroup};
 
 /// `SIGKILL`.
 const KILL: i32 = 9;
@@ -38,8 +38,9 @@ impl RunningProbe {
                 Ok(Self { pid: pid.as_raw(), output: reader, text: Vec::new(), aborted: false })
             }
             Forked::Child => {
-                let Err(failure) = connect(&task, &writer)
-                    .map_err(failed)
+                let Err(failure) = cgroup::join(&spec.task, &spec.limits)
+                    .map_err(|error| failed(Failure::number(&error)))
+                    .and_then(|()| connect(&task, &writer).map_err(failed))
                     .and_then(|()| task::execute(spec, argv, None));
                 // Where this cannot be written the exit code says it still.
                 let _ = fs::File::from(writer).write_all(failure.error.as_bytes());

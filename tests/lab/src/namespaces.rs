@@ -20,6 +20,8 @@ use crate::process;
 use crate::programs::installed;
 use crate::topology::{Fault, Kind, Machine, Point, Topology};
 
+mod cgroups;
+
 /// The underlay's first three bytes.
 const SUBNET: [u8; 3] = [192, 168, 50];
 /// The faults that this topology offers, for people.
@@ -198,10 +200,11 @@ impl HostMachine {
     /// machine of its own. Each step is an exec, so the child's pid is the daemon's.
     fn daemon_command(&self) -> Result<Command> {
         let set_name = "echo \"$0\" >/proc/sys/kernel/hostname && exec \"$@\"";
+        let prepare = cgroups::mounting() + set_name;
         let mut command = Command::new("ip");
         command
             .args(["netns", "exec", &self.host.namespace, "unshare", "--uts", "--"])
-            .args(["sh", "-c", set_name, &self.name])
+            .args(["sh", "-c", &prepare, &self.name])
             .args([&self.daemon_program()?, "daemon"])
             .arg("--data-dir")
             .arg(self.data_dir())

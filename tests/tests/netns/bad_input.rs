@@ -25,7 +25,6 @@ fn mistakes_are_named_and_change_nothing() {
         ("a port that is published is refused", published_port),
         ("an image that nobody can run is rejected with the reason", unknown_image),
         ("a program that does not exist is named", missing_program),
-        ("limits that the machine cannot hold are rejected", limits),
         ("a data directory in use is refused", data_directory_in_use),
         ("a port that is taken is named", taken_port),
         ("a daemon without privileges says so", no_privileges),
@@ -233,20 +232,6 @@ fn unknown_image(lab: &mut Lab) -> Result<()> {
 fn missing_program(lab: &mut Lab) -> Result<()> {
     let words = ["host", "/usr/bin/no-such-program"];
     task_tells(lab, "program", &words, "failed", &["/usr/bin/no-such-program", "no such file"])
-}
-
-fn limits(lab: &mut Lab) -> Result<()> {
-    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        let probe = probe(lab)?;
-        // With cgroup v2 the limit holds instead: the executor's own tests measure it.
-        let words = ["--name", "limited", "--limit-memory", "64M", "host", &probe, "serve", "80"];
-        lab.create_service(0, &words)?;
-        lab.wait_running(0, "limited", 1)?;
-        lab.nodes[0].docker(&["service", "rm", "limited"])?.ok()?;
-        return Ok(());
-    }
-    let words = ["--limit-memory", "64M", "host", "true"];
-    task_tells(lab, "limited", &words, "rejected", &["cgroup v2"])
 }
 
 /// Starts a second daemon with these words, which must refuse with status 1 and one clear line.

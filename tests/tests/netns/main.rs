@@ -28,4 +28,5 @@ mod roles;
 mod single_node;
 mod sockets;
 mod stage;
+mod surroundings;
 mod versions;

@@ -100,8 +100,7 @@ impl Handle {
             let (task, reason) = (self.task().to_owned(), "it is not running".to_owned());
             return Err(Error::Refused { task, reason });
         };
-        let LaunchSpec { env, user, groups, dir, seccomp, .. } = self.spec().clone();
-        Ok(Enter { pid, argv, env, user, groups, dir, seccomp })
+        Ok(Enter::of(self.spec().clone(), pid, argv))
     }
 
     /// Waits until the task has ended.
