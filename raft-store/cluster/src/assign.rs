@@ -10,6 +10,7 @@ use crate::decide::MTU_OPTION;
 use crate::id::{NetworkId, NodeId, TaskId};
 use crate::object::{Attachment, Network, Node, NodeState, Service, Task, TaskState};
 use crate::state::{Holder, State};
+use crate::template::{self, Context};
 
 /// Everything that one node must realise at the state's revision; `None` if there is no cluster or
 /// the node is not of it.
@@ -34,7 +35,7 @@ pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
         services: services(state, &networks, &tasks),
         networks: networks.into_iter().map(|(id, n)| (id, assigned_network(n))).collect(),
         tasks,
-        own: own.iter().map(|task| (task.id, own_task(task))).collect(),
+        own: own.iter().map(|task| (task.id, own_task(task, member))).collect(),
     })
 }
 
@@ -157,9 +158,11 @@ fn assigned_service(
     }
 }
 
-fn own_task(task: &Task) -> OwnTask {
+fn own_task(task: &Task, node: &Node) -> OwnTask {
+    let mut spec = task.spec.clone();
+    template::expand(&mut spec.container_spec, &Context::of(task, node));
     OwnTask {
-        spec: task.spec.clone(),
+        spec,
         desired: task.desired,
         observed: task.status.state,
         start_after: task.start_after,

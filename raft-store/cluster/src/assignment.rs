@@ -140,7 +140,7 @@ pub struct AssignedTask {
 /// What only the running node needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OwnTask {
-    /// What it runs.
+    /// What it runs, its templates written out.
     pub spec: TaskSpec,
     /// What is wanted of it.
     pub desired: TaskState,

@@ -10,6 +10,7 @@ use crate::id::{NodeId, TaskId};
 use crate::net::{MacAddr, Subnet};
 use crate::request::{Answer, Request};
 use crate::state::State;
+use crate::template::Template;
 use crate::time::{Revision, Timestamp};
 use crate::transaction::{Change, Key, Object, Transaction};
 
@@ -131,7 +132,8 @@ pub fn request_seeds() -> Vec<Vec<u8>> {
     requests.chain(replies.iter().filter_map(|reply| codec::encode_reply(reply).ok())).collect()
 }
 
-/// Texts within objects: constraints, ids, subnets, MAC addresses. What is printed reads the same.
+/// Texts within objects: constraints, templates, ids, subnets, MAC addresses. What is printed reads
+/// the same.
 pub fn text(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let constraint = Constraint::parse(text);
@@ -153,7 +155,8 @@ pub fn text(bytes: &[u8]) -> bool {
         let again = mac.to_string().parse::<MacAddr>();
         assert_eq!(again.as_ref().ok(), Some(mac), "a MAC address changed on its way");
     }
-    constraint.is_ok() || id.is_ok() || subnet.is_ok() || mac.is_ok()
+    let template = text.contains("{{") && Template::parse(text).is_ok();
+    constraint.is_ok() || template || id.is_ok() || subnet.is_ok() || mac.is_ok()
 }
 
 /// One text of each kind.
@@ -163,6 +166,7 @@ pub fn text_seeds() -> Vec<Vec<u8>> {
     let texts = [
         "node.labels.zone!=east",
         "node.role==worker",
+        "{{.Node.Hostname}}-{{index .Service.Labels \"a\"}}",
         &id,
         "10.0.0.0/24",
         "2001:db8::/64",

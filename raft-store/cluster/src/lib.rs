@@ -26,6 +26,7 @@ pub mod rejection;
 pub mod request;
 pub mod spec;
 pub mod state;
+mod template;
 pub mod time;
 pub mod transaction;
 pub mod view;

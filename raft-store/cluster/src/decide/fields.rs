@@ -154,14 +154,6 @@ static PATHS: LazyLock<Vec<(String, Served)>> = LazyLock::new(|| {
     FIELDS.iter().flat_map(whole).collect()
 });
 
-/// Fields whose text Docker expands for each task.
-const TEMPLATES: [&str; 4] = [
-    "TaskTemplate.ContainerSpec.Env[]",
-    "TaskTemplate.ContainerSpec.Hostname",
-    "TaskTemplate.ContainerSpec.Mounts[].Source",
-    "TaskTemplate.ContainerSpec.Mounts[].Target",
-];
-
 /// Refuses what is not served and matters; what the user should know of the rest.
 pub(super) fn check(spec: &ServiceSpec) -> Result<Vec<String>, Rejection> {
     let json = serde_json::to_value(spec).unwrap_or_default();
@@ -176,13 +168,6 @@ pub(super) fn check(spec: &ServiceSpec) -> Result<Vec<String>, Rejection> {
                 Refused(remedy) => return Err(refuse(remedy)),
                 Warned(instead) => warnings.push(not_served(path, instead)),
             }
-        }
-    }
-    for path in TEMPLATES {
-        let texts = given(&json, path).into_iter().filter_map(Value::as_str);
-        if let Some(text) = texts.into_iter().find(|text| text.contains("{{")) {
-            let remedy = format!("{text:?} has a template: write the value out");
-            return Err(Rejection::new(Code::Unimplemented, not_served(path, &remedy)));
         }
     }
     unknown(&json, "", &mut warnings);
@@ -373,14 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_and_unknown_fields_are_told() {
-        let spec: ServiceSpec = serde_json::from_value(with(
-            "TaskTemplate.ContainerSpec.Env",
-            json!(["A=b", "NODE={{.Node.Hostname}}"]),
-        ))
-        .unwrap();
-        let message = check(&spec).unwrap_err().message;
-        assert!(message.contains("NODE={{.Node.Hostname}}"), "{message}");
+    fn unknown_fields_are_told() {
         let mut spec = Map::new();
         spec.insert("Colour".to_owned(), json!("red"));
         let spec: ServiceSpec = serde_json::from_value(Value::Object(spec)).unwrap();

@@ -11,6 +11,7 @@ use crate::spec::{
     ResolutionMode, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use crate::state::State;
+use crate::template;
 
 /// The most replicas of one service; a /16 holds six times as many addresses.
 pub(super) const REPLICAS_MAX: u64 = 10_000;
@@ -37,6 +38,9 @@ pub(super) fn checked(
     spec.networks.clear();
     spec.task_template.networks = targets;
     size::check(format_args!("the spec of service {}", spec.name), &spec, SERVICE_BYTES_MAX)?;
+    let whole = template::check(&spec)?;
+    let what = format_args!("the spec of service {} with its templates written out", spec.name);
+    size::check(what, &whole, SERVICE_BYTES_MAX)?;
     let warnings = fields::check(&spec)?;
     Ok((spec, warnings))
 }

@@ -168,7 +168,13 @@ impl World {
         for (id, task) in &assignment.tasks {
             let held: Vec<String> =
                 task.attachments.iter().map(|held| held.address.to_string()).collect();
-            let own = if assignment.own.contains_key(id) { " own" } else { "" };
+            let own = assignment.own.get(id).map_or(String::new(), |own| {
+                let container = &own.spec.container_spec;
+                let texts = container.env.iter().chain([&container.hostname]);
+                texts
+                    .filter(|text| !text.is_empty())
+                    .fold(" own".to_owned(), |own, text| own + " " + text)
+            });
             let draining = if task.draining { " draining" } else { "" };
             let number = self.names[id];
             let node = self.node_name(task.node);

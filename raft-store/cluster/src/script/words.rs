@@ -91,6 +91,12 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
                 let given = spec.task_template.container_spec.privileges.get_or_insert_default();
                 edit_privileges(given, key, value);
             }
+            "env" => spec.task_template.container_spec.env.push(value.to_owned()),
+            "hostname" => spec.task_template.container_spec.hostname = value.to_owned(),
+            "label" => {
+                let (name, value) = value.split_once('=').unwrap_or((value, ""));
+                spec.labels.insert(name.to_owned(), value.to_owned());
+            }
             "global" => spec.mode = ServiceMode::Global(GlobalMode {}),
             "replicas" => {
                 let replicas = value.parse().ok();
