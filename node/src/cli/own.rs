@@ -158,8 +158,8 @@ pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
     )?;
     let trouble = plane["disk"].as_str();
     check(out, trouble.is_none(), trouble.unwrap_or("the data directory takes writes").to_owned())?;
-    for finding in words(&plane["findings"]) {
-        check(out, false, finding)?;
+    for finding in items(&plane["findings"]).iter().filter_map(Value::as_str) {
+        check(out, false, finding.to_owned())?;
     }
     let plan = client.get("/skein/v1/plan").await?;
     let count = text(&plan, "/count");

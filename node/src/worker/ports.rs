@@ -87,7 +87,7 @@ impl HostPorts {
     /// This node's tasks that publish a port of a program in mode `host`, and why they cannot run.
     pub(super) fn refused(&self, assignment: &Assignment) -> BTreeMap<TaskId, String> {
         let reason = |own: &cluster::assignment::OwnTask| {
-            own.host_ports.iter().find_map(|port| {
+            own.host_ports().find_map(|port| {
                 let listener = self.ports.withheld().get(&(port.protocol, port.published))?;
                 let (protocol, number) = (port.protocol.name(), port.published);
                 let who = self.who(listener);
