@@ -103,10 +103,15 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn observe(&mut self, desired: &Plane) -> Result<Plane, KernelError> {
+    fn read(
+        &mut self,
+        desired: &Plane,
+        only: Option<&BTreeSet<Place>>,
+    ) -> Result<Plane, KernelError> {
         let none = Space::default();
         let mut plane = Plane::default();
-        for (place, space) in &self.model.plane.spaces {
+        let asked = |place: &Place| only.is_none_or(|only| only.contains(place));
+        for (place, space) in self.model.plane.spaces.iter().filter(|(place, _)| asked(place)) {
             let wanted = desired.spaces.get(place).unwrap_or(&none);
             let mut seen = space.clone();
             if *place == Place::Host {

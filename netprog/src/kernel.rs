@@ -1,8 +1,10 @@
 //! The door to a kernel: the real one (crate netprog-linux) or the fake of tests and simulation,
 //! which a test holds equal to the real one.
 
+use std::collections::BTreeSet;
+
 use crate::op::Op;
-use crate::plane::Plane;
+use crate::plane::{Place, Plane};
 
 /// An operation that the kernel refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +20,16 @@ pub struct KernelError {
 pub trait Kernel {
     /// Reads what is ours. `desired` says which sysctls, tables and namespaces matter; fabrics that
     /// exist are read whether desired or not.
-    fn observe(&mut self, desired: &Plane) -> Result<Plane, KernelError>;
+    fn observe(&mut self, desired: &Plane) -> Result<Plane, KernelError> {
+        self.read(desired, None)
+    }
+
+    /// The same, of all namespaces or of those `only` that are named and exist.
+    fn read(
+        &mut self,
+        desired: &Plane,
+        only: Option<&BTreeSet<Place>>,
+    ) -> Result<Plane, KernelError>;
 
     /// Applies operations in order. Goes on after a failure (the next pass tries again) and
     /// returns what failed, by index.

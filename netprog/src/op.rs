@@ -11,7 +11,7 @@ use crate::plane::ipvs::{Scheduler, VirtualKey};
 use crate::plane::{FdbKey, Link, Place, PortFlags, Route, Rule, Table, TableKey, VethPair};
 
 /// One operation in one namespace (a veth pair names its own two).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Op {
     /// Make a fabric's namespace.
     CreateSpace(Place),
@@ -116,7 +116,7 @@ impl Op {
 }
 
 /// One property of a link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LinkChange {
     /// Up or down.
     Up(bool),

@@ -88,6 +88,35 @@ pub struct Space {
     pub nft: BTreeMap<TableKey, Table>,
 }
 
+impl Space {
+    /// Entries of a MAC address in tables of bridges.
+    pub(crate) fn in_bridges(&self, mac: MacAddr) -> impl Iterator<Item = &FdbKey> {
+        let table = FdbTable::Bridge;
+        let least = FdbKey { mac, table, device: String::new() };
+        let keys = self.fdb.range(least..).map(|(key, _)| key);
+        keys.take_while(move |key| key.mac == mac && key.table == table)
+    }
+
+    /// Routes to a destination in a table.
+    pub(crate) fn routes_to(
+        &self,
+        table: u32,
+        destination: ipnet_text::Cidr,
+    ) -> impl Iterator<Item = &Route> {
+        let least = Route { table, destination, local: false, via: None, device: String::new() };
+        let routes = self.routes.range(least..);
+        routes.take_while(move |route| route.table == table && route.destination == destination)
+    }
+
+    /// Whether a link has an IPv4 address.
+    pub(crate) fn has_ipv4(&self, link: &str) -> bool {
+        let address = IpAddr::from([0; 4]);
+        let least = (link.to_owned(), ipnet_text::Cidr { address, prefix_len: 0 });
+        let first = self.addresses.range(least..).next();
+        first.is_some_and(|(of, cidr)| of == link && cidr.address.is_ipv4())
+    }
+}
+
 /// An address with its prefix length, as text and as numbers.
 pub mod ipnet_text {
     use std::fmt;
@@ -112,7 +141,7 @@ pub mod ipnet_text {
 }
 
 /// A link. The name is the key in [`Space::links`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Link {
     /// What it is; a difference means that it must be made anew.
     pub kind: LinkKind,
@@ -131,7 +160,7 @@ pub struct Link {
 }
 
 /// What a link is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LinkKind {
     /// A bridge without multicast snooping.
     Bridge,
@@ -152,7 +181,7 @@ pub enum LinkKind {
 }
 
 /// Settings of a bridge port (`IFLA_BRPORT_*`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortFlags {
     /// Learns source addresses.
     pub learning: bool,
@@ -167,7 +196,7 @@ pub struct PortFlags {
     pub proxied: bool,
 }
 
-/// A route.
+/// A route. Ordered by table and destination first: the kernel keeps one of ours for each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// 254 is the main table, 255 the local one.
@@ -195,15 +224,16 @@ pub struct Rule {
     pub ipv6: bool,
 }
 
-/// Names an FDB entry.
+/// Names an FDB entry. Ordered by MAC address first: a bridge has one entry for each, and whoever
+/// writes it has to find it whatever its port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FdbKey {
-    /// The VXLAN device or the bridge port.
-    pub device: String,
     /// MAC address.
     pub mac: MacAddr,
     /// In the device's own table, or in its bridge's.
     pub table: FdbTable,
+    /// The VXLAN device or the bridge port.
+    pub device: String,
 }
 
 /// Which table an FDB entry is in.
@@ -261,7 +291,7 @@ impl Family {
 /// An nft table: fixed structure and changing elements. The structure is loaded once in one
 /// transaction; its digest is kept in the table's comment, which is how it is observed.
 /// Elements are compared and changed one by one.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Table {
     /// Digest of `structure`; all that an observed plane knows of it.
     pub digest: String,

@@ -2,8 +2,11 @@
 //! no event, reads everything, and done twice changes nothing the second time.
 //!
 //! The observed copy is kept current with what was applied, so that a single change needs no dump
-//! of the kernel. It is forgotten as soon as anything fails, and compared with a full dump whenever
-//! the caller wants (on a slow timer, and when netlink says that something else interfered).
+//! of the kernel. It is forgotten as soon as anything fails, and compared with a dump whenever the
+//! caller wants: of everything on a slow timer, and of the namespaces of which netlink says that
+//! something else interfered there.
+
+use std::collections::BTreeSet;
 
 use crate::kernel::{Kernel, KernelError};
 use crate::model::Model;
@@ -29,6 +32,18 @@ impl Failure {
     }
 }
 
+/// What a pass reads of the kernel before it plans. Where nothing good enough is remembered, it
+/// reads everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing: what is remembered is what is there.
+    Remember,
+    /// These namespaces, each once; of the others what is remembered.
+    At(BTreeSet<Place>),
+    /// Everything.
+    Whole,
+}
+
 /// What a pass did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PassReport {
@@ -38,7 +53,7 @@ pub struct PassReport {
     /// least that).
     pub failures: Vec<Failure>,
     /// Operations that were only needed because the kernel was not as this programmer had left
-    /// it. Always 0 without a full dump.
+    /// it. Always 0 where nothing is read.
     pub drift: usize,
     /// Whether the kernel was read.
     pub dumped: bool,
@@ -67,18 +82,20 @@ impl<K: Kernel> Programmer<K> {
         self.kernel.observe(desired)
     }
 
-    /// Makes the kernel hold what is desired. With `verify`, and whenever the remembered copy is
-    /// not good enough, the kernel is read first.
-    pub fn pass(&mut self, desired: &Plane, knowledge: Knowledge, verify: bool) -> PassReport {
+    /// Makes the kernel hold what is desired.
+    pub fn pass(&mut self, desired: &Plane, knowledge: Knowledge, look: &Look) -> PassReport {
         let mut report = PassReport::default();
         let remembered = self.remembered.take().filter(|model| covers(model, desired));
-        let mut model = match remembered {
-            Some(model) if !verify => model,
-            before => match self.read(desired, knowledge, before.as_ref(), &mut report) {
-                Some(model) => model,
-                None => return report,
-            },
+        let read = match (remembered, look) {
+            (Some(model), Look::Remember) => Some(model),
+            (before, Look::Remember | Look::Whole) | (before @ None, Look::At(_)) => {
+                self.read(desired, knowledge, (before.as_ref(), None), &mut report)
+            }
+            (before, Look::At(places)) => {
+                self.read(desired, knowledge, (before.as_ref(), Some(places)), &mut report)
+            }
         };
+        let Some(mut model) = read else { return report };
         let ops = plan(desired, &model.plane, knowledge);
         let failed = self.kernel.apply(&ops);
         report.operations = ops.len();
@@ -96,11 +113,14 @@ impl<K: Kernel> Programmer<K> {
         &mut self,
         desired: &Plane,
         knowledge: Knowledge,
-        before: Option<&Model>,
+        (before, only): (Option<&Model>, Option<&BTreeSet<Place>>),
         report: &mut PassReport,
     ) -> Option<Model> {
-        let plane = match self.kernel.observe(desired) {
-            Ok(plane) => plane,
+        let plane = match self.kernel.read(desired, only) {
+            Ok(read) => match (before, only) {
+                (Some(before), Some(only)) => patched(&before.plane, read, only),
+                (None, _) | (_, None) => read,
+            },
             Err(error) => {
                 report.failures.push(Failure { op: None, error });
                 return None;
@@ -109,11 +129,19 @@ impl<K: Kernel> Programmer<K> {
         report.dumped = true;
         if let Some(before) = before {
             let expected = plan(desired, &before.plane, knowledge);
+            let expected: BTreeSet<&Op> = expected.iter().collect();
             let needed = plan(desired, &plane, knowledge);
             report.drift = needed.iter().filter(|op| !expected.contains(op)).count();
         }
         Some(Model::of(plane, desired))
     }
+}
+
+/// A plane of which some namespaces were read again. One that was not found is gone.
+fn patched(before: &Plane, mut read: Plane, only: &BTreeSet<Place>) -> Plane {
+    let kept = before.spaces.iter().filter(|(place, _)| !only.contains(place));
+    read.spaces.extend(kept.map(|(place, space)| (*place, space.clone())));
+    read
 }
 
 /// Whether the copy knows every namespace that others make: one that has appeared since was never
@@ -149,12 +177,12 @@ mod tests {
     #[test]
     fn a_change_needs_no_dump_and_leaves_nothing_to_verify() {
         let mut programmer = programmer();
-        let first = programmer.pass(&desired(&[(1, 1)]), Knowledge::Complete, false);
+        let first = programmer.pass(&desired(&[(1, 1)]), Knowledge::Complete, &Look::Remember);
         assert!(first.dumped && first.failures.is_empty(), "{first:?}");
         for tasks in [&[(1, 1), (2, 2)][..], &[(2, 2)], &[(1, 1), (3, 3)]] {
-            let change = programmer.pass(&desired(tasks), Knowledge::Complete, false);
+            let change = programmer.pass(&desired(tasks), Knowledge::Complete, &Look::Remember);
             assert!(!change.dumped && change.operations > 0, "{change:?}");
-            let check = programmer.pass(&desired(tasks), Knowledge::Complete, true);
+            let check = programmer.pass(&desired(tasks), Knowledge::Complete, &Look::Whole);
             let clean = PassReport { dumped: true, ..PassReport::default() };
             assert_eq!(check, clean);
         }
@@ -164,13 +192,13 @@ mod tests {
     fn drift_is_repaired_and_counted_when_it_is_looked_for() {
         let mut programmer = programmer();
         let desired = desired(&[(1, 1), (2, 2)]);
-        programmer.pass(&desired, Knowledge::Complete, false);
+        programmer.pass(&desired, Knowledge::Complete, &Look::Remember);
         let fabric = &desired.spaces[&Place::Fabric(WEB)];
         let gone = fabric.fdb.keys().next().unwrap().clone();
         let op = Op::DeleteFdb(Place::Fabric(WEB), gone);
         programmer.kernel().interfere(&op).unwrap();
-        assert_eq!(programmer.pass(&desired, Knowledge::Complete, false).operations, 0);
-        let repair = programmer.pass(&desired, Knowledge::Complete, true);
+        assert_eq!(programmer.pass(&desired, Knowledge::Complete, &Look::Remember).operations, 0);
+        let repair = programmer.pass(&desired, Knowledge::Complete, &Look::Whole);
         assert_eq!((repair.operations, repair.drift), (1, 1));
     }
 
@@ -179,21 +207,21 @@ mod tests {
         let mut programmer = programmer();
         programmer.kernel().fail(3);
         let desired = desired(&[(1, 1)]);
-        let failed = programmer.pass(&desired, Knowledge::Complete, false);
+        let failed = programmer.pass(&desired, Knowledge::Complete, &Look::Remember);
         assert_eq!(failed.failures[0].error.reason, "injected fault");
         assert_eq!(failed.failures[0].places().len(), 1);
-        let again = programmer.pass(&desired, Knowledge::Complete, false);
+        let again = programmer.pass(&desired, Knowledge::Complete, &Look::Remember);
         assert!(again.dumped && again.failures.is_empty(), "{again:?}");
-        assert_eq!(programmer.pass(&desired, Knowledge::Complete, true).operations, 0);
+        assert_eq!(programmer.pass(&desired, Knowledge::Complete, &Look::Whole).operations, 0);
     }
 
     #[test]
     fn a_sandbox_that_appears_is_read_first() {
         let mut programmer = Programmer::new(FakeKernel::new());
         let desired = desired(&[(1, 1)]);
-        programmer.pass(&desired, Knowledge::Complete, false);
+        programmer.pass(&desired, Knowledge::Complete, &Look::Remember);
         programmer.kernel().create_sandbox(task(1));
-        let pass = programmer.pass(&desired, Knowledge::Complete, false);
+        let pass = programmer.pass(&desired, Knowledge::Complete, &Look::Remember);
         assert!(pass.dumped && pass.operations > 0, "{pass:?}");
     }
 }

@@ -3,7 +3,7 @@
 mod activity;
 mod shared;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
@@ -177,14 +177,19 @@ impl<S: Spaces> LinuxKernel<S> {
 }
 
 impl<S: Spaces> Kernel for LinuxKernel<S> {
-    fn observe(&mut self, desired: &Plane) -> Result<Plane, KernelError> {
+    fn read(
+        &mut self,
+        desired: &Plane,
+        only: Option<&BTreeSet<Place>>,
+    ) -> Result<Plane, KernelError> {
         let failed = |activity: String| {
             move |error: io::Error| KernelError { activity, reason: error.to_string() }
         };
         let places = self.places().map_err(failed("list namespaces".to_owned()))?;
         self.entered.retain(|place, _| places.contains(place));
         let mut pending = Vec::with_capacity(places.len());
-        for place in places {
+        let asked = |place: &Place| only.is_none_or(|only| only.contains(place));
+        for place in places.into_iter().filter(asked) {
             let wanted = desired.spaces.get(&place).map(Wanted::of).unwrap_or_default();
             let observing = self
                 .start_observing(place, wanted)

@@ -7,7 +7,7 @@ use crate::kernel::Kernel;
 use crate::op::Op;
 use crate::plan::Knowledge;
 use crate::plane::Place;
-use crate::programmer::Programmer;
+use crate::programmer::{Look, Programmer};
 use crate::render::render;
 
 /// `vote` (task 3) calls redis, one replica here and one on node 2.
@@ -25,7 +25,7 @@ fn check(world: &World, to: &str, interference: &[Op], expected: ExpectFile) {
     kernel.create_sandbox(task(3));
     let mut programmer = Programmer::new(kernel);
     let desired = render(&world.assignment, &world.view, &world.local);
-    assert_eq!(programmer.pass(&desired, Knowledge::Complete, false).failures, []);
+    assert_eq!(programmer.pass(&desired, Knowledge::Complete, &Look::Remember).failures, []);
     for op in interference {
         programmer.kernel().interfere(op).unwrap();
     }

@@ -26,7 +26,10 @@ impl Model {
         {
             return Err(format!("gateway {via} is not reached by {}", route.device));
         }
-        space.routes.retain(|r| r.table != route.table || r.destination != route.destination);
+        let routes = space.routes_to(route.table, route.destination);
+        for replaced in routes.cloned().collect::<Vec<_>>() {
+            space.routes.remove(&replaced);
+        }
         space.routes.insert(route.clone());
         Ok(())
     }
@@ -50,11 +53,14 @@ impl Model {
                 let Some(master) = master else {
                     return Err(format!("{} is not a port of a bridge", key.device));
                 };
-                let links = &space.links;
-                space.fdb.retain(|other, _| {
-                    let port = links.get(&other.device).and_then(|link| link.master.as_ref());
-                    other.table != key.table || other.mac != key.mac || port != Some(&master)
-                });
+                let is_here = |other: &&FdbKey| {
+                    let port = space.links.get(&other.device);
+                    port.is_some_and(|port| port.master.as_ref() == Some(&master))
+                };
+                let replaced: Vec<_> = space.in_bridges(key.mac).filter(is_here).cloned().collect();
+                for other in replaced {
+                    space.fdb.remove(&other);
+                }
             }
         }
         space.fdb.insert(key.clone(), vtep);
@@ -66,8 +72,7 @@ impl Model {
 /// net/ipv4/fib_frontend.c).
 pub(super) fn delete_address(space: &mut Space, link: &str, cidr: Cidr) {
     let removed = space.addresses.remove(&(link.to_owned(), cidr));
-    let left = space.addresses.iter().any(|(l, other)| l == link && other.address.is_ipv4());
-    if removed && cidr.address.is_ipv4() && !left {
+    if removed && cidr.address.is_ipv4() && !space.has_ipv4(link) {
         space.routes.retain(|r| r.device != link || r.destination.address.is_ipv6());
         space.neighbours.retain(|(device, address), _| device != link || address.is_ipv6());
     }

@@ -61,8 +61,7 @@ pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<
     }
     for key in there.fdb.keys().filter(|key| !wanted.fdb.contains_key(key)) {
         // A bridge has one entry for a MAC address: writing the new one has moved it.
-        let moved = key.table == FdbTable::Bridge
-            && wanted.fdb.keys().any(|k| k.table == key.table && k.mac == key.mac);
+        let moved = key.table == FdbTable::Bridge && wanted.in_bridges(key.mac).next().is_some();
         if !moved && ours(&key.device) {
             ops.push(Op::DeleteFdb(place, key.clone()));
         }
@@ -70,10 +69,7 @@ pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<
     remove_rules(place, wanted, there, ops);
     for route in there.routes.difference(&wanted.routes) {
         // One to the same destination in the same table has been replaced.
-        let replaced = wanted
-            .routes
-            .iter()
-            .any(|r| r.table == route.table && r.destination == route.destination);
+        let replaced = wanted.routes_to(route.table, route.destination).next().is_some();
         if !replaced && ours(&route.device) {
             ops.push(Op::DeleteRoute(place, route.clone()));
         }

@@ -1,6 +1,7 @@
 //! Links: made, made anew, changed, removed.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::{Knowledge, is_ours};
 use crate::model::{release, strip};
@@ -17,6 +18,7 @@ pub(super) fn replace(
     knowledge: Knowledge,
     ops: &mut Vec<Op>,
 ) {
+    let pairs = Pairs::of(desired);
     for (place, name) in in_the_way(desired, left) {
         let removable = left
             .spaces
@@ -25,19 +27,37 @@ pub(super) fn replace(
             .is_some_and(|link| is_ours(place, link));
         if knowledge == Knowledge::Complete && removable {
             ops.push(Op::DeleteLink(place, name.clone()));
-            forget(left, &desired.veths.iter().cloned().collect::<Vec<_>>(), &(place, name));
+            forget(left, &pairs, (place, name));
         } else {
             // Not ours to remove: the kernel's refusal says which link is in the way.
             if knowledge == Knowledge::Complete {
-                ops.extend(creation(desired, &(place, name.clone())));
+                ops.extend(creation(desired, &pairs, &(place, name.clone())));
             }
-            give_up(desired, &(place, name));
+            give_up(desired, &pairs, (place, name));
         }
     }
 }
 
-fn creation(desired: &Plane, end: &End) -> Option<Op> {
-    let pair = desired.veths.iter().find(|pair| pair.outer == *end || pair.inner == *end);
+/// Desired veth pairs by their ends.
+struct Pairs(BTreeMap<End, VethPair>);
+
+impl Pairs {
+    fn of(desired: &Plane) -> Self {
+        let ends = |pair: &VethPair| [&pair.outer, &pair.inner].map(|e| (e.clone(), pair.clone()));
+        Self(desired.veths.iter().flat_map(ends).collect())
+    }
+
+    /// The ends of a veth pair, or the end of another link.
+    fn ends(&self, end: End) -> Vec<End> {
+        match self.0.get(&end) {
+            Some(pair) => vec![pair.outer.clone(), pair.inner.clone()],
+            None => vec![end],
+        }
+    }
+}
+
+fn creation(desired: &Plane, pairs: &Pairs, end: &End) -> Option<Op> {
+    let pair = pairs.0.get(end).filter(|pair| desired.veths.contains(pair));
     let link = desired.spaces.get(&end.0).and_then(|space| space.links.get(&end.1));
     pair.cloned()
         .map(Op::CreateVeth)
@@ -68,35 +88,19 @@ fn in_the_way(desired: &Plane, left: &Plane) -> Vec<End> {
 }
 
 /// A link goes with everything on it; a veth with its peer.
-fn forget(left: &mut Plane, veths: &[VethPair], (place, name): &End) {
-    let mut ends = vec![(*place, name.clone())];
-    for pair in veths {
-        if pair.outer == ends[0] {
-            ends.push(pair.inner.clone());
-        } else if pair.inner == ends[0] {
-            ends.push(pair.outer.clone());
-        }
-    }
-    for (place, name) in ends {
+fn forget(left: &mut Plane, pairs: &Pairs, end: End) {
+    for (place, name) in pairs.ends(end) {
         if let Some(space) = left.spaces.get_mut(&place) {
             strip(space, &name);
         }
     }
 }
 
-fn give_up(desired: &mut Plane, end: &End) {
-    let pairs: Vec<VethPair> = desired
-        .veths
-        .iter()
-        .filter(|pair| pair.outer == *end || pair.inner == *end)
-        .cloned()
-        .collect();
-    let mut ends = vec![end.clone()];
-    for pair in pairs {
-        desired.veths.remove(&pair);
-        ends.extend([pair.outer, pair.inner]);
+fn give_up(desired: &mut Plane, pairs: &Pairs, end: End) {
+    if let Some(pair) = pairs.0.get(&end) {
+        desired.veths.remove(pair);
     }
-    for (place, name) in ends {
+    for (place, name) in pairs.ends(end) {
         if let Some(space) = desired.spaces.get_mut(&place) {
             strip(space, &name);
         }

@@ -26,7 +26,7 @@ pub struct VirtualEntry {
 }
 
 /// A scheduler and its settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Scheduler {
     /// As in `ipvsadm -s`.
     pub name: String,

@@ -13,7 +13,7 @@ use netprog::kernel::Kernel;
 use netprog::local::{Local, LocalSandbox};
 use netprog::plan::Knowledge;
 use netprog::plane::{Place, Plane, Space};
-use netprog::programmer::{PassReport, Programmer};
+use netprog::programmer::{Look, PassReport, Programmer};
 use netprog::render::render;
 use netprog_linux::drift::{Disturbance, Doorbell};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -103,9 +103,9 @@ pub struct Ends {
     pub inbox: mpsc::Sender<Input>,
 }
 
-/// Why the next pass reads the kernel whole.
+/// Why there is a pass.
 enum Cause {
-    /// Something that is wanted changed: what is remembered of the kernel is good enough.
+    /// Something that is wanted changed.
     News,
     /// Time passed, or the last pass failed.
     Interval,
@@ -119,6 +119,16 @@ struct Tools<K> {
     ports: HostPorts,
 }
 
+impl Cause {
+    fn look(&self) -> Look {
+        match self {
+            Self::News => Look::Remember,
+            Self::Interval => Look::Whole,
+            Self::Drift(disturbed) => Look::At(disturbed.keys().copied().collect()),
+        }
+    }
+}
+
 /// Runs until the worker is gone.
 pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: Ends) {
     let mut tools = Tools { programmer: Programmer::new(kernel), ports: HostPorts::default() };
@@ -130,11 +140,11 @@ pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: 
         if let Some((digest, assignment)) = &wanted.assignment {
             let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
             let mut desired = render(assignment, &view, &facts.local(&wanted));
-            let verify = !matches!(cause, Cause::News);
+            let look = cause.look();
             let pass = tokio::task::spawn_blocking(move || {
                 let Tools { programmer, ports } = &mut tools;
-                ports.settle(programmer, &mut desired, verify);
-                let report = programmer.pass(&desired, knowledge, verify);
+                ports.settle(programmer, &mut desired, look != Look::Remember);
+                let report = programmer.pass(&desired, knowledge, &look);
                 (tools, desired, report)
             });
             let Ok((returned, desired, report)) = pass.await else { return };
@@ -264,7 +274,7 @@ fn answer<K: Kernel>(programmer: &mut Programmer<K>, ask: Ask, desired: Plane) -
             // The host's namespace stays, with nothing of ours in it; fabrics go whole.
             let mut nothing = Plane::default();
             nothing.spaces.insert(Place::Host, Space::default());
-            let report = programmer.pass(&nothing, Knowledge::Complete, true);
+            let report = programmer.pass(&nothing, Knowledge::Complete, &Look::Whole);
             log(&report, &Cause::News);
             let _ = reply.send(report);
             false
