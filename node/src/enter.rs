@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, chdir, gethostname};
 use serde::{Deserialize, Serialize};
 
-use crate::executor::{LaunchSpec, Limits, Seccomp, cgroup};
+use crate::executor::{LaunchSpec, Limits, Rights, cgroup};
 use crate::supervise::sys::{self, Ended, Forked};
 use crate::supervise::task::{self, Failure};
 use crate::supervise::{WORK, privilege, user};
@@ -34,7 +34,7 @@ pub struct Enter {
     /// As in a task's spec; `None` is the task's private writable directory.
     pub dir: Option<String>,
     /// As in a task's spec.
-    pub seccomp: Seccomp,
+    pub rights: Rights,
     /// The task, whose limits hold for the command.
     pub task: String,
     /// As in a task's spec.
@@ -44,8 +44,8 @@ pub struct Enter {
 impl Enter {
     /// A command in the surroundings of a task's own, whose pid 1 is `pid`.
     pub(crate) fn of(spec: LaunchSpec, pid: i32, argv: Vec<String>) -> Self {
-        let LaunchSpec { task, env, user, groups, dir, seccomp, limits, .. } = spec;
-        Enter { pid, argv, env, user, groups, dir, seccomp, task, limits }
+        let LaunchSpec { task, env, user, groups, dir, rights, limits, .. } = spec;
+        Enter { pid, argv, env, user, groups, dir, rights, task, limits }
     }
 
     /// `exe` called so that it runs this in a process of one thread: for a client that has a
@@ -134,7 +134,7 @@ fn execute(enter: &Enter) -> Result<Infallible, Failure> {
     let directory = enter.dir.as_deref().unwrap_or(WORK);
     chdir(directory).map_err(|error| Failure::path("working directory", directory, error))?;
     let hostname = gethostname().unwrap_or_default().to_string_lossy().into_owned();
-    privilege::restrict(&identity, enter.seccomp)?;
+    privilege::restrict(&identity, &enter.rights)?;
     task::exec(&enter.argv, &task::environment(&enter.env, &hostname, &identity.home))
 }
 

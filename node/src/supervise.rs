@@ -38,8 +38,8 @@ pub(crate) mod wire;
 
 pub use health::PROBE_OUTPUT_BYTES_MAX;
 pub use protocol::{Exit, HealthReport, HealthState, Phase, TaskReport};
-pub(crate) use root::VOLUMES;
 pub use root::WORK;
+pub(crate) use root::{LAYERS, OWNER, VOLUMES, WORKS};
 
 use crate::enter;
 use status::{LAUNCH, Launch};

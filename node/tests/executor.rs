@@ -19,6 +19,8 @@ mod limits;
 mod node;
 #[path = "executor/output.rs"]
 mod output;
+#[path = "executor/rights.rs"]
+mod rights;
 #[path = "executor/seccomp.rs"]
 mod seccomp;
 #[path = "executor/surroundings.rs"]

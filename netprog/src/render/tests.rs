@@ -320,3 +320,18 @@ fn a_task_without_a_network_has_only_the_way_out() {
     world.assignment.tasks.get_mut(&task(1)).unwrap().attachments.clear();
     check(Place::Sandbox(task(1)), &world, expect_file!["../../testdata/render/alone.txt"]);
 }
+
+/// Goal: what every sandbox is given cannot be asked for otherwise by a service. Method: all
+/// parameters of the sandboxes of a cluster, but for those of their links, which nobody may name.
+#[test]
+fn a_service_may_not_set_what_a_sandbox_is_given() {
+    let plane = rendered(&small());
+    let sandboxes = plane.spaces.iter().filter(|(place, _)| matches!(place, Place::Sandbox(_)));
+    let names = sandboxes.flat_map(|(_, space)| space.sysctls.keys());
+    let mut refused = std::collections::BTreeSet::new();
+    for name in names.map(|name| name.replace('/', ".")) {
+        let error = cluster::rights::check_sysctl(&name).expect_err(&name);
+        refused.extend(error.contains("set by Skein").then_some(name));
+    }
+    assert!(refused.iter().eq(cluster::rights::OF_SANDBOXES), "{refused:?}");
+}

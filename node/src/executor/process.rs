@@ -18,7 +18,7 @@ use crate::clock;
 use crate::supervise::protocol::SOCKET;
 use crate::supervise::remains;
 use crate::supervise::status::{self, LAUNCH, LOCK, LOG, Launch};
-use crate::supervise::{VOLUMES, detach};
+use crate::supervise::{LAYERS, OWNER, VOLUMES, WORKS, detach, privilege::lacking};
 
 mod handle;
 mod lost;
@@ -222,7 +222,32 @@ impl ProcessExecutor {
             }
         }
         handles.sort_by(|one, other| one.task().cmp(other.task()));
+        let executor = self.clone();
+        // Nobody waits for it: what is left may be large.
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = executor.remove_abandoned() {
+                tracing::error!(%error, "remove what tasks have left");
+            }
+        }));
         Ok(handles)
+    }
+
+    /// Removes what tasks have written that are not there any more, because their directories were
+    /// in memory and the machine has restarted.
+    fn remove_abandoned(&self) -> io::Result<()> {
+        let layers = match fs::read_dir(self.data_dir.join(LAYERS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            layers => layers?,
+        };
+        for layer in layers {
+            let layer = layer?;
+            let owner = layer.path().join(OWNER);
+            if owner.is_symlink() && !owner.exists() {
+                remains::remove_tree(&self.data_dir.join(WORKS).join(layer.file_name()))?;
+                remains::remove_tree(&layer.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Finds one task, for a caller whose [`launch`](Self::launch) was cut off. `None` when no such
@@ -345,7 +370,8 @@ fn refusal(spec: &LaunchSpec) -> Option<String> {
             path.display()
         )),
     };
-    spec.refusal().or(root).or_else(|| limits_supported(&spec.limits).err())
+    let limits = || limits_supported(&spec.limits).err();
+    spec.refusal().or(root).or_else(limits).or_else(|| lacking(&spec.rights))
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster::rights::{Capabilities, check_sysctl, check_ulimit};
+use cluster::spec::Ulimit;
 use serde::{Deserialize, Serialize};
 
 /// The longest task id, which is also a file name.
@@ -53,15 +55,18 @@ pub struct LaunchSpec {
     pub hosts: Vec<HostEntry>,
     /// The resolver's settings inside the task.
     pub dns: DnsConfig,
-    /// Limits that need cgroup v2.
+    /// Limits of the task as a whole.
     pub limits: Limits,
     /// When a log file is full and how many are kept.
     pub log: LogLimits,
-    /// Kernel parameters of the sandbox's namespace, `net.…` only, dotted names.
+    /// Kernel parameters of the task's namespaces, by dotted names.
     pub sysctls: BTreeMap<String, String>,
-    /// Which system calls it may make.
+    /// What its processes may do.
     #[serde(default)]
-    pub seccomp: Seccomp,
+    pub rights: Rights,
+    /// Whether standard input is a pipe to which nobody writes; else it is /dev/null.
+    #[serde(default)]
+    pub open_stdin: bool,
 }
 
 impl LaunchSpec {
@@ -86,7 +91,8 @@ impl LaunchSpec {
             limits: Limits::default(),
             log: LogLimits::default(),
             sysctls: BTreeMap::new(),
-            seccomp: Seccomp::Default,
+            rights: Rights::default(),
+            open_stdin: false,
         }
     }
 
@@ -110,10 +116,9 @@ impl LaunchSpec {
         if let Some(text) = strings.clone().find(|text| text.contains('\0')) {
             return Some(format!("{text:?} contains a zero byte"));
         }
-        if let Some(name) = self.sysctls.keys().find(|name| !is_sysctl(name)) {
-            return Some(format!("sysctl {name:?} is not one of the sandbox: use net.*"));
-        }
-        self.mounts.iter().find_map(Mount::refusal)
+        let sysctls = self.sysctls.keys().find_map(|name| check_sysctl(name).err());
+        let ulimits = self.rights.ulimits.iter().find_map(|ulimit| check_ulimit(ulimit).err());
+        sysctls.or(ulimits).or_else(|| self.mounts.iter().find_map(Mount::refusal))
     }
 }
 
@@ -123,12 +128,7 @@ pub fn is_file_name(name: &str, bytes_max: usize) -> bool {
     !name.is_empty() && name.len() <= bytes_max && !name.starts_with('.') && name.chars().all(plain)
 }
 
-fn is_sysctl(name: &str) -> bool {
-    name.strip_prefix("net.")
-        .is_some_and(|rest| rest.split('.').all(|part| is_file_name(part, TASK_ID_BYTES_MAX)))
-}
-
-/// The file system a task sees as `/`, always private and recursively read-only.
+/// The file system a task sees as `/`, under a layer of its own; itself it stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
     /// The node's own file system (image `host`).
@@ -144,6 +144,17 @@ impl std::fmt::Display for Root {
             Root::Directory(path) => write!(f, "dir:{}", path.display()),
         }
     }
+}
+
+/// What the processes of a task may do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rights {
+    /// Of root; any other user can only gain what is among them.
+    pub capabilities: Capabilities,
+    /// Which system calls they may make.
+    pub seccomp: Seccomp,
+    /// Limits of each process, over those of a task.
+    pub ulimits: Vec<Ulimit>,
 }
 
 /// Which system calls a task may make, in Docker's words.
@@ -176,7 +187,7 @@ impl Mount {
             return Some(format!("mount target {target:?} is not an absolute path below /"));
         }
         match &self.source {
-            MountSource::Volume { name } if !is_file_name(name, 255) => {
+            MountSource::Volume { name, .. } if !is_file_name(name, 255) => {
                 Some(format!("volume name {name:?} is not a plain name"))
             }
             MountSource::Bind { path, .. } if !path.is_absolute() => {
@@ -189,20 +200,29 @@ impl Mount {
     }
 }
 
-/// Where a mount's content comes from. Propagation is always private.
+/// Where a mount's content comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
-    /// A file or directory of the node, with what is mounted below it.
+    /// A file or directory of the node.
     Bind {
         /// Absolute path on the node.
         path: PathBuf,
         /// Whether a missing source is made as a directory; else it is an error.
         create: bool,
+        /// Whether what is mounted below it does not come along.
+        #[serde(default)]
+        alone: bool,
+        /// What becomes of mounts that are made below it later.
+        #[serde(default)]
+        propagation: Propagation,
     },
     /// A directory that the node keeps by name, made when missing.
     Volume {
         /// The volume's name.
         name: String,
+        /// A path in it, which no link leads out of; empty: the volume itself.
+        #[serde(default)]
+        subpath: String,
     },
     /// Memory.
     Tmpfs {
@@ -211,6 +231,19 @@ pub enum MountSource {
         /// Permission bits; `None` is 1777.
         mode: Option<u32>,
     },
+}
+
+/// Who sees mounts that are made below a bind mount later (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Who has made them.
+    #[default]
+    Private,
+    /// The node's, the task too.
+    Slave,
+    /// Both sides see each other's.
+    Shared,
 }
 
 /// How a task is asked to stop.
@@ -319,14 +352,14 @@ pub struct DnsConfig {
     pub options: Vec<String>,
 }
 
-/// Limits on the task as a whole. Each needs its controller on cgroup v2.
+/// Limits on the task as a whole. Each needs its controller, of cgroup v1 or v2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Limits {
-    /// `memory.max`.
+    /// Memory, and as much swap.
     pub memory_bytes: Option<u64>,
     /// Billionths of a CPU, as Docker's `NanoCPUs`.
     pub nano_cpus: Option<u64>,
-    /// `pids.max`.
+    /// Processes and threads.
     pub pids: Option<u64>,
 }
 

@@ -1,7 +1,6 @@
 //! Network namespaces by hand: make one without staying in it, keep a name for it in the file
 //! system, and open the sandbox's DNS sockets inside it.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -54,16 +53,12 @@ fn fill<T>(inside: impl FnOnce() -> io::Result<T>) -> io::Result<(OwnedFd, T)> {
     Ok((namespace.into(), inside()?))
 }
 
-/// Makes a sandbox with `sysctls` on top of Docker's.
-pub(crate) fn create_sandbox(sysctls: &BTreeMap<String, String>) -> io::Result<Sandbox> {
+/// Makes a sandbox with Docker's parameters.
+pub(crate) fn create_sandbox() -> io::Result<Sandbox> {
     let (namespace, (dns_udp, dns_tcp, dns_port)) = create(|| {
         for (name, value) in SYSCTLS {
             // A node whose /proc/sys is read-only can still run tasks.
             let _ = write_sysctl(name, value);
-        }
-        for (name, value) in sysctls {
-            write_sysctl(name, value)
-                .map_err(|error| io::Error::new(error.kind(), format!("set {name}: {error}")))?;
         }
         let udp = UdpSocket::bind((NAME_SERVER, 0))?;
         let port = udp.local_addr()?.port();
@@ -75,7 +70,8 @@ pub(crate) fn create_sandbox(sysctls: &BTreeMap<String, String>) -> io::Result<S
     Ok(Sandbox { namespace, dns_udp, dns_tcp, dns_port })
 }
 
-fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
+/// Sets a kernel parameter, by its dotted name, of the namespaces that this process is in.
+pub(super) fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
     fs::write(Path::new("/proc/sys").join(name.replace('.', "/")), value)
 }
 

@@ -38,7 +38,8 @@ pub(crate) fn remove(launch: &Launch, task_dir: &Path) -> io::Result<()> {
     remove_tree(task_dir)
 }
 
-fn remove_tree(path: &Path) -> io::Result<()> {
+/// Removes a directory with all in it. None is no error.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),

@@ -20,10 +20,11 @@ use super::status::Launch;
 use super::sys;
 use super::task::Failure;
 use super::user::{self, Identity};
-use crate::executor::{Mount, MountSource, Root};
+use crate::executor::{Mount, Root};
 
 mod device;
 mod layer;
+mod mounts;
 mod table;
 
 /// Where the task's private writable directory is, which is its working directory by default.
@@ -34,6 +35,8 @@ pub(crate) const WORKS: &str = "work";
 pub(crate) const VOLUMES: &str = "volumes";
 /// The directory of layers below the data directory.
 pub(crate) const LAYERS: &str = "layers";
+/// What leads from a layer to the directory of its task.
+pub(crate) const OWNER: &str = "task";
 /// Where the new root is put together, below the task's directory.
 pub(crate) const STAGE: &str = "root";
 /// Where its image is meanwhile.
@@ -70,6 +73,7 @@ pub(crate) struct Stage<'a> {
 
 /// Builds the task's file system and makes it the root of this process.
 pub(crate) fn enter(launch: &Launch, task_dir: &Path) -> Result<(), Failure> {
+    let linked = mounts::linked(&launch.spec.mounts)?;
     let stage = Stage::open(launch, task_dir)?;
     stage.mount_own()?;
     device::mount_devices(&stage)?;
@@ -79,7 +83,7 @@ pub(crate) fn enter(launch: &Launch, task_dir: &Path) -> Result<(), Failure> {
     let mut mounts: Vec<&Mount> = launch.spec.mounts.iter().collect();
     mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
     for mount in mounts {
-        stage.mount_spec(mount)?;
+        mounts::mount_on(&stage, mount, linked.get(&mount.target))?;
     }
     if launch.spec.read_only {
         for path in ["/", "/run", "/tmp"] {
@@ -143,16 +147,27 @@ impl<'a> Stage<'a> {
         device::mask_kernel_files(self)
     }
 
-    /// Binds `source` over `path`; both must exist.
+    /// Binds `source` with what is mounted below it over `path`; both must exist.
     fn bind(&self, source: &Path, path: &str, attributes: u64) -> Result<(), Failure> {
+        self.bind_with(source, path, attributes, true)
+    }
+
+    fn bind_with(
+        &self,
+        source: &Path,
+        path: &str,
+        attributes: u64,
+        recursive: bool,
+    ) -> Result<(), Failure> {
         let failed = |error| Failure::path("mount on", path, error);
         let target = self.find(path).map_err(failed)?;
-        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        let deep = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+        let bind = MsFlags::MS_BIND | deep;
         let target = descriptor_path(target.as_fd());
         mount(Some(source), &target, None::<&str>, bind, None::<&str>).map_err(failed)?;
         // The path now leads to the mount; the descriptor still to what it covers.
         let mounted = self.find(path).map_err(failed)?;
-        sys::set_mount_attributes(&descriptor_path(mounted.as_fd()), attributes, true)
+        sys::set_mount_attributes(&descriptor_path(mounted.as_fd()), attributes, recursive)
             .map_err(failed)
     }
 
@@ -193,52 +208,6 @@ impl<'a> Stage<'a> {
         let spec = &self.launch.spec;
         let read = |path| read_within(self.root.as_fd(), path);
         user::resolve(spec.user.as_deref(), &spec.groups, &read("/etc/passwd"), &read("/etc/group"))
-    }
-
-    fn mount_spec(&self, mount: &Mount) -> Result<(), Failure> {
-        let target = mount.target.as_str();
-        let read_only = if mount.read_only { sys::ATTRIBUTE_READ_ONLY } else { 0 };
-        let attributes = read_only | sys::ATTRIBUTE_NO_SUID | sys::ATTRIBUTE_NO_DEVICES;
-        let source = match &mount.source {
-            MountSource::Tmpfs { size_bytes, mode } => {
-                make_directories(self.root.as_fd(), target)
-                    .map_err(|error| missing(target, error))?;
-                let size = size_bytes.map(|size| format!(",size={size}")).unwrap_or_default();
-                let options = format!("mode={:o}{size}", mode.unwrap_or(0o1777));
-                let flags = if mount.read_only { PLAIN | MsFlags::MS_RDONLY } else { PLAIN };
-                return self.mount_at(target, ("tmpfs", flags, Some(&options)));
-            }
-            MountSource::Volume { name } => {
-                let path = self.launch.data_dir.join(VOLUMES).join(name);
-                fs::create_dir_all(&path).map_err(|error| {
-                    Failure::setup(&format!("make volume {name}"), Failure::number(&error))
-                })?;
-                path
-            }
-            MountSource::Bind { path, create } => {
-                if *create && !path.exists() {
-                    fs::create_dir_all(path).map_err(|error| {
-                        let path = path.to_string_lossy();
-                        Failure::path("make bind source", &path, Failure::number(&error))
-                    })?;
-                }
-                path.clone()
-            }
-        };
-        let is_file = match fs::metadata(&source) {
-            Ok(metadata) => !metadata.is_dir(),
-            Err(error) => {
-                let text = format!("bind source path does not exist: {}", source.display());
-                return Err(Failure::new(Failure::number(&error), text));
-            }
-        };
-        let made = if is_file {
-            make_file(self.root.as_fd(), target)
-        } else {
-            make_directories(self.root.as_fd(), target)
-        };
-        made.map_err(|error| missing(target, error))?;
-        self.bind(&source, target, attributes)
     }
 
     /// Makes the stage the root, and the node's tree unreachable (pivot_root(2), the example with

@@ -1,11 +1,11 @@
 //! Which system calls a task may make: those that Docker's default profile allows a container with
-//! Docker's default capabilities (moby/profiles, `seccomp/default.json`, commit 02e898b).
+//! its capabilities (moby/profiles, `seccomp/default.json`, commit 02e898b).
 //!
-//! That profile's rules depend on capabilities, architecture and kernel. A task here has one set of
-//! capabilities ([`super::privilege::CAPABILITIES`]) and a kernel newer than any that a rule asks
-//! for, so what is left is a list of calls, three that depend on an argument, and one that is
-//! answered as if the kernel did not have it. As runc does, so are calls that are newer than the
-//! list, because programs have an answer to ENOSYS and none to EPERM.
+//! That profile's rules depend on capabilities, architecture and kernel. A task here has a kernel
+//! newer than any that a rule asks for, so what is left is a list of calls, more for some
+//! capabilities, three that depend on an argument, and one that is answered as if the kernel did
+//! not have it. As runc does, so are calls that are newer than the list, because programs have an
+//! answer to ENOSYS and none to EPERM.
 //!
 //! Stricter than Docker: calls in the numbering of another architecture (`int 0x80`, 32-bit
 //! programs) end the task, and x32 ones are refused.
@@ -44,13 +44,13 @@ const LAST_KNOWN: c_long = 466;
 const NEWER: c_long = 64;
 
 /// Filters this process and all that it executes, for good. Sets `no_new_privs`.
-pub(super) fn install(mode: Seccomp) -> Result<(), Failure> {
+pub(super) fn install(mode: Seccomp, capabilities: u64) -> Result<(), Failure> {
     match mode {
         Seccomp::Unconfined => return Ok(()),
         Seccomp::Default => {}
     }
     // Where both answer with an error, the one installed last is heard (seccomp(2)).
-    [allowed(), absent()]
+    [allowed(capabilities), absent(capabilities)]
         .into_iter()
         .try_for_each(|filter| apply_filter(&filter?))
         .map_err(|error| Failure::setup("restrict the system calls", number(&error)))
@@ -60,11 +60,24 @@ fn listed() -> impl Iterator<Item = c_long> {
     [calls::ALLOWED, calls::NEW, calls::OF_ARCHITECTURE].into_iter().flatten().copied()
 }
 
+/// What some capabilities allow in addition.
+fn granted(capabilities: u64) -> impl Iterator<Item = c_long> {
+    let has = move |number: u32| capabilities & 1 << number != 0;
+    let of = calls::OF_CAPABILITIES.iter().filter(move |(number, _)| has(*number));
+    of.flat_map(|(_, calls)| calls.iter().copied())
+}
+
+fn makes_namespaces(capabilities: u64) -> bool {
+    capabilities & 1 << calls::SYS_ADMIN != 0
+}
+
 /// EPERM for all but the calls of the list.
-fn allowed() -> Result<BpfProgram, Error> {
+fn allowed(capabilities: u64) -> Result<BpfProgram, Error> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
-        listed().map(|call| (call, Vec::new())).collect();
-    rules.insert(libc::SYS_clone, vec![first(SeccompCmpOp::MaskedEq(NAMESPACES), 0)?]);
+        listed().chain(granted(capabilities)).map(|call| (call, Vec::new())).collect();
+    if !makes_namespaces(capabilities) {
+        rules.insert(libc::SYS_clone, vec![first(SeccompCmpOp::MaskedEq(NAMESPACES), 0)?]);
+    }
     rules.insert(libc::SYS_personality, one_of(&PERSONALITIES)?);
     let mut families = one_of(&FAMILIES)?;
     families.push(first(SeccompCmpOp::Le, FAMILY_LOW_MAX)?);
@@ -74,9 +87,10 @@ fn allowed() -> Result<BpfProgram, Error> {
 
 /// ENOSYS for `clone3`, whose flags are behind a pointer and cannot be looked at, and for newer
 /// calls than the list knows.
-fn absent() -> Result<BpfProgram, Error> {
+fn absent(capabilities: u64) -> Result<BpfProgram, Error> {
     let newer = LAST_KNOWN + 1..=LAST_KNOWN + NEWER;
-    let rules = newer.chain([libc::SYS_clone3]).map(|call| (call, Vec::new())).collect();
+    let hidden = (!makes_namespaces(capabilities)).then_some(libc::SYS_clone3);
+    let rules = newer.chain(hidden).map(|call| (call, Vec::new())).collect();
     filter(rules, SeccompAction::Allow, refused(Errno::ENOSYS))
 }
 
@@ -126,17 +140,28 @@ mod tests {
     fn no_call_is_listed_twice() {
         let mut calls: Vec<c_long> = listed().collect();
         calls.extend([libc::SYS_clone, libc::SYS_clone3, libc::SYS_personality, libc::SYS_socket]);
+        calls.push(libc::SYS_chroot);
         let all = calls.len();
         calls.sort_unstable();
         calls.dedup();
         assert_eq!(calls.len(), all);
     }
 
+    /// Goal: what depends on a capability is allowed by it alone.
+    #[test]
+    fn no_call_of_a_capability_is_on_the_list() {
+        let common: Vec<c_long> =
+            granted(u64::MAX).filter(|call| listed().any(|listed| listed == *call)).collect();
+        assert_eq!(common, [0; 0]);
+    }
+
     /// Goal: the filters fit into a kernel (BPF_MAXINSNS).
     #[test]
     fn the_filters_compile() {
-        for filter in [allowed(), absent()] {
-            assert!((2..4096).contains(&filter.expect("it compiles").len()));
+        for capabilities in [0, u64::MAX] {
+            for filter in [allowed(capabilities), absent(capabilities)] {
+                assert!((2..4096).contains(&filter.expect("it compiles").len()));
+            }
         }
     }
 }

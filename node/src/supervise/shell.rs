@@ -41,6 +41,8 @@ pub(crate) struct Supervisor {
     signals: SignalFd,
     /// Ends, or says why not, when pid 1 has executed the command.
     failure: Option<OwnedFd>,
+    /// Held so that what the task reads from its standard input does not end.
+    input: Option<OwnedFd>,
     /// Held so that the task's first process can see that its supervisor lives.
     lifeline: Option<OwnedFd>,
     probe: Option<RunningProbe>,
@@ -80,8 +82,7 @@ impl Supervisor {
         watched.thread_block()?;
         let signals =
             SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let sandbox =
-            netns::create_sandbox(&launch.spec.sysctls).map_err(doing("make a sandbox"))?;
+        let sandbox = netns::create_sandbox().map_err(doing("make a sandbox"))?;
         netns::publish(&sandbox.namespace, &remains::namespace_file(&launch))
             .map_err(doing("name the sandbox"))?;
         let logs = logs::directory(&launch.data_dir, &launch.spec.task);
@@ -96,6 +97,7 @@ impl Supervisor {
             streams,
             signals,
             failure: None,
+            input: None,
             lifeline: None,
             probe: None,
             probe_talks: false,

@@ -182,6 +182,37 @@ pub(crate) fn set_mount_attributes(path: &Path, set: u64, recursive: bool) -> ni
     .map(drop)
 }
 
+/// A copy of the mount at `path`, and of what is mounted below it when `recursive`, that is nowhere
+/// yet; later mounts in the original show in it, and the other way round, where these are shared.
+pub(crate) fn copy_tree(path: &Path, recursive: bool) -> nix::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_nul| Errno::EINVAL)?;
+    let depth = if recursive { libc::AT_RECURSIVE as u32 } else { 0 };
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | depth;
+    // SAFETY: path is a C string that outlives the call, which only reads it.
+    let tree = Errno::result(unsafe {
+        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags)
+    })?;
+    // SAFETY: the kernel has just returned this descriptor to us, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(tree as RawFd) })
+}
+
+/// Mounts a tree made by [`copy_tree`] on what `target` has open.
+pub(crate) fn attach_tree(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> nix::Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: both descriptors are open, both paths are empty C strings.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        )
+    })
+    .map(drop)
+}
+
 /// Sets the loopback device of the current network namespace up.
 pub(crate) fn raise_loopback(socket: BorrowedFd<'_>) -> nix::Result<()> {
     // SAFETY: an all-zero ifreq is valid, the name is shorter than its field, and the kernel reads
@@ -210,23 +241,41 @@ pub(crate) fn limit_bounding_set(keep: u64) -> nix::Result<()> {
     Ok(())
 }
 
+/// `struct __user_cap_header_struct`, linux/capability.h; the process is the caller.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+const OWN_CAPABILITIES: CapabilityHeader = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+
+/// `struct __user_cap_data_struct`: one half of the numbers.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityHalf {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// The capabilities that this process can have and hand on, by number.
+pub(crate) fn permitted_capabilities() -> nix::Result<u64> {
+    let mut header = OWN_CAPABILITIES;
+    let mut data = [CapabilityHalf::default(); 2];
+    // SAFETY: header and data have the layout of version 3, two halves, and outlive the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
+}
+
 /// Sets effective and permitted capabilities to `mask`, clears inheritable and ambient.
 pub(crate) fn set_capabilities(mask: u64) -> nix::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    let header = Header { version: CAPABILITY_VERSION, pid: 0 };
-    let half = |bits: u64| Data { effective: bits as u32, permitted: bits as u32, inheritable: 0 };
-    let data = [half(mask & 0xffff_ffff), half(mask >> 32)];
+    let half = |bits: u64| {
+        let bits = (bits & 0xffff_ffff) as u32;
+        CapabilityHalf { effective: bits, permitted: bits, inheritable: 0 }
+    };
+    let header = OWN_CAPABILITIES;
+    let data = [half(mask), half(mask >> 32)];
     // SAFETY: header and data have the layout of version 3, two halves, and are only read; the
     // prctl takes integers only.
     unsafe {

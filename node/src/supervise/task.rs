@@ -12,13 +12,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{chdir, dup2_stderr, dup2_stdout, execve, sethostname, setsid};
+use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, sethostname, setsid};
 use serde::{Deserialize, Serialize};
 
 use super::status::Launch;
 use super::sys::{self, Forked};
 use super::user::{self, Identity};
-use super::{init, privilege, root};
+use super::{init, netns, privilege, root};
 use crate::executor::{LaunchSpec, cgroup};
 
 /// Docker's default `PATH` (moby `oci/defaults.go`).
@@ -83,6 +83,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) launch: &'a Launch,
     pub(crate) task_dir: &'a Path,
     pub(crate) sandbox: BorrowedFd<'a>,
+    /// None is /dev/null.
+    pub(crate) input: Option<BorrowedFd<'a>>,
     pub(crate) output: [BorrowedFd<'a>; 2],
     /// Gets a [`Failure`] as JSON, or nothing and an end when the command has been executed.
     pub(crate) failure: OwnedFd,
@@ -110,6 +112,7 @@ fn prepare(setting: &Setting<'_>) -> Result<(), Failure> {
     sys::reset_signals();
     let streams = || -> nix::Result<()> {
         setsid()?;
+        setting.input.map_or(Ok(()), dup2_stdin)?;
         dup2_stdout(setting.output[0])?;
         dup2_stderr(setting.output[1])
     };
@@ -125,7 +128,11 @@ fn prepare(setting: &Setting<'_>) -> Result<(), Failure> {
         .map_err(|error| Failure::setup("enter the task's namespaces", error))?;
     let hostname = spec.hostname();
     sethostname(&hostname).map_err(|error| Failure::path("set hostname", &hostname, error))?;
-    privilege::raise_open_files()?;
+    for (name, value) in &spec.sysctls {
+        netns::write_sysctl(name, value).map_err(|error| {
+            Failure::setup(&format!("set sysctl {name} to {value:?}"), Failure::number(&error))
+        })?;
+    }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     root::enter(setting.launch, setting.task_dir)
 }
@@ -142,7 +149,7 @@ fn launch(setting: &Setting<'_>) -> Result<Infallible, Failure> {
             sys::exit_now(failure.code)
         }
         Forked::Parent(command) => {
-            privilege::restrict(&identity(spec)?, spec.seccomp)?;
+            privilege::restrict(&identity(spec)?, &spec.rights)?;
             die_with_supervisor(setting.lifeline.as_fd())?;
             init::run(command.as_raw())
         }
@@ -177,7 +184,7 @@ pub(crate) fn execute(
     let identity = identity(spec)?;
     let directory = spec.dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or(root::WORK);
     chdir(directory).map_err(|error| Failure::path("working directory", directory, error))?;
-    privilege::restrict(&identity, spec.seccomp)?;
+    privilege::restrict(&identity, &spec.rights)?;
     if let Some(lifeline) = lifeline {
         die_with_supervisor(lifeline)?;
     }

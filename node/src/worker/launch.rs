@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use cluster::assignment::OwnTask;
 use cluster::id::TaskId;
+use cluster::rights::Capabilities;
 use cluster::spec::{ContainerSpec, HealthConfig, Mount, MountKind, ResourceAmounts};
 
 use crate::executor::{
-    DnsConfig, HealthCheck, HostEntry, LaunchSpec, Limits, MountSource, Probe, Root, Seccomp,
-    StopPolicy, parse_signal,
+    DnsConfig, HealthCheck, HostEntry, LaunchSpec, Limits, MountSource, Probe, Propagation, Rights,
+    Root, Seccomp, StopPolicy, parse_signal,
 };
 
 /// Labels that Docker's tasks carry, as environment for programs that ask.
@@ -37,7 +38,13 @@ pub fn launch_spec(id: TaskId, own: &OwnTask) -> Result<LaunchSpec, String> {
     spec.health = container.healthcheck.as_ref().map(health).transpose()?.flatten();
     spec.init = container.init.unwrap_or(false);
     spec.read_only = container.read_only;
-    spec.seccomp = seccomp(container.seccomp_mode())?;
+    spec.rights = Rights {
+        capabilities: Capabilities::of(&container.capability_add, &container.capability_drop)?,
+        seccomp: seccomp(container.seccomp_mode())?,
+        ulimits: container.ulimits.clone(),
+    };
+    spec.sysctls.clone_from(&container.sysctls);
+    spec.open_stdin = container.open_stdin;
     spec.hosts = container.hosts.iter().map(|line| host_entry(line)).collect::<Result<_, _>>()?;
     if let Some(dns) = &container.dns_config {
         spec.dns = DnsConfig { search: dns.search.clone(), options: dns.options.clone() };
@@ -104,8 +111,19 @@ fn health(config: &HealthConfig) -> Result<Option<HealthCheck>, String> {
 
 fn mount(mount: &Mount) -> Result<crate::executor::Mount, String> {
     let source = match mount.kind {
-        MountKind::Bind => MountSource::Bind { path: PathBuf::from(&mount.source), create: false },
-        MountKind::Volume => MountSource::Volume { name: mount.source.clone() },
+        MountKind::Bind => {
+            let options = mount.bind_options.clone().unwrap_or_default();
+            MountSource::Bind {
+                path: PathBuf::from(&mount.source),
+                create: options.create_mountpoint,
+                alone: options.non_recursive,
+                propagation: propagation(&options.propagation)?,
+            }
+        }
+        MountKind::Volume => {
+            let options = mount.volume_options.clone().unwrap_or_default();
+            MountSource::Volume { name: mount.source.clone(), subpath: options.subpath }
+        }
         MountKind::Tmpfs => {
             let options = mount.tmpfs_options.clone().unwrap_or_default();
             MountSource::Tmpfs {
@@ -119,6 +137,16 @@ fn mount(mount: &Mount) -> Result<crate::executor::Mount, String> {
         }
     };
     Ok(crate::executor::Mount { target: mount.target.clone(), source, read_only: mount.read_only })
+}
+
+/// Docker's words; the mounts below a source are treated as it is.
+fn propagation(mode: &str) -> Result<Propagation, String> {
+    match mode {
+        "" | "private" | "rprivate" => Ok(Propagation::Private),
+        "slave" | "rslave" => Ok(Propagation::Slave),
+        "shared" | "rshared" => Ok(Propagation::Shared),
+        mode => Err(format!("propagation {mode} is unknown: use rprivate, rslave or rshared")),
+    }
 }
 
 fn seccomp(mode: &str) -> Result<Seccomp, String> {

@@ -222,3 +222,29 @@ async fn a_supervisor_that_is_asked_to_end_before_its_task_began_does_so() {
     handle.release().await.unwrap();
     assert_eq!(std::fs::read_dir(node.run_dir().join("tasks")).unwrap().count(), 0);
 }
+
+/// Goal: a machine that restarts keeps nothing of the tasks that it had. Method: what they wrote is
+/// there, and their directories, which were in memory, are not; a task that runs keeps its own.
+#[tokio::test]
+async fn what_tasks_wrote_before_a_restart_of_the_machine_is_removed() {
+    let node = Node::new();
+    let handle = node.start(shell("here", "sleep 1000")).await;
+    pid(&handle).await;
+    let layers = node.data_dir().join("layers");
+    let written = |task: &str| ["work", "layers"].map(|kind| node.data_dir().join(kind).join(task));
+    for directory in written("gone") {
+        std::fs::create_dir_all(directory.join("upper/etc")).unwrap();
+        std::fs::write(directory.join("upper/etc/file"), "").unwrap();
+    }
+    std::os::unix::fs::symlink(node.task_dir("gone"), layers.join("gone/task")).unwrap();
+    // It is just being made.
+    std::fs::create_dir(layers.join("new")).unwrap();
+    let handles = node.another_executor().adopt_all().await.unwrap();
+    assert_eq!(handles.len(), 1);
+    eventually("it is removed", async || !written("gone").iter().any(|path| path.exists())).await;
+    assert!(layers.join("new").exists());
+    assert!(written("here").iter().all(|path| path.exists()));
+    handle.kill().await.unwrap();
+    exit(&handle).await;
+    handle.release().await.unwrap();
+}

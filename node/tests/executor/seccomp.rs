@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use skein::executor::{HealthCheck, HealthState, LaunchSpec, Probe, Root, Seccomp};
+use skein::executor::{HealthCheck, HealthState, LaunchSpec, Probe, Rights, Root, Seccomp};
 
 use super::node::{Node, exe, exit, pid, until, words};
 
@@ -38,6 +38,10 @@ const TABLE: [Call; 16] = [
     ("getpid", libc::SYS_getpid, &[], 0),
     ("a user namespace", libc::SYS_unshare, &[NEW_USER], 1),
 ];
+
+fn unconfined() -> Rights {
+    Rights { seccomp: Seccomp::Unconfined, ..Rights::default() }
+}
 
 fn calls() -> Vec<String> {
     let call = |(_, number, arguments, _): &Call| {
@@ -93,14 +97,14 @@ async fn an_unconfined_task_may_make_all_calls() {
     let mut spec = LaunchSpec::new("free", Root::Host, calls());
     // A clone would make a second process, which goes on with the list.
     spec.argv.retain(|word| !word.starts_with(&format!("{},", libc::SYS_clone)));
-    spec.seccomp = Seccomp::Unconfined;
+    spec.rights.seccomp = Seccomp::Unconfined;
     let (exit, answers) = node.run(spec).await;
     let answers: Vec<&str> = answers.lines().collect();
     assert_eq!((exit.code, answers.len()), (0, TABLE.len() - 1));
     let (clone3, keyctl, personality) = (answers[0], answers[1], answers[7]);
     assert!(clone3 != "38" && keyctl == "0" && personality == "0", "{answers:?}");
     let first = LaunchSpec::new("one", Root::Host, words(&["unshare", "-U", "echo", "made"]));
-    let spec = LaunchSpec { seccomp: Seccomp::Unconfined, ..first.clone() };
+    let spec = LaunchSpec { rights: unconfined(), ..first.clone() };
     assert_eq!(node.run(spec).await.1, "made");
     let (exit, refused) = node.run(LaunchSpec { task: "two".to_owned(), ..first }).await;
     assert_eq!(
@@ -127,7 +131,7 @@ async fn calls_in_the_numbering_of_another_architecture_end_the_task() {
     .unwrap();
     fs::set_permissions(root.join("program"), fs::Permissions::from_mode(0o755)).unwrap();
     let spec = LaunchSpec::new("old", Root::Directory(root), words(&["/program"]));
-    let (exit, _) = node.run(LaunchSpec { seccomp: Seccomp::Unconfined, ..spec.clone() }).await;
+    let (exit, _) = node.run(LaunchSpec { rights: unconfined(), ..spec.clone() }).await;
     assert_eq!(exit.code, 0);
     let (exit, _) = node.run(LaunchSpec { task: "other".to_owned(), ..spec }).await;
     assert_eq!(exit.signal, Some(libc::SIGSYS));

@@ -24,6 +24,7 @@ pub mod object;
 pub mod plan;
 pub mod rejection;
 pub mod request;
+pub mod rights;
 pub mod spec;
 pub mod state;
 mod template;

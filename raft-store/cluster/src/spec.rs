@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use crate::spec::container::{
-    ContainerSpec, DnsConfig, HealthConfig, Mount, MountKind, Privileges, Seccomp, TmpfsOptions,
+    BindOptions, ContainerSpec, DnsConfig, HealthConfig, Mount, MountKind, Privileges, Seccomp,
+    TmpfsOptions, Ulimit, VolumeOptions,
 };
 
 mod ca;

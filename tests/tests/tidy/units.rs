@@ -50,9 +50,9 @@ fn of_unit(unit: &str) -> BTreeSet<String> {
     words.map(|word| word.trim_start_matches("CAP_").to_owned()).collect()
 }
 
-/// The capabilities that the code gives to tasks: the mask named `CAPABILITIES`.
+/// The capabilities that the code gives to a task by default: the mask named `DEFAULT`.
 fn of_tasks(source: &str) -> Option<BTreeSet<String>> {
-    let line = source.lines().find(|line| line.contains("const CAPABILITIES: u64 = 0x"))?;
+    let line = source.lines().find(|line| line.contains("const DEFAULT: u64 = 0x"))?;
     let digits = line.split("0x").nth(1)?.trim_end_matches(';').replace('_', "");
     let mask = u64::from_str_radix(&digits, 16).ok()?;
     let names = NAMES.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0);
@@ -65,14 +65,14 @@ fn of_tasks(source: &str) -> Option<BTreeSet<String>> {
 fn the_unit_keeps_what_the_code_needs_and_no_more() {
     let read = |path: &str| fs::read_to_string(crate::root().join(path)).expect("it is there");
     let unit = of_unit(&read("deploy/systemd/skein.service"));
-    let mut needed = of_tasks(&read("node/src/supervise/privilege.rs")).expect("a mask");
+    let mut needed = of_tasks(&read("raft-store/cluster/src/rights.rs")).expect("a mask");
     needed.extend(OWN.map(str::to_owned));
     assert_eq!(unit, needed);
 }
 
 #[test]
 fn masks_and_units_are_read() {
-    let source = "pub(crate) const CAPABILITIES: u64 = 0x8000_0021;\n";
+    let source = "const DEFAULT: u64 = 0x8000_0021;\n";
     let expected = ["CHOWN", "KILL", "SETFCAP"].map(str::to_owned);
     assert_eq!(of_tasks(source).expect("a mask"), BTreeSet::from(expected.clone()));
     let unit = "CapabilityBoundingSet=CAP_KILL CAP_CHOWN\nCapabilityBoundingSet=CAP_SETFCAP\n";

@@ -83,6 +83,35 @@ fn first_in(table: &str, root: &Path) -> BTreeSet<PathBuf> {
     below.iter().filter(|point| !above(point)).cloned().collect()
 }
 
+/// The mount that a path of the node is on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) point: PathBuf,
+    /// Mounts below it show in its peers, and theirs in it.
+    pub(super) is_shared: bool,
+    /// Mounts below its master show in it.
+    pub(super) is_slave: bool,
+}
+
+/// Which mount `path` is on.
+pub(super) fn holder(path: &Path) -> nix::Result<Holder> {
+    let path = path.canonicalize().map_err(|error| Failure::number(&error))?;
+    holder_in(&read()?, &path).ok_or(Errno::ENOENT)
+}
+
+fn holder_in(table: &str, path: &Path) -> Option<Holder> {
+    let on_way = table.lines().filter_map(|line| {
+        let (left, _) = line.split_once(" - ")?;
+        let words: Vec<&str> = left.split(' ').collect();
+        let point = PathBuf::from(unescape(words.get(4)?));
+        let tagged = |tag: &str| words.iter().skip(6).any(|word| word.starts_with(tag));
+        let (is_shared, is_slave) = (tagged("shared:"), tagged("master:"));
+        path.starts_with(&point).then_some(Holder { point, is_shared, is_slave })
+    });
+    // Of those at one path the last is on top.
+    on_way.max_by_key(|holder| holder.point.components().count())
+}
+
 fn read() -> nix::Result<String> {
     fs::read_to_string("/proc/thread-self/mountinfo").map_err(|error| Failure::number(&error))
 }
@@ -124,6 +153,18 @@ mod tests {
                      broken\n";
         let found: Vec<_> = mounts(table).map(|mount| (mount.point, mount.kind)).collect();
         assert_eq!(found, vec![("/".into(), "ext4"), ("/run/a b".into(), "nsfs")]);
+    }
+
+    #[test]
+    fn the_mount_that_a_path_is_on_is_the_nearest_and_uppermost() {
+        let table = "1 0 8:1 / / rw shared:1 - ext4 a rw\n\
+                     2 1 8:2 / /srv rw - ext4 b rw\n\
+                     3 2 8:3 / /srv rw,nodev master:4 - ext4 c rw\n";
+        let holder = |path: &str| holder_in(table, Path::new(path)).unwrap();
+        let on =
+            |point: &str, is_shared, is_slave| Holder { point: point.into(), is_shared, is_slave };
+        assert_eq!(holder("/srv/a"), on("/srv", false, true));
+        assert_eq!(holder("/srv2"), on("/", true, false));
     }
 
     #[test]

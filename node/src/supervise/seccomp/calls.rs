@@ -12,7 +12,6 @@ pub(super) const ALLOWED: &[c_long] = &[
     libc::SYS_capget,
     libc::SYS_capset,
     libc::SYS_chdir,
-    libc::SYS_chroot,
     libc::SYS_clock_adjtime,
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
@@ -326,3 +325,76 @@ pub(super) const OF_ARCHITECTURE: &[c_long] = &[
 pub(super) const OF_ARCHITECTURE: &[c_long] = &[
     292, // io_pgetevents
 ];
+
+/// The number of the capability that makes namespaces and mounts.
+pub(super) const SYS_ADMIN: u32 = 21;
+
+/// Those that a capability allows, by its number.
+pub(super) const OF_CAPABILITIES: &[(u32, &[c_long])] = &[
+    // DAC_READ_SEARCH
+    (2, &[libc::SYS_open_by_handle_at]),
+    // SYS_MODULE
+    (16, &[libc::SYS_delete_module, libc::SYS_init_module, libc::SYS_finit_module]),
+    (17, OF_RAW_IO),
+    // SYS_CHROOT
+    (18, &[libc::SYS_chroot]),
+    // SYS_PTRACE
+    (19, &[libc::SYS_kcmp, libc::SYS_pidfd_getfd, libc::SYS_process_madvise]),
+    // SYS_PACCT
+    (20, &[libc::SYS_acct]),
+    (
+        SYS_ADMIN,
+        &[
+            libc::SYS_bpf,
+            libc::SYS_clone,
+            libc::SYS_clone3,
+            libc::SYS_fanotify_init,
+            libc::SYS_fsconfig,
+            libc::SYS_fsmount,
+            libc::SYS_fsopen,
+            libc::SYS_fspick,
+            libc::SYS_lookup_dcookie,
+            libc::SYS_mount,
+            libc::SYS_mount_setattr,
+            libc::SYS_move_mount,
+            libc::SYS_open_tree,
+            libc::SYS_perf_event_open,
+            libc::SYS_quotactl,
+            libc::SYS_quotactl_fd,
+            libc::SYS_setdomainname,
+            libc::SYS_sethostname,
+            libc::SYS_setns,
+            libc::SYS_syslog,
+            libc::SYS_umount2,
+            libc::SYS_unshare,
+        ],
+    ),
+    // SYS_BOOT
+    (22, &[libc::SYS_reboot]),
+    // SYS_NICE
+    (
+        23,
+        &[
+            libc::SYS_get_mempolicy,
+            libc::SYS_mbind,
+            libc::SYS_set_mempolicy,
+            libc::SYS_set_mempolicy_home_node,
+        ],
+    ),
+    // SYS_TIME
+    (25, &[libc::SYS_settimeofday, libc::SYS_clock_settime]),
+    // SYS_TTY_CONFIG
+    (26, &[libc::SYS_vhangup]),
+    // SYSLOG
+    (34, &[libc::SYS_syslog]),
+    // PERFMON
+    (38, &[libc::SYS_perf_event_open]),
+    // BPF
+    (39, &[libc::SYS_bpf]),
+];
+
+/// Of SYS_RAWIO.
+#[cfg(target_arch = "x86_64")]
+const OF_RAW_IO: &[c_long] = &[libc::SYS_iopl, libc::SYS_ioperm];
+#[cfg(not(target_arch = "x86_64"))]
+const OF_RAW_IO: &[c_long] = &[];

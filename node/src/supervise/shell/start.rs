@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
@@ -12,7 +13,7 @@ use std::os::fd::AsFd;
 use super::Supervisor;
 use crate::executor::{StartSpec, cgroup};
 use crate::supervise::lifecycle::Input;
-use crate::supervise::root::{FILES, IMAGE, STAGE};
+use crate::supervise::root::{FILES, IMAGE, OWNER, STAGE};
 use crate::supervise::sys::{self, Forked};
 use crate::supervise::task::{Failure, Setting, become_first};
 use crate::supervise::{etc, remains, status};
@@ -27,17 +28,20 @@ impl Supervisor {
             .map_err(|error| Failure::setup("make the control group", Failure::number(&error)))?;
         let failed = |error| Failure::setup("fork the task", error);
         let output = self.streams.connect().map_err(failed)?;
+        let input = spec.open_stdin.then(|| pipe2(OFlag::O_CLOEXEC)).transpose().map_err(failed)?;
+        let (input, hold_input) = input.unzip();
         let (failure, say_failure) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         let (lifeline, hold_lifeline) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         // All later children, health checks among them, are born in the task's pid namespace.
         unshare(CloneFlags::CLONE_NEWPID).map_err(failed)?;
         match sys::fork().map_err(failed)? {
             Forked::Child => {
-                drop(hold_lifeline);
+                drop((hold_lifeline, hold_input));
                 become_first(&Setting {
                     launch: &self.launch,
                     task_dir: &self.task_dir,
                     sandbox: self.sandbox.namespace.as_fd(),
+                    input: input.as_ref().map(AsFd::as_fd),
                     output: [output[0].as_fd(), output[1].as_fd()],
                     failure: say_failure,
                     lifeline,
@@ -46,6 +50,7 @@ impl Supervisor {
             Forked::Parent(pid) => {
                 self.failure = Some(failure);
                 self.lifeline = Some(hold_lifeline);
+                self.input = hold_input;
                 self.pid_ticks = status::process_ticks(pid.as_raw());
                 self.step(Input::Forked { pid: pid.as_raw() });
                 Ok(())
@@ -61,7 +66,9 @@ impl Supervisor {
             fs::create_dir_all(self.task_dir.join(name))?;
         }
         fs::create_dir_all(remains::work_directory(&self.launch))?;
-        fs::create_dir_all(remains::layer_directory(&self.launch))?;
+        let layer = remains::layer_directory(&self.launch);
+        fs::create_dir_all(&layer)?;
+        symlink(&self.task_dir, layer.join(OWNER))?;
         let hostname = spec.hostname();
         fs::write(files.join("hosts"), etc::hosts(&hostname, &spec.hosts, &start.addresses))?;
         fs::write(files.join("hostname"), format!("{hostname}\n"))?;

@@ -6,15 +6,18 @@ use super::fields;
 use super::size::{self, SERVICE_BYTES_MAX};
 use crate::constraint::Constraint;
 use crate::rejection::{Code, Rejection};
+use crate::rights::{Capabilities, check_sysctl, check_ulimit};
 use crate::spec::{
-    ContainerSpec, EndpointSpec, MountKind, NetworkTarget, Protocol, PublishMode, Replicated,
-    ResolutionMode, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ContainerSpec, EndpointSpec, Mount, MountKind, NetworkTarget, Protocol, PublishMode,
+    Replicated, ResolutionMode, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use crate::state::State;
 use crate::template;
 
 /// The most replicas of one service; a /16 holds six times as many addresses.
 pub(super) const REPLICAS_MAX: u64 = 10_000;
+/// How mounts go on below a bind mount, in Docker's words (mount_namespaces(7)).
+const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 /// RFC 1035: the octets of a label.
 const NAME_CHARS_MAX: usize = 63;
 
@@ -78,7 +81,9 @@ fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
         return Err(Rejection::new(Code::Unimplemented, message));
     }
     check_privileges(container)?;
+    check_rights(container).map_err(Rejection::invalid)?;
     for mount in &container.mounts {
+        check_mount(mount).map_err(Rejection::invalid)?;
         let kind = match mount.kind {
             MountKind::Bind | MountKind::Volume | MountKind::Tmpfs => continue,
             MountKind::Npipe => "npipe",
@@ -111,6 +116,31 @@ fn check_privileges(container: &ContainerSpec) -> Result<(), Rejection> {
         "" | "disabled" => Ok(()),
         mode => missing(format!("AppArmor mode {mode}"), "use disabled, or leave it out"),
     }
+}
+
+fn check_rights(container: &ContainerSpec) -> Result<(), String> {
+    Capabilities::of(&container.capability_add, &container.capability_drop)?;
+    container.sysctls.keys().try_for_each(|name| check_sysctl(name))?;
+    container.ulimits.iter().try_for_each(check_ulimit)
+}
+
+fn check_mount(mount: &Mount) -> Result<(), String> {
+    let propagation = mount.bind_options.as_ref().map_or("", |options| &options.propagation);
+    if !propagation.is_empty() && !PROPAGATIONS.contains(&propagation) {
+        return Err(format!(
+            "invalid propagation mode: {propagation:?} of {}: give one of {}",
+            mount.target,
+            PROPAGATIONS.join(", ")
+        ));
+    }
+    let subpath = mount.volume_options.as_ref().map_or("", |options| &options.subpath);
+    if subpath.starts_with('/') || subpath.split('/').any(|part| part == "..") {
+        return Err(format!(
+            "subpath {subpath:?} of {} must be a relative path within the volume",
+            mount.target
+        ));
+    }
+    Ok(())
 }
 
 fn check_mode(mode: &mut ServiceMode) -> Result<(), Rejection> {

@@ -64,6 +64,21 @@ pub struct ContainerSpec {
     /// What it may do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub privileges: Option<Privileges>,
+    /// Capabilities in addition to Docker's default ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capability_add: Vec<String>,
+    /// Capabilities that it is not to have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capability_drop: Vec<String>,
+    /// Kernel parameters of its namespaces.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub sysctls: Labels,
+    /// Limits of its processes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    /// Standard input stays open, though nobody writes to it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub open_stdin: bool,
     /// Kept, not understood.
     #[serde(flatten)]
     pub extra: Extra,
@@ -76,6 +91,18 @@ impl ContainerSpec {
         let seccomp = self.privileges.as_ref().and_then(|privileges| privileges.seccomp.as_ref());
         seccomp.map_or("", |seccomp| &seccomp.mode)
     }
+}
+
+/// A limit of each process (setrlimit(2)); -1 is none.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Ulimit {
+    /// Docker's name, like `nofile`.
+    pub name: String,
+    /// What holds; a process may raise it up to the other one.
+    pub soft: i64,
+    /// What it may be raised to.
+    pub hard: i64,
 }
 
 /// What a task may do.
@@ -142,6 +169,12 @@ pub struct Mount {
     /// Not writable.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// Of a bind mount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind_options: Option<BindOptions>,
+    /// Of a volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_options: Option<VolumeOptions>,
     /// Of a tmpfs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
@@ -165,6 +198,36 @@ pub enum MountKind {
     Npipe,
     /// A cluster volume; refused by name.
     Cluster,
+}
+
+/// Of a bind mount.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct BindOptions {
+    /// `rprivate` (unset), `private`, `rslave`, `slave`, `rshared` or `shared`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub propagation: String,
+    /// Without what is mounted below the source.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub non_recursive: bool,
+    /// Whether a missing source is made as a directory.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub create_mountpoint: bool,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Of a volume.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeOptions {
+    /// A path in it that is mounted in its place.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// Of a tmpfs mount.
