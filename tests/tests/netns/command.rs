@@ -105,7 +105,7 @@ fn leftovers_are_removed() -> Result<()> {
 /// Without docker's client the machines and daemons come up, but no cluster does.
 fn failing_up_leaves_nothing() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    for name in ["ip", "sh", "timeout", "unshare", "nft", "sysctl", "mount"] {
+    for name in ["ip", "sh", "timeout", "unshare", "nft", "sysctl", "mount", "mkdir"] {
         let found =
             run(10, &["sh", "-c", &format!("PATH=$PATH:/usr/sbin:/sbin command -v {name}")])?;
         std::os::unix::fs::symlink(found.ok()?, folder.path().join(name))?;

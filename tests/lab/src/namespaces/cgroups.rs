@@ -3,7 +3,8 @@
 
 use std::fs;
 
-/// Shell commands that mount what this machine has mounted, of what tasks can be limited by.
+/// Shell commands that mount what this machine has mounted, of what tasks can be limited by. What
+/// cannot be mounted is missing for the daemon, which says so.
 pub(super) fn mounting() -> String {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     commands(&table)
@@ -27,13 +28,13 @@ fn commands(table: &str) -> String {
             _other => {}
         }
     }
-    // Beside others, each has a directory of its own in a tmpfs.
+    // Several are in directories of a tmpfs.
     let above = match lines.as_slice() {
         [] | [("/sys/fs/cgroup", _)] => "",
-        _several => "mount -t tmpfs cgroup /sys/fs/cgroup && ",
+        _several => "mount -t tmpfs cgroup /sys/fs/cgroup; ",
     };
     let mount = |(point, what): &(&str, String)| {
-        format!("mkdir -p {point} && mount -t {what} cgroup {point} && ")
+        format!("mkdir -p {point} && mount -t {what} cgroup {point}; ")
     };
     format!("{above}{}", lines.iter().map(mount).collect::<String>())
 }
@@ -46,16 +47,16 @@ fn what_the_machine_has_is_mounted_again() {
                   34 31 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
     assert_eq!(
         commands(hybrid),
-        "mount -t tmpfs cgroup /sys/fs/cgroup && \
+        "mount -t tmpfs cgroup /sys/fs/cgroup; \
          mkdir -p /sys/fs/cgroup/cpu && \
-         mount -t cgroup -o cpu,cpuacct cgroup /sys/fs/cgroup/cpu && \
+         mount -t cgroup -o cpu,cpuacct cgroup /sys/fs/cgroup/cpu; \
          mkdir -p /sys/fs/cgroup/unified && \
-         mount -t cgroup2 -o rw cgroup /sys/fs/cgroup/unified && "
+         mount -t cgroup2 -o rw cgroup /sys/fs/cgroup/unified; "
     );
     let unified = "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
     assert_eq!(
         commands(unified),
-        "mkdir -p /sys/fs/cgroup && mount -t cgroup2 -o rw cgroup /sys/fs/cgroup && "
+        "mkdir -p /sys/fs/cgroup && mount -t cgroup2 -o rw cgroup /sys/fs/cgroup; "
     );
     assert_eq!(commands(""), "");
 }
