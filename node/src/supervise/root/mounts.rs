@@ -93,7 +93,7 @@ fn open_source(path: &Path, create: bool) -> Result<OwnedFd, Failure> {
     })
 }
 
-/// The volume, or a path in it. No link leads out of it, by whoever made it.
+/// The volume, or a path in it. No link leads out of it.
 fn open_volume(stage: &Stage<'_>, name: &str, subpath: &str) -> Result<OwnedFd, Failure> {
     let path = stage.launch.data_dir.join(VOLUMES).join(name);
     let failed = |error| Failure::setup(&format!("open volume {name}"), error);

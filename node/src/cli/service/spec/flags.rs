@@ -93,6 +93,7 @@ static GROUPS: [(&str, &[Flag]); 11] = [
         flag("dns", "DNSConfig.Nameservers", List(forms::WORD), "Resolvers for other names"),
         flag("dns-search", "DNSConfig.Search", List(forms::WORD), "Search domains"),
         flag("dns-option", "DNSConfig.Options", List(forms::WORD), "Options of resolv.conf"),
+        flag("interactive", "OpenStdin", Switch, "Standard input is an open pipe"),
         flag("read-only", "ReadOnly", Switch, "Mount the root read-only"),
         flag("init", "Init", Switch, "A small reaper as pid 1, which is there unless =false"),
         flag("cap-add", "CapabilityAdd", Capabilities(CAP_DROP), "Those it has, like NET_ADMIN"),

@@ -172,6 +172,7 @@ fn mount(text: &str) -> anyhow::Result<Value> {
             "readonly" | "ro" => mount["ReadOnly"] = on()?,
             "consistency" => mount["Consistency"] = json!(value),
             "bind-propagation" => mount["BindOptions"]["Propagation"] = json!(value),
+            "bind-create-mountpoint" => mount["BindOptions"]["CreateMountpoint"] = on()?,
             "bind-nonrecursive" => mount["BindOptions"]["NonRecursive"] = on()?,
             "volume-nocopy" => mount["VolumeOptions"]["NoCopy"] = on()?,
             "volume-subpath" => mount["VolumeOptions"]["Subpath"] = json!(value),
