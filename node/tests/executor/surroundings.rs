@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, getrlimit};
+use skein::executor::process::ProcessExecutor;
 use skein::executor::{DnsConfig, HostEntry, LaunchSpec, Mount, MountSource, Propagation, Root};
 
-use super::node::{Node, eventually, exit, shell, words};
+use super::node::{Node, eventually, exe, exit, shell, words};
 
 /// Runs `line` and returns its output, which must end well.
 async fn output(node: &Node, line: &str, change: impl FnOnce(&mut LaunchSpec)) -> String {
@@ -75,6 +76,29 @@ async fn what_a_task_writes_is_its_own_and_goes_away_with_it() {
     exit(&handle).await;
     handle.release().await.unwrap();
     assert!(!layer.exists());
+}
+
+/// Goal: a node whose data directory can hold no layer runs tasks. Method: it is on an overlay, as
+/// in a container without a volume for it.
+#[tokio::test]
+async fn where_the_disk_can_hold_no_layer_it_is_in_memory() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for name in ["lower", "upper", "scratch", "data"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    let path = |name: &str| at(name).display().to_string();
+    let [lower, upper, scratch] = ["lower", "upper", "scratch"].map(path);
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={scratch}");
+    let flags = MsFlags::empty();
+    mount(Some("x"), &at("data"), Some("overlay"), flags, Some(options.as_str())).unwrap();
+    let _data = Bound(at("data"));
+    let executor = ProcessExecutor::new(exe(), &at("run"), &at("data")).unwrap();
+    let node = Node { directory, executor };
+    let line = "echo task > /etc/skein-test && cat /etc/skein-test; \
+                df -k --output=size / | tail -n 1 | tr -d ' '";
+    assert_eq!(output(&node, line, |_| ()).await, "task\n1048576");
+    assert!(!Path::new("/etc/skein-test").exists());
 }
 
 #[tokio::test]
