@@ -89,7 +89,8 @@ impl Model {
             Op::SetVirtualService(..)
             | Op::DeleteVirtualService(..)
             | Op::SetRealServer(..)
-            | Op::DeleteRealServer(..) => self.change_ipvs(op),
+            | Op::DeleteRealServer(..)
+            | Op::SetIpvsTimeouts(..) => self.change_ipvs(op),
             Op::LoadTable(..)
             | Op::DeleteTable(..)
             | Op::AddElement(..)

@@ -7,7 +7,7 @@ use cluster::net::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::plane::ipnet_text::Cidr;
-use crate::plane::ipvs::{Scheduler, VirtualKey};
+use crate::plane::ipvs::{Scheduler, Timeouts, VirtualKey};
 use crate::plane::{FdbKey, Link, Place, PortFlags, Route, Rule, Table, TableKey, VethPair};
 
 /// One operation in one namespace (a veth pair names its own two).
@@ -55,6 +55,8 @@ pub enum Op {
     SetRealServer(Place, VirtualKey, IpAddr, u32),
     /// Remove a real server.
     DeleteRealServer(Place, VirtualKey, IpAddr),
+    /// Say how long IPVS keeps connections.
+    SetIpvsTimeouts(Place, Timeouts),
     /// Load a table whole (replacing one of the same name) with its elements.
     LoadTable(Place, TableKey, Table),
     /// Remove a table.
@@ -106,6 +108,7 @@ impl Op {
             | Self::DeleteVirtualService(place, _)
             | Self::SetRealServer(place, ..)
             | Self::DeleteRealServer(place, ..)
+            | Self::SetIpvsTimeouts(place, _)
             | Self::LoadTable(place, ..)
             | Self::DeleteTable(place, _)
             | Self::AddElement(place, ..)

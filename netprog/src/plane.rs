@@ -15,7 +15,7 @@ use cluster::id::{NetworkId, TaskId};
 use cluster::net::{MacAddr, Vni};
 use serde::{Deserialize, Serialize};
 
-use ipvs::{VirtualEntry, VirtualKey};
+use ipvs::{Timeouts, VirtualEntry, VirtualKey};
 
 /// Alias prefix of every link that we make: `skein:<what it belongs to>`.
 pub const ALIAS_PREFIX: &str = "skein:";
@@ -84,6 +84,8 @@ pub struct Space {
     pub sysctls: BTreeMap<String, String>,
     /// Virtual services of IPVS; in fabrics only.
     pub ipvs: BTreeMap<VirtualKey, VirtualEntry>,
+    /// Its timeouts, where they are not the kernel's own.
+    pub ipvs_timeouts: Option<Timeouts>,
     /// nftables.
     pub nft: BTreeMap<TableKey, Table>,
 }

@@ -47,6 +47,7 @@ impl fmt::Display for Op {
             Self::SetRealServer(place, key, address, weight) => {
                 write!(f, "{place}: set real server {key} -r {address} -g -w {weight}")
             }
+            Self::SetIpvsTimeouts(place, timeouts) => write!(f, "{place}: ipvs {timeouts}"),
             Self::DeleteRealServer(place, key, address) => {
                 write!(f, "{place}: delete real server {key} -r {address}")
             }
@@ -203,6 +204,9 @@ impl fmt::Display for Space {
         }
         for (name, value) in &self.sysctls {
             writeln!(f, "  {name} = {value}")?;
+        }
+        if let Some(timeouts) = self.ipvs_timeouts {
+            writeln!(f, "  ipvs {timeouts}")?;
         }
         for (key, service) in &self.ipvs {
             writeln!(f, "  ipvs {key} {}", service.scheduler)?;

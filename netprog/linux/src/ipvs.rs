@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use netprog::op::Op;
-use netprog::plane::ipvs::{Scheduler, VirtualEntry, VirtualKey};
+use netprog::plane::ipvs::{Scheduler, Timeouts, VirtualEntry, VirtualKey};
 use nix::errno::Errno;
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::NETLINK_GENERIC;
@@ -58,6 +58,9 @@ impl Client {
             Op::DeleteRealServer(_, key, address) => {
                 gone(self.change(wire::DELETE_REAL, &wire::real_named(*key, *address)))
             }
+            Op::SetIpvsTimeouts(_, timeouts) => {
+                self.change(wire::SET_CONFIG, &wire::timeouts(*timeouts))
+            }
             shared_op!() | single_op!() | entry_op!() | nft_op!() => {
                 Err(Refusal::other("this operation is not one of IPVS"))
             }
@@ -90,6 +93,14 @@ impl Client {
             found.insert(key, VirtualEntry { scheduler, real });
         }
         Ok(found)
+    }
+
+    /// The namespace's timeouts, where they are not the kernel's own.
+    pub(crate) fn read_timeouts(&self) -> Result<Option<Timeouts>, Refusal> {
+        let asked = Attributes::default();
+        let answer = self.exchange(wire::GET_CONFIG, &asked, Expect::Answer)?;
+        let found = answer.iter().find_map(|message| wire::read_timeouts(message));
+        Ok(found.filter(|found| *found != Timeouts::KERNEL))
     }
 
     fn change(&self, command: u8, attributes: &Attributes) -> Result<(), Refusal> {

@@ -263,7 +263,8 @@ impl Run {
             Op::SetVirtualService(place, ..)
             | Op::DeleteVirtualService(place, _)
             | Op::SetRealServer(place, ..)
-            | Op::DeleteRealServer(place, ..) => Self::Ipvs(*place),
+            | Op::DeleteRealServer(place, ..)
+            | Op::SetIpvsTimeouts(place, _) => Self::Ipvs(*place),
             Op::LoadTable(place, ..)
             | Op::DeleteTable(place, _)
             | Op::AddElement(place, ..)

@@ -37,6 +37,7 @@ macro_rules! ipvs_op {
             | Op::DeleteVirtualService(..)
             | Op::SetRealServer(..)
             | Op::DeleteRealServer(..)
+            | Op::SetIpvsTimeouts(..)
     };
 }
 

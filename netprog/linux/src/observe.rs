@@ -14,7 +14,6 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netprog::plane::ipnet_text::Cidr;
-use netprog::plane::ipvs::{VirtualEntry, VirtualKey};
 use netprog::plane::{Place, Route, Rule, Space, TableKey};
 
 use crate::namespace::Inside;
@@ -78,7 +77,9 @@ pub(crate) async fn space(inside: &Inside, place: Place, wanted: &Wanted) -> Res
         ..Space::default()
     };
     space.links = links.into_links();
-    space.ipvs = virtual_services(inside, place).map_err(reading("read virtual services"))?;
+    if matches!(place, Place::Fabric(_)) {
+        ipvs(inside, &mut space).map_err(reading("read virtual services"))?;
+    }
     for name in &wanted.sysctls {
         if let Some(value) = crate::sysctl::read(name).map_err(reading("read sysctls"))? {
             space.sysctls.insert(name.clone(), value);
@@ -88,14 +89,12 @@ pub(crate) async fn space(inside: &Inside, place: Place, wanted: &Wanted) -> Res
 }
 
 /// Of fabrics only: elsewhere IPVS is none of ours.
-fn virtual_services(
-    inside: &Inside,
-    place: Place,
-) -> Result<BTreeMap<VirtualKey, VirtualEntry>, Refusal> {
-    match place {
-        Place::Fabric(_) => inside.ipvs()?.map_or_else(|| Ok(BTreeMap::new()), |c| c.read()),
-        Place::Host | Place::Sandbox(_) => Ok(BTreeMap::new()),
+fn ipvs(inside: &Inside, space: &mut Space) -> Result<(), Refusal> {
+    if let Some(client) = inside.ipvs()? {
+        space.ipvs = client.read()?;
+        space.ipvs_timeouts = client.read_timeouts()?;
     }
+    Ok(())
 }
 
 async fn addresses(

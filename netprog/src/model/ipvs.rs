@@ -2,7 +2,7 @@
 
 use super::{Model, Refused};
 use crate::op::Op;
-use crate::plane::ipvs::VirtualEntry;
+use crate::plane::ipvs::{Timeouts, VirtualEntry};
 
 /// Schedulers of a kernel with all modules of IPVS (net/netfilter/ipvs/Kconfig).
 const SCHEDULERS: [&str; 14] =
@@ -40,6 +40,11 @@ impl Model {
                     service.real.remove(address);
                 }
             }),
+            Op::SetIpvsTimeouts(place, timeouts) => {
+                let other = (*timeouts != Timeouts::KERNEL).then_some(*timeouts);
+                self.space(*place)?.ipvs_timeouts = other;
+                Ok(())
+            }
             _ => Err("not an operation of IPVS".to_owned()),
         }
     }

@@ -15,6 +15,11 @@ pub(super) fn set(
     knowledge: Knowledge,
     ops: &mut Vec<Op>,
 ) {
+    if let Some(timeouts) = wanted.ipvs_timeouts
+        && there.ipvs_timeouts != Some(timeouts)
+    {
+        ops.push(Op::SetIpvsTimeouts(place, timeouts));
+    }
     let complete = knowledge == Knowledge::Complete;
     for (key, service) in &wanted.ipvs {
         let now = there.ipvs.get(key);

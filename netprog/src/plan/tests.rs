@@ -122,6 +122,7 @@ fn removes(op: &Op) -> bool {
         | Op::SetSysctl(..)
         | Op::SetVirtualService(..)
         | Op::SetRealServer(..)
+        | Op::SetIpvsTimeouts(..)
         | Op::LoadTable(..)
         | Op::AddElement(..)
         | Op::SetMapElement { old: None, .. } => false,

@@ -25,6 +25,22 @@ pub struct VirtualEntry {
     pub real: BTreeMap<IpAddr, u32>,
 }
 
+/// How long connections are kept after the last packet, in seconds, as in `ipvsadm --set`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Established ones of TCP.
+    pub tcp: u32,
+    /// Those that have seen a FIN.
+    pub tcp_fin: u32,
+    /// UDP.
+    pub udp: u32,
+}
+
+impl Timeouts {
+    /// The kernel's own (`tcp_timeouts` and `udp_timeouts`, net/netfilter/ipvs/ip_vs_proto_*.c).
+    pub const KERNEL: Self = Self { tcp: 900, tcp_fin: 120, udp: 300 };
+}
+
 /// A scheduler and its settings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Scheduler {
@@ -45,6 +61,12 @@ pub const FLAG_PORT: u32 = 0x10;
 impl fmt::Display for VirtualKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "-f {}{}", self.fwmark, if self.ipv6 { " -6" } else { "" })
+    }
+}
+
+impl fmt::Display for Timeouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--set {} {} {}", self.tcp, self.tcp_fin, self.udp)
     }
 }
 

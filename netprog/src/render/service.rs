@@ -16,6 +16,17 @@ use crate::endpoint::{Endpoint, open};
 use crate::local::Balancer;
 use crate::plane::Space;
 
+/// How long an open TCP connection is remembered after its caller's last packet. RFC 5382, REQ-5
+/// asks for 2 h 4 min, keepalive comes every 2 h (tcp(7)); this is a night's pause of a pool of
+/// connections.
+const OPEN_SECONDS: u32 = 86_400;
+/// How long one is after its caller's FIN, or the last packet after that: the backend may still
+/// send, and the caller acknowledge. As IPVS has it by itself (`tcp_timeouts`,
+/// net/netfilter/ipvs/ip_vs_proto_tcp.c).
+const CLOSING_SECONDS: u32 = 120;
+/// How long a flow of datagrams is (RFC 4787, REQ-5).
+const DATAGRAMS_SECONDS: u32 = 300;
+
 /// A real server of a virtual service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Backend {

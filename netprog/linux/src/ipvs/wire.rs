@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use netprog::plane::ipvs::{SCHEDULER_FLAGS, Scheduler, VirtualKey};
+use netprog::plane::ipvs::{SCHEDULER_FLAGS, Scheduler, Timeouts, VirtualKey};
 
 use crate::generic::HEADER_BYTES;
 use crate::netlink::raw::{Attributes, ne16, ne32, nested, text};
@@ -19,10 +19,15 @@ pub(super) const NEW_REAL: u8 = 5;
 pub(super) const SET_REAL: u8 = 6;
 pub(super) const DELETE_REAL: u8 = 7;
 pub(super) const GET_REAL: u8 = 8;
+pub(super) const SET_CONFIG: u8 = 12;
+pub(super) const GET_CONFIG: u8 = 13;
 
 /// `IPVS_CMD_ATTR_…`.
 const SERVICE: u16 = 1;
 const REAL: u16 = 2;
+const TIMEOUT_TCP: u16 = 4;
+const TIMEOUT_TCP_FIN: u16 = 5;
+const TIMEOUT_UDP: u16 = 6;
 
 /// `IPVS_SVC_ATTR_…`.
 const SERVICE_FAMILY: u16 = 1;
@@ -136,6 +141,19 @@ pub(crate) fn read_real(message: &[u8], ipv6: bool) -> Option<(IpAddr, u32)> {
     let method = value(real, REAL_METHOD).and_then(ne32)?;
     let weight = value(real, REAL_WEIGHT).and_then(ne32)?;
     Some((address, if method == DIRECT_ROUTING { weight } else { u32::MAX }))
+}
+
+/// A namespace's timeouts.
+pub(crate) fn timeouts(timeouts: Timeouts) -> Attributes {
+    let Timeouts { tcp, tcp_fin, udp } = timeouts;
+    Attributes::default().u32(TIMEOUT_TCP, tcp).u32(TIMEOUT_TCP_FIN, tcp_fin).u32(TIMEOUT_UDP, udp)
+}
+
+/// The same, read.
+pub(crate) fn read_timeouts(message: &[u8]) -> Option<Timeouts> {
+    let seconds = |wanted| inner(message, wanted).and_then(ne32);
+    let (tcp, tcp_fin) = (seconds(TIMEOUT_TCP)?, seconds(TIMEOUT_TCP_FIN)?);
+    Some(Timeouts { tcp, tcp_fin, udp: seconds(TIMEOUT_UDP)? })
 }
 
 #[cfg(test)]

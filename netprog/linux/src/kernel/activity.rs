@@ -59,6 +59,7 @@ pub(super) fn activity(op: &Op) -> String {
         Op::DeleteRealServer(place, key, address) => {
             format!("delete real server {address} of {key} in {place}")
         }
+        Op::SetIpvsTimeouts(place, to) => format!("set timeouts {to} of IPVS in {place}"),
         Op::LoadTable(place, key, _) => format!("load table {} in {place}", table(key)),
         Op::DeleteTable(place, key) => format!("delete table {} in {place}", table(key)),
         Op::AddElement(place, key, set, element) => {

@@ -7,7 +7,7 @@ use cluster::id::NetworkId;
 use netprog::fake::FakeKernel;
 use netprog::kernel::Kernel;
 use netprog::op::Op;
-use netprog::plane::ipvs::{FLAG_FALLBACK, FLAG_PORT, Scheduler, VirtualKey};
+use netprog::plane::ipvs::{FLAG_FALLBACK, FLAG_PORT, Scheduler, Timeouts, VirtualKey};
 use netprog::plane::{Place, Plane};
 use netprog_linux::spaces::new_namespace;
 use netprog_linux::{HeldSpaces, LinuxKernel};
@@ -42,6 +42,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => key.clone().prop_map(|key| Op::DeleteVirtualService(FABRIC, key)),
         8 => (key.clone(), address.clone(), 0..3_u32)
             .prop_map(|(key, address, weight)| Op::SetRealServer(FABRIC, key, address, weight)),
+        1 => select(&[Timeouts::KERNEL, Timeouts { tcp: 86_400, tcp_fin: 90, udp: 60 }][..])
+            .prop_map(|timeouts| Op::SetIpvsTimeouts(FABRIC, timeouts)),
         3 => (key, address).prop_map(|(key, address)| Op::DeleteRealServer(FABRIC, key, address)),
     ]
 }

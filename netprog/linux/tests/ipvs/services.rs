@@ -5,7 +5,9 @@ use std::process::Command;
 use cluster::id::NetworkId;
 use netprog::kernel::Kernel;
 use netprog::op::Op;
-use netprog::plane::ipvs::{FLAG_FALLBACK, FLAG_PORT, Scheduler, VirtualEntry, VirtualKey};
+use netprog::plane::ipvs::{
+    FLAG_FALLBACK, FLAG_PORT, Scheduler, Timeouts, VirtualEntry, VirtualKey,
+};
 use netprog::plane::{Place, Plane};
 use netprog_linux::spaces::new_namespace;
 use netprog_linux::{HeldSpaces, LinuxKernel};
@@ -84,6 +86,23 @@ fn what_was_set_is_seen_again() {
     ];
     assert_eq!(weights, expected);
     assert!(seen.iter().all(|(_, entry)| entry.scheduler == mh()), "{seen:?}");
+}
+
+#[test]
+fn timeouts_are_as_set_and_seen_again() {
+    let mut fabric = Fabric::new();
+    let seen = |fabric: &mut Fabric| {
+        let mut plane = fabric.0.observe(&Plane::default()).unwrap();
+        plane.spaces.remove(&FABRIC).unwrap().ipvs_timeouts
+    };
+    assert_eq!(seen(&mut fabric), None);
+    let timeouts = Timeouts { tcp: 86_400, tcp_fin: 121, udp: 301 };
+    assert_eq!(fabric.0.apply(&[Op::SetIpvsTimeouts(FABRIC, timeouts)]), []);
+    let shown = fabric.ipvsadm("-L --timeout");
+    assert!(shown.contains("86400 121 301"), "{shown}");
+    assert_eq!(seen(&mut fabric), Some(timeouts));
+    fabric.ipvsadm("--set 900 120 300");
+    assert_eq!(seen(&mut fabric), None);
 }
 
 #[test]

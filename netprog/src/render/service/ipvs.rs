@@ -4,8 +4,8 @@
 //! - Table `ip skein` (or `ip6`) marks what comes for a VIP; one service takes all ports of all
 //!   protocols.
 //! - The scheduler is Maglev (`mh`) over the client's address and port. A flow whose entry IPVS has
-//!   lost by age is led by the same hash to the same backend (`sloppy_tcp`), instead of being cut
-//!   off after 15 minutes of silence.
+//!   lost by age (a day in place of the kernel's 15 minutes) is led by the same hash to the same
+//!   backend (`sloppy_tcp`), instead of being cut off, unless backends changed.
 //! - A draining backend has weight 0: its flows go on, new ones take the next in the hash
 //!   (`mh-fallback`). A removed one's flows are expelled at once (`expire_nodest_conn`) and meet
 //!   another backend, which resets them.
@@ -14,8 +14,9 @@
 use std::net::IpAddr;
 
 use super::super::{TABLE, table};
+use super::{CLOSING_SECONDS, DATAGRAMS_SECONDS, OPEN_SECONDS};
 use super::{Evidence, FabricFacts, LoadBalancer, VirtualService, returns};
-use crate::plane::ipvs::{FLAG_FALLBACK, FLAG_PORT, Scheduler, VirtualEntry, VirtualKey};
+use crate::plane::ipvs::{FLAG_FALLBACK, FLAG_PORT, Scheduler, Timeouts, VirtualEntry, VirtualKey};
 use crate::plane::{Family, Space, TableKey};
 
 /// Weight of a backend that takes new flows.
@@ -23,9 +24,16 @@ const OPEN: u32 = 1;
 /// Weight of one that keeps the flows it has.
 const DRAINING: u32 = 0;
 
+/// How long it remembers: the same as the nft balancer.
+const TIMEOUTS: Timeouts =
+    Timeouts { tcp: OPEN_SECONDS, tcp_fin: CLOSING_SECONDS, udp: DATAGRAMS_SECONDS };
 /// Settings of IPVS in a fabric (Documentation/networking/ipvs-sysctl.rst).
-const IPVS_SYSCTLS: [(&str, &str); 2] =
-    [("net/ipv4/vs/sloppy_tcp", "1"), ("net/ipv4/vs/expire_nodest_conn", "1")];
+const IPVS_SYSCTLS: [(&str, &str); 3] = [
+    ("net/ipv4/vs/sloppy_tcp", "1"),
+    ("net/ipv4/vs/expire_nodest_conn", "1"),
+    // A SYN on a port that was used before is scheduled, also after a FIN whose answer is not seen.
+    ("net/ipv4/vs/conn_reuse_mode", "3"),
+];
 /// Packets leave by the bridge that they came by: the kernel must neither take their source for
 /// forged nor tell the client of a shorter way.
 const BRIDGE_SYSCTLS: [&str; 2] = ["rp_filter", "send_redirects"];
@@ -45,6 +53,7 @@ impl LoadBalancer for IpvsBalancer {
             }
             space.ipvs.insert(key, entry);
         }
+        space.ipvs_timeouts = Some(TIMEOUTS);
         space.nft.insert(marks_key(facts.ipv4), marks);
         sysctls(facts, space);
         if let Some(returns) = &facts.returns {

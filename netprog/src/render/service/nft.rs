@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use cluster::net::MacAddr;
 
 use super::super::{TABLE, table};
+use super::{CLOSING_SECONDS, DATAGRAMS_SECONDS, OPEN_SECONDS};
 use super::{Evidence, FabricFacts, LoadBalancer, VirtualService, returns};
 use crate::maglev;
 use crate::plane::{Family, Space, Table, TableKey};
@@ -23,17 +24,9 @@ use crate::plane::{Family, Space, Table, TableKey};
 /// Flows that a network remembers, and as many that close; beyond it flows are led by their slot
 /// alone: each stays with its backend until the slots change.
 const FLOWS_MAX: u32 = 262_144;
-/// How long an open TCP connection is remembered after its caller's last packet. RFC 5382, REQ-5
-/// asks for 2 h 4 min, keepalive comes every 2 h (tcp(7)); this is a night's pause of a pool of
-/// connections.
-const OPEN_HOURS: u32 = 24;
-/// How long one is whose SYN nothing followed: the SYN retransmits of a minute go one way.
+/// How long a connection is remembered whose SYN nothing followed: the SYN retransmits of a
+/// minute go one way. IPVS has the same (`tcp_timeouts`, ip_vs_proto_tcp.c).
 const OPENING_SECONDS: u32 = 60;
-/// How long one is after its caller's FIN, or the last packet after that: the backend may still
-/// send, and the caller acknowledge. As IPVS has it (`tcp_timeouts`, ip_vs_proto_tcp.c).
-const CLOSING_SECONDS: u32 = 120;
-/// How long a flow of datagrams is (RFC 4787, REQ-5).
-const DATAGRAMS_SECONDS: u32 = 300;
 
 pub(super) struct NftBalancer;
 
@@ -122,7 +115,7 @@ fn structure(facts: &FabricFacts) -> String {
 set live {{ type {address} . ether_addr; }}
 map slots {{ type {address} . mark : ether_addr; }}
 map flows {{
-  typeof {flow} : ether daddr; flags dynamic,timeout; timeout {OPEN_HOURS}h; size {FLOWS_MAX};
+  typeof {flow} : ether daddr; flags dynamic,timeout; timeout {OPEN_SECONDS}s; size {FLOWS_MAX};
 }}
 map closing {{
   typeof {flow} : ether daddr; flags dynamic,timeout; timeout {CLOSING_SECONDS}s; size {FLOWS_MAX};
