@@ -24,6 +24,7 @@ use netprog::plane::ipvs::{SCHEDULER_FLAGS, Scheduler, VirtualKey};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::bulk;
+use crate::conntrack;
 use crate::dns_server::cache::Cache;
 use crate::dns_server::upstream::answer_to;
 use crate::dns_server::{Answer, Forwarder, Handler, Question, Resolver};
@@ -94,6 +95,11 @@ fn families(payload: &[u8]) {
     }
     let _real = (wire::read_real(payload, false), wire::read_real(payload, true));
     let _listener = sock_diag::listener(payload, cluster::spec::Protocol::Tcp);
+    let _flow = conntrack::flow(payload);
+    if let Some(found) = wire::read_timeouts(payload) {
+        let again = [&[0; HEADER_BYTES], wire::timeouts(found).as_bytes()].concat();
+        assert_eq!(wire::read_timeouts(&again), Some(found), "timeouts changed");
+    }
     let message = Nft(payload.to_vec());
     let _table = read::table(&message);
     let (_name, (keys, values)) = read::set(&message);

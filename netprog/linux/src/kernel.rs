@@ -18,7 +18,7 @@ use crate::namespace::{Identity, Inside, Namespace, Pending};
 use crate::netlink::Refusal;
 use crate::observe::{self, Unread, Wanted};
 use crate::spaces::Spaces;
-use crate::{ipvs, nft, route, sysctl};
+use crate::{conntrack, ipvs, nft, route, sysctl};
 use activity::activity;
 
 /// The kernel of this machine. Its methods block: call them from a thread of yours, never from a
@@ -27,6 +27,9 @@ pub struct LinuxKernel<S> {
     spaces: S,
     bell: Doorbell,
     entered: BTreeMap<Place, Namespace>,
+    /// Where flows may lead elsewhere than published ports do. `None` before the first pass: what
+    /// an agent before this one has changed is not known.
+    unsettled: Option<BTreeSet<Place>>,
 }
 
 fn no_namespace(place: Place) -> String {
@@ -39,7 +42,7 @@ impl<S: Spaces> LinuxKernel<S> {
     /// Works on the namespaces that `spaces` keeps. Nothing is opened before it is needed.
     #[must_use]
     pub fn new(spaces: S) -> Self {
-        Self { spaces, bell: Doorbell::default(), entered: BTreeMap::new() }
+        Self { spaces, bell: Doorbell::default(), entered: BTreeMap::new(), unsettled: None }
     }
 
     /// Rings when others change what is ours in a namespace that has been observed.
@@ -131,6 +134,30 @@ impl<S: Spaces> LinuxKernel<S> {
         }
     }
 
+    /// Deletes flows that lead elsewhere than published ports do now. What fails is tried again
+    /// after the next pass.
+    fn settle_flows(&mut self, ops: &[Op]) -> Failures {
+        let known = self.unsettled.take().unwrap_or_else(|| self.entered.keys().copied().collect());
+        let places: BTreeSet<Place> =
+            known.into_iter().chain(ops.iter().filter_map(conntrack::unsettled_by)).collect();
+        let mut unsettled = BTreeSet::new();
+        let mut failures = Failures::new();
+        for place in places {
+            let settle = move |inside: Rc<Inside>| async move {
+                let socket = inside.nft.borrow().socket();
+                let failed = conntrack::settle(&socket, place).err();
+                failed.map(|refusal| (0, refusal)).into_iter().collect()
+            };
+            for (_, refusal) in self.run_inside(place, 1, settle) {
+                unsettled.insert(place);
+                let activity = format!("delete stale flows in {place}");
+                failures.push((ops.len(), KernelError { activity, reason: refusal.to_string() }));
+            }
+        }
+        self.unsettled = Some(unsettled);
+        failures
+    }
+
     fn apply_run(&mut self, run: Run, ops: &[Op]) -> Vec<(usize, Refusal)> {
         match run {
             Run::Entries(place) => {
@@ -187,6 +214,9 @@ impl<S: Spaces> Kernel for LinuxKernel<S> {
         };
         let places = self.places().map_err(failed("list namespaces".to_owned()))?;
         self.entered.retain(|place, _| places.contains(place));
+        if let Some(unsettled) = &mut self.unsettled {
+            unsettled.retain(|place| places.contains(place));
+        }
         let mut pending = Vec::with_capacity(places.len());
         let asked = |place: &Place| only.is_none_or(|only| only.contains(place));
         for place in places.into_iter().filter(asked) {
@@ -224,6 +254,7 @@ impl<S: Spaces> Kernel for LinuxKernel<S> {
             }
             start += length;
         }
+        failures.extend(self.settle_flows(ops));
         failures
     }
 }

@@ -9,6 +9,7 @@
 mod kinds;
 
 mod bulk;
+mod conntrack;
 pub mod dns_server;
 pub mod drift;
 pub mod facts;

@@ -23,5 +23,7 @@ mod lab;
 mod memory;
 #[path = "datapath/paths.rs"]
 mod paths;
+#[path = "datapath/published.rs"]
+mod published;
 #[path = "datapath/talk.rs"]
 mod talk;

@@ -24,6 +24,8 @@ mod flows;
 mod lab;
 #[path = "datapath/paths.rs"]
 mod paths;
+#[path = "datapath/published.rs"]
+mod published;
 #[path = "ipvs/services.rs"]
 mod services;
 #[path = "datapath/talk.rs"]

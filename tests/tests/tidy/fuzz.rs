@@ -55,6 +55,7 @@ const DECODERS: &[(&str, &[&str])] = &[
     ("gossip/src/engine/vet.rs", &["gossip_engine"]),
     ("gossip/src/keyring.rs", &["gossip_engine"]),
     ("netprog/linux/src/bulk.rs", &["netlink"]),
+    ("netprog/linux/src/conntrack.rs", &["netlink"]),
     ("netprog/linux/src/dns_server.rs", &["dns_question"]),
     ("netprog/linux/src/dns_server/upstream.rs", &["dns_answer"]),
     ("netprog/linux/src/drift/notice.rs", &["netlink"]),

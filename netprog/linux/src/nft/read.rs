@@ -189,7 +189,7 @@ pub(crate) fn set(message: &Message) -> (String, KeyAndValue) {
 /// Key and, in maps, value of an element, as the kernel keeps them.
 pub(crate) type Raw = (Vec<u8>, Vec<u8>);
 
-pub(super) fn list(socket: &Socket, key: &TableKey, set: &str) -> Result<Vec<Raw>, Refusal> {
+pub(crate) fn list(socket: &Socket, key: &TableKey, set: &str) -> Result<Vec<Raw>, Refusal> {
     let names = [(LIST_TABLE, key.name.as_str()), (LIST_SET, set)];
     let messages = dump(socket, GET_ELEMENTS, number(key.family), &names)?;
     Ok(messages.iter().flat_map(raw).collect())

@@ -20,7 +20,7 @@ use netprog::op::{LinkChange, Op};
 use netprog::plan::{Knowledge, plan};
 use netprog::plane::Place;
 use netprog::render::render;
-use netprog_linux::spaces::new_namespace;
+use netprog_linux::spaces::{Spaces as _, new_namespace};
 use netprog_linux::{HeldSpaces, LinuxKernel};
 
 pub(crate) const INGRESS: NetworkId = NetworkId(u128::MAX / 36);
@@ -261,11 +261,31 @@ impl Lab {
     }
 
     /// Publishes port 80 of a task on its own node.
-    pub(crate) fn publish_on_host(&mut self, n: u8, number: u16) {
-        let mut port = published(Protocol::Tcp, number, 0);
+    pub(crate) fn publish_on_host(&mut self, n: u8, protocol: Protocol, number: u16) {
+        let mut port = published(protocol, number, 0);
         port.mode = PublishMode::Host;
         port.ingress_ports.clear();
         self.assignment.own.get_mut(&task(n)).unwrap().ports.push(port);
+    }
+
+    /// Removes a task with its sandbox.
+    pub(crate) fn remove(&mut self, n: u8) {
+        let gone = EndpointOwner::Task(task(n));
+        self.view.endpoints.retain(|key, _| key.owner != gone);
+        self.assignment.tasks.remove(&task(n));
+        self.assignment.own.remove(&task(n));
+        for owner in self.nodes.values_mut() {
+            owner.local.sandboxes.remove(&task(n));
+            owner.kernel.spaces().delete_sandbox(task(n));
+        }
+    }
+
+    /// Another agent begins on a node, with all that is in its kernel.
+    pub(crate) fn restart(&mut self, on: u8) {
+        let owner = self.nodes.get_mut(&on).unwrap();
+        let host = owner.kernel.spaces().open(Place::Host).unwrap().unwrap();
+        let spaces = std::mem::replace(owner.kernel.spaces(), HeldSpaces::new(host));
+        owner.kernel = LinuxKernel::new(spaces);
     }
 
     /// One pass on every node; a second one must find nothing to do.

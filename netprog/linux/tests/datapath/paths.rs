@@ -3,6 +3,7 @@ use std::io::{Error, ErrorKind};
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use cluster::spec::Protocol;
 use netprog::plane::Place;
 
 use crate::lab::{CALLER, CLIENT, ECHO, Lab, VIP, VIP_SIX, sandbox, task};
@@ -113,7 +114,7 @@ fn a_published_port_answers_the_node_itself() {
 #[test]
 fn a_port_in_mode_host_answers_on_the_tasks_node_alone() {
     let mut lab = furnished();
-    lab.publish_on_host(5, 8080);
+    lab.publish_on_host(5, Protocol::Tcp, 8080);
     lab.settle();
     serve(lab.at(1, sandbox(5)), "t5");
     let answer = tcp((&mut lab.client, Place::Host), "192.168.50.1:8080", 60_000).unwrap();

@@ -22,10 +22,15 @@ pub(crate) type Where<'a> = (&'a mut LinuxKernel<HeldSpaces>, Place);
 
 /// Serves TCP and UDP on port 80 of any address of both families: `<name> saw <peer>`, padded to
 /// the length of what was asked.
-pub(crate) fn serve((kernel, place): Where<'_>, name: &str) {
-    let (tcp, udp) = kernel
-        .run(place, || (TcpListener::bind("[::]:80").unwrap(), UdpSocket::bind("[::]:80")))
-        .unwrap();
+pub(crate) fn serve(place: Where<'_>, name: &str) {
+    serve_on(place, name, 80);
+}
+
+/// The same on another port.
+pub(crate) fn serve_on((kernel, place): Where<'_>, name: &str, port: u16) {
+    let any = (Ipv6Addr::UNSPECIFIED, port);
+    let (tcp, udp) =
+        kernel.run(place, move || (TcpListener::bind(any).unwrap(), UdpSocket::bind(any))).unwrap();
     let (udp, tcp_name, udp_name) = (udp.unwrap(), name.to_owned(), name.to_owned());
     // Both threads end with the process: nothing else holds the namespace then.
     std::thread::spawn(move || {
