@@ -4,7 +4,7 @@
 //! message that fails, with its sequence number (`netlink_rcv_skb`), so asking only the last one
 //! for an acknowledgement loses no failure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cluster::net::MacAddr;
@@ -20,7 +20,9 @@ use netprog::plane::{FdbKey, FdbTable};
 use nix::errno::Errno;
 use rtnetlink::sys::Socket;
 
+use crate::drift::own::Outcome;
 use crate::link::index;
+use crate::namespace::Inside;
 use crate::netlink::{Refusal, next_sequence, refused};
 
 /// Messages of one send: beyond some 256 nothing is gained, and every answer must fit the socket's
@@ -50,6 +52,15 @@ impl Entry {
         match self {
             Self::SetFdb(key, _) | Self::DeleteFdb(key) => &key.device,
             Self::SetNeighbour(device, ..) | Self::DeleteNeighbour(device, _) => device,
+        }
+    }
+
+    fn outcome(&self, ifindex: u32) -> Outcome {
+        match self {
+            Self::SetFdb(key, vtep) => Outcome::Fdb(ifindex, key.mac, *vtep),
+            Self::DeleteFdb(key) => Outcome::NoFdb(ifindex, key.mac),
+            Self::SetNeighbour(_, address, mac) => Outcome::Neighbour(ifindex, *address, *mac),
+            Self::DeleteNeighbour(_, address) => Outcome::NoNeighbour(ifindex, *address),
         }
     }
 
@@ -106,21 +117,26 @@ fn neighbour_header(message: &mut NeighbourMessage, address: IpAddr) {
 }
 
 /// Applies entries in order and returns what failed, by index. Deleting what is gone succeeds.
-pub(crate) fn apply(socket: &Socket, entries: &[Entry]) -> Vec<(usize, Refusal)> {
+pub(crate) fn apply(inside: &Inside, entries: &[Entry]) -> Vec<(usize, Refusal)> {
     let mut failed = Vec::new();
     let mut devices = BTreeMap::new();
     let mut messages = Vec::with_capacity(entries.len());
+    let mut outcomes = BTreeSet::new();
     for (at, entry) in entries.iter().enumerate() {
         let device = entry.device();
         match devices.entry(device).or_insert_with(|| index(device)) {
-            Ok(ifindex) => messages.push((at, entry.message(*ifindex))),
+            Ok(ifindex) => {
+                messages.push((at, entry.message(*ifindex)));
+                outcomes.insert(entry.outcome(*ifindex));
+            }
             // With its link the entry is gone as well.
             Err(_gone) if entry.deletes() => {}
             Err(refusal) => failed.push((at, refusal.clone())),
         }
     }
+    inside.own.borrow_mut().entries = outcomes;
     for batch in messages.chunks(BATCH_MAX) {
-        match send(socket, batch) {
+        match send(&inside.bulk, batch) {
             Ok(refusals) => failed.extend(
                 refusals
                     .into_iter()

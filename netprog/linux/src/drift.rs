@@ -1,10 +1,12 @@
 //! Notices that something else has changed what is ours.
 //!
 //! Netlink notifications are a doorbell, not data: they may be lost, and whoever hears the bell
-//! reads everything anew. What our own operations cause is not heard, so a pass does not call for
-//! the next one.
+//! reads the namespace again. What our own operations cause is not heard, so a pass does not call
+//! for the next one: a large pass is made of jobs of limited size, and what each has caused is read
+//! as soon as it has ended, so that it fits the sockets' buffers.
 
 pub(crate) mod notice;
+pub(crate) mod own;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,12 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use netprog::plane::Place;
+use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::MulticastGroup;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use tokio::sync::Notify;
 
 use notice::Watcher;
+pub(crate) use own::Own;
 
 /// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUP: u32 = 7;
@@ -34,8 +38,14 @@ const ROUTE_GROUPS: [MulticastGroup; 8] = [
 ];
 /// Room for one datagram of notifications.
 const RECEIVE_BYTES: usize = 64 * 1024;
+/// Room for the notifications of the largest job: two for each of its entries, each of which counts
+/// with its buffer and bookkeeping, some 1 KiB. The kernel doubles it (socket(7)).
+const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 /// Datagrams read in one go before others get their turn.
 const DATAGRAMS_MAX: usize = 256;
+/// Datagrams read after a job of ours: more than a full buffer holds, unless another program goes
+/// on filling it.
+const OWN_DATAGRAMS_MAX: usize = 16 * 1024;
 /// Process ids remembered for one namespace between two answers to the bell.
 const CULPRITS_MAX: usize = 8;
 
@@ -109,8 +119,8 @@ pub(crate) type Quiet = Arc<AtomicBool>;
 impl Ear {
     /// Subscribes in the calling thread's namespace; needs its runtime.
     pub(crate) fn open(place: Place, bell: Doorbell, quiet: Quiet) -> io::Result<Self> {
-        let route = subscribe(NETLINK_ROUTE, ROUTE_GROUPS.map(|group| group as u32))?;
-        let nftables = subscribe(NETLINK_NETFILTER, [NFTABLES_GROUP])?;
+        let route = subscribe(place, NETLINK_ROUTE, ROUTE_GROUPS.map(|group| group as u32))?;
+        let nftables = subscribe(place, NETLINK_NETFILTER, [NFTABLES_GROUP])?;
         let watcher = Watcher::new(place);
         Ok(Self { place, bell, route, nftables, watcher, quiet })
     }
@@ -132,7 +142,7 @@ impl Ear {
         if let Err(error) = received {
             lose(&error, &mut found);
         }
-        self.watcher.route(&route, &mut found);
+        self.watcher.route(&route, None, &mut found);
         self.watcher.nftables(&nftables, &mut found);
         self.hear_more(found);
     }
@@ -143,8 +153,10 @@ impl Ear {
     }
 
     fn hear_more(&mut self, mut found: Disturbance) {
-        drain(&self.route, &mut found, |datagram, found| self.watcher.route(datagram, found));
-        drain(&self.nftables, &mut found, |datagram, found| {
+        drain(&self.route, DATAGRAMS_MAX, &mut found, |datagram, found| {
+            self.watcher.route(datagram, None, found);
+        });
+        drain(&self.nftables, DATAGRAMS_MAX, &mut found, |datagram, found| {
             self.watcher.nftables(datagram, found);
         });
         let heard = found.events > 0 && !self.quiet.load(Ordering::Acquire);
@@ -153,21 +165,39 @@ impl Ear {
         }
     }
 
-    /// Forgets what is there: our own doing.
-    pub(crate) fn ignore(&mut self) {
-        let mut own = Disturbance::default();
+    /// Forgets what a job of ours has caused, and rings for what others did meanwhile: with `own`,
+    /// all that the kernel does not say of this job; without, nothing, as the job was another
+    /// namespace's.
+    pub(crate) fn ignore(&mut self, own: Option<&Own>) {
+        let mut found = Disturbance::default();
         // Our own changes still say which links there are.
-        drain(&self.route, &mut own, |datagram, own| self.watcher.route(datagram, own));
-        drain(&self.nftables, &mut own, |_, _| {});
-        if own.lost {
-            self.bell.ring(self.place, &Disturbance { lost: true, ..Disturbance::default() });
+        drain(&self.route, OWN_DATAGRAMS_MAX, &mut found, |datagram, found| {
+            self.watcher.route(datagram, own, found);
+        });
+        drain(&self.nftables, OWN_DATAGRAMS_MAX, &mut found, |_, _| {});
+        if own.is_none() {
+            found = Disturbance { lost: found.lost, ..Disturbance::default() };
+        }
+        if found.events > 0 || found.lost {
+            self.bell.ring(self.place, &found);
         }
     }
 }
 
-fn subscribe<const N: usize>(protocol: isize, groups: [u32; N]) -> io::Result<TokioSocket> {
+fn subscribe<const N: usize>(
+    place: Place,
+    protocol: isize,
+    groups: [u32; N],
+) -> io::Result<TokioSocket> {
     let mut asynchronous = TokioSocket::new(protocol)?;
     let socket = asynchronous.socket_mut();
+    match place {
+        Place::Host | Place::Fabric(_) => {
+            setsockopt(&*socket, sockopt::RcvBufForce, &SOCKET_BYTES)?;
+        }
+        // There are many, and few entries in each.
+        Place::Sandbox(_) => {}
+    }
     socket.bind(&SocketAddr::new(0, 0))?;
     for group in groups {
         match socket.add_membership(group) {
@@ -179,14 +209,15 @@ fn subscribe<const N: usize>(protocol: isize, groups: [u32; N]) -> io::Result<To
     Ok(asynchronous)
 }
 
-/// Reads datagrams until there is none, at most [`DATAGRAMS_MAX`].
+/// Reads datagrams until there is none, at most so many.
 fn drain(
     socket: &TokioSocket,
+    datagrams_max: usize,
     found: &mut Disturbance,
     mut each: impl FnMut(&[u8], &mut Disturbance),
 ) {
     let mut datagram = Vec::with_capacity(RECEIVE_BYTES);
-    for _ in 0..DATAGRAMS_MAX {
+    for _ in 0..datagrams_max {
         datagram.clear();
         match socket.socket_ref().recv(&mut datagram, 0) {
             Ok(_) => each(&datagram, found),

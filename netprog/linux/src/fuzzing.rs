@@ -28,8 +28,9 @@ use crate::conntrack;
 use crate::dns_server::cache::Cache;
 use crate::dns_server::upstream::answer_to;
 use crate::dns_server::{Answer, Forwarder, Handler, Question, Resolver};
-use crate::drift::Disturbance;
 use crate::drift::notice::Watcher;
+use crate::drift::own::Outcome;
+use crate::drift::{Disturbance, Own};
 use crate::generic::HEADER_BYTES;
 use crate::ipvs::wire;
 use crate::netlink::raw::{Answers, Attributes, Expect, MESSAGE_ERROR, Request as Ask, encode};
@@ -78,7 +79,9 @@ pub fn netlink(bytes: &[u8]) -> bool {
 
 fn notices(mut watcher: Watcher, bytes: &[u8]) -> bool {
     let mut found = Disturbance::default();
-    watcher.route(bytes, &mut found);
+    let entries = [Outcome::NoFdb(1, MacAddr([2; 6]))].into();
+    watcher.route(bytes, None, &mut found);
+    watcher.route(bytes, Some(&Own { entries, ..Own::default() }), &mut found);
     watcher.nftables(bytes, &mut found);
     true
 }

@@ -163,7 +163,7 @@ impl<S: Spaces> LinuxKernel<S> {
             Run::Entries(place) => {
                 let entries: Vec<Entry> = ops.iter().filter_map(entry).collect();
                 self.run_inside(place, ops.len(), move |inside| async move {
-                    bulk::apply(&inside.bulk, &entries)
+                    bulk::apply(&inside, &entries)
                 })
             }
             Run::Ipvs(place) => {
@@ -245,7 +245,8 @@ impl<S: Spaces> Kernel for LinuxKernel<S> {
         let mut start = 0;
         while let Some(first) = ops.get(start) {
             let run = Run::of(first);
-            let length = ops[start..].iter().take_while(|op| Run::of(op) == run).count();
+            let same = ops[start..].iter().take_while(|op| Run::of(op) == run);
+            let length = same.take(run.ops_max()).count();
             let part = &ops[start..start + length];
             for (at, refusal) in self.apply_run(run, part) {
                 let Some(op) = part.get(at) else { continue };
@@ -274,7 +275,19 @@ enum Run {
     Alone,
 }
 
+/// Requests of one job, and routes, links and the like: after each job what it caused is read, and
+/// must fit the buffer of who listens.
+const JOB_OPS_MAX: usize = bulk::BATCH_MAX;
+
 impl Run {
+    /// Operations that are one job of the namespace's thread.
+    fn ops_max(self) -> usize {
+        match self {
+            Self::Entries(_) | Self::Ipvs(_) | Self::Inside(_) | Self::Alone => JOB_OPS_MAX,
+            Self::Nft(_) => nft::TRANSACTION_OPS_MAX,
+        }
+    }
+
     fn of(op: &Op) -> Self {
         match op {
             shared_op!() => Self::Alone,

@@ -22,10 +22,10 @@ use netprog::plane::Place;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::Handle;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use rtnetlink::sys::{AsyncSocket, Socket};
+use rtnetlink::sys::{AsyncSocket, Socket, SocketAddr};
 use tokio::sync::mpsc;
 
-use crate::drift::{Doorbell, Ear, Quiet};
+use crate::drift::{Doorbell, Ear, Own, Quiet};
 use crate::netlink::Refusal;
 use crate::{ipvs, nft};
 
@@ -69,6 +69,8 @@ pub(crate) struct Inside {
     ipvs: OnceCell<ipvs::Client>,
     /// Links that a job has found to be ours, for whoever listens here.
     pub(crate) ours: RefCell<Option<BTreeSet<u32>>>,
+    /// What a job asks for, for whoever listens here; its entries are those of one job.
+    pub(crate) own: RefCell<Own>,
 }
 
 /// A namespace that has been entered.
@@ -275,9 +277,12 @@ async fn serve(
             if let Some(links) = inside.ours.take() {
                 ear.ours(links);
             }
-            if job.effect != Effect::None {
-                ear.ignore();
+            match job.effect {
+                Effect::None => {}
+                Effect::Changes => ear.ignore(Some(&inside.own.borrow())),
+                Effect::Changed => ear.ignore(None),
             }
+            inside.own.borrow_mut().entries.clear();
         }
     }
 }
@@ -301,13 +306,17 @@ impl Inside {
         // With these the kernel says in words what it did not like.
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
+        let bulk = crate::netlink::open(NETLINK_ROUTE)?;
+        // It would be bound by its first request, and its number be known only then.
+        let ports = [socket.bind_auto()?.port_number(), port(&bulk)?].into();
         tokio::spawn(connection);
         Ok(Self {
             route,
-            bulk: crate::netlink::open(NETLINK_ROUTE)?,
+            bulk,
             nft: RefCell::new(nft::Reader::new(crate::netlink::open(NETLINK_NETFILTER)?)),
             ipvs: OnceCell::new(),
             ours: RefCell::new(None),
+            own: RefCell::new(Own { ports, ..Own::default() }),
         })
     }
 
@@ -321,4 +330,11 @@ impl Inside {
         }
         Ok(self.ipvs.get())
     }
+}
+
+/// The number by which the kernel names a socket in notifications.
+fn port(socket: &Socket) -> io::Result<u32> {
+    let mut address = SocketAddr::new(0, 0);
+    socket.get_address(&mut address)?;
+    Ok(address.port_number())
 }

@@ -1,6 +1,6 @@
 //! Reads one namespace.
 
-mod entries;
+pub(crate) mod entries;
 mod links;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -9,6 +9,7 @@ mod kernel {
     mod conformance;
     mod dns;
     mod drift;
+    mod large;
     mod operations;
     mod overlay;
     mod tables;

@@ -10,7 +10,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netprog::plane::{ALIAS_PREFIX, Place, TABLE_PREFIX};
 
-use super::Disturbance;
+use super::{Disturbance, Own};
 use crate::netlink::NETLINK_HEADER_BYTES;
 use crate::observe::is_by_kernel;
 
@@ -49,15 +49,16 @@ impl Watcher {
         self.ours = links;
     }
 
-    /// Counts what concerns us in a datagram of route netlink.
-    pub(crate) fn route(&mut self, datagram: &[u8], found: &mut Disturbance) {
+    /// Counts what concerns us in a datagram of route netlink, but for what a job of ours caused.
+    pub(crate) fn route(&mut self, datagram: &[u8], own: Option<&Own>, found: &mut Disturbance) {
         for message in messages(datagram) {
             let Ok(parsed) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
                 continue;
             };
             let NetlinkPayload::InnerMessage(inner) = &parsed.payload else { continue };
-            if self.concerns(inner) {
-                count(found, parsed.header.port_number);
+            let port = parsed.header.port_number;
+            if self.concerns(inner) && !own.is_some_and(|own| own.caused(inner, port)) {
+                count(found, port);
             }
         }
     }

@@ -27,15 +27,15 @@ async fn read(inside: &Inside, family: AddressFamily) -> Result<Vec<NeighbourMes
 
 /// Attributes of an entry that matter here.
 #[derive(Default)]
-pub(super) struct Parts {
-    mac: Option<MacAddr>,
-    address: Option<IpAddr>,
+pub(crate) struct Parts {
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) address: Option<IpAddr>,
     in_bridge: bool,
     in_vlan: bool,
 }
 
 impl Parts {
-    pub(super) fn of(message: &NeighbourMessage) -> Self {
+    pub(crate) fn of(message: &NeighbourMessage) -> Self {
         let mut parts = Self::default();
         for attribute in &message.attributes {
             match attribute {
