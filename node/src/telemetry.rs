@@ -121,6 +121,18 @@ pub fn metrics(member: Option<&Member>) -> String {
         "Published ports that this node leaves to programs that listen on them.",
         done.conflicts.withheld,
     );
+    gauge(
+        &mut text,
+        "skein_change_waiting_milliseconds",
+        "For how long the oldest change waits that the kernel does not hold yet.",
+        milliseconds(done.lateness.waiting(clock::monotonic())),
+    );
+    gauge(
+        &mut text,
+        "skein_change_last_milliseconds",
+        "From when the last change was known until the kernel held it.",
+        milliseconds(done.lateness.last()),
+    );
     gossip(&mut text, member);
     let tasks = member.worker.tasks.borrow();
     gauge(&mut text, "skein_tasks", "Tasks of this node.", tasks.len());
@@ -195,6 +207,10 @@ impl Number for usize {
     fn number(self) -> u64 {
         self as u64
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn gauge(text: &mut String, name: &str, help: &str, value: impl Number) {

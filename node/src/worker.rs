@@ -22,6 +22,7 @@ use netprog::local::LocalSandbox;
 pub use task::{Ended, LocalTask, Phase};
 
 pub mod egress;
+pub mod lateness;
 pub mod launch;
 pub mod names;
 mod ports;

@@ -26,7 +26,7 @@ pub struct VirtualEntry {
 }
 
 /// How long connections are kept after the last packet, in seconds, as in `ipvsadm --set`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timeouts {
     /// Established ones of TCP.
     pub tcp: u32,

@@ -156,6 +156,8 @@ pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
             text(&plane, "/failures")
         ),
     )?;
+    let late = plane["late"].as_str().unwrap_or("changes reach the kernel in time");
+    check(out, plane["late"].is_null(), late.to_owned())?;
     let trouble = plane["disk"].as_str();
     check(out, trouble.is_none(), trouble.unwrap_or("the data directory takes writes").to_owned())?;
     for finding in items(&plane["findings"]).iter().filter_map(Value::as_str) {

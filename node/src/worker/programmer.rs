@@ -17,15 +17,22 @@ use netprog::programmer::{Look, PassReport, Programmer};
 use netprog::render::render;
 use netprog_linux::drift::{Disturbance, Doorbell};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
 
 use super::Input;
+use super::lateness::Lateness;
 use super::ports::{Conflicts, HostPorts, LOOK_INTERVAL};
+use crate::clock;
 use crate::wire::Digest;
 
 /// Without news the kernel is read whole and compared this often.
 const VERIFY_INTERVAL: Duration = Duration::from_secs(10);
 /// Looks at the listeners of ports that are withheld, after which the kernel is read whole too.
 const LOOKS_MAX: u64 = VERIFY_INTERVAL.as_secs() / LOOK_INTERVAL.as_secs();
+/// After a pass over what another program changed, what changed since is looked at after as long as
+/// that pass took, and at most this long: another program that changes something all the time does
+/// not keep us busy all the time.
+const DRIFT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A pass that failed is tried again after this long.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -59,6 +66,8 @@ pub struct Done {
     pub drift: u64,
     /// Published ports that programs of the host have or want.
     pub conflicts: Conflicts,
+    /// How late changes are.
+    pub lateness: Lateness,
 }
 
 /// Facts of the node that do not change while it is a member.
@@ -113,12 +122,6 @@ enum Cause {
     Drift(BTreeMap<Place, Disturbance>),
 }
 
-/// What blocks, and so is lent to threads of its own.
-struct Tools<K> {
-    programmer: Programmer<K>,
-    ports: HostPorts,
-}
-
 impl Cause {
     fn look(&self) -> Look {
         match self {
@@ -129,46 +132,29 @@ impl Cause {
     }
 }
 
+/// What blocks, and so is lent to threads of its own.
+struct Tools<K> {
+    programmer: Programmer<K>,
+    ports: HostPorts,
+}
+
 /// Runs until the worker is gone.
 pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: Ends) {
     let mut tools = Tools { programmer: Programmer::new(kernel), ports: HostPorts::default() };
     let mut cause = Cause::Interval;
+    let mut drift_at = Duration::ZERO;
+    ends.tell(|lateness| lateness.news(clock::monotonic()));
     loop {
-        let wanted = ends.wanted.borrow_and_update().clone();
-        let view = ends.view.borrow_and_update().clone();
-        let mut pause = VERIFY_INTERVAL;
-        if let Some((digest, assignment)) = &wanted.assignment {
-            let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
-            let mut desired = render(assignment, &view, &facts.local(&wanted));
-            let look = cause.look();
-            let pass = tokio::task::spawn_blocking(move || {
-                let Tools { programmer, ports } = &mut tools;
-                ports.settle(programmer, &mut desired, look != Look::Remember);
-                let report = programmer.pass(&desired, knowledge, &look);
-                (tools, desired, report)
-            });
-            let Ok((returned, desired, report)) = pass.await else { return };
-            tools = returned;
-            if !report.failures.is_empty() {
-                pause = RETRY_PAUSE;
-            }
-            log(&report, &cause);
-            let refused = Input::Refused(tools.ports.refused(assignment));
-            let outcome = outcome(&wanted, assignment, &report);
-            // A pass that removed nothing for lack of knowledge has not applied the assignment.
-            let digest = digest.filter(|_| knowledge == Knowledge::Complete);
-            let conflicts = tools.ports.conflicts(assignment);
-            ends.done.send_modify(|done| {
-                done.follow(digest, desired, report);
-                done.tell(conflicts);
-            });
-            for input in [refused, outcome] {
-                if ends.inbox.send(input).await.is_err() {
-                    return;
-                }
-            }
+        let began = clock::monotonic();
+        let Some((returned, failed)) = pass(tools, &facts, &mut ends, &cause).await else {
+            return;
+        };
+        let pause = if failed { RETRY_PAUSE } else { VERIFY_INTERVAL };
+        if matches!(cause, Cause::Drift(_)) {
+            let now = clock::monotonic();
+            drift_at = now + now.saturating_sub(began).min(DRIFT_PAUSE_MAX);
         }
-        match next(tools, &mut ends, pause).await {
+        match next(returned, &mut ends, pause, drift_at).await {
             Some((returned, why)) => (tools, cause) = (returned, why),
             None => return,
         }
@@ -180,26 +166,26 @@ async fn next<K: Kernel + Send + 'static>(
     mut tools: Tools<K>,
     ends: &mut Ends,
     pause: Duration,
+    drift_at: Duration,
 ) -> Option<(Tools<K>, Cause)> {
+    let has_news = ends.done.borrow().lateness.has_news();
     let mut looks = 0;
     loop {
         let cause = tokio::select! {
-            changed = ends.wanted.changed() => {
-                changed.ok()?;
+            () = std::future::ready(()), if has_news => Cause::News,
+            goes_on = changed(&mut ends.wanted, &mut ends.view) => {
+                goes_on.then_some(())?;
+                ends.tell(|lateness| lateness.news(clock::monotonic()));
                 Cause::News
             }
-            changed = ends.view.changed() => {
-                changed.ok()?;
-                Cause::News
-            }
-            disturbed = ends.drift.answer() => Cause::Drift(disturbed),
+            disturbed = disturbed(&ends.drift, drift_at) => Cause::Drift(disturbed),
             Some(ask) = ends.asks.recv() => {
                 let desired = ends.done.borrow().desired.clone();
                 let answered = tokio::task::spawn_blocking(move || {
                     let goes_on = answer(&mut tools.programmer, ask, desired);
                     (tools, goes_on)
                 });
-                let (returned, goes_on) = answered.await.ok()?;
+                let (returned, goes_on) = ends.attend(answered).await.ok()?;
                 tools = returned;
                 goes_on.then_some(Cause::Interval)?
             }
@@ -208,10 +194,10 @@ async fn next<K: Kernel + Send + 'static>(
                     let changed = tools.ports.look_again();
                     (tools, changed)
                 });
-                let (returned, changed) = looked.await.ok()?;
+                let (returned, changed) = ends.attend(looked).await.ok()?;
                 tools = returned;
                 looks += 1;
-                match changed {
+                match changed || ends.done.borrow().lateness.has_news() {
                     true => Cause::News,
                     false if looks < LOOKS_MAX => continue,
                     false => Cause::Interval,
@@ -220,6 +206,91 @@ async fn next<K: Kernel + Send + 'static>(
             () = tokio::time::sleep(pause) => Cause::Interval,
         };
         return Some((tools, cause));
+    }
+}
+
+/// One pass, if there is an assignment, and whether something in it failed; `None` at the end.
+async fn pass<K: Kernel + Send + 'static>(
+    mut tools: Tools<K>,
+    facts: &Facts,
+    ends: &mut Ends,
+    cause: &Cause,
+) -> Option<(Tools<K>, bool)> {
+    let wanted = ends.wanted.borrow_and_update().clone();
+    let view = ends.view.borrow_and_update().clone();
+    let Some((digest, assignment)) = wanted.assignment.clone() else {
+        ends.tell(|lateness| *lateness = Lateness::default());
+        return Some((tools, false));
+    };
+    ends.tell(Lateness::begin);
+    let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
+    let (local, assigned, look) = (facts.local(&wanted), assignment.clone(), cause.look());
+    let pass = tokio::task::spawn_blocking(move || {
+        let mut desired = render(&assigned, &view, &local);
+        let Tools { programmer, ports } = &mut tools;
+        ports.settle(programmer, &mut desired, look != Look::Remember);
+        let report = programmer.pass(&desired, knowledge, &look);
+        (tools, desired, report)
+    });
+    let (tools, desired, report) = ends.attend(pass).await.ok()?;
+    let failed = !report.failures.is_empty();
+    ends.tell(|lateness| lateness.end(!failed, clock::monotonic()));
+    log(&report, cause);
+    let refused = Input::Refused(tools.ports.refused(&assignment));
+    let outcome = outcome(&wanted, &assignment, &report);
+    // A pass that removed nothing for lack of knowledge has not applied the assignment.
+    let digest = digest.filter(|_| knowledge == Knowledge::Complete);
+    let conflicts = tools.ports.conflicts(&assignment);
+    ends.done.send_modify(|done| {
+        done.follow(digest, desired, report);
+        done.take(conflicts);
+    });
+    for input in [refused, outcome] {
+        ends.inbox.send(input).await.ok()?;
+    }
+    Some((tools, failed))
+}
+
+/// Waits for a change of what is wanted; false once there are no more.
+async fn changed(
+    wanted: &mut watch::Receiver<Wanted>,
+    view: &mut watch::Receiver<Arc<View>>,
+) -> bool {
+    tokio::select! {
+        changed = wanted.changed() => changed.is_ok(),
+        changed = view.changed() => changed.is_ok(),
+    }
+}
+
+/// What another program has changed, not before the given time.
+async fn disturbed(bell: &Doorbell, from: Duration) -> BTreeMap<Place, Disturbance> {
+    tokio::time::sleep(from.saturating_sub(clock::monotonic())).await;
+    bell.answer().await
+}
+
+impl Ends {
+    /// Changes what is known of lateness; nobody waits for that.
+    fn tell(&self, change: impl FnOnce(&mut Lateness)) {
+        self.done.send_if_modified(|done| {
+            change(&mut done.lateness);
+            false
+        });
+    }
+
+    /// Waits for work on the kernel, and notes when changes come meanwhile.
+    async fn attend<T>(&mut self, mut work: JoinHandle<T>) -> Result<T, JoinError> {
+        let mut goes_on = true;
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                more = changed(&mut self.wanted, &mut self.view), if goes_on => {
+                    goes_on = more;
+                    if more {
+                        self.tell(|lateness| lateness.news(clock::monotonic()));
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -250,7 +321,7 @@ impl Done {
     }
 
     /// Takes over which ports programs have, and tells what is new of them.
-    fn tell(&mut self, conflicts: Conflicts) {
+    fn take(&mut self, conflicts: Conflicts) {
         for line in conflicts.lines.difference(&self.conflicts.lines) {
             tracing::warn!("{line}");
         }
