@@ -112,9 +112,16 @@ impl<'a> Scene<'a> {
         self.assignment.networks.iter().find(|(_, n)| n.ingress).map(|(id, n)| (*id, n))
     }
 
-    /// MTU of an overlay network's links.
+    /// MTU of an overlay network's links: one for all its nodes.
     fn mtu(&self, network: &AssignedNetwork) -> u32 {
-        self.overlay_mtu(network.underlay_mtu.unwrap_or(self.local.underlay_mtu))
+        self.overlay_mtu(network.underlay_mtu.unwrap_or(self.underlay_mtu()))
+    }
+
+    /// The least that some node's underlay has. A node's own is known here first.
+    fn underlay_mtu(&self) -> u32 {
+        let others = self.assignment.nodes.iter().filter(|(id, _)| **id != self.assignment.node);
+        let others = others.filter_map(|(_, node)| node.underlay_mtu);
+        others.fold(self.local.underlay_mtu, u32::min)
     }
 
     fn overlay_mtu(&self, underlay_mtu: u32) -> u32 {

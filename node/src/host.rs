@@ -98,7 +98,7 @@ impl Host {
         Facts { vtep, cluster_port, underlay_mtu, gwbridge, balancer }
     }
 
-    /// What the node says of itself.
+    /// What the node says of itself. Reads links and routes as they are now, which takes a moment.
     #[must_use]
     pub fn description(
         &self,
@@ -107,6 +107,9 @@ impl Host {
         manager_address: SocketAddr,
         proof_key: ProofKey,
     ) -> NodeDescription {
+        let now = HostFacts::read();
+        let now = now.inspect_err(|error| tracing::warn!(%error, "read links and routes"));
+        let facts = now.as_ref().unwrap_or(&self.facts);
         NodeDescription {
             hostname: self.hostname.clone(),
             os: "linux".to_owned(),
@@ -116,7 +119,7 @@ impl Host {
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             gossip,
             vtep,
-            routes: widest(&self.facts.routes),
+            routes: widest(&facts.routes),
             balancer: self.balancer.name().to_owned(),
             executors: vec!["process".to_owned()],
             certificate_subject: String::new(),
@@ -124,6 +127,7 @@ impl Host {
             manager_address: Some(manager_address),
             proof_key: Some(proof_key),
             trust: None,
+            underlay_mtu: facts.mtu_of(vtep),
         }
     }
 
@@ -149,7 +153,8 @@ fn warnings(facts: &HostFacts) -> impl Iterator<Item = String> {
 }
 
 /// The widest of a machine's routes, as many as it tells of.
-fn widest(routes: &[Subnet]) -> Vec<Subnet> {
+#[must_use]
+pub fn widest(routes: &[Subnet]) -> Vec<Subnet> {
     let mut routes = routes.to_vec();
     routes.sort_by_key(|route| (route.prefix_len(), *route));
     routes.truncate(ROUTES_MAX);

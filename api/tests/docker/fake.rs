@@ -196,6 +196,7 @@ fn first_node() -> JoinNode {
             manager_address: None,
             proof_key: None,
             trust: None,
+            underlay_mtu: None,
         },
         manager: Some(ManagerInfo { raft_id: 1, address: MANAGER }),
     }

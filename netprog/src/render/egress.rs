@@ -16,7 +16,7 @@ const PORT: PortFlags =
 /// sockets reckon with the same MTU whichever way an answer leaves: a call through the ingress
 /// network comes in there, but its socket looks at the default route.
 pub(super) fn mtu(scene: &Scene<'_>) -> u32 {
-    let own = scene.overlay_mtu(scene.local.underlay_mtu);
+    let own = scene.overlay_mtu(scene.underlay_mtu());
     scene.ingress().map_or(own, |(_, network)| own.min(scene.mtu(network)))
 }
 

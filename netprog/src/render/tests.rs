@@ -303,6 +303,29 @@ fn mtu_follows_the_underlay_and_its_family() {
     assert_eq!(plane.spaces[&Place::Sandbox(task(3))].links["eth1"].mtu, 8930);
 }
 
+/// Goal: all nodes of a network send what the smallest underlay takes. Method: a peer with less.
+#[test]
+fn the_least_mtu_of_all_nodes_counts() {
+    let mut world = small();
+    let mtu = |world: &World, link: &str| {
+        let plane = rendered(world);
+        plane.spaces[&Place::Sandbox(task(3))].links[link].mtu
+    };
+    let said = |world: &mut World, of: u8, mtu| {
+        world.assignment.nodes.get_mut(&node(of)).unwrap().underlay_mtu = Some(mtu);
+    };
+    said(&mut world, 2, 1380);
+    said(&mut world, 3, 9000);
+    assert_eq!((mtu(&world, "eth0"), mtu(&world, "eth2")), (1330, 1330));
+    // What this node said of itself earlier is older than what it sees.
+    said(&mut world, 1, 1200);
+    assert_eq!(mtu(&world, "eth0"), 1330);
+    world.local.underlay_mtu = 1300;
+    assert_eq!(mtu(&world, "eth0"), 1250);
+    world.assignment.networks.get_mut(&WEB).unwrap().underlay_mtu = Some(1500);
+    assert_eq!(mtu(&world, "eth0"), 1450, "the user's word counts");
+}
+
 #[test]
 fn names_fit_the_kernel() {
     let plane = rendered(&small());

@@ -30,6 +30,7 @@ fn description(number: u8) -> NodeDescription {
         manager_address: Some((address, 2377).into()),
         proof_key: None,
         trust: None,
+        underlay_mtu: None,
     }
 }
 

@@ -35,6 +35,7 @@ fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) ->
         manager: None,
         ingress: None,
         up: true,
+        underlay_mtu: None,
     };
     assignment.nodes.insert(NODE, node);
     if let Some(desired) = desired {

@@ -185,6 +185,7 @@ fn assigned_node(node: &Node) -> AssignedNode {
         manager: node.manager.as_ref().map(|manager| manager.address),
         ingress: node.ingress.clone(),
         up,
+        underlay_mtu: node.description.underlay_mtu,
     }
 }
 

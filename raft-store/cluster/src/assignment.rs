@@ -82,6 +82,9 @@ pub struct AssignedNode {
     pub ingress: Option<Attachment>,
     /// False when Raft knows it as down or left.
     pub up: bool,
+    /// MTU of its underlay, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub underlay_mtu: Option<u32>,
 }
 
 /// A network that the node takes part in.
@@ -102,7 +105,7 @@ pub struct AssignedNetwork {
     pub internal: bool,
     /// The cluster's ingress network.
     pub ingress: bool,
-    /// MTU of the underlay as the user gave it; unset: taken from the link.
+    /// MTU of the underlay as the user gave it; unset: the least of all nodes'.
     pub underlay_mtu: Option<u32>,
 }
 

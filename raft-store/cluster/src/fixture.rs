@@ -35,6 +35,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         manager_address: None,
         proof_key: None,
         trust: None,
+        underlay_mtu: None,
     }
 }
 

@@ -257,6 +257,9 @@ pub struct NodeDescription {
     /// whose version does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<Trust>,
+    /// MTU of the link with its VTEP in bytes; none of a node whose version does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub underlay_mtu: Option<u32>,
 }
 
 /// Whether a node holds its lease.

@@ -256,6 +256,7 @@ pub(super) fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) ->
         manager_address: Some((address(node).ip(), 2377).into()),
         proof_key: Some(secret(node).key()),
         trust: None,
+        underlay_mtu: None,
     };
     JoinNode { id: node, key: None, role, availability: Availability::Active, description, manager }
 }

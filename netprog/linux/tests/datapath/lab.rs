@@ -140,6 +140,7 @@ fn assignment() -> Assignment {
             manager: None,
             ingress: Some(attachment(INGRESS, &format!("10.0.0.{}", n + 1))),
             up: true,
+            underlay_mtu: None,
         };
         (node(n), assigned)
     });

@@ -34,6 +34,7 @@ pub(super) fn join(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer, Rej
         let message = format!("node id {} is another node's: let it be drawn again", join.id);
         return Err(Rejection::new(Code::Conflict, message));
     }
+    check_routes(draft.state(), &join.description)?;
     if let Some(manager) = &join.manager {
         role::check_raft_id(draft.state(), join.id, manager)?;
     }
@@ -100,6 +101,24 @@ fn check_schema(state: &State, description: &NodeDescription) -> Result<(), Reje
             "node {} runs version {} of Skein, which reads schema {}, and the cluster has schema \
              {cluster}: install the version of the other nodes",
             description.hostname, description.engine_version, description.schema
+        ),
+    ))
+}
+
+/// Refuses a machine that has the addresses of the ingress network elsewhere: published ports would
+/// not work by it, or what it has there would be out of its reach. Other networks are not on a
+/// node's host, but in their fabrics.
+fn check_routes(state: &State, description: &NodeDescription) -> Result<(), Rejection> {
+    let Some(ingress) = state.ingress_network() else { return Ok(()) };
+    let mut routes = description.routes.iter().filter(|route| route.prefix_len() > 0);
+    let Some(route) = routes.find(|route| route.overlaps(&ingress.subnet)) else { return Ok(()) };
+    Err(Rejection::new(
+        Code::Conflict,
+        format!(
+            "route {route} of node {} overlaps subnet {} of network {}, by which published ports \
+             reach every node: take the route away, or give that network another subnet (docker \
+             network rm {}, then docker network create --ingress --subnet)",
+            description.hostname, ingress.subnet, ingress.spec.name, ingress.spec.name
         ),
     ))
 }

@@ -26,6 +26,7 @@ pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> Jo
     }
     let proof = word(args, "proof").map(|byte| ProofKey([byte.parse().unwrap(); 32]));
     description.proof_key = proof.or(description.proof_key);
+    description.underlay_mtu = word(args, "mtu").map(|mtu| mtu.parse().unwrap());
     description.routes = words(args, "route").map(|route| route.parse().unwrap()).collect();
     description.certificate_subject = bytes(args);
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 2377));
