@@ -37,6 +37,12 @@ impl Sandboxes {
         self.lock().contains_key(&task)
     }
 
+    /// A sandbox's namespace.
+    #[must_use]
+    pub fn namespace(&self, task: TaskId) -> Option<OwnedFd> {
+        self.lock().get(&task)?.try_clone().ok()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<TaskId, OwnedFd>> {
         // A map of descriptors is whole at every moment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

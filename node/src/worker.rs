@@ -26,12 +26,14 @@ pub mod lateness;
 pub mod launch;
 pub mod names;
 mod ports;
+mod probes;
 pub mod programmer;
 pub mod session;
 pub mod shell;
 mod task;
 #[cfg(test)]
 mod tests;
+mod underlay;
 
 /// A task that is to stop waits this long at most for the balancers of its networks.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);

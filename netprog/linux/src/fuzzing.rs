@@ -36,7 +36,7 @@ use crate::ipvs::wire;
 use crate::netlink::raw::{Answers, Attributes, Expect, MESSAGE_ERROR, Request as Ask, encode};
 use crate::nft::read;
 use crate::nft::wire::Message as Nft;
-use crate::{observe, sock_diag};
+use crate::{firewalls, observe, probe, sock_diag};
 
 /// The number of the request that a datagram answers.
 const SEQUENCE: u16 = 7;
@@ -103,7 +103,9 @@ fn families(payload: &[u8]) {
         let again = [&[0; HEADER_BYTES], wire::timeouts(found).as_bytes()].concat();
         assert_eq!(wire::read_timeouts(&again), Some(found), "timeouts changed");
     }
+    let _answer = probe::is_answer(payload, 600, 80, 7);
     let message = Nft(payload.to_vec());
+    let _drops = firewalls::drops_all(&message);
     let _table = read::table(&message);
     let (_name, (keys, values)) = read::set(&message);
     for (key, value) in read::raw(&message) {

@@ -13,6 +13,7 @@ mod conntrack;
 pub mod dns_server;
 pub mod drift;
 pub mod facts;
+pub mod firewalls;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -25,6 +26,7 @@ pub mod namespace;
 mod netlink;
 mod nft;
 mod observe;
+pub mod probe;
 mod route;
 pub mod sock_diag;
 pub mod spaces;

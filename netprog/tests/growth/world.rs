@@ -33,6 +33,7 @@ pub(crate) fn assignment(endpoints: u32) -> Assignment {
         name: format!("node{n}"),
         gossip: format!("192.168.50.{n}:7946").parse().unwrap(),
         proof_key: None,
+        underlay_mtu: None,
         vtep: Ipv4Addr::new(192, 168, 50, n).into(),
         manager: None,
         ingress: None,

@@ -70,7 +70,7 @@ pub struct Done {
     pub lateness: Lateness,
 }
 
-/// Facts of the node that do not change while it is a member.
+/// Facts of the node, as they were when its daemon started.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// Own underlay address.
@@ -102,6 +102,8 @@ pub struct Ends {
     pub wanted: watch::Receiver<Wanted>,
     /// What gossip says.
     pub view: watch::Receiver<Arc<View>>,
+    /// MTU of the underlay in bytes.
+    pub underlay_mtu: watch::Receiver<u32>,
     /// Rings when another hand changed what is ours.
     pub drift: Doorbell,
     /// What the loop is asked besides.
@@ -173,7 +175,7 @@ async fn next<K: Kernel + Send + 'static>(
     loop {
         let cause = tokio::select! {
             () = std::future::ready(()), if has_news => Cause::News,
-            goes_on = changed(&mut ends.wanted, &mut ends.view) => {
+            goes_on = changed(&mut ends.wanted, &mut ends.view, &mut ends.underlay_mtu) => {
                 goes_on.then_some(())?;
                 ends.tell(|lateness| lateness.news(clock::monotonic()));
                 Cause::News
@@ -218,13 +220,15 @@ async fn pass<K: Kernel + Send + 'static>(
 ) -> Option<(Tools<K>, bool)> {
     let wanted = ends.wanted.borrow_and_update().clone();
     let view = ends.view.borrow_and_update().clone();
+    let underlay_mtu = *ends.underlay_mtu.borrow_and_update();
     let Some((digest, assignment)) = wanted.assignment.clone() else {
         ends.tell(|lateness| *lateness = Lateness::default());
         return Some((tools, false));
     };
     ends.tell(Lateness::begin);
     let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
-    let (local, assigned, look) = (facts.local(&wanted), assignment.clone(), cause.look());
+    let local = Local { underlay_mtu, ..facts.local(&wanted) };
+    let (assigned, look) = (assignment.clone(), cause.look());
     let pass = tokio::task::spawn_blocking(move || {
         let mut desired = render(&assigned, &view, &local);
         let Tools { programmer, ports } = &mut tools;
@@ -255,10 +259,12 @@ async fn pass<K: Kernel + Send + 'static>(
 async fn changed(
     wanted: &mut watch::Receiver<Wanted>,
     view: &mut watch::Receiver<Arc<View>>,
+    underlay_mtu: &mut watch::Receiver<u32>,
 ) -> bool {
     tokio::select! {
         changed = wanted.changed() => changed.is_ok(),
         changed = view.changed() => changed.is_ok(),
+        changed = underlay_mtu.changed() => changed.is_ok(),
     }
 }
 
@@ -283,7 +289,7 @@ impl Ends {
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                more = changed(&mut self.wanted, &mut self.view), if goes_on => {
+                more = changed(&mut self.wanted, &mut self.view, &mut self.underlay_mtu), if goes_on => {
                     goes_on = more;
                     if more {
                         self.tell(|lateness| lateness.news(clock::monotonic()));

@@ -1,6 +1,6 @@
 //! The worker's shell: executor, kernel, gossip, DNS, disk and sessions around the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::programmer::{self, Done, Facts, Wanted};
 use super::session::{Known, Received, Report, Session};
-use super::{Adopted, Command, Event, Input, Worker};
+use super::{Adopted, Command, Event, Input, Worker, probes};
 use crate::clock;
 use crate::disk::{self, DiskError};
 use crate::executor::process::{Handle, ProcessExecutor};
@@ -80,6 +80,7 @@ pub struct WorkerHandle {
     /// What programs VIPs here.
     pub balancer: netprog::local::Balancer,
     dir: PathBuf,
+    probed: watch::Receiver<BTreeSet<String>>,
     stop_tasks: mpsc::Sender<()>,
     asks: mpsc::Sender<programmer::Ask>,
     ended: watch::Receiver<bool>,
@@ -137,7 +138,10 @@ impl WorkerHandle {
     /// What does not fit on this node, one line each.
     #[must_use]
     pub fn findings(&self) -> Vec<String> {
-        self.done.borrow().conflicts.lines.iter().cloned().collect()
+        let mut findings: Vec<String> =
+            self.done.borrow().conflicts.lines.iter().cloned().collect();
+        findings.extend(self.probed.borrow().iter().cloned());
+        findings
     }
 
     /// Takes everything of ours out of the kernel; no pass comes after it.
@@ -187,6 +191,10 @@ pub struct Shell {
     told: watch::Sender<Option<Arc<Assignment>>>,
     kept: Kept,
     facts: Facts,
+    /// What the underlay lets through.
+    underlay_mtu: watch::Sender<u32>,
+    /// What does not fit on this host, or get through it.
+    found: watch::Sender<BTreeSet<String>>,
 }
 
 /// Asks whom the host asks.
@@ -213,12 +221,13 @@ impl Shell {
         let (current, received) = watch::channel(None);
         let (managers, managers_reader) = watch::channel(identity.managers.clone());
         let (assignment, assignment_reader) = watch::channel(None);
-        let (told, told_reader) = watch::channel(None);
-        let (tasks, tasks_reader) = watch::channel(BTreeMap::new());
+        let told = watch::Sender::new(None);
+        let tasks = watch::Sender::new(BTreeMap::new());
         let (ended_writer, ended) = watch::channel(false);
         let (stop_tasks, stop_asks) = mpsc::channel(1);
         let (asks, asked) = mpsc::channel(QUEUE);
         let report = watch::Sender::new(Report::first(description));
+        let underlay_mtu = watch::Sender::new(facts.underlay_mtu);
 
         let sandboxes = Sandboxes::default();
         let kernel = kernel(exe, run_dir, sandboxes.clone()).await?;
@@ -226,6 +235,7 @@ impl Shell {
         let ends = programmer::Ends {
             wanted: wanted_reader,
             view: gossip.view(),
+            underlay_mtu: underlay_mtu.subscribe(),
             drift: kernel.doorbell(),
             asks: asked,
             done: done_writer,
@@ -235,20 +245,21 @@ impl Shell {
         spawn(stop, session.clone().watch_loop(inbox.clone(), current));
         spawn(stop, session.clone().report_loop(report.subscribe(), inbox.clone()));
 
-        let names = Names::new(assignment_reader.clone(), gossip.view());
         let shell = Self {
             worker: Worker::new(identity.node, facts.gwbridge),
-            executor: executor.clone(),
+            executor,
             handles: Arc::default(),
             sandboxes,
             dns: BTreeMap::new(),
-            names: Arc::new(names),
+            names: Arc::new(Names::new(assignment_reader.clone(), gossip.view())),
+            underlay_mtu,
+            found: watch::Sender::new(BTreeSet::new()),
             forwarder: forwarder(),
             gossip,
             inbox,
             wanted,
-            report: report.clone(),
-            done: done.clone(),
+            report,
+            done,
             received,
             managers,
             tasks,
@@ -257,21 +268,33 @@ impl Shell {
             kept: Kept::new(data, identity),
             facts: facts.clone(),
         };
+        let handle = shell.handle(dir, (stop_tasks, asks), ended, session);
         tokio::spawn(shell.run(inputs, stop_asks, stop.clone(), ended_writer));
-        Ok(WorkerHandle {
-            assignment: assignment_reader,
-            told: told_reader,
-            done,
-            tasks: tasks_reader,
-            executor,
-            balancer: facts.balancer,
+        Ok(handle)
+    }
+
+    fn handle(
+        &self,
+        dir: PathBuf,
+        (stop_tasks, asks): (mpsc::Sender<()>, mpsc::Sender<programmer::Ask>),
+        ended: watch::Receiver<bool>,
+        session: Session,
+    ) -> WorkerHandle {
+        WorkerHandle {
+            assignment: self.assignment.subscribe(),
+            told: self.told.subscribe(),
+            done: self.done.clone(),
+            tasks: self.tasks.subscribe(),
+            executor: self.executor.clone(),
+            balancer: self.facts.balancer,
             dir,
+            probed: self.found.subscribe(),
             stop_tasks,
             asks,
             ended,
             session,
-            report,
-        })
+            report: self.report.clone(),
+        }
     }
 
     async fn run(
@@ -281,6 +304,17 @@ impl Shell {
         stop: CancellationToken,
         ended: watch::Sender<bool>,
     ) {
+        let looks = probes::Ends {
+            done: self.done.clone(),
+            assignment: self.assignment.subscribe(),
+            view: self.gossip.view(),
+            tasks: self.tasks.subscribe(),
+            sandboxes: self.sandboxes.clone(),
+            facts: self.facts.clone(),
+            report: self.report.clone(),
+            underlay_mtu: self.underlay_mtu.clone(),
+        };
+        spawn(&stop, probes::run(looks, self.found.clone()));
         self.serve(inputs, stop_asks, stop).await;
         ended.send_replace(true);
     }

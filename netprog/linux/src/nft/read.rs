@@ -13,7 +13,7 @@ use super::wire::{GET_ELEMENTS, GET_SET, GET_TABLE, Message, dump, generation, n
 use crate::netlink::Refusal;
 use crate::netlink::raw::{be32, nested, text};
 
-pub(super) const TABLE_NAME: u16 = 1;
+pub(crate) const TABLE_NAME: u16 = 1;
 const TABLE_USERDATA: u16 = 6;
 /// `NFTNL_UDATA_TABLE_COMMENT` of libnftnl.
 const USERDATA_COMMENT: u8 = 0;

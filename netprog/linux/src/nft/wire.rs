@@ -9,18 +9,18 @@ use crate::netlink::Refusal;
 use crate::netlink::raw::{Attributes, Expect, Request, be32, exchange, nested};
 
 const SUBSYSTEM: u16 = 10 << 8;
-pub(super) const GET_TABLE: u16 = SUBSYSTEM | 1;
-pub(super) const GET_CHAIN: u16 = SUBSYSTEM | 4;
-pub(super) const GET_RULE: u16 = SUBSYSTEM | 7;
-pub(super) const GET_SET: u16 = SUBSYSTEM | 10;
-pub(super) const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
+pub(crate) const GET_TABLE: u16 = SUBSYSTEM | 1;
+pub(crate) const GET_CHAIN: u16 = SUBSYSTEM | 4;
+pub(crate) const GET_RULE: u16 = SUBSYSTEM | 7;
+pub(crate) const GET_SET: u16 = SUBSYSTEM | 10;
+pub(crate) const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
 const GET_GENERATION: u16 = SUBSYSTEM | 16;
 const GENERATION_ID: u16 = 1;
 /// `struct nfgenmsg`: family, version, resource.
 const GENERIC_HEADER_BYTES: usize = 4;
 
 /// Address family numbers of netfilter (include/uapi/linux/netfilter.h).
-pub(super) fn number(family: Family) -> u8 {
+pub(crate) fn number(family: Family) -> u8 {
     match family {
         Family::Inet => 1,
         Family::Ip => 2,
@@ -33,19 +33,19 @@ pub(super) fn number(family: Family) -> u8 {
 pub(crate) struct Message(pub(crate) Vec<u8>);
 
 impl Message {
-    pub(super) fn family(&self) -> Option<Family> {
+    pub(crate) fn family(&self) -> Option<Family> {
         let first = *self.0.first()?;
         [Family::Ip, Family::Ip6, Family::Inet, Family::Bridge]
             .into_iter()
             .find(|family| number(*family) == first)
     }
 
-    pub(super) fn attributes(&self) -> impl Iterator<Item = (u16, &[u8])> {
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = (u16, &[u8])> {
         nested(self.0.get(GENERIC_HEADER_BYTES..).unwrap_or_default())
     }
 }
 
-pub(super) fn dump(
+pub(crate) fn dump(
     socket: &Socket,
     kind: u16,
     family: u8,

@@ -1,0 +1,141 @@
+//! Asks a TCP port whether the way to it is open, without a connection: a SYN, whose answer the
+//! kernel resets, since no socket waits for it. The program that listens notices nothing.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, connect, recv,
+    send, setsockopt, socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+
+use crate::namespace::Namespace;
+
+/// SYNs to a port that does not answer, each after [`WAIT_MS`].
+const ATTEMPTS_MAX: u32 = 4;
+const WAIT_MS: i64 = 250;
+/// Other packets of the same host that are passed over while an answer is awaited.
+const OTHERS_MAX: usize = 64;
+/// Calls begin at ports that no program gets by itself: from 512 to 1023.
+const PORTS: u16 = 512;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const SYN_ACK: u8 = 0x12;
+const TCP_HEADER_BYTES: usize = 20;
+const IPPROTO_TCP: u8 = 6;
+
+/// Which of these ports of a host answer to calls from a namespace, where `source` is an address of
+/// ours. `number` tells one round from others. Blocks, at most a second for each port.
+///
+/// # Errors
+/// When the namespace cannot be entered, or has no such address.
+pub fn answers(
+    namespace: OwnedFd,
+    (source, host): (Ipv4Addr, Ipv4Addr),
+    ports: Vec<u16>,
+    number: u32,
+) -> io::Result<Vec<bool>> {
+    Namespace::enter("probe", namespace)?.run(move || {
+        let each = (number..).zip(ports);
+        each.map(|(number, port)| ask(source, SocketAddrV4::new(host, port), number)).collect()
+    })?
+}
+
+fn ask(source: Ipv4Addr, to: SocketAddrV4, number: u32) -> io::Result<bool> {
+    let socket =
+        socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(WAIT_MS))?;
+    let fd = socket.as_raw_fd();
+    bind(fd, &SockaddrIn::from(SocketAddrV4::new(source, 0)))?;
+    connect(fd, &SockaddrIn::from(SocketAddrV4::new(*to.ip(), 0)))?;
+    let from = SocketAddrV4::new(source, PORTS + (number % u32::from(PORTS)) as u16);
+    let syn = segment(from, to, number);
+    let mut answer = [0; 256];
+    for _attempt in 0..ATTEMPTS_MAX {
+        // A host that refuses to send it does not let it through either.
+        if send(fd, &syn, MsgFlags::empty()).is_err() {
+            continue;
+        }
+        for _other in 0..OTHERS_MAX {
+            // Nothing in time, or an error of ICMP: not an answer of the port.
+            let Ok(length) = recv(fd, &mut answer, MsgFlags::empty()) else { break };
+            if is_answer(&answer[..length], from.port(), to.port(), number) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// A SYN (RFC 9293, section 3.1).
+fn segment(from: SocketAddrV4, to: SocketAddrV4, sequence: u32) -> [u8; TCP_HEADER_BYTES] {
+    let mut header = [0; TCP_HEADER_BYTES];
+    header[0..2].copy_from_slice(&from.port().to_be_bytes());
+    header[2..4].copy_from_slice(&to.port().to_be_bytes());
+    header[4..8].copy_from_slice(&sequence.to_be_bytes());
+    header[12] = (TCP_HEADER_BYTES as u8 / 4) << 4;
+    header[13] = SYN;
+    header[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
+    let pseudo = [
+        from.ip().octets().as_slice(),
+        &to.ip().octets(),
+        &[0, IPPROTO_TCP, 0, TCP_HEADER_BYTES as u8],
+    ]
+    .concat();
+    let words = pseudo.chunks(2).chain(header.chunks(2));
+    let sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    header[16..18].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    header
+}
+
+/// Whether an IPv4 packet answers the SYN: that the port is open, or that it is closed.
+pub(crate) fn is_answer(packet: &[u8], own: u16, port: u16, sequence: u32) -> bool {
+    let header = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
+    let Some(segment) = packet.get(header..header + TCP_HEADER_BYTES) else { return false };
+    let two = |at: usize| u16::from(segment[at]) << 8 | u16::from(segment[at + 1]);
+    let acknowledged = u32::from(two(8)) << 16 | u32::from(two(10));
+    let is_ours = (two(0), two(2)) == (port, own) && acknowledged == sequence.wrapping_add(1);
+    is_ours && (segment[13] & SYN_ACK == SYN_ACK || segment[13] & RST != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::spaces::own_namespace;
+
+    /// Goal: a port that listens and one that is closed answer, and the listener hears of no call.
+    #[test]
+    fn a_port_answers_without_a_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let open = listener.local_addr().expect("it has an address").port();
+        let closed = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let closed = closed.local_addr().expect("it has an address").port();
+        let both = (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
+        let namespace = own_namespace().expect("there is one");
+        let told = answers(namespace, both, vec![open, closed], 7).expect("root may ask");
+        assert_eq!(told, [true, true]);
+        listener.set_nonblocking(true).expect("it is a socket");
+        assert!(listener.accept().is_err(), "a connection was made");
+    }
+
+    #[test]
+    fn a_packet_of_another_call_is_no_answer() {
+        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80);
+        let mut packet = [0; 40];
+        packet[0] = 0x45;
+        packet[20..].copy_from_slice(&segment(to, SocketAddrV4::new(*to.ip(), 600), 0));
+        packet[28..32].copy_from_slice(&8_u32.to_be_bytes());
+        assert!(!is_answer(&packet, 600, 80, 7), "a SYN");
+        packet[33] = SYN_ACK;
+        assert!(is_answer(&packet, 600, 80, 7));
+        assert!(!is_answer(&packet, 600, 80, 8) && !is_answer(&packet, 601, 80, 7));
+        assert!(!is_answer(&packet[..30], 600, 80, 7) && !is_answer(&[], 600, 80, 7));
+    }
+}

@@ -1,0 +1,288 @@
+//! Whether what this host forwards for the cluster gets through: firewalls of other programs are
+//! looked for, and this node's published ports are asked for by the way that calls take, from the
+//! sandbox of one of its tasks. Besides, its links and routes are followed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::assignment::Assignment;
+use cluster::id::TaskId;
+use cluster::spec::{Protocol, PublishMode};
+use cluster::view::{EndpointKey, EndpointOwner, View};
+use netprog::plane::{Place, Plane};
+use netprog::render::{GWBRIDGE, INGRESS_LINK, published};
+use netprog_linux::facts::HostFacts;
+use netprog_linux::firewalls::{Blocker, blockers};
+use netprog_linux::probe;
+use tokio::sync::watch;
+
+use super::programmer::{Done, Facts};
+use super::session::Report;
+use super::{LocalTask, Phase, underlay};
+use crate::clock;
+use crate::spaces::Sandboxes;
+
+/// Firewalls are looked for and ports asked this often.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// Ports that are asked in one round; the next round goes on with the next ones.
+const PORTS_MAX: usize = 16;
+/// Rounds in which a port must not answer to be told of: an endpoint may have gone meanwhile.
+const MISSES_MAX: u32 = 2;
+
+/// What is looked at.
+pub(super) struct Ends {
+    /// What is programmed.
+    pub(super) done: watch::Receiver<Done>,
+    /// Whose it is.
+    pub(super) assignment: watch::Receiver<Option<Arc<Assignment>>>,
+    /// Who can answer.
+    pub(super) view: watch::Receiver<Arc<View>>,
+    /// Who can ask.
+    pub(super) tasks: watch::Receiver<BTreeMap<TaskId, LocalTask>>,
+    /// Where they ask from.
+    pub(super) sandboxes: Sandboxes,
+    /// What this machine was like at the start.
+    pub(super) facts: Facts,
+    /// Who tells the leader of it.
+    pub(super) report: watch::Sender<Report>,
+    /// What passes are made from.
+    pub(super) underlay_mtu: watch::Sender<u32>,
+}
+
+/// Somebody who can ask: a namespace and its address on the egress bridge.
+type Asker = (OwnedFd, Ipv4Addr);
+
+/// Looks until it is dropped; what was found last is in `found`.
+pub(super) async fn run(ends: Ends, found: watch::Sender<BTreeSet<String>>) {
+    let mut misses: BTreeMap<u16, u32> = BTreeMap::new();
+    let mut next = 0;
+    loop {
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        let (asker, all) = (ends.asker(), ends.targets());
+        let skipped = next.min(all.len());
+        let (later, first) = (all.iter().take(skipped), all.iter().skip(skipped));
+        let ports: Vec<u16> = first.chain(later).map(|(port, _)| *port).take(PORTS_MAX).collect();
+        next = if all.len() <= PORTS_MAX { 0 } else { (next + PORTS_MAX) % all.len() };
+        let host = ends.facts.gwbridge.address(1);
+        let looked = tokio::task::spawn_blocking(move || {
+            (HostFacts::read(), look(), ask(asker, host, ports))
+        })
+        .await;
+        let Ok((machine, blockers, answers)) = looked else { return };
+        misses.retain(|port, _| all.contains_key(port));
+        let mut answered = false;
+        for (port, answers) in answers {
+            answered |= answers;
+            let missed = misses.entry(port).or_default();
+            *missed = if answers { 0 } else { *missed + 1 };
+        }
+        let lost = misses.iter().filter(|(_, missed)| **missed >= MISSES_MAX);
+        let lost: BTreeSet<String> =
+            lost.filter_map(|(port, _)| Some(lost_line(*port, all.get(port)?))).collect();
+        // Calls that come through are the better witness: the chain lets them pass by another rule.
+        let proven = answered && misses.values().all(|missed| *missed == 0);
+        let blocking = blockers.iter().filter(|_| !proven).map(blocker_line);
+        let mut lines: BTreeSet<String> = blocking.chain(lost).collect();
+        lines.extend(ends.follow(machine));
+        found.send_if_modified(|known| take(known, lines));
+    }
+}
+
+/// Takes over what was found and tells what is new of it.
+fn take(known: &mut BTreeSet<String>, lines: BTreeSet<String>) -> bool {
+    lines.difference(known).for_each(|line| tracing::warn!("{line}"));
+    known.difference(&lines).for_each(|line| tracing::info!("no more: {line}"));
+    let changed = *known != lines;
+    *known = lines;
+    changed
+}
+
+impl Ends {
+    /// A task of this node that runs and has a way to the host.
+    fn asker(&self) -> Option<Asker> {
+        let done = self.done.borrow();
+        let has_leg = |id: &TaskId| {
+            let mut veths = done.desired.veths.iter();
+            veths.any(|pair| pair.inner.0 == Place::Sandbox(*id) && pair.outer.0 == Place::Host)
+        };
+        let tasks = self.tasks.borrow();
+        let mut running = tasks.iter().filter(|(_, task)| task.phase == Phase::Running);
+        running.find_map(|(id, task)| match task.egress {
+            Some(IpAddr::V4(address)) if has_leg(id) => {
+                Some((self.sandboxes.namespace(*id)?, address))
+            }
+            _ => None,
+        })
+    }
+
+    /// Tells everybody what this machine is like now; what of it does not fit the networks.
+    fn follow(&self, machine: io::Result<HostFacts>) -> BTreeSet<String> {
+        let machine = match machine {
+            Ok(machine) => machine,
+            Err(error) => {
+                tracing::warn!(%error, "read links and routes of this machine");
+                return BTreeSet::new();
+            }
+        };
+        // Without its link the underlay has no MTU: it stays what it was.
+        let mtu = machine.mtu_of(self.facts.vtep);
+        if let Some(mtu) = mtu {
+            self.underlay_mtu.send_if_modified(|known| std::mem::replace(known, mtu) != mtu);
+        }
+        self.report.send_if_modified(|report| {
+            report.description.as_mut().is_some_and(|said| underlay::describe(said, &machine, mtu))
+        });
+        let assignment = self.assignment.borrow();
+        let own = *self.underlay_mtu.borrow();
+        assignment
+            .as_deref()
+            .map(|known| underlay::misfits(known, &machine, own))
+            .unwrap_or_default()
+    }
+
+    fn targets(&self) -> BTreeMap<u16, String> {
+        let assignment = self.assignment.borrow();
+        let Some(assignment) = assignment.as_deref() else { return BTreeMap::new() };
+        targets(assignment, &self.view.borrow(), &self.done.borrow().desired)
+    }
+}
+
+/// TCP ports that are published here in mode `ingress` and somebody answers on, with the names of
+/// their services.
+fn targets(assignment: &Assignment, view: &View, desired: &Plane) -> BTreeMap<u16, String> {
+    let ingress = assignment.networks.iter().find(|(_, network)| network.ingress);
+    let Some((ingress, _)) = ingress else { return BTreeMap::new() };
+    let published = published(desired);
+    let mut targets = BTreeMap::new();
+    for (id, service) in &assignment.services {
+        let mut tasks = assignment.tasks.iter().filter(|(_, task)| task.service == *id);
+        let answers = tasks.any(|(task, assigned)| {
+            let key = EndpointKey { network: *ingress, owner: EndpointOwner::Task(*task) };
+            let healthy = view.endpoints.get(&key).is_some_and(|row| row.healthy);
+            healthy && !assigned.draining && view.is_alive(assigned.node)
+        });
+        let ports = service.ports.iter().filter(|port| {
+            port.mode == PublishMode::Ingress
+                && port.protocol == Protocol::Tcp
+                && published.contains(&(port.protocol, port.published))
+        });
+        targets
+            .extend(ports.filter(|_| answers).map(|port| (port.published, service.name.clone())));
+    }
+    targets
+}
+
+fn look() -> Vec<Blocker> {
+    blockers(&[INGRESS_LINK, GWBRIDGE]).unwrap_or_else(|error| {
+        tracing::warn!(%error, "read the chains of other programs");
+        Vec::new()
+    })
+}
+
+/// Which ports of the host answer; nothing where nobody can ask.
+fn ask(asker: Option<Asker>, host: Option<IpAddr>, ports: Vec<u16>) -> BTreeMap<u16, bool> {
+    let (Some((namespace, source)), Some(IpAddr::V4(host))) = (asker, host) else {
+        return BTreeMap::new();
+    };
+    let number = u32::try_from(clock::monotonic().as_secs() % u64::from(u32::MAX));
+    let number = number.unwrap_or_default().wrapping_mul(PORTS_MAX as u32);
+    match probe::answers(namespace, (source, host), ports.clone(), number) {
+        Ok(answers) => ports.into_iter().zip(answers).collect(),
+        Err(error) => {
+            // The task has ended meanwhile.
+            tracing::debug!(%error, "ask published ports");
+            BTreeMap::new()
+        }
+    }
+}
+
+fn lost_line(port: u16, service: &str) -> String {
+    format!(
+        "tcp port {port} of service {service} does not answer through this node: calls from its \
+         own tasks are lost between {GWBRIDGE} and {INGRESS_LINK}, or on the way to the service's. \
+         Look at `nft list ruleset`, and at `iptables-legacy -S` where /proc/net/ip_tables_names \
+         lists a table"
+    )
+}
+
+fn blocker_line(blocker: &Blocker) -> String {
+    let Blocker { table, chain, .. } = blocker;
+    let family = table.family.name();
+    format!(
+        "chain {chain} of table {family} {} drops what this host forwards, and names neither \
+         {INGRESS_LINK} nor {GWBRIDGE}: published ports and the way out of tasks are blocked. Let \
+         both through: {}",
+        table.name,
+        remedy(blocker)
+    )
+}
+
+/// What lets our links through, in the words of the program whose chain it is.
+fn remedy(blocker: &Blocker) -> String {
+    let has = |name: &str| blocker.chains.iter().any(|chain| chain == name);
+    let rules = |insert: &str| {
+        let links = [INGRESS_LINK, GWBRIDGE].iter();
+        let each = links.flat_map(|link| ["-i", "-o"].map(|way| format!("{insert} {way} {link}")));
+        each.map(|rule| format!("{rule} -j ACCEPT")).collect::<Vec<_>>().join("; ")
+    };
+    let iptables = if blocker.table.family.name() == "ip6" { "ip6tables" } else { "iptables" };
+    if blocker.table.name == "firewalld" {
+        return format!(
+            "firewall-cmd --permanent --zone=trusted --add-interface={INGRESS_LINK} \
+             --add-interface={GWBRIDGE} && firewall-cmd --reload"
+        );
+    }
+    if has("ufw-user-forward") {
+        return format!(
+            "ufw route allow in on {INGRESS_LINK}; ufw route allow out on {INGRESS_LINK}; ufw \
+             route allow in on {GWBRIDGE}; ufw route allow out on {GWBRIDGE}"
+        );
+    }
+    if has("DOCKER-USER") {
+        return rules(&format!("{iptables} -I DOCKER-USER"));
+    }
+    if blocker.table.name == "filter" && blocker.chain == "FORWARD" {
+        return rules(&format!("{iptables} -I FORWARD"));
+    }
+    let insert = format!(
+        "nft insert rule {} {} {}",
+        blocker.table.family.name(),
+        blocker.table.name,
+        blocker.chain
+    );
+    let links = format!("{{ {INGRESS_LINK}, {GWBRIDGE} }} accept");
+    format!("{insert} iifname '{links}'; {insert} oifname '{links}'")
+}
+
+#[cfg(test)]
+mod tests {
+    use netprog::plane::{Family, TableKey};
+
+    use super::*;
+
+    #[test]
+    fn the_remedy_is_in_the_words_of_the_firewall() {
+        let of = |family, table: &str, chain: &str, chains: &[&str]| Blocker {
+            table: TableKey { family, name: table.to_owned() },
+            chain: chain.to_owned(),
+            chains: chains.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let table = [
+            (
+                of(Family::Ip, "filter", "FORWARD", &["DOCKER-USER"]),
+                "iptables -I DOCKER-USER -i ing0",
+            ),
+            (of(Family::Ip, "filter", "FORWARD", &["ufw-user-forward"]), "ufw route allow in on"),
+            (of(Family::Ip, "filter", "FORWARD", &[]), "iptables -I FORWARD -i ing0 -j ACCEPT; "),
+            (of(Family::Inet, "firewalld", "filter_FORWARD", &[]), "--zone=trusted"),
+            (of(Family::Inet, "fw", "forward", &[]), "nft insert rule inet fw forward iifname '{"),
+        ];
+        for (blocker, words) in table {
+            assert!(remedy(&blocker).contains(words), "{}", remedy(&blocker));
+        }
+    }
+}
