@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use cluster::id::{ClusterId, NetworkId, NodeId, TaskId};
 use cluster::net::MacAddr;
 use cluster::time::Revision;
-use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, VtepRow};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, VtepRow};
 use gossip::{Config, Engine, Input, Keyring, Output, Peer, ProofSecret};
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -65,7 +65,8 @@ fn rows(host: u32, count: u32) -> Input {
         let owner = EndpointOwner::Task(TaskId(u128::from(host) << 64 | u128::from(task)));
         let address = IpAddr::V4(Ipv4Addr::from(0x0b00_0000 | host << 8 | task));
         let (mac, revision) = (MacAddr::for_address(address), Revision(1_000));
-        let row = EndpointRow { node: node(host), address, mac, healthy: true, revision };
+        let row =
+            EndpointRow { node: node(host), address, mac, condition: Condition::Ready, revision };
         (EndpointKey { network: NetworkId(u128::MAX), owner }, row)
     };
     let endpoints: BTreeMap<_, _> = (0..count).map(endpoint).collect();

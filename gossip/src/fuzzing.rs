@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cluster::id::{ClusterId, NetworkId, NodeId, TaskId};
 use cluster::net::MacAddr;
 use cluster::time::Revision;
-use cluster::view::{EndpointKey, EndpointOwner, VtepRow};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, VtepRow};
 use foca::{Header, Member, Message};
 
 use crate::anti_entropy::{Bundle, Delta, Digest, RestartNotice, SyncReply, SyncRequest};
@@ -163,7 +163,7 @@ fn rows() -> Vec<Row> {
     let value = EndpointValue {
         address,
         mac: MacAddr::for_address(address),
-        healthy: true,
+        condition: Condition::Ready,
         revision: Revision(12),
     };
     let owner = EndpointOwner::Task(TaskId(7));

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cluster::id::{ClusterId, NetworkId, NodeId, TaskId};
 use cluster::net::MacAddr;
 use cluster::time::Revision;
-use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, Liveness, VtepRow};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, Liveness, VtepRow};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -93,7 +93,8 @@ fn endpoint(host: u8, task: u16, healthy: bool) -> EndpointRow {
     let [high, low] = task.to_be_bytes();
     let address = IpAddr::V4(Ipv4Addr::new(10, host, high, low));
     let mac = MacAddr::for_address(address);
-    EndpointRow { node: node(host), address, mac, healthy, revision: Revision(5) }
+    let condition = if healthy { Condition::Ready } else { Condition::Unhealthy };
+    EndpointRow { node: node(host), address, mac, condition, revision: Revision(5) }
 }
 
 fn own(host: u8, tasks: impl IntoIterator<Item = u16>) -> Input {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use cluster::net::MacAddr;
 use cluster::time::Revision;
-use cluster::view::{EndpointKey, EndpointRow, VtepRow};
+use cluster::view::{Condition, EndpointKey, EndpointRow, VtepRow};
 use serde::{Deserialize, Serialize};
 
 use crate::proof::Proof;
@@ -36,15 +36,16 @@ pub struct EndpointValue {
     pub address: IpAddr,
     /// MAC address.
     pub mac: MacAddr,
-    /// Whether VIP and DNS may use it.
-    pub healthy: bool,
+    /// Who may use it.
+    pub condition: Condition,
     /// Revision of the assignment that it was made from.
     pub revision: Revision,
 }
 
 impl From<&EndpointRow> for EndpointValue {
     fn from(row: &EndpointRow) -> Self {
-        Self { address: row.address, mac: row.mac, healthy: row.healthy, revision: row.revision }
+        let EndpointRow { address, mac, condition, revision, .. } = *row;
+        Self { address, mac, condition, revision }
     }
 }
 

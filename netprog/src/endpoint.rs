@@ -11,7 +11,7 @@ use cluster::assignment::Assignment;
 use cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
 use cluster::net::MacAddr;
 use cluster::object::Attachment;
-use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, View};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, View};
 
 /// One attachment of an owner to a network, local or remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Endpoint {
     pub service: Option<ServiceId>,
     /// What its node says: `None` before it is up, else whether it is healthy.
     pub healthy: Option<bool>,
+    /// Whether something listens in it, as far as its node knows.
+    pub ready: bool,
     /// Whether its node is alive.
     pub alive: bool,
     /// Whether it is to stop.
@@ -56,11 +58,19 @@ impl Endpoint {
     }
 }
 
-/// Those that take new flows: healthy, not draining, on live nodes. Where every willing one is
+/// Those that take new flows: of the named ones those in which something listens, if there are any.
+#[must_use]
+pub fn open<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<&'a Endpoint> {
+    let named = named(endpoints);
+    let ready: Vec<_> = named.iter().copied().filter(|e| e.ready).collect();
+    if ready.is_empty() { named } else { ready }
+}
+
+/// Those that names tell of: healthy, not draining, on live nodes. Where every willing one is
 /// hidden behind a node that is not alive, none is hidden: our own view is then the likelier
 /// fault, and a wrong answer is no worse than no answer.
 #[must_use]
-pub fn open<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<&'a Endpoint> {
+pub fn named<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<&'a Endpoint> {
     let willing: Vec<_> = endpoints.into_iter().filter(|e| e.is_willing()).collect();
     let alive: Vec<_> = willing.iter().copied().filter(|e| e.alive).collect();
     if alive.is_empty() { willing } else { alive }
@@ -173,7 +183,8 @@ fn known(
             address: row.map_or(attachment.address, |row| row.address),
             mac: row.map_or(attachment.mac, |row| row.mac),
             service: None,
-            healthy: row.map(|row| row.healthy),
+            healthy: row.map(|row| row.condition != Condition::Unhealthy),
+            ready: row.is_some_and(|row| row.condition == Condition::Ready),
             alive: is_alive(assignment, view, node),
             draining: false,
         },
@@ -206,7 +217,8 @@ fn announced<'a>(
                 address: row.address,
                 mac: row.mac,
                 service: None,
-                healthy: Some(row.healthy),
+                healthy: Some(row.condition != Condition::Unhealthy),
+                ready: row.condition == Condition::Ready,
                 alive: is_alive(assignment, view, row.node),
                 draining: false,
             },
@@ -254,10 +266,44 @@ mod tests {
             node: node(on),
             address: ip(address),
             mac: MacAddr::for_address(ip(address)),
-            healthy: true,
+            condition: Condition::Ready,
             revision: Revision(revision),
         };
         world.view.endpoints.insert(EndpointKey { network: WEB, owner }, row);
+    }
+
+    /// Goal: a task in which nothing listens yet gets no new flows while another one could, and
+    /// is named all the same. Method: two tasks of one service in every pair of conditions.
+    #[test]
+    fn a_young_task_takes_new_flows_only_where_none_is_ready() {
+        use Condition::{Ready, Unhealthy, Young};
+        let table: [([Condition; 2], &[u8], &[u8]); 5] = [
+            ([Ready, Young], &[1], &[1, 2]),
+            ([Young, Young], &[1, 2], &[1, 2]),
+            ([Unhealthy, Young], &[2], &[2]),
+            ([Ready, Ready], &[1, 2], &[1, 2]),
+            ([Unhealthy, Unhealthy], &[], &[]),
+        ];
+        for (conditions, takes, has_name) in table {
+            let mut world = World::new();
+            for (n, condition) in (1..).zip(conditions) {
+                world.add(n, REDIS, n).is(n, condition);
+            }
+            let directory = Directory::new(&world.assignment, &world.view);
+            let tasks = |chosen: Vec<&Endpoint>| -> Vec<TaskId> {
+                chosen.into_iter().filter_map(Endpoint::task).collect()
+            };
+            let expected = |numbers: &[u8]| numbers.iter().map(|n| task(*n)).collect::<Vec<_>>();
+            assert_eq!(tasks(open(directory.of(WEB))), expected(takes), "{conditions:?}");
+            assert_eq!(tasks(named(directory.of(WEB))), expected(has_name), "{conditions:?}");
+        }
+        // The ready one's node is not alive.
+        let mut world = World::new();
+        world.add(1, REDIS, 1).is(1, Young).add(2, REDIS, 2).is(2, Ready);
+        world.view.liveness.insert(node(2), cluster::view::Liveness::Suspect);
+        let directory = Directory::new(&world.assignment, &world.view);
+        let open: Vec<_> = open(directory.of(WEB)).into_iter().filter_map(Endpoint::task).collect();
+        assert_eq!(open, [task(1)]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use cluster::net::{MacAddr, Vni};
 use cluster::object::{Attachment, PublishedPort, Slot, TaskState};
 use cluster::spec::{Protocol, PublishMode, TaskSpec};
 use cluster::time::{Revision, Timestamp};
-use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, Liveness, View, VtepRow};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, Liveness, View, VtepRow};
 
 use crate::local::{Balancer, Local, LocalSandbox};
 
@@ -188,6 +188,11 @@ impl World {
 
     /// The task's node announces its endpoints.
     pub(crate) fn up(&mut self, n: u8, healthy: bool) -> &mut Self {
+        self.is(n, if healthy { Condition::Ready } else { Condition::Unhealthy })
+    }
+
+    /// The same, in any condition.
+    pub(crate) fn is(&mut self, n: u8, condition: Condition) -> &mut Self {
         let assigned = &self.assignment.tasks[&task(n)];
         for attachment in &assigned.attachments {
             let owner = EndpointOwner::Task(task(n));
@@ -195,7 +200,7 @@ impl World {
                 node: assigned.node,
                 address: attachment.address,
                 mac: attachment.mac,
-                healthy,
+                condition,
                 revision: self.assignment.revision,
             };
             let key = EndpointKey { network: attachment.network, owner };

@@ -31,6 +31,11 @@ impl Sandboxes {
         self.lock().remove(&task);
     }
 
+    /// Its namespace, if its descriptor is known.
+    pub fn open(&self, task: TaskId) -> io::Result<Option<OwnedFd>> {
+        self.lock().get(&task).map(OwnedFd::try_clone).transpose()
+    }
+
     /// Whether its descriptor is known.
     #[must_use]
     pub fn contains(&self, task: TaskId) -> bool {
@@ -76,9 +81,7 @@ impl Spaces for NodeSpaces {
                 self.holder.open(&name_of(network)).map(Some)
             }
             Place::Fabric(_) => Ok(None),
-            Place::Sandbox(task) => {
-                self.sandboxes.lock().get(&task).map(OwnedFd::try_clone).transpose()
-            }
+            Place::Sandbox(task) => self.sandboxes.open(task),
         }
     }
 

@@ -15,8 +15,9 @@ use cluster::assignment::{Assignment, OwnTask};
 use cluster::id::{NodeId, TaskId};
 use cluster::net::Subnet;
 use cluster::object::{Attachment, TaskState, TaskStatus};
+use cluster::spec::{Protocol, PublishMode};
 use cluster::time::{Revision, Timestamp};
-use cluster::view::{EndpointKey, EndpointOwner, EndpointRow};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow};
 use netprog::local::LocalSandbox;
 
 pub use task::{Ended, LocalTask, Phase};
@@ -44,6 +45,9 @@ pub const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 /// A task that could not be launched or started for so long has failed, so that its service's
 /// restart policy and the scheduler have their say.
 pub const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
+/// A task without a health check takes new flows this long after its start at the latest, also
+/// where others of its service could: it may serve what cannot be seen.
+pub const YOUNG_LIMIT: Duration = Duration::from_secs(15);
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -62,6 +66,8 @@ pub enum Input {
     Adopted(BTreeMap<TaskId, Adopted>),
     /// The executor speaks of a task.
     Task(TaskId, Event),
+    /// What is to listen in a task's sandbox does.
+    Listens(TaskId),
     /// A command could not be carried out, for a reason that may pass.
     NotDone {
         /// Which.
@@ -103,8 +109,10 @@ pub struct Adopted {
 pub enum Health {
     /// No check has passed yet.
     Starting,
-    /// It passes, or there is none.
+    /// It passes, or is not waited for.
     Healthy,
+    /// There is none: it takes new flows once something listens in its sandbox.
+    Unchecked,
     /// It failed as often as the spec bears.
     Unhealthy,
 }
@@ -210,10 +218,10 @@ impl Worker {
                 self.take_assignment(assignment, from_manager);
             }
             Input::Released(released) => self.released = released,
-            Input::Adopted(found) => self.adopt(found, wall),
+            Input::Adopted(found) => self.adopt(found, Moment { now, wall }),
             Input::Task(id, event) => {
                 if let Some(task) = self.tasks.get_mut(&id) {
-                    task.hear(event, wall);
+                    task.hear(event, Moment { now, wall });
                 }
             }
             Input::NotDone { command, error } => {
@@ -235,6 +243,11 @@ impl Worker {
             Input::StopAll => self.stopping = true,
             Input::LeaderTime(leader) => {
                 self.leader_ahead_ms = i128::from(leader.0) - i128::from(wall.0);
+            }
+            Input::Listens(id) => {
+                if let Some(task) = self.tasks.get_mut(&id) {
+                    task.listens();
+                }
             }
             Input::Tick => {}
         }
@@ -269,7 +282,7 @@ impl Worker {
         self.assignment = Some(assignment);
     }
 
-    fn adopt(&mut self, found: BTreeMap<TaskId, Adopted>, wall: Timestamp) {
+    fn adopt(&mut self, found: BTreeMap<TaskId, Adopted>, at: Moment) {
         self.adopted = true;
         for address in found.values().filter_map(|adopted| adopted.egress) {
             self.egress.reserve(address);
@@ -280,13 +293,17 @@ impl Worker {
                 Event::Ended(_) => adopted.egress,
                 _lives => adopted.egress.or_else(|| self.egress.allocate()),
             };
-            let mut task = LocalTask::new(address, revision, wall);
-            task.hear(adopted.event, wall);
+            let mut task = LocalTask::new(address, revision, at.wall);
+            task.hear(adopted.event, at);
+            task.listens();
             self.tasks.insert(id, task);
         }
     }
 
     fn reconcile(&mut self, at: Moment) -> Vec<Command> {
+        for task in self.tasks.values_mut() {
+            task.grow_up(at.now);
+        }
         let mut commands = self.towards_assignment(at);
         self.give_again(at, &mut commands);
         commands
@@ -415,6 +432,8 @@ impl Worker {
             (moment > wall).then(|| now + Duration::from_millis(moment.since_ms(wall)))
         });
         let again = self.tasks.values().filter_map(LocalTask::again_at);
+        let young = self.tasks.values().filter_map(LocalTask::young_until);
+        let again = again.chain(young);
         let remains = self.remains.values().copied();
         drains.chain(delays).chain(again).chain(remains).min()
     }
@@ -456,30 +475,46 @@ impl Worker {
                 continue;
             };
             for attachment in &assigned.attachments {
-                let (key, row) =
-                    self.row(EndpointOwner::Task(*id), attachment, task.healthy(), task.revision);
+                let owner = EndpointOwner::Task(*id);
+                let (key, row) = self.row(owner, attachment, task.condition(), task.revision);
                 rows.insert(key, row);
             }
         }
         let own = assignment.nodes.get(&self.node).and_then(|node| node.ingress.as_ref());
         if let (Some(attachment), Some(revision)) = (own, self.ingress_revision) {
             let owner = EndpointOwner::Node(self.node);
-            let (key, row) = self.row(owner, attachment, true, revision);
+            let (key, row) = self.row(owner, attachment, Condition::Ready, revision);
             rows.insert(key, row);
         }
         Some(rows)
+    }
+
+    /// Young tasks, and the ports that are to be listened on in their sandboxes; none: any.
+    #[must_use]
+    pub fn young(&self) -> BTreeMap<TaskId, BTreeSet<(Protocol, u16)>> {
+        let Some(assignment) = &self.assignment else { return BTreeMap::new() };
+        let ports = |id: &TaskId| {
+            let service = assignment.tasks.get(id).map(|task| task.service);
+            let service = service.and_then(|service| assignment.services.get(&service));
+            let ingress = service.into_iter().flat_map(|service| &service.ports);
+            let ingress = ingress.filter(|port| port.mode == PublishMode::Ingress);
+            let host = assignment.own.get(id).into_iter().flat_map(|own| &own.host_ports);
+            ingress.chain(host).map(|port| (port.protocol, port.target)).collect()
+        };
+        let young = self.tasks.iter().filter(|(_, task)| task.young_until().is_some());
+        young.map(|(id, _)| (*id, ports(id))).collect()
     }
 
     fn row(
         &self,
         owner: EndpointOwner,
         attachment: &Attachment,
-        healthy: bool,
+        condition: Condition,
         revision: Revision,
     ) -> (EndpointKey, EndpointRow) {
         let key = EndpointKey { network: attachment.network, owner };
         let (node, address, mac) = (self.node, attachment.address, attachment.mac);
-        (key, EndpointRow { node, address, mac, healthy, revision })
+        (key, EndpointRow { node, address, mac, condition, revision })
     }
 
     /// What the leader does not know yet.

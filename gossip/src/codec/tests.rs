@@ -8,7 +8,7 @@ use crate::table::{OWNERS_MAX, ROWS_PER_OWNER_MAX};
 use cluster::id::{ClusterId, NetworkId, TaskId};
 use cluster::net::MacAddr;
 use cluster::time::Revision;
-use cluster::view::{EndpointKey, EndpointOwner, VtepRow};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, VtepRow};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -39,7 +39,7 @@ fn rows() -> Vec<Row> {
     let value = EndpointValue {
         address: IpAddr::V4(Ipv4Addr::new(10, 0, 9, 5)),
         mac: MacAddr([2, 0x42, 10, 0, 9, 5]),
-        healthy: true,
+        condition: Condition::Ready,
         revision: Revision(12),
     };
     let of = |owner| EndpointKey { network: NetworkId(1 << 100), owner };
@@ -304,7 +304,7 @@ fn the_longest_message_of_an_exchange_fits() {
     let value = EndpointValue {
         address: IpAddr::V6(Ipv6Addr::from(u128::MAX)),
         mac: MacAddr([255; 6]),
-        healthy: true,
+        condition: Condition::Ready,
         revision: Revision(u64::MAX),
     };
     let version = Version { generation: u64::MAX, counter: u64::MAX };

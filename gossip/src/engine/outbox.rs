@@ -106,7 +106,7 @@ mod tests {
     use cluster::id::{NetworkId, TaskId};
     use cluster::net::MacAddr;
     use cluster::time::Revision;
-    use cluster::view::{EndpointKey, EndpointOwner};
+    use cluster::view::{Condition, EndpointKey, EndpointOwner};
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
@@ -117,7 +117,7 @@ mod tests {
         let value = EndpointValue {
             address: std::net::Ipv6Addr::LOCALHOST.into(),
             mac: MacAddr([2; 6]),
-            healthy: true,
+            condition: Condition::Ready,
             revision: Revision(u64::MAX),
         };
         let key = EndpointKey { network: NetworkId(u128::MAX), owner };

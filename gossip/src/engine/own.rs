@@ -119,7 +119,7 @@ mod tests {
     use cluster::id::{ClusterId, NetworkId, NodeId, TaskId};
     use cluster::net::MacAddr;
     use cluster::time::Revision;
-    use cluster::view::EndpointOwner;
+    use cluster::view::{Condition, EndpointOwner};
 
     const US: NodeId = NodeId(1);
 
@@ -136,7 +136,7 @@ mod tests {
     fn endpoint(node: NodeId) -> EndpointRow {
         let address = std::net::Ipv4Addr::new(10, 0, 0, 9).into();
         let mac = MacAddr::for_address(address);
-        EndpointRow { node, address, mac, healthy: true, revision: Revision(1) }
+        EndpointRow { node, address, mac, condition: Condition::Ready, revision: Revision(1) }
     }
 
     fn vtep() -> VtepRow {

@@ -91,7 +91,7 @@ fn endpoint(
             node,
             address: value.address,
             mac: value.mac,
-            healthy: value.healthy,
+            condition: value.condition,
             revision: value.revision,
         }),
         Record::Endpoint(_, None) | Record::Vtep(_) => None,
@@ -113,7 +113,7 @@ mod tests {
     use cluster::id::{NetworkId, TaskId};
     use cluster::net::MacAddr;
     use cluster::time::Revision;
-    use cluster::view::EndpointOwner;
+    use cluster::view::{Condition, EndpointOwner};
 
     fn key() -> EndpointKey {
         EndpointKey { network: NetworkId(1), owner: EndpointOwner::Task(TaskId(1)) }
@@ -124,7 +124,7 @@ mod tests {
         let value = revision.map(|revision| EndpointValue {
             address: std::net::Ipv4Addr::new(10, 0, 0, 1).into(),
             mac: MacAddr([2; 6]),
-            healthy: true,
+            condition: Condition::Ready,
             revision: Revision(revision),
         });
         let version = Version { generation: 1, counter };

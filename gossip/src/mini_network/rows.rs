@@ -16,7 +16,8 @@ fn rows_reach_all_hosts_despite_loss() {
             net.until("the change everywhere", ms(3_000), |net| {
                 net.hosts.values().all(|host| {
                     let view = host.engine.view();
-                    !view.endpoints[&key(2, 3)].healthy && !view.endpoints.contains_key(&key(2, 9))
+                    view.endpoints[&key(2, 3)].condition == cluster::view::Condition::Unhealthy
+                        && !view.endpoints.contains_key(&key(2, 9))
                 })
             });
         }

@@ -8,7 +8,7 @@ use crate::row::{EndpointValue, Record};
 use cluster::id::{NetworkId, TaskId};
 use cluster::net::MacAddr;
 use cluster::time::Revision;
-use cluster::view::{EndpointKey, EndpointOwner};
+use cluster::view::{Condition, EndpointKey, EndpointOwner};
 use proptest::prelude::*;
 
 const START: Now = Now::ZERO;
@@ -51,7 +51,7 @@ fn arb_row(versions: std::ops::Range<u64>) -> impl Strategy<Value = Row> {
             let value = value.map(|address| EndpointValue {
                 address: std::net::Ipv4Addr::from(address).into(),
                 mac: MacAddr([2, 0, 0, 0, 0, 1]),
-                healthy: true,
+                condition: Condition::Ready,
                 revision: Revision(1),
             });
             let version = Version { generation, counter };
@@ -170,7 +170,7 @@ fn row(generation: u64, counter: u64, task: u128) -> Row {
     let value = EndpointValue {
         address: std::net::Ipv4Addr::new(10, 0, 0, task as u8).into(),
         mac: MacAddr([2, 0, 0, 0, 0, 1]),
-        healthy: true,
+        condition: Condition::Ready,
         revision: Revision(1),
     };
     let version = Version { generation, counter };

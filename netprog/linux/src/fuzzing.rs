@@ -24,7 +24,6 @@ use netprog::plane::ipvs::{SCHEDULER_FLAGS, Scheduler, VirtualKey};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::bulk;
-use crate::conntrack;
 use crate::dns_server::cache::Cache;
 use crate::dns_server::upstream::answer_to;
 use crate::dns_server::{Answer, Forwarder, Handler, Question, Resolver};
@@ -36,7 +35,7 @@ use crate::ipvs::wire;
 use crate::netlink::raw::{Answers, Attributes, Expect, MESSAGE_ERROR, Request as Ask, encode};
 use crate::nft::read;
 use crate::nft::wire::Message as Nft;
-use crate::{firewalls, observe, probe, sock_diag};
+use crate::{conntrack, firewalls, listeners, observe, probe, sock_diag};
 
 /// The number of the request that a datagram answers.
 const SEQUENCE: u16 = 7;
@@ -98,7 +97,7 @@ fn families(payload: &[u8]) {
     }
     let _real = (wire::read_real(payload, false), wire::read_real(payload, true));
     let _listener = sock_diag::listener(payload, cluster::spec::Protocol::Tcp);
-    let _flow = conntrack::flow(payload);
+    let _read = (conntrack::flow(payload).is_some(), listeners::bound(payload));
     if let Some(found) = wire::read_timeouts(payload) {
         let again = [&[0; HEADER_BYTES], wire::timeouts(found).as_bytes()].concat();
         assert_eq!(wire::read_timeouts(&again), Some(found), "timeouts changed");

@@ -22,6 +22,7 @@ pub mod holders;
 mod ipvs;
 pub mod kernel;
 mod link;
+mod listeners;
 pub mod namespace;
 mod netlink;
 mod nft;
@@ -33,4 +34,5 @@ pub mod spaces;
 mod sysctl;
 
 pub use kernel::LinuxKernel;
+pub use listeners::Listeners;
 pub use spaces::{HeldSpaces, Spaces};

@@ -15,6 +15,8 @@ const BALANCER: Balancer = Balancer::Nft;
 
 #[path = "datapath/bounds.rs"]
 mod bounds;
+#[path = "datapath/changes.rs"]
+mod changes;
 #[path = "datapath/flows.rs"]
 mod flows;
 #[path = "datapath/lab.rs"]

@@ -16,6 +16,8 @@ const BALANCER: Balancer = Balancer::Ipvs;
 
 #[path = "datapath/bounds.rs"]
 mod bounds;
+#[path = "datapath/changes.rs"]
+mod changes;
 #[path = "ipvs/conformance.rs"]
 mod conformance;
 #[path = "datapath/flows.rs"]

@@ -10,7 +10,7 @@ use cluster::object::{Attachment, Slot};
 use cluster::view::View;
 
 use super::TASKS_PREFIX;
-use crate::endpoint::{Directory, Endpoint, open};
+use crate::endpoint::{Directory, Endpoint, named};
 
 /// Characters of a task's id that serve as its short name: its host name.
 const SHORT_ID_CHARS: usize = 12;
@@ -134,13 +134,13 @@ impl Names {
             // A service whose name is empty is removed, and its tasks are stopping.
             if !service.name.is_empty() && (service.vips.contains_key(&id) || !endpoints.is_empty())
             {
-                names.add_service(service, id, &open(endpoints.iter().copied()), assignment);
+                names.add_service(service, id, &named(endpoints.iter().copied()), assignment);
             }
         }
         for (service_id, endpoints) in &by_service {
             let service = assignment.services.get(service_id);
             let answered: BTreeSet<TaskId> =
-                open(endpoints.iter().copied()).iter().filter_map(|e| e.task()).collect();
+                named(endpoints.iter().copied()).iter().filter_map(|e| e.task()).collect();
             for endpoint in endpoints {
                 names.add_task(assignment, service, endpoint, &answered);
             }

@@ -40,6 +40,8 @@ mod tasks;
 const QUEUE: usize = 1024;
 /// The longest sleep between two looks at the core's deadline.
 const IDLE_MAX: Duration = Duration::from_secs(1);
+/// How often the sandboxes of young tasks are looked into.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What the node offers to a worker, found out once at start.
 #[derive(Clone)]
@@ -330,9 +332,16 @@ impl Shell {
             () = stop.cancelled() => return,
             () = self.adopt() => {}
         }
+        let mut looked = Duration::ZERO;
         loop {
             let (now, wall) = (clock::monotonic(), clock::timestamp());
-            let wait = self.worker.next_deadline(now, wall);
+            let look_at = (!self.worker.young().is_empty()).then_some(looked + LOOK_INTERVAL);
+            if look_at.is_some_and(|at| at <= now) {
+                looked = now;
+                self.look_for_listeners().await;
+                continue;
+            }
+            let wait = self.worker.next_deadline(now, wall).into_iter().chain(look_at).min();
             let wait = wait.map_or(IDLE_MAX, |at| at.saturating_sub(now).min(IDLE_MAX));
             let input = tokio::select! {
                 () = stop.cancelled() => return,

@@ -6,9 +6,12 @@ use std::time::Duration;
 use cluster::id::TaskId;
 use cluster::object::{TaskState, TaskStatus};
 use cluster::time::{Revision, Timestamp};
+use cluster::view::Condition;
 use netprog::local::LocalSandbox;
 
-use super::{AGAIN_INTERVAL, Command, DRAIN_LIMIT, Event, Health, LAUNCH_LIMIT, Moment, egress};
+use super::{
+    AGAIN_INTERVAL, Command, DRAIN_LIMIT, Event, Health, LAUNCH_LIMIT, Moment, YOUNG_LIMIT, egress,
+};
 
 /// How far a task came on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +77,8 @@ pub struct LocalTask {
     pub status: TaskStatus,
     dns_ports: Option<(u16, u16)>,
     healthy: bool,
+    /// Nothing is known to listen in it yet; then, the latest moment at which it counts as ready.
+    young_until: Option<Duration>,
     drain_since: Option<Duration>,
     asked_to_stop: bool,
     failing_checks: bool,
@@ -103,6 +108,7 @@ impl LocalTask {
             status,
             dns_ports: None,
             healthy: false,
+            young_until: None,
             drain_since: None,
             asked_to_stop: false,
             failing_checks: false,
@@ -124,7 +130,8 @@ impl LocalTask {
     }
 
     /// The executor speaks. What it says of an earlier phase than ours is old news.
-    pub(super) fn hear(&mut self, event: Event, wall: Timestamp) {
+    pub(super) fn hear(&mut self, event: Event, at: Moment) {
+        let Moment { now, wall } = at;
         if self.phase == Phase::Ended {
             return;
         }
@@ -142,11 +149,13 @@ impl LocalTask {
                 }
             }
             Event::Running { dns_udp_port, dns_tcp_port, pid, health, detail } => {
-                let healthy = health == Health::Healthy;
+                let healthy = matches!(health, Health::Healthy | Health::Unchecked);
                 self.failing_checks = health == Health::Unhealthy;
                 self.dns_ports = Some((dns_udp_port, dns_tcp_port));
                 if self.phase < Phase::Running {
                     self.came_to(Phase::Running);
+                    let unchecked = health == Health::Unchecked;
+                    self.young_until = unchecked.then_some(now + YOUNG_LIMIT);
                 }
                 self.healthy = healthy;
                 self.status.pid = Some(pid);
@@ -350,7 +359,27 @@ impl LocalTask {
         self.sandbox().is_some()
     }
 
-    pub(super) fn healthy(&self) -> bool {
-        self.healthy && matches!(self.phase, Phase::Running | Phase::Stopping)
+    pub(super) fn condition(&self) -> Condition {
+        if !self.healthy || !matches!(self.phase, Phase::Running | Phase::Stopping) {
+            Condition::Unhealthy
+        } else if self.young_until.is_some() {
+            Condition::Young
+        } else {
+            Condition::Ready
+        }
+    }
+
+    /// What is to listen in its sandbox does, or did when an earlier daemon started it.
+    pub(super) fn listens(&mut self) {
+        self.young_until = None;
+    }
+
+    /// Until when it may be young, while it is.
+    pub(super) fn young_until(&self) -> Option<Duration> {
+        self.young_until.filter(|_| self.phase == Phase::Running)
+    }
+
+    pub(super) fn grow_up(&mut self, now: Duration) {
+        self.young_until.take_if(|until| *until <= now);
     }
 }

@@ -106,7 +106,7 @@ fn a_task_starts_only_in_a_programmed_sandbox_and_its_row_is_healthy_only_then()
     assert_eq!(worker.own_rows().unwrap().len(), 0, "no sandbox, no endpoint");
     let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
     step(&mut worker, Input::Task(TASK, prepared), 1);
-    assert!(worker.own_rows().unwrap().values().all(|row| !row.healthy));
+    assert!(worker.own_rows().unwrap().values().all(|row| row.condition == Condition::Unhealthy));
     let failed = [(TASK, "set link: no such device".to_owned())].into();
     let not_programmed = Input::Programmed { ready: BTreeSet::new(), failed };
     assert_eq!(step(&mut worker, not_programmed, 2), []);
@@ -114,7 +114,44 @@ fn a_task_starts_only_in_a_programmed_sandbox_and_its_row_is_healthy_only_then()
     let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
     assert_eq!(step(&mut worker, programmed, 3), [Command::Start(TASK)]);
     step(&mut worker, running(Health::Healthy), 4);
-    assert!(worker.own_rows().unwrap().values().all(|row| row.healthy));
+    assert!(worker.own_rows().unwrap().values().all(|row| row.condition == Condition::Ready));
+}
+
+/// Goal: a task without a health check is ready once its ports are listened on, and in time anyway.
+#[test]
+fn a_task_without_a_check_is_young_until_something_listens() {
+    let condition = |worker: &Worker| worker.own_rows().unwrap().values().next().unwrap().condition;
+    for listens in [true, false] {
+        let mut worker = worker();
+        start(&mut worker);
+        let wanted = assignment(11, Some(TaskState::Running), TaskState::Running);
+        step(&mut worker, wanted, 4);
+        assert_eq!(worker.young(), BTreeMap::new(), "it has a check that passes");
+        let mut worker = self::worker();
+        let wanted = assignment(10, Some(TaskState::Running), TaskState::Assigned);
+        step(&mut worker, wanted, 0);
+        let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
+        step(&mut worker, Input::Task(TASK, prepared), 1);
+        let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
+        step(&mut worker, programmed, 2);
+        step(&mut worker, running(Health::Unchecked), 3);
+        assert_eq!(state(&worker), TaskState::Running);
+        assert_eq!(condition(&worker), Condition::Young);
+        assert_eq!(worker.young(), [(TASK, BTreeSet::new())].into());
+        let limit = Duration::from_millis(3) + YOUNG_LIMIT;
+        assert_eq!(worker.next_deadline(Duration::from_millis(3), Timestamp(3)), Some(limit));
+        let last = u64::try_from(limit.as_millis()).unwrap();
+        step(&mut worker, Input::Tick, last - 1);
+        assert_eq!(condition(&worker), Condition::Young);
+        if listens {
+            step(&mut worker, Input::Listens(TASK), last - 1);
+        } else {
+            step(&mut worker, Input::Tick, last);
+        }
+        assert_eq!(condition(&worker), Condition::Ready);
+        step(&mut worker, running(Health::Unchecked), last + 1);
+        assert_eq!(condition(&worker), Condition::Ready, "it stays so");
+    }
 }
 
 #[test]
@@ -122,7 +159,7 @@ fn a_failing_health_check_takes_the_endpoint_out_and_ends_the_task() {
     let mut worker = worker();
     start(&mut worker);
     assert_eq!(step(&mut worker, running(Health::Unhealthy), 5), [Command::Stop(TASK)]);
-    assert!(worker.own_rows().unwrap().values().all(|row| !row.healthy));
+    assert!(worker.own_rows().unwrap().values().all(|row| row.condition == Condition::Unhealthy));
     assert_eq!(state(&worker), TaskState::Running, "a state only rises");
     let ended = Ended { exit_code: Some(143), error: String::new(), rejected: false };
     assert_eq!(step(&mut worker, Input::Task(TASK, Event::Ended(ended)), 6), []);

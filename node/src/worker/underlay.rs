@@ -71,6 +71,7 @@ mod tests {
         assignment.networks.clear();
         let network = AssignedNetwork {
             name: "web".to_owned(),
+            created_at: cluster::time::Timestamp::default(),
             vni: cluster::net::Vni::FIRST,
             subnet: "10.0.0.0/24".parse().unwrap(),
             gateway: [10, 0, 0, 1].into(),

@@ -41,6 +41,19 @@ pub struct EndpointKey {
     pub owner: EndpointOwner,
 }
 
+/// How an endpoint is, as its node says. Encoded as the number of the variant, so that the first
+/// two are what `false` and `true` were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    /// Its health check has not passed yet, or fails: no VIP, no DNS.
+    Unhealthy,
+    /// VIP and DNS may use it.
+    Ready,
+    /// It runs without a health check, and nothing is known to listen in it yet: DNS may use it,
+    /// and a VIP while no other is ready.
+    Young,
+}
+
 /// An endpoint that is up, as the node that runs it says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointRow {
@@ -50,8 +63,8 @@ pub struct EndpointRow {
     pub address: IpAddr,
     /// Its MAC address.
     pub mac: MacAddr,
-    /// False until its health check passes, and when it fails: no VIP, no DNS.
-    pub healthy: bool,
+    /// Who may use it.
+    pub condition: Condition,
     /// Revision of the assignment that the row was made from.
     pub revision: Revision,
 }

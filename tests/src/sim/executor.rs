@@ -198,7 +198,7 @@ impl World {
                 let delay = self.ms_between(50, 1_000);
                 later(self, delay, Step::Passed);
             }
-            Stage::Running(Health::Healthy) => {
+            Stage::Running(Health::Healthy | Health::Unchecked) => {
                 if self.chance.random_bool(self.swarm.exit) {
                     let delay = self.ms_between(100, LIFE_MS_MAX);
                     let code = i32::from(self.chance.random_bool(0.5));

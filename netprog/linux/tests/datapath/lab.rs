@@ -13,7 +13,7 @@ use cluster::net::{MacAddr, Vni};
 use cluster::object::{Attachment, PublishedPort, Slot, TaskState};
 use cluster::spec::{Protocol, PublishMode, TaskSpec};
 use cluster::time::{Revision, Timestamp};
-use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, Liveness, View, VtepRow};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, Liveness, View, VtepRow};
 use netprog::kernel::Kernel;
 use netprog::local::{Local, LocalSandbox};
 use netprog::op::{LinkChange, Op};
@@ -233,7 +233,7 @@ impl Lab {
                 node: node(on),
                 address: attachment.address,
                 mac: attachment.mac,
-                healthy: true,
+                condition: Condition::Ready,
                 revision: self.assignment.revision,
             };
             self.view.endpoints.insert(EndpointKey { network: attachment.network, owner }, row);
@@ -291,17 +291,22 @@ impl Lab {
 
     /// One pass on every node; a second one must find nothing to do.
     pub(crate) fn settle(&mut self) {
-        for (n, owner) in &mut self.nodes {
-            let assignment = Assignment { node: node(*n), ..self.assignment.clone() };
-            let desired = render(&assignment, &self.view, &owner.local);
-            let observed = owner.kernel.observe(&desired).unwrap();
-            let ops = plan(&desired, &observed, Knowledge::Complete);
-            assert_eq!(owner.kernel.apply(&ops), [], "node {n}");
-            let observed = owner.kernel.observe(&desired).unwrap();
-            let left = plan(&desired, &observed, Knowledge::Complete);
-            let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-            assert!(left.is_empty(), "node {n}: {left:#?}");
-        }
+        let nodes: Vec<u8> = self.nodes.keys().copied().collect();
+        nodes.into_iter().for_each(|n| self.settle_on(n));
+    }
+
+    /// The same on one node.
+    pub(crate) fn settle_on(&mut self, n: u8) {
+        let owner = self.nodes.get_mut(&n).unwrap();
+        let assignment = Assignment { node: node(n), ..self.assignment.clone() };
+        let desired = render(&assignment, &self.view, &owner.local);
+        let observed = owner.kernel.observe(&desired).unwrap();
+        let ops = plan(&desired, &observed, Knowledge::Complete);
+        assert_eq!(owner.kernel.apply(&ops), [], "node {n}");
+        let observed = owner.kernel.observe(&desired).unwrap();
+        let left = plan(&desired, &observed, Knowledge::Complete);
+        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+        assert!(left.is_empty(), "node {n}: {left:#?}");
     }
 
     /// A place of a node, to open sockets in.

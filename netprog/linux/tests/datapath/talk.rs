@@ -94,21 +94,24 @@ fn words(answer: &[u8]) -> String {
 
 /// Opens a stream to `target`, from local port `from` (0: any).
 pub(crate) fn open(place: Where<'_>, target: &str, from: u16) -> Result<TcpStream, Error> {
+    let (target, (kernel, place)) = (target.to_owned(), place);
+    kernel.run(place, move || connect_from(&target, from))?
+}
+
+/// The same in the calling thread's namespace.
+pub(crate) fn connect_from(target: &str, from: u16) -> Result<TcpStream, Error> {
     let target: SocketAddr = target.parse().unwrap();
-    let (kernel, place) = place;
-    kernel.run(place, move || {
-        let family = if target.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-        let wait = nix::sys::time::TimeVal::new(3, 0);
-        setsockopt(&fd, sockopt::SendTimeout, &wait)?;
-        let any = SocketAddr::new(unspecified(target), from);
-        bind(fd.as_raw_fd(), &SockaddrStorage::from(any))?;
-        connect(fd.as_raw_fd(), &SockaddrStorage::from(target))?;
-        let stream = TcpStream::from(fd);
-        stream.set_read_timeout(Some(ANSWER_WAIT))?;
-        Ok(stream)
-    })?
+    let family = if target.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    let wait = nix::sys::time::TimeVal::new(3, 0);
+    setsockopt(&fd, sockopt::SendTimeout, &wait)?;
+    let any = SocketAddr::new(unspecified(target), from);
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(any))?;
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(target))?;
+    let stream = TcpStream::from(fd);
+    stream.set_read_timeout(Some(ANSWER_WAIT))?;
+    Ok(stream)
 }
 
 fn unspecified(family_of: SocketAddr) -> IpAddr {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use cluster::id::TaskId;
 use cluster::net::Subnet;
+use netprog_linux::Listeners;
 use netprog_linux::dns_server::DnsServer;
 use netprog_linux::facts::HostFacts;
 use tokio::sync::mpsc;
@@ -159,6 +160,28 @@ impl Shell {
         }
     }
 
+    /// Looks into the sandboxes of young tasks, and tells the core in which what is to listen does.
+    pub(super) async fn look_for_listeners(&mut self) {
+        let young = self.worker.young();
+        let sandboxes = self.sandboxes.clone();
+        let look = move || {
+            let listens = |(id, ports): &(TaskId, BTreeSet<_>)| {
+                let Ok(Some(namespace)) = sandboxes.open(*id) else { return false };
+                match Listeners::read(namespace) {
+                    Ok(found) => found.cover(ports),
+                    Err(error) => {
+                        tracing::debug!(task = %id, %error, "look for what listens");
+                        false
+                    }
+                }
+            };
+            young.into_iter().filter(listens).map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        for id in tokio::task::spawn_blocking(look).await.unwrap_or_default() {
+            self.step(Input::Listens(id)).await;
+        }
+    }
+
     async fn open_sandbox(
         &mut self,
         id: TaskId,
@@ -284,7 +307,8 @@ fn event_of(report: &TaskReport) -> Event {
         Phase::Running { pid, .. } => {
             let state = report.health.as_ref().map(|health| health.state);
             let health = match state {
-                None | Some(HealthState::Healthy) => Health::Healthy,
+                None => Health::Unchecked,
+                Some(HealthState::Healthy) => Health::Healthy,
                 Some(HealthState::Starting) => Health::Starting,
                 Some(HealthState::Unhealthy) => Health::Unhealthy,
             };

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Scenario;
 use super::calls::{ask, wait_all_answer};
 use super::services::{NETWORK, make_network, probe, serve, serve_client, serve_echo};
 use crate::Lab;
 use crate::cluster::{CONVERGE_MAX, list, text};
+
+/// How often ten calls are made until a late task has answered one: for half a minute and more.
+const LATE_ASKED_MAX: usize = 1_000;
 
 /// Goal: backends come and go without a failed call. Method: calls from every node while the
 /// service is scaled and updated.
@@ -20,6 +23,7 @@ pub const SCENARIO: Scenario = Scenario {
         ("a network is made", make_network),
         ("one replica answers", start),
         ("scaled up, all replicas answer on every node", up),
+        ("a task that opens its port late gets no call before", late),
         ("scaled down, no call fails once the task is out", down),
         ("scaled to nothing, the name stays and calls are refused at once", to_zero),
         ("constraints place tasks", constraints),
@@ -52,6 +56,26 @@ fn up(lab: &mut Lab) -> Result<()> {
         ensure!(here == 2, "node{} has {here} of 6 tasks", node + 1);
     }
     converged(lab, 6)
+}
+
+/// A task runs for three seconds before it listens; another of its service does all the while.
+fn late(lab: &mut Lab) -> Result<()> {
+    let client = &lab.running(0, "client")?[0];
+    let script = format!("sleep 3; exec {} serve 7001", probe(lab)?);
+    serve(lab, "late", &["--replicas", "1"], &["sh", "-c", &script], 1)?;
+    lab.wait_for(CONVERGE_MAX, "the first task to listen", || {
+        ask(lab, client, "tcp", "late:7001", 1)
+    })?;
+    lab.nodes[0].docker(&["service", "scale", "-d", "late=2"])?.ok()?;
+    let mut servers = BTreeSet::new();
+    for _ in 0..LATE_ASKED_MAX {
+        servers.extend(ask(lab, client, "tcp", "late:7001", 10)?.into_iter().map(|t| t.server));
+        if servers.len() == 2 {
+            lab.nodes[0].docker(&["service", "rm", "late"])?.ok()?;
+            return Ok(());
+        }
+    }
+    bail!("only {servers:?} answered")
 }
 
 fn down(lab: &mut Lab) -> Result<()> {

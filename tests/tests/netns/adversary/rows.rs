@@ -13,7 +13,7 @@ use cluster::assignment::Assignment;
 use cluster::id::NodeId;
 use cluster::net::MacAddr;
 use cluster::time::Revision;
-use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, VtepRow};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, VtepRow};
 use gossip::proof::GENERATION_MAX;
 use gossip::{Config, Engine, Input, Keyring, Output, Peer, ProofSecret};
 use lab::Lab;
@@ -201,7 +201,7 @@ fn elsewhere(node: NodeId, outsider: SocketAddr) -> EndpointRow {
         node,
         address: outsider.ip(),
         mac: MacAddr([2, 6, 6, 6, 6, 6]),
-        healthy: true,
+        condition: Condition::Ready,
         revision: Revision(u64::MAX),
     }
 }

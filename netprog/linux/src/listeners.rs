@@ -1,0 +1,132 @@
+//! What listens in a namespace, by sock_diag (include/uapi/linux/inet_diag.h,
+//! net/ipv4/inet_diag.c): the kernel gives sockets of one state alone, however many connections
+//! there are.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use cluster::spec::Protocol;
+use nix::sched::{CloneFlags, setns};
+
+use crate::netlink::raw::{Attributes, Expect, Request, exchange};
+use crate::netlink::{self, Refusal};
+
+/// `NETLINK_SOCK_DIAG`.
+const SOCK_DIAG: isize = 4;
+/// `SOCK_DIAG_BY_FAMILY`.
+const BY_FAMILY: u16 = 20;
+/// `struct inet_diag_req_v2`: family, protocol, extensions, padding, states; then the socket's id.
+const ID_BYTES: usize = 48;
+const FAMILIES: [u8; 2] = [2, 10];
+/// Protocol number, and the state of what takes calls: TCP_LISTEN, and of UDP what is bound and
+/// not connected (TCP_CLOSE).
+const CALLED: [(Protocol, u8, u32); 2] = [(Protocol::Tcp, 6, 1 << 10), (Protocol::Udp, 17, 1 << 7)];
+/// Where the kernel begins to choose ports (net.ipv4.ip_local_port_range): a UDP socket there is
+/// a caller's more likely than a server's.
+const CHOSEN_PORTS: u16 = 32_768;
+
+/// Ports that are listened on at an address that callers from outside can reach.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listeners(BTreeSet<(Protocol, u16)>);
+
+impl Listeners {
+    /// Reads those of a namespace. Blocks for as long as the kernel needs.
+    pub fn read(namespace: OwnedFd) -> io::Result<Self> {
+        let thread = std::thread::Builder::new().name("listeners".to_owned()).spawn(move || {
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
+            Self::of_this_namespace().map_err(io::Error::other)
+        })?;
+        thread.join().map_err(|_panic| io::Error::other("the thread that looks has died"))?
+    }
+
+    /// Whether each of these ports is listened on; of none, whether anything is.
+    #[must_use]
+    pub fn cover(&self, ports: &BTreeSet<(Protocol, u16)>) -> bool {
+        if ports.is_empty() {
+            let serves = |(protocol, port): &(Protocol, u16)| {
+                *protocol == Protocol::Tcp || *port < CHOSEN_PORTS
+            };
+            self.0.iter().any(serves)
+        } else {
+            ports.is_subset(&self.0)
+        }
+    }
+
+    fn of_this_namespace() -> Result<Self, Refusal> {
+        let socket = netlink::open(SOCK_DIAG)?;
+        let mut found = BTreeSet::new();
+        for (protocol, number, states) in CALLED {
+            for family in FAMILIES {
+                let mut header = vec![family, number, 0, 0];
+                header.extend(states.to_ne_bytes());
+                header.resize(header.len() + ID_BYTES, 0);
+                let attributes = &Attributes::default();
+                let request = Request { kind: BY_FAMILY, header: &header, attributes };
+                let sockets = exchange(&socket, &request, Expect::Dump)?;
+                let called = sockets.iter().filter_map(|message| bound(message));
+                let reachable = called.filter(|(address, _)| !address.to_canonical().is_loopback());
+                found.extend(reachable.map(|(_, port)| (protocol, port)));
+            }
+        }
+        Ok(Self(found))
+    }
+}
+
+/// Address and port of a socket (`struct inet_diag_msg`).
+pub(crate) fn bound(message: &[u8]) -> Option<(IpAddr, u16)> {
+    let [family, _, _, _, high, low, _, _, source @ ..] = message else { return None };
+    let address = match family {
+        2 => IpAddr::from(*source.first_chunk::<4>()?),
+        10 => IpAddr::from(*source.first_chunk::<16>()?),
+        _ => return None,
+    };
+    Some((address, u16::from_be_bytes([*high, *low])))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
+    use super::*;
+    use crate::spaces::new_namespace;
+
+    /// Runs a job in a namespace; what it opens stays bound to it.
+    fn inside<T: Send + 'static>(
+        namespace: &OwnedFd,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let namespace = namespace.try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+            assert!(up.unwrap().success());
+            job()
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn what_listens_is_told_from_what_calls() {
+        let namespace = new_namespace().unwrap();
+        let read = || Listeners::read(namespace.try_clone().unwrap()).unwrap();
+        let ports = |ports: &[(Protocol, u16)]| ports.iter().copied().collect::<BTreeSet<_>>();
+        assert!(!read().cover(&ports(&[])));
+        // Nobody outside reaches these, and the last one calls.
+        let _deaf = inside(&namespace, || {
+            let dns = (UdpSocket::bind("127.0.0.11:53"), TcpListener::bind("127.0.0.11:53"));
+            let connected = UdpSocket::bind("0.0.0.0:0").unwrap();
+            connected.connect("127.0.0.11:53").unwrap();
+            (dns.0.unwrap(), dns.1.unwrap(), connected, UdpSocket::bind("0.0.0.0:40000").unwrap())
+        });
+        assert!(!read().cover(&ports(&[])), "{:?}", read());
+        let _server = inside(&namespace, || TcpListener::bind("[::]:80").unwrap());
+        assert!(read().cover(&ports(&[])));
+        assert!(read().cover(&ports(&[(Protocol::Tcp, 80)])));
+        let both = ports(&[(Protocol::Tcp, 80), (Protocol::Udp, 514)]);
+        assert!(!read().cover(&both));
+        let _second = inside(&namespace, || UdpSocket::bind("0.0.0.0:514").unwrap());
+        assert!(read().cover(&both));
+    }
+}
