@@ -15,6 +15,7 @@ use netprog_linux::dns_server::{DnsServer, Forwarder};
 use netprog_linux::facts::RESOLV_CONF;
 use netprog_linux::kernel::LinuxKernel;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::programmer::{self, Done, Facts, Wanted};
@@ -179,6 +180,8 @@ pub struct Shell {
     handles: Arc<Mutex<BTreeMap<TaskId, Handle>>>,
     sandboxes: Sandboxes,
     dns: BTreeMap<TaskId, DnsServer>,
+    /// The look for what listens that is under way.
+    looking: Option<JoinHandle<()>>,
     names: Arc<Names>,
     forwarder: Arc<Forwarder>,
     gossip: Gossip,
@@ -253,6 +256,7 @@ impl Shell {
             handles: Arc::default(),
             sandboxes,
             dns: BTreeMap::new(),
+            looking: None,
             names: Arc::new(Names::new(assignment_reader.clone(), gossip.view())),
             underlay_mtu,
             found: watch::Sender::new(BTreeSet::new()),
@@ -338,9 +342,9 @@ impl Shell {
             let look_at = (!self.worker.young().is_empty()).then_some(looked + LOOK_INTERVAL);
             if look_at.is_some_and(|at| at <= now) {
                 looked = now;
-                self.look_for_listeners().await;
-                continue;
+                self.look_for_listeners();
             }
+            let look_at = look_at.map(|at| at.max(looked + LOOK_INTERVAL));
             let wait = self.worker.next_deadline(now, wall).into_iter().chain(look_at).min();
             let wait = wait.map_or(IDLE_MAX, |at| at.saturating_sub(now).min(IDLE_MAX));
             let input = tokio::select! {

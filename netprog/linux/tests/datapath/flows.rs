@@ -37,8 +37,13 @@ fn end(mut stream: TcpStream, how: End) {
 
 /// Ends a connection by a RST.
 pub(crate) fn reset(stream: TcpStream) {
+    reset_when_closed(&stream);
+}
+
+/// Has it end by a RST, unless both have sent their FIN before.
+pub(crate) fn reset_when_closed(stream: &TcpStream) {
     let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(&stream, sockopt::Linger, &at_once).unwrap();
+    setsockopt(stream, sockopt::Linger, &at_once).unwrap();
 }
 
 /// Opens a connection from every port, and who answers on it.

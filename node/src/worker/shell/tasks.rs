@@ -161,8 +161,12 @@ impl Shell {
     }
 
     /// Looks into the sandboxes of young tasks, and tells the core in which what is to listen does.
-    pub(super) async fn look_for_listeners(&mut self) {
-        let young = self.worker.young();
+    /// While one look is under way there is no other.
+    pub(super) fn look_for_listeners(&mut self) {
+        if self.looking.as_ref().is_some_and(|looking| !looking.is_finished()) {
+            return;
+        }
+        let (young, inbox) = (self.worker.young(), self.inbox.clone());
         let sandboxes = self.sandboxes.clone();
         let look = move || {
             let listens = |(id, ports): &(TaskId, BTreeSet<_>)| {
@@ -177,9 +181,11 @@ impl Shell {
             };
             young.into_iter().filter(listens).map(|(id, _)| id).collect::<Vec<_>>()
         };
-        for id in tokio::task::spawn_blocking(look).await.unwrap_or_default() {
-            self.step(Input::Listens(id)).await;
-        }
+        self.looking = Some(tokio::spawn(async move {
+            for id in tokio::task::spawn_blocking(look).await.unwrap_or_default() {
+                let _ = inbox.send(Input::Listens(id)).await;
+            }
+        }));
     }
 
     async fn open_sandbox(
