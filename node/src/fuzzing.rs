@@ -21,14 +21,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::enter::Enter;
-use crate::executor::{LaunchSpec, Root, StartSpec};
+use crate::executor::{DnsConfig, LaunchSpec, Root, StartSpec};
 use crate::identity::{AddressFlags, Identity};
 use crate::manager::agreement::{Compared, DigestCall};
 use crate::native::NativeCall;
 use crate::pki::{Credentials, Tls};
 use crate::supervise::protocol::{Phase, TaskReport};
 use crate::supervise::status::{Launch, Status};
-use crate::supervise::{protocol, task, user};
+use crate::supervise::{etc, protocol, task, user};
 use crate::{backup, config, hold, log_stream, wire};
 
 /// First byte of a file's input: which of these it is.
@@ -177,7 +177,10 @@ pub fn file(bytes: &[u8]) -> bool {
         6 => law::<StartSpec>(bytes).is_some(),
         7 => toml::from_str::<config::DaemonArgs>(text).is_ok(),
         8 => law::<Option<u64>>(bytes).is_some(),
-        9 => !netprog_linux::facts::resolvers(text).is_empty(),
+        9 => {
+            let _file_of_a_task = etc::resolv_conf(&DnsConfig::default(), text);
+            !netprog_linux::facts::resolvers(text).is_empty()
+        }
         _ => {
             let (user, files) = text.split_once('\n').unwrap_or((text, ""));
             let group = user.rsplit(':').next().unwrap_or_default().to_owned();

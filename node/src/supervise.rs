@@ -14,7 +14,7 @@ use nix::sys::prctl::set_name;
 use nix::sys::stat::{Mode, umask};
 
 pub(crate) mod detach;
-mod etc;
+pub(crate) mod etc;
 mod first;
 pub(crate) mod health;
 mod init;

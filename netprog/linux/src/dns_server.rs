@@ -1,11 +1,13 @@
 //! The DNS server of one sandbox: hickory-server on sockets that the sandbox's supervisor opened.
 //!
 //! Names of the cluster come from a [`Resolver`], an immutable snapshot behind a swap; all others
-//! go to the host's resolvers through a shared [`Forwarder`], if the asker has a way out. The
+//! go to the host's resolvers through a shared [`Forwarder`], or to the task's own through one of
+//! its own, if the asker has a way out. The
 //! sockets stay open in the supervisor, so queries queue while the daemon is away and are answered
 //! when it is back.
 
 pub(crate) mod cache;
+mod door;
 mod forward;
 pub(crate) mod upstream;
 

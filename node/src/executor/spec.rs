@@ -346,9 +346,13 @@ pub struct HostEntry {
 /// The task's resolv.conf. The name server is always 127.0.0.11.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DnsConfig {
-    /// `search` domains.
+    /// Who is asked for names that are not the cluster's, from the sandbox; none: the host's
+    /// resolvers, from the host.
+    #[serde(default)]
+    pub nameservers: Vec<IpAddr>,
+    /// `search` domains; none: the host's.
     pub search: Vec<String>,
-    /// `options`; `ndots:0` is added where no `ndots` is given, as Docker does.
+    /// `options`; none: the host's. `ndots:0` is added where no `ndots` is given, as Docker does.
     pub options: Vec<String>,
 }
 

@@ -47,7 +47,7 @@ pub fn launch_spec(id: TaskId, own: &OwnTask) -> Result<LaunchSpec, String> {
     spec.open_stdin = container.open_stdin;
     spec.hosts = container.hosts.iter().map(|line| host_entry(line)).collect::<Result<_, _>>()?;
     if let Some(dns) = &container.dns_config {
-        spec.dns = DnsConfig { search: dns.search.clone(), options: dns.options.clone() };
+        spec.dns = resolver_settings(dns)?;
     }
     let limits = own.spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     spec.limits = limits.map(limits_of).unwrap_or_default();
@@ -166,6 +166,13 @@ fn host_entry(line: &str) -> Result<HostEntry, String> {
         Some(address) if !names.is_empty() => Ok(HostEntry { address, names }),
         _malformed => Err(format!("host entry {line:?}: give an address and a name")),
     }
+}
+
+fn resolver_settings(dns: &cluster::spec::DnsConfig) -> Result<DnsConfig, String> {
+    let address =
+        |text: &String| text.parse().map_err(|error| format!("name server {text:?}: {error}"));
+    let nameservers = dns.nameservers.iter().map(address).collect::<Result<_, _>>()?;
+    Ok(DnsConfig { nameservers, search: dns.search.clone(), options: dns.options.clone() })
 }
 
 fn limits_of(amounts: &ResourceAmounts) -> Limits {

@@ -292,14 +292,18 @@ async fn environment_and_directory_are_the_specs_over_dockers_defaults() {
 async fn names_are_resolved_by_the_sandbox() {
     let node = Node::new();
     let text = output(&node, "cat /etc/resolv.conf; grep -v : /etc/hosts", |spec| {
-        spec.dns = DnsConfig { search: words(&["example.com"]), options: Vec::new() };
+        spec.dns = DnsConfig {
+            nameservers: Vec::new(),
+            search: words(&["example.com"]),
+            options: words(&["edns0"]),
+        };
         spec.hosts =
             vec![HostEntry { address: "10.9.9.9".parse().unwrap(), names: words(&["db"]) }];
     })
     .await;
     assert_eq!(
         text,
-        "nameserver 127.0.0.11\nsearch example.com\noptions ndots:0\n\
+        "nameserver 127.0.0.11\nsearch example.com\noptions edns0 ndots:0\n\
          127.0.0.1\tlocalhost\n10.9.9.9\tdb\n10.0.0.3\t0123456789ab"
     );
 }

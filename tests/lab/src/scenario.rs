@@ -8,6 +8,7 @@ pub mod beside;
 pub mod calls;
 pub mod cold_restart;
 pub mod dns;
+pub mod fields;
 pub mod ingress;
 pub mod join;
 pub mod node_loss;
@@ -40,10 +41,11 @@ pub struct Scenario {
 
 impl Scenario {
     /// All that can be played on any kind of lab.
-    pub const ALL: [&'static Self; 8] = [
+    pub const ALL: [&'static Self; 9] = [
         &vip::SCENARIO,
         &ingress::SCENARIO,
         &dns::SCENARIO,
+        &fields::SCENARIO,
         &scale::SCENARIO,
         &join::SCENARIO,
         &restart::SCENARIO,

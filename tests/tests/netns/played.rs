@@ -1,6 +1,6 @@
 //! The scenarios of every kind of lab, on namespaces.
 
-use lab::scenario::{cold_restart, dns, ingress, join, node_loss, restart, scale, vip};
+use lab::scenario::{cold_restart, dns, fields, ingress, join, node_loss, restart, scale, vip};
 
 use crate::stage::play;
 
@@ -17,6 +17,11 @@ fn ingress_answers_on_every_node() {
 #[test]
 fn dns_resolves_names_in_every_form() {
     play(&dns::SCENARIO);
+}
+
+#[test]
+fn fields_of_a_spec_take_effect() {
+    play(&fields::SCENARIO);
 }
 
 #[test]

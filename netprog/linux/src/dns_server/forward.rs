@@ -1,12 +1,14 @@
-//! Asks the host's resolvers as the C library does: in the order of resolv.conf, the next one only
-//! after a failure or silence of the one before, so that a public resolver's word does not count
-//! where an internal one has an answer. With a short deadline and a cache.
+//! Asks the host's resolvers, or those that a task names, as the C library does: in the order of
+//! resolv.conf, the next one only after a failure or silence of the one before, so that a public
+//! resolver's word does not count where an internal one has an answer. With a short deadline, and
+//! a cache for the host's.
 //!
 //! hickory-resolver is not used: it picks resolvers by how fast they answered, and has no door for
 //! a resolv.conf that changes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::cache::Cache;
+use super::door::Door;
 use super::upstream::Upstream;
 use crate::facts;
 
@@ -26,6 +29,8 @@ pub const FORWARD_WAIT_MAX: Duration = Duration::from_millis(2500);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Names asked for at once, from all sandboxes of the node; more wait, within their deadline.
 pub(super) const FORWARDS_MAX: usize = 256;
+/// The same of a sandbox with resolvers of its own.
+const OWN_FORWARDS_MAX: usize = 64;
 const DNS_PORT: u16 = 53;
 
 /// Time since some fixed moment; never goes back.
@@ -51,12 +56,12 @@ pub enum Unanswered {
     },
 }
 
-/// Asks the host's resolvers on behalf of all sandboxes. Its sockets are opened by the runtime's
-/// workers, which live in the host's namespace.
+/// Asks the host's resolvers on behalf of all sandboxes, or a task's own on behalf of its sandbox.
 pub struct Forwarder {
     resolvers: RwLock<Arc<[Upstream]>>,
     file: Option<Followed>,
-    cache: Mutex<Cache>,
+    /// None for a task's own resolvers: tasks are many, and a cache is up to 16 MiB.
+    cache: Option<Mutex<Cache>>,
     under_way: Semaphore,
     clock: MonotonicClock,
 }
@@ -78,11 +83,27 @@ impl Forwarder {
     /// With resolvers on any port.
     #[must_use]
     pub fn to(resolvers: Vec<SocketAddr>, clock: MonotonicClock) -> Self {
+        let resolver = |address| Upstream::new(address, Door::Host);
         Self {
-            resolvers: RwLock::new(resolvers.into_iter().map(Upstream::new).collect()),
+            resolvers: RwLock::new(resolvers.into_iter().map(resolver).collect()),
             file: None,
-            cache: Mutex::default(),
+            cache: Some(Mutex::default()),
             under_way: Semaphore::new(FORWARDS_MAX),
+            clock,
+        }
+    }
+
+    /// With a task's own resolvers, on port 53, asked from its sandbox.
+    #[must_use]
+    pub fn within(sandbox: OwnedFd, resolvers: &[IpAddr], clock: MonotonicClock) -> Self {
+        let door = Door::Sandbox(Arc::new(sandbox));
+        let resolver =
+            |ip: &IpAddr| Upstream::new(SocketAddr::new(*ip, DNS_PORT), Door::clone(&door));
+        Self {
+            resolvers: RwLock::new(resolvers.iter().map(resolver).collect()),
+            file: None,
+            cache: None,
+            under_way: Semaphore::new(OWN_FORWARDS_MAX),
             clock,
         }
     }
@@ -100,14 +121,16 @@ impl Forwarder {
         if text == seen.1 {
             return;
         }
-        let address = |ip| Upstream::new(SocketAddr::new(ip, DNS_PORT));
+        let address = |ip| Upstream::new(SocketAddr::new(ip, DNS_PORT), Door::Host);
         let resolvers: Arc<[Upstream]> = facts::resolvers(&text).into_iter().map(address).collect();
         // A file that is being written may be empty yet.
         if resolvers.is_empty() && !self.resolvers().is_empty() {
             return;
         }
         *self.resolvers.write().unwrap_or_else(PoisonError::into_inner) = resolvers;
-        *self.cache() = Cache::default();
+        if let Some(mut cache) = self.cache() {
+            *cache = Cache::default();
+        }
         seen.1 = text;
     }
 
@@ -115,7 +138,8 @@ impl Forwarder {
     /// fails does not end the search while another may still answer.
     pub async fn ask(&self, query: &Query) -> Result<Message, Unanswered> {
         self.look((self.clock)());
-        if let Some(found) = self.cache().get(query, (self.clock)()) {
+        let known = self.cache().and_then(|cache| cache.get(query, (self.clock)()));
+        if let Some(found) = known {
             return Ok(found);
         }
         let resolvers = self.resolvers();
@@ -126,8 +150,10 @@ impl Forwarder {
         let message =
             timeout(FORWARD_WAIT_MAX, asking).await.map_err(|_elapsed| Unanswered::Late)??;
         // What resolvers of before say is not kept.
-        if Arc::ptr_eq(&resolvers, &self.resolvers()) {
-            self.cache().put(query, &message, (self.clock)());
+        if Arc::ptr_eq(&resolvers, &self.resolvers())
+            && let Some(mut cache) = self.cache()
+        {
+            cache.put(query, &message, (self.clock)());
         }
         Ok(message)
     }
@@ -136,9 +162,9 @@ impl Forwarder {
         self.resolvers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+    fn cache(&self) -> Option<std::sync::MutexGuard<'_, Cache>> {
         // Every entry is whole: a panic elsewhere leaves nothing half done.
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cache.as_ref().map(|cache| cache.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Each resolver but the last one has its share of the time.

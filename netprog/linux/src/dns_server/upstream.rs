@@ -1,15 +1,16 @@
-//! One resolver of the host: a question by UDP, by TCP where the answer does not fit, and without
+//! One resolver: a question by UDP, by TCP where the answer does not fit, and without
 //! EDNS where the resolver does not know it.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hickory_server::proto::op::{Edns, Message, MessageType, Query, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
+
+use super::door::Door;
 
 /// Largest answer that is asked for by UDP: what passes every link without fragments (DNS flag day
 /// 2020).
@@ -24,6 +25,7 @@ const PLAIN_KEPT: Duration = Duration::from_secs(900);
 /// A resolver, and what is known of it.
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
+    door: Door,
     manners: Mutex<Manners>,
 }
 
@@ -36,8 +38,8 @@ struct Manners {
 }
 
 impl Upstream {
-    pub(super) fn new(address: SocketAddr) -> Self {
-        Self { address, manners: Mutex::default() }
+    pub(super) fn new(address: SocketAddr, door: Door) -> Self {
+        Self { address, door, manners: Mutex::default() }
     }
 
     fn manners(&self) -> std::sync::MutexGuard<'_, Manners> {
@@ -78,11 +80,50 @@ impl Upstream {
 
     /// The first answer to one of these messages, which are sent in turn, and to which.
     async fn exchange(&self, asked: &[&Asked]) -> io::Result<(Message, usize)> {
-        let (answer, by) = by_udp(self.address, asked).await?;
+        let (answer, by) = self.by_udp(asked).await?;
         if !answer.metadata.truncation {
             return Ok((answer, by));
         }
-        Ok((by_tcp(self.address, asked[by]).await?, by))
+        Ok((self.by_tcp(asked[by]).await?, by))
+    }
+
+    /// A new socket for each question: its random port is half of what a forger has to guess
+    /// (RFC 5452, section 4.5).
+    async fn by_udp(&self, asked: &[&Asked]) -> io::Result<(Message, usize)> {
+        let socket = self.door.udp(self.address).await?;
+        let mut buffer = vec![0; usize::from(u16::MAX)];
+        for next in asked.iter().cycle() {
+            socket.send(&next.bytes).await?;
+            let receive = async {
+                loop {
+                    let length = socket.recv(&mut buffer).await?;
+                    let answers = asked.iter().map(|asked| asked.answer(&buffer[..length]));
+                    if let Some((by, Some(answer))) = answers.enumerate().find(|(_, a)| a.is_some())
+                    {
+                        return Ok((answer, by));
+                    }
+                }
+            };
+            // The caller's deadline ends the sending.
+            if let Ok(answered) = timeout(RESEND_AFTER, receive).await {
+                return answered;
+            }
+        }
+        Err(io::Error::other("nothing was asked"))
+    }
+
+    async fn by_tcp(&self, asked: &Asked) -> io::Result<Message> {
+        let mut stream = self.door.tcp(self.address).await?;
+        let length = u16::try_from(asked.bytes.len()).map_err(io::Error::other)?;
+        // One write, or a resolver may see the length alone and give up.
+        let framed = [&length.to_be_bytes(), asked.bytes.as_slice()].concat();
+        stream.write_all(&framed).await?;
+        let length = stream.read_u16().await?;
+        let mut buffer = vec![0; usize::from(length)];
+        stream.read_exact(&mut buffer).await?;
+        asked.answer(&buffer).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "an answer to another question")
+        })
     }
 }
 
@@ -138,48 +179,4 @@ pub(crate) fn answer_to(asked: &Message, bytes: &[u8]) -> Option<Message> {
 fn questions(bytes: &[u8]) -> Option<usize> {
     let count = bytes.get(4..)?.first_chunk::<2>()?;
     Some(u16::from_be_bytes(*count).into())
-}
-
-/// A new socket for each question: its random port is half of what a forger has to guess
-/// (RFC 5452, section 4.5).
-async fn by_udp(resolver: SocketAddr, asked: &[&Asked]) -> io::Result<(Message, usize)> {
-    let any = match resolver {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    // Only this resolver's datagrams come in, and its absence comes back as an error at once.
-    socket.connect(resolver).await?;
-    let mut buffer = vec![0; usize::from(u16::MAX)];
-    for next in asked.iter().cycle() {
-        socket.send(&next.bytes).await?;
-        let receive = async {
-            loop {
-                let length = socket.recv(&mut buffer).await?;
-                let answers = asked.iter().map(|asked| asked.answer(&buffer[..length]));
-                if let Some((by, Some(answer))) = answers.enumerate().find(|(_, a)| a.is_some()) {
-                    return Ok((answer, by));
-                }
-            }
-        };
-        // The caller's deadline ends the sending.
-        if let Ok(answered) = timeout(RESEND_AFTER, receive).await {
-            return answered;
-        }
-    }
-    Err(io::Error::other("nothing was asked"))
-}
-
-async fn by_tcp(resolver: SocketAddr, asked: &Asked) -> io::Result<Message> {
-    let mut stream = TcpStream::connect(resolver).await?;
-    let length = u16::try_from(asked.bytes.len()).map_err(io::Error::other)?;
-    // One write, or a resolver may see the length alone and give up.
-    let framed = [&length.to_be_bytes(), asked.bytes.as_slice()].concat();
-    stream.write_all(&framed).await?;
-    let length = stream.read_u16().await?;
-    let mut buffer = vec![0; usize::from(length)];
-    stream.read_exact(&mut buffer).await?;
-    asked
-        .answer(&buffer)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an answer to another question"))
 }

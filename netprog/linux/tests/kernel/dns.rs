@@ -1,6 +1,7 @@
 //! A sandbox's DNS server on real sockets, with resolvers of the host that misbehave.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -86,7 +87,11 @@ impl Sandbox {
     }
 
     fn serve(&self, resolvers: Vec<SocketAddr>) -> DnsServer {
-        let forwarder = Arc::new(Forwarder::to(resolvers, Arc::new(|| Duration::ZERO)));
+        self.serve_by(Forwarder::to(resolvers, Arc::new(|| Duration::ZERO)))
+    }
+
+    fn serve_by(&self, forwarder: Forwarder) -> DnsServer {
+        let forwarder = Arc::new(forwarder);
         let (udp, tcp) = (self.udp.try_clone().unwrap(), self.tcp.try_clone().unwrap());
         DnsServer::start(TASK, udp, tcp, names(), forwarder).unwrap()
     }
@@ -195,8 +200,12 @@ fn answer(query: &Message, manner: Manner, by_tcp: bool) -> Message {
 
 async fn upstream(manner: Manner) -> Upstream {
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let tcp = TcpListener::bind(udp.local_addr().unwrap()).await.unwrap();
+    upstream_on(manner, udp, tcp)
+}
+
+fn upstream_on(manner: Manner, udp: UdpSocket, tcp: TcpListener) -> Upstream {
     let address = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).await.unwrap();
     let asked = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&asked);
     let extended = Arc::new(AtomicU32::new(0));
@@ -304,6 +313,39 @@ async fn resolvers_are_asked_in_their_order() {
         assert_eq!([after[0] - before[0], after[1] - before[1]], times);
         server.stop().await;
     }
+}
+
+/// Goal: a task's own resolvers are asked from its sandbox, by UDP and TCP, and no other.
+/// Method: they listen there alone, on an address where the host has another one.
+#[tokio::test]
+async fn a_tasks_own_resolvers_are_asked_from_its_sandbox() {
+    const ADDRESS: &str = "127.0.0.77:53";
+    let sandbox = Sandbox::new();
+    let sockets = || (std::net::UdpSocket::bind(ADDRESS), std::net::TcpListener::bind(ADDRESS));
+    let serve =
+        |(udp, tcp): (io::Result<std::net::UdpSocket>, io::Result<std::net::TcpListener>)| {
+            let (udp, tcp) = (udp.unwrap(), tcp.unwrap());
+            udp.set_nonblocking(true).unwrap();
+            tcp.set_nonblocking(true).unwrap();
+            (UdpSocket::from_std(udp).unwrap(), TcpListener::from_std(tcp).unwrap())
+        };
+    let (udp, tcp) = serve(sockets());
+    let host = upstream_on(Manner::Fails(ResponseCode::NXDomain), udp, tcp);
+    let (udp, tcp) = serve(sandbox.inside.run(sockets).unwrap());
+    let own = upstream_on(Manner::Truncates, udp, tcp);
+    let namespace = sandbox.inside.run(netprog_linux::spaces::own_namespace).unwrap().unwrap();
+    let resolvers = ["127.0.0.77".parse().unwrap()];
+    let _server =
+        sandbox.serve_by(Forwarder::within(namespace, &resolvers, Arc::new(|| Duration::ZERO)));
+    for times in 1..3 {
+        let answer = sandbox.ask(&query("example.org", RecordType::A)).await;
+        assert_eq!(data(&answer), ["192.0.2.80"]);
+        // Nothing is kept.
+        assert_eq!(own.asked.load(Ordering::Relaxed), times);
+    }
+    assert_eq!(host.asked.load(Ordering::Relaxed), 0);
+    let known = sandbox.ask(&query("redis", RecordType::A)).await;
+    assert_eq!(data(&known), ["10.0.0.15"]);
 }
 
 /// Goal: a resolver that does not know EDNS is asked without it, and that is remembered.

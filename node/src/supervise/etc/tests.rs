@@ -24,20 +24,35 @@ fn hosts_lists_extra_names_before_the_tasks_own() {
 }
 
 #[test]
-fn resolv_conf_names_the_sandbox_server_and_keeps_the_users_ndots() {
-    expect![[r#"
-        nameserver 127.0.0.11
-        options ndots:0
-    "#]]
-    .assert_eq(&resolv_conf(&DnsConfig::default()));
-    let dns = DnsConfig {
-        search: vec!["a.example".to_owned(), "b.example".to_owned()],
-        options: vec!["ndots:2".to_owned(), "rotate".to_owned()],
+fn resolv_conf_has_the_tasks_settings_else_the_hosts() {
+    const HOST: &str = "\
+# domain old.example
+domain one.example
+search two.example  three.example
+nameserver 192.0.2.53
+options edns0
+options timeout:1 ndots:3
+";
+    let of = |search: &[&str], options: &[&str], host| {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let dns = DnsConfig {
+            nameservers: vec!["192.0.2.54".parse().unwrap()],
+            search: owned(search),
+            options: owned(options),
+        };
+        resolv_conf(&dns, host)
     };
-    expect![[r#"
-        nameserver 127.0.0.11
-        search a.example b.example
-        options ndots:2 rotate
-    "#]]
-    .assert_eq(&resolv_conf(&dns));
+    let own = (["a.example", "b.example"].as_slice(), ["ndots:2", "rotate"].as_slice());
+    for (text, expected) in [
+        (of(&[], &[], ""), "options ndots:0"),
+        (of(&[], &[], "search\noptions\n"), "options ndots:0"),
+        (of(&[], &[], HOST), "search two.example three.example\noptions edns0 timeout:1 ndots:3"),
+        (of(own.0, own.1, HOST), "search a.example b.example\noptions ndots:2 rotate"),
+        (of(own.0, &[], HOST), "search a.example b.example\noptions edns0 timeout:1 ndots:3"),
+        (of(&[], own.1, HOST), "search two.example three.example\noptions ndots:2 rotate"),
+        (of(&["."], &["edns0"], HOST), "options edns0 ndots:0"),
+        (of(&[], &[], "domain one.example\n"), "search one.example\noptions ndots:0"),
+    ] {
+        assert_eq!(text, format!("nameserver 127.0.0.11\n{expected}\n"));
+    }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 
+use netprog_linux::facts::RESOLV_CONF;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::pipe2;
@@ -72,6 +73,8 @@ impl Supervisor {
         let hostname = spec.hostname();
         fs::write(files.join("hosts"), etc::hosts(&hostname, &spec.hosts, &start.addresses))?;
         fs::write(files.join("hostname"), format!("{hostname}\n"))?;
-        fs::write(files.join("resolv.conf"), etc::resolv_conf(&spec.dns))
+        // Without such a file there is nothing to take over.
+        let of_host = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+        fs::write(files.join("resolv.conf"), etc::resolv_conf(&spec.dns, &of_host))
     }
 }

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cluster::id::TaskId;
 use cluster::net::Subnet;
 use netprog_linux::Listeners;
-use netprog_linux::dns_server::DnsServer;
+use netprog_linux::dns_server::{DnsServer, Forwarder};
 use netprog_linux::facts::HostFacts;
 use tokio::sync::mpsc;
 
 use super::{Adopted, Command, Event, Handle, Input, Shell};
+use crate::clock;
 use crate::daemon::chain;
 use crate::executor::process::{Error, ProcessExecutor};
 use crate::executor::{HealthState, LaunchSpec, Phase, StartSpec, TaskReport};
@@ -196,7 +198,14 @@ impl Shell {
         let fds = handle.fds().await?;
         let (udp, tcp) = (fds.dns_udp.into(), fds.dns_tcp.into());
         let names = self.names.clone();
-        let server = DnsServer::start(id, udp, tcp, names, self.forwarder.clone())?;
+        let own = &handle.spec().dns.nameservers;
+        let forwarder = if own.is_empty() {
+            self.forwarder.clone()
+        } else {
+            let clock = Arc::new(clock::monotonic);
+            Arc::new(Forwarder::within(fds.netns.try_clone()?, own, clock))
+        };
+        let server = DnsServer::start(id, udp, tcp, names, forwarder)?;
         self.dns.insert(id, server);
         self.sandboxes.insert(id, fds.netns);
         Ok(())

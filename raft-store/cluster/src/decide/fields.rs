@@ -105,7 +105,7 @@ const FIELDS: [(&str, &[(&str, Served)]); 5] = [
         ("Healthcheck.StartPeriod", Honoured),
         ("Healthcheck.StartInterval", Honoured),
         ("Hosts", Honoured),
-        ("DNSConfig.Nameservers", Warned("the node's resolvers are asked")),
+        ("DNSConfig.Nameservers", Honoured),
         ("DNSConfig.Search", Honoured),
         ("DNSConfig.Options", Honoured),
         ("Secrets", Refused("pass a file by a mount")),
@@ -302,7 +302,6 @@ mod tests {
         for (path, served) in PATHS.iter().filter(|(_, served)| *served != Honoured) {
             let sample = match path.rsplit('.').next().unwrap_or_default() {
                 "CapabilityAdd" | "CapabilityDrop" => json!(["NET_ADMIN"]),
-                "Nameservers" => json!(["192.0.2.1"]),
                 "Sysctls" | "Options" | "Labels" | "DriverOpts" => json!({ "a": "b" }),
                 "Secrets" | "Configs" | "Ulimits" | "GenericResources" | "Platforms"
                 | "Preferences" => json!([{ "Name": "a" }]),

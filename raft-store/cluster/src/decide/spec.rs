@@ -1,6 +1,7 @@
 //! A service's spec as it is stored: checked, defaults filled in, network targets as ids.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::fields;
 use super::size::{self, SERVICE_BYTES_MAX};
@@ -8,7 +9,7 @@ use crate::constraint::Constraint;
 use crate::rejection::{Code, Rejection};
 use crate::rights::{Capabilities, check_sysctl, check_ulimit};
 use crate::spec::{
-    ContainerSpec, EndpointSpec, Mount, MountKind, NetworkTarget, Protocol, PublishMode,
+    ContainerSpec, DnsConfig, EndpointSpec, Mount, MountKind, NetworkTarget, Protocol, PublishMode,
     Replicated, ResolutionMode, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use crate::state::State;
@@ -20,6 +21,10 @@ pub(super) const REPLICAS_MAX: u64 = 10_000;
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 /// RFC 1035: the octets of a label.
 const NAME_CHARS_MAX: usize = 63;
+/// The resolver library asks no more (`MAXNS` in resolv.h), and Docker's server neither.
+const NAMESERVERS_MAX: usize = 3;
+/// Where every task asks for names.
+const SANDBOX_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// The spec as it is stored, and what the user should know about it.
 pub(super) fn checked(
@@ -82,6 +87,9 @@ fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
     }
     check_privileges(container)?;
     check_rights(container).map_err(Rejection::invalid)?;
+    if let Some(dns) = &container.dns_config {
+        check_dns(dns)?;
+    }
     for mount in &container.mounts {
         check_mount(mount).map_err(Rejection::invalid)?;
         let kind = match mount.kind {
@@ -141,6 +149,33 @@ fn check_mount(mount: &Mount) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+fn check_dns(dns: &DnsConfig) -> Result<(), Rejection> {
+    if dns.nameservers.len() > NAMESERVERS_MAX {
+        let count = dns.nameservers.len();
+        return Err(Rejection::invalid(format!(
+            "{count} name servers: give {NAMESERVERS_MAX} at most"
+        )));
+    }
+    for server in &dns.nameservers {
+        let Ok(address) = server.parse::<IpAddr>() else {
+            let message = format!("name server {server:?} is not an IP address: give one");
+            return Err(Rejection::invalid(message));
+        };
+        if address.to_canonical() == SANDBOX_SERVER {
+            return Err(Rejection::invalid(format!(
+                "name server {server} is the task's own, which asks this one: give another"
+            )));
+        }
+    }
+    let is_word = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
+    match dns.search.iter().chain(&dns.options).find(|text| !is_word(text)) {
+        None => Ok(()),
+        Some(text) => Err(Rejection::invalid(format!(
+            "{text:?} is no search domain or resolver option: give words without white space"
+        ))),
+    }
 }
 
 fn check_mode(mode: &mut ServiceMode) -> Result<(), Rejection> {

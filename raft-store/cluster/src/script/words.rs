@@ -94,6 +94,15 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
             }
             "env" => spec.task_template.container_spec.env.push(value.to_owned()),
             "hostname" => spec.task_template.container_spec.hostname = value.to_owned(),
+            "dns" | "search" | "resolve" => {
+                let dns = spec.task_template.container_spec.dns_config.get_or_insert_default();
+                let list = match key {
+                    "dns" => &mut dns.nameservers,
+                    "search" => &mut dns.search,
+                    _ => &mut dns.options,
+                };
+                list.push(value.replace("%20", " "));
+            }
             "label" => {
                 let (name, value) = value.split_once('=').unwrap_or((value, ""));
                 spec.labels.insert(name.to_owned(), value.to_owned());
