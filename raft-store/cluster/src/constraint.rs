@@ -1,7 +1,12 @@
-//! Placement constraints: `node.role==worker` and the like (swarmkit `manager/constraint`).
+//! What a service may ask of a node: constraints like `node.role==worker`, platforms, and labels
+//! to spread over (swarmkit `manager/constraint`, `manager/scheduler`).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use crate::object::Node;
-use crate::spec::TaskSpec;
+use crate::spec::{Preference, TaskSpec};
 
 /// One constraint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +20,8 @@ pub(crate) struct Constraint {
 enum Key {
     Id,
     Hostname,
+    /// Of this prefix; one address is a prefix of its own.
+    Address(IpNet),
     Role,
     Os,
     Architecture,
@@ -43,7 +50,7 @@ impl Constraint {
             return Err(format!("value '{value}' is invalid in constraint '{text}'"));
         }
         let equal = text[at..].starts_with("==");
-        Ok(Self { key: Key::parse(key, text)?, equal, value: value.to_owned() })
+        Ok(Self { key: Key::parse(key, value, text)?, equal, value: value.to_owned() })
     }
 
     /// Whether the node meets it. Values compare without regard to case, as in Docker; labels too.
@@ -55,13 +62,14 @@ impl Constraint {
                 id.as_str()
             }
             Key::Hostname => &node.description.hostname,
+            Key::Address(prefix) => return self.equal == prefix.contains(&address(node)),
             Key::Role => node.role().name(),
             Key::Os => &node.description.os,
             Key::Architecture => {
                 return self.equal
                     == same_architecture(&node.description.architecture, &self.value);
             }
-            Key::Label(name) => node.spec.labels.get(name).map_or("", String::as_str),
+            Key::Label(name) => label(node, name),
             Key::EngineLabel => "",
         };
         self.equal == actual.eq_ignore_ascii_case(&self.value)
@@ -69,26 +77,90 @@ impl Constraint {
 }
 
 impl Key {
-    fn parse(key: &str, text: &str) -> Result<Self, String> {
+    fn parse(key: &str, value: &str, text: &str) -> Result<Self, String> {
+        if let Some(label) = Self::parse_label(key) {
+            return Ok(label);
+        }
         let lower = key.to_ascii_lowercase();
         Ok(match lower.as_str() {
             "node.id" => Self::Id,
             "node.hostname" => Self::Hostname,
+            "node.ip" => {
+                let address = value.parse::<IpAddr>().map(IpNet::from);
+                let Ok(prefix) = address.or_else(|_no_address| value.parse::<IpNet>()) else {
+                    return Err(format!(
+                        "value '{value}' is invalid in constraint '{text}': give an address or a \
+                         prefix, like 192.0.2.0/24"
+                    ));
+                };
+                Self::Address(prefix)
+            }
             "node.role" => Self::Role,
             "node.platform.os" => Self::Os,
             "node.platform.arch" => Self::Architecture,
-            _ if lower.starts_with("node.labels.") => {
-                Self::Label(key["node.labels.".len()..].to_owned())
-            }
-            _ if lower.starts_with("engine.labels.") => Self::EngineLabel,
             _ => {
                 return Err(format!(
                     "key '{key}' is unknown in constraint '{text}': use node.id, node.hostname, \
-                     node.role, node.platform.os, node.platform.arch or node.labels.NAME"
+                     node.ip, node.role, node.platform.os, node.platform.arch or node.labels.NAME"
                 ));
             }
         })
     }
+
+    /// `node.labels.NAME` or `engine.labels.NAME`.
+    fn parse_label(key: &str) -> Option<Self> {
+        let after = |prefix: &str| {
+            let (start, name) = key.split_at_checked(prefix.len())?;
+            (start.eq_ignore_ascii_case(prefix) && !name.is_empty()).then_some(name)
+        };
+        let of_node = after("node.labels.").map(|name| Self::Label(name.to_owned()));
+        of_node.or_else(|| after("engine.labels.").map(|_| Self::EngineLabel))
+    }
+}
+
+fn label<'a>(node: &'a Node, name: &str) -> &'a str {
+    node.spec.labels.get(name).map_or("", String::as_str)
+}
+
+/// Where the node's session came from, else where gossip reaches it.
+fn address(node: &Node) -> IpAddr {
+    node.status.address.parse().unwrap_or(node.description.gossip.ip())
+}
+
+/// Refuses what tasks cannot be spread over.
+pub(crate) fn check_preference(preference: &Preference) -> Result<(), String> {
+    let descriptor = &preference.spread.spread_descriptor;
+    match Key::parse_label(descriptor) {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "tasks cannot be spread over '{descriptor}': use node.labels.NAME or engine.labels.NAME"
+        )),
+    }
+}
+
+/// Where the node stands in what tasks are spread over, the most important first. A node without
+/// the label is with the others that have none.
+pub(crate) fn place_in_spread<'a>(preferences: &[Preference], node: &'a Node) -> Vec<&'a str> {
+    let value = |preference: &Preference| {
+        match Key::parse_label(&preference.spread.spread_descriptor) {
+            Some(Key::Label(name)) => label(node, &name),
+            // Labels of the engine, which no node has. Specs are checked when they are stored.
+            _ => "",
+        }
+    };
+    preferences.iter().map(value).collect()
+}
+
+/// Whether the program of a task's spec runs on the node.
+pub(crate) fn runs_on(spec: &TaskSpec, node: &Node) -> bool {
+    let platforms = spec.placement.as_ref().map_or(&[][..], |placement| &placement.platforms);
+    let about = &node.description;
+    platforms.is_empty()
+        || platforms.iter().any(|platform| {
+            (platform.os.is_empty() || platform.os.eq_ignore_ascii_case(&about.os))
+                && (platform.architecture.is_empty()
+                    || same_architecture(&platform.architecture, &about.architecture))
+        })
 }
 
 /// Docker takes `amd64` and `x86_64` for the same, and so for `arm64` and `aarch64`.
@@ -118,11 +190,13 @@ pub(crate) fn all_match(spec: &TaskSpec, node: &Node) -> bool {
 mod tests {
     use super::*;
     use crate::fixture;
+    use crate::spec::{Placement, Platform};
 
     #[test]
     fn constraints_are_met_or_not() {
         let mut node = fixture::node(2, "Alpha", Some(7));
         node.spec.labels.insert("disk".to_owned(), "ssd".to_owned());
+        node.status.address = "192.0.2.7".to_owned();
         for (text, met) in [
             ("node.hostname==alpha", true),
             ("node.hostname != alpha", false),
@@ -135,6 +209,14 @@ mod tests {
             ("node.platform.os==linux", true),
             ("node.id==0000000000000000000000002", true),
             ("engine.labels.x==y", false),
+            ("Node.Labels.disk==ssd", true),
+            ("node.ip==192.0.2.7", true),
+            ("node.ip!=192.0.2.7", false),
+            ("node.ip==192.0.2.8", false),
+            ("NODE.IP==192.0.2.0/29", true),
+            ("node.ip==192.0.2.5/29", true),
+            ("node.ip!=192.0.2.8/29", true),
+            ("node.ip==2001:db8::/32", false),
         ] {
             assert_eq!(Constraint::parse(text).unwrap().matches(&node), met, "{text}");
         }
@@ -148,9 +230,36 @@ mod tests {
             ("==worker", "key '' is invalid"),
             ("node.role==", "value '' is invalid"),
             ("node.label.x==y", "key 'node.label.x' is unknown"),
+            ("node.labels.==y", "key 'node.labels.' is unknown"),
+            ("node.ip==192.0.2", "value '192.0.2' is invalid"),
+            ("node.ip==192.0.2.1/33", "value '192.0.2.1/33' is invalid"),
         ] {
             let error = Constraint::parse(text).unwrap_err();
             assert!(error.starts_with(fault), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_program_runs_on_the_platforms_that_it_names() {
+        let node = fixture::node(2, "alpha", None);
+        let platform = |text: &str| {
+            let (os, architecture) = text.split_once('/').unwrap();
+            Platform { os: os.to_owned(), architecture: architecture.to_owned() }
+        };
+        for (platforms, runs) in [
+            ([].as_slice(), true),
+            (["linux/amd64"].as_slice(), true),
+            (["linux/x86_64"].as_slice(), true),
+            (["linux/"].as_slice(), true),
+            (["/AMD64"].as_slice(), true),
+            (["linux/arm64"].as_slice(), false),
+            (["windows/amd64"].as_slice(), false),
+            (["linux/arm64", "linux/amd64"].as_slice(), true),
+        ] {
+            let platforms: Vec<Platform> = platforms.iter().map(|text| platform(text)).collect();
+            let placement = Some(Placement { platforms, ..Placement::default() });
+            let spec = TaskSpec { placement, ..TaskSpec::default() };
+            assert_eq!(runs_on(&spec, &node), runs, "{:?}", spec.placement);
         }
     }
 }

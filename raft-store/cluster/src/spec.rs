@@ -320,12 +320,49 @@ pub struct Placement {
     /// `node.role==worker` and the like.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<String>,
+    /// What tasks are spread over first, in order of weight.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preferences: Vec<Preference>,
     /// The most replicas on one node; 0 is no limit.
     #[serde(skip_serializing_if = "is_zero")]
     pub max_replicas: u64,
+    /// What the program runs on; none: anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
     /// Kept, not understood.
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+/// One preference. Spreading is the only kind that there is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Preference {
+    /// Evenly over the values of a label.
+    pub spread: Spread,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Evenly over the values of a label.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Spread {
+    /// `node.labels.NAME` or `engine.labels.NAME`.
+    pub spread_descriptor: String,
+}
+
+/// What a program runs on. What is empty is any.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Platform {
+    /// `x86_64`, or `amd64`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub architecture: String,
+    /// `linux`.
+    #[serde(rename = "OS", skip_serializing_if = "String::is_empty")]
+    pub os: String,
 }
 
 /// What a network should be.

@@ -72,9 +72,9 @@ const FIELDS: [(&str, &[(&str, Served)]); 5] = [
         ("RestartPolicy.MaxAttempts", Honoured),
         ("RestartPolicy.Window", Honoured),
         ("Placement.Constraints", Honoured),
-        ("Placement.Preferences", Warned("tasks are spread evenly over nodes")),
+        ("Placement.Preferences", Honoured),
         ("Placement.MaxReplicas", Honoured),
-        ("Placement.Platforms", Refused("use constraints, like node.platform.arch==x86_64")),
+        ("Placement.Platforms", Honoured),
         ("ForceUpdate", Honoured),
         ("Runtime", Honoured),
         ("Networks[].Target", Honoured),
@@ -303,8 +303,7 @@ mod tests {
             let sample = match path.rsplit('.').next().unwrap_or_default() {
                 "CapabilityAdd" | "CapabilityDrop" => json!(["NET_ADMIN"]),
                 "Sysctls" | "Options" | "Labels" | "DriverOpts" => json!({ "a": "b" }),
-                "Secrets" | "Configs" | "Ulimits" | "GenericResources" | "Platforms"
-                | "Preferences" => json!([{ "Name": "a" }]),
+                "Secrets" | "Configs" | "Ulimits" | "GenericResources" => json!([{ "Name": "a" }]),
                 "TTY"
                 | "OpenStdin"
                 | "NonRecursive"

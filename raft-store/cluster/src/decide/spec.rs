@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::fields;
 use super::size::{self, SERVICE_BYTES_MAX};
-use crate::constraint::Constraint;
+use crate::constraint::{Constraint, check_preference};
 use crate::rejection::{Code, Rejection};
 use crate::rights::{Capabilities, check_sysctl, check_ulimit};
 use crate::spec::{
-    ContainerSpec, DnsConfig, EndpointSpec, Mount, MountKind, NetworkTarget, Protocol, PublishMode,
-    Replicated, ResolutionMode, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ContainerSpec, DnsConfig, EndpointSpec, Mount, MountKind, NetworkTarget, Placement, Protocol,
+    PublishMode, Replicated, ResolutionMode, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use crate::state::State;
 use crate::template;
@@ -23,6 +23,8 @@ const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "sl
 const NAME_CHARS_MAX: usize = 63;
 /// The resolver library asks no more (`MAXNS` in resolv.h), and Docker's server neither.
 const NAMESERVERS_MAX: usize = 3;
+/// Levels of a service's spread; two or three are used.
+const PREFERENCES_MAX: usize = 16;
 /// Where every task asks for names.
 const SANDBOX_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
@@ -102,10 +104,19 @@ fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
             format!("mount type {kind} of {} is not supported: use bind or tmpfs", mount.target),
         ));
     }
-    for text in task.placement.iter().flat_map(|placement| &placement.constraints) {
+    task.placement.as_ref().map_or(Ok(()), check_placement)
+}
+
+fn check_placement(placement: &Placement) -> Result<(), Rejection> {
+    for text in &placement.constraints {
         Constraint::parse(text).map_err(Rejection::invalid)?;
     }
-    Ok(())
+    let count = placement.preferences.len();
+    if count > PREFERENCES_MAX {
+        let message = format!("{count} placement preferences: give {PREFERENCES_MAX} at most");
+        return Err(Rejection::invalid(message));
+    }
+    placement.preferences.iter().try_for_each(check_preference).map_err(Rejection::invalid)
 }
 
 /// A task has Docker's default privileges, or those without a filter of system calls.

@@ -1,16 +1,17 @@
-//! Places tasks: on the node that rejected the fewest of the service's of late, then has the fewest
-//! tasks of the service, then the fewest of all, then the lowest id; among those that may take it.
-//! A task that no node can take says why.
+//! Places tasks: on the node that rejected the fewest of the service's of late, then where the
+//! service's preferences have it, then on the node with the fewest tasks of the service, then the
+//! fewest of all, then the lowest id; among those that may take it. A task that no node can take
+//! says why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::constraint;
+use crate::constraint::{self, place_in_spread, runs_on};
 use crate::draft::Draft;
 use crate::id::{NodeId, ServiceId};
 use crate::object::{Node, NodeState, Slot, Task, TaskState};
 use crate::plan::allocator::{networks_of, waits_for_node};
-use crate::spec::{Availability, Protocol, TaskSpec};
+use crate::spec::{Availability, Preference, Protocol, TaskSpec};
 use crate::state::State;
 use crate::time::Timestamp;
 
@@ -35,6 +36,7 @@ enum Obstacle {
     NotReady,
     Resources,
     Constraints,
+    Platform,
     HostPort,
     MaxReplicas,
 }
@@ -134,7 +136,8 @@ fn host_ports(task: &Task) -> impl Iterator<Item = (Protocol, u16)> {
 /// The best node, or why there is none, in Docker's words.
 fn place(state: &State, loads: &BTreeMap<NodeId, Load>, task: &Task) -> Result<NodeId, String> {
     let idle = Load::default();
-    let mut best: Option<(usize, u64, u64, NodeId)> = None;
+    let spread = Spread::over(state, loads, task);
+    let mut best: Option<(usize, Vec<u64>, u64, u64, NodeId)> = None;
     let mut obstacles: BTreeMap<Obstacle, usize> = BTreeMap::new();
     for node in candidates(state, task) {
         let load = loads.get(&node.id).unwrap_or(&idle);
@@ -142,9 +145,8 @@ fn place(state: &State, loads: &BTreeMap<NodeId, Load>, task: &Task) -> Result<N
             Some(obstacle) => *obstacles.entry(obstacle).or_default() += 1,
             None => {
                 let same = load.by_service.get(&task.service).copied().unwrap_or(0);
-                let rejected = rejections(load, task);
-                let rank = (rejected, same, load.tasks, node.id);
-                best = Some(best.map_or(rank, |other| other.min(rank)));
+                let rank = (rejections(load, task), spread.rank(node), same, load.tasks, node.id);
+                best = Some(best.map_or(rank.clone(), |other| other.min(rank)));
             }
         }
     }
@@ -155,6 +157,38 @@ fn place(state: &State, loads: &BTreeMap<NodeId, Load>, task: &Task) -> Result<N
 fn rejections(load: &Load, task: &Task) -> usize {
     let rejected = load.rejected.get(&task.service).into_iter().flatten();
     rejected.filter(|other| other.spec == task.spec).count()
+}
+
+/// How many tasks of a service are where its preferences tell nodes apart. As in Docker, those on
+/// nodes that cannot take a task count too.
+struct Spread<'a> {
+    preferences: &'a [Preference],
+    /// By the values of the first label, of the first and the second, and so on.
+    tasks: BTreeMap<Vec<&'a str>, u64>,
+}
+
+impl<'a> Spread<'a> {
+    fn over(state: &'a State, loads: &BTreeMap<NodeId, Load>, task: &'a Task) -> Self {
+        let placement = task.spec.placement.as_ref();
+        let preferences = placement.map_or(&[][..], |placement| &placement.preferences);
+        let mut tasks: BTreeMap<Vec<&str>, u64> = BTreeMap::new();
+        for node in state.nodes.values().filter(|_| !preferences.is_empty()) {
+            let load = loads.get(&node.id);
+            let count = load.and_then(|load| load.by_service.get(&task.service).copied());
+            let place = place_in_spread(preferences, node);
+            for level in 1..=place.len() {
+                *tasks.entry(place[..level].to_vec()).or_default() += count.unwrap_or(0);
+            }
+        }
+        Self { preferences, tasks }
+    }
+
+    /// The tasks that are with the node at each level: the fewer, the better.
+    fn rank(&self, node: &Node) -> Vec<u64> {
+        let place = place_in_spread(self.preferences, node);
+        let count = |level: usize| self.tasks.get(&place[..level]).copied().unwrap_or(0);
+        (1..=place.len()).map(count).collect()
+    }
 }
 
 /// The nodes that come into question: all, or the one of a global task's slot.
@@ -181,6 +215,9 @@ fn obstacle(node: &Node, load: &Load, task: &Task) -> Option<Obstacle> {
     if !constraint::all_match(&task.spec, node) {
         return Some(Obstacle::Constraints);
     }
+    if !runs_on(&task.spec, node) {
+        return Some(Obstacle::Platform);
+    }
     if host_ports(task).any(|port| load.host_ports.contains(&port)) {
         return Some(Obstacle::HostPort);
     }
@@ -202,6 +239,7 @@ fn explain(obstacles: &BTreeMap<Obstacle, usize>) -> String {
             Obstacle::Constraints => {
                 format!("scheduling constraints not satisfied on {}", nodes(count))
             }
+            Obstacle::Platform => format!("unsupported platform on {}", nodes(count)),
             Obstacle::HostPort => format!("host-mode port already in use on {}", nodes(count)),
             Obstacle::MaxReplicas => "max replicas per node limit exceed".to_owned(),
         })

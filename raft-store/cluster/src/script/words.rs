@@ -5,9 +5,9 @@ use crate::id::NodeId;
 use crate::object::{KeyDigest, ManagerInfo, ProofKey};
 use crate::request::JoinNode;
 use crate::spec::{
-    GlobalMode, IpamPool, Labels, NetworkSpec, NetworkTarget, Placement, PortConfig, Privileges,
-    Protocol, PublishMode, Replicated, ResolutionMode, RestartCondition, RestartPolicy, Role,
-    ServiceMode, ServiceSpec, UpdateConfig,
+    GlobalMode, IpamPool, Labels, NetworkSpec, NetworkTarget, Placement, Platform, PortConfig,
+    Preference, Privileges, Protocol, PublishMode, Replicated, ResolutionMode, RestartCondition,
+    RestartPolicy, Role, ServiceMode, ServiceSpec, Spread, UpdateConfig,
 };
 
 /// The values of `key=…` words.
@@ -125,9 +125,9 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
                 .get_or_insert_with(Placement::default)
                 .constraints
                 .push(value.to_owned()),
-            "max" => {
+            "max" | "spread" | "platform" => {
                 let placement = spec.task_template.placement.get_or_insert_default();
-                placement.max_replicas = value.parse().unwrap();
+                edit_placement(placement, key, value);
             }
             "restart" => {
                 let condition: RestartCondition =
@@ -144,6 +144,21 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
                 spec.task_template.restart_policy = Some(policy);
             }
             _ => edit_update(spec.update_config.get_or_insert_default(), key, value),
+        }
+    }
+}
+
+fn edit_placement(placement: &mut Placement, key: &str, value: &str) {
+    match key {
+        "max" => placement.max_replicas = value.parse().unwrap(),
+        "spread" => {
+            let spread = Spread { spread_descriptor: value.to_owned() };
+            placement.preferences.push(Preference { spread, ..Preference::default() });
+        }
+        _ => {
+            let (os, architecture) = value.split_once('/').unwrap_or((value, ""));
+            let (os, architecture) = (os.to_owned(), architecture.to_owned());
+            placement.platforms.push(Platform { architecture, os });
         }
     }
 }
