@@ -125,7 +125,8 @@ impl Scene<'_> {
             Hop::failed("dns", summary)
         } else if !known {
             let summary = format!(
-                "{name} is no name of this task's networks: it is asked of the host's resolvers"
+                "{name} is no name of this task's networks: it is asked of its service's name \
+                 servers, or else of the host's resolvers"
             );
             Hop { stage: "dns", summary, ok: true, entries: Vec::new() }
         } else if addresses.is_empty() {

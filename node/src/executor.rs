@@ -8,7 +8,7 @@ mod spec;
 pub use cgroup::limits_supported;
 pub use spec::{
     DnsConfig, HOSTNAME_CHARACTERS, HealthCheck, HostEntry, LaunchSpec, Limits, LogLimits, Mount,
-    MountSource, Probe, Propagation, Rights, Root, STOP_GRACE_DEFAULT, STOP_SIGNAL_DEFAULT,
+    MountSource, Output, Probe, Propagation, Rights, Root, STOP_GRACE_DEFAULT, STOP_SIGNAL_DEFAULT,
     Seccomp, StartSpec, StopPolicy, TASK_ID_BYTES_MAX, is_file_name, parse_signal,
 };
 

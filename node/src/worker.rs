@@ -15,7 +15,7 @@ use cluster::assignment::{Assignment, OwnTask};
 use cluster::id::{NodeId, TaskId};
 use cluster::net::Subnet;
 use cluster::object::{Attachment, TaskState, TaskStatus};
-use cluster::spec::{Protocol, PublishMode};
+use cluster::spec::Protocol;
 use cluster::time::{Revision, Timestamp};
 use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow};
 use netprog::local::LocalSandbox;
@@ -494,12 +494,8 @@ impl Worker {
     pub fn young(&self) -> BTreeMap<TaskId, BTreeSet<(Protocol, u16)>> {
         let Some(assignment) = &self.assignment else { return BTreeMap::new() };
         let ports = |id: &TaskId| {
-            let service = assignment.tasks.get(id).map(|task| task.service);
-            let service = service.and_then(|service| assignment.services.get(&service));
-            let ingress = service.into_iter().flat_map(|service| &service.ports);
-            let ingress = ingress.filter(|port| port.mode == PublishMode::Ingress);
-            let host = assignment.own.get(id).into_iter().flat_map(|own| &own.host_ports);
-            ingress.chain(host).map(|port| (port.protocol, port.target)).collect()
+            let own = assignment.own.get(id).into_iter().flat_map(|own| &own.ports);
+            own.map(|port| (port.protocol, port.target)).collect()
         };
         let young = self.tasks.iter().filter(|(_, task)| task.young_until().is_some());
         young.map(|(id, _)| (*id, ports(id))).collect()

@@ -5,6 +5,8 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
+use cluster::log_driver::LogDriver;
+use cluster::spec::TaskSpec;
 use cluster::time::Timestamp;
 use futures_util::StreamExt;
 
@@ -29,6 +31,8 @@ pub(crate) async fn service(
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let found = snapshot.state.find_service(&id)?;
     let tty = found.spec.task_template.container_spec.tty;
+    let tasks = snapshot.state.tasks_of(found.id).map(|task| &task.spec);
+    check_read(tasks)?;
     answer(plane.as_ref(), LogSelector::Service(found.id), tty, &params).await
 }
 
@@ -41,7 +45,18 @@ pub(crate) async fn task(
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let found = snapshot.state.find_task(&id)?;
     let tty = found.spec.container_spec.tty;
+    check_read([&found.spec].into_iter())?;
     answer(plane.as_ref(), LogSelector::Task(found.id), tty, &params).await
+}
+
+/// Refuses where no task keeps its output, in Docker's words.
+fn check_read<'a>(specs: impl Iterator<Item = &'a TaskSpec>) -> Result<(), ApiError> {
+    let mut read = specs.map(|spec| LogDriver::of(spec).is_read()).peekable();
+    if read.peek().is_some() && !read.any(|is_read| is_read) {
+        let message = "configured logging driver does not support reading";
+        return Err(ApiError::not_implemented(message));
+    }
+    Ok(())
 }
 
 async fn answer(

@@ -295,12 +295,10 @@ mod tests {
                      out, or at 5000000000",
                 ),
             ),
+            (r#"{"TaskDefaults":{"LogDriver":{"Name":"local"}}}"#, None),
             (
-                r#"{"TaskDefaults":{"LogDriver":{"Name":"syslog"}}}"#,
-                Some(
-                    "TaskDefaults.LogDriver {\"Name\":\"syslog\"} is not supported by Skein: leave \
-                     it out",
-                ),
+                r#"{"TaskDefaults":{"Colour":"red"}}"#,
+                Some("TaskDefaults.Colour \"red\" is not supported by Skein: leave it out"),
             ),
         ] {
             let spec: ClusterSpec = serde_json::from_str(body).unwrap();

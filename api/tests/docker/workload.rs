@@ -101,14 +101,14 @@ async fn what_a_client_wrote_comes_back() {
             "Isolation": "default",
         },
         "Placement": { "Preferences": [{ "Spread": { "SpreadDescriptor": "node.labels.rack" } }] },
-        "LogDriver": { "Name": "json-file", "Options": { "max-file": "3" } },
+        "LogDriver": { "Name": "json-file", "Options": { "max-file": "3", "tag": "x" } },
         "ForceUpdate": 0,
     });
     let spec = json!({ "Name": "kept", "TaskTemplate": template });
     let (status, text) = call(&router, "POST", "/services/create", spec).await;
     assert_eq!(status, 201, "{text}");
     let warnings: Value = serde_json::from_str::<Value>(&text).unwrap()["Warnings"].clone();
-    for field in ["LogDriver.Options"] {
+    for field in ["log option tag=x"] {
         assert!(warnings.to_string().contains(field), "{field}: {warnings}");
     }
     let back = get(&router, "/services/kept").await;

@@ -185,7 +185,7 @@ impl Names {
             })
             .collect();
         let facts = Service { ports, targets };
-        for (name, tasks) in named(service, id, answered, assignment) {
+        for (name, tasks) in names_of(service, id, answered, assignment) {
             match vip {
                 Some(vip) => self.add(name, [*vip]),
                 None => self.add(name, tasks.iter().copied()),
@@ -222,7 +222,7 @@ impl Names {
 }
 
 /// The names of a service on a network, and the addresses of the tasks that have each.
-fn named<'a>(
+fn names_of<'a>(
     service: &'a AssignedService,
     id: NetworkId,
     answered: &[&Endpoint],

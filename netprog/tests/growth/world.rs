@@ -9,7 +9,7 @@ use cluster::assignment::{AssignedNetwork, AssignedNode, AssignedService, Assign
 use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use cluster::net::{MacAddr, Vni};
 use cluster::time::{Revision, Timestamp};
-use cluster::view::{EndpointKey, EndpointOwner, EndpointRow, Liveness, View};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, Liveness, View};
 use netprog::local::{Balancer, Local};
 use netprog::op::Op;
 use netprog::plane::{Place, Plane, Space};
@@ -84,7 +84,7 @@ pub(crate) fn view(endpoints: u32) -> View {
             EndpointKey { network: NETWORK, owner: EndpointOwner::Task(TaskId(u128::from(n) + 1)) };
         let mac = MacAddr::for_address(address);
         let revision = Revision(101);
-        (key, EndpointRow { node: OTHER, address, mac, healthy: true, revision })
+        (key, EndpointRow { node: OTHER, address, mac, condition: Condition::Ready, revision })
     };
     View {
         endpoints: (0..endpoints).map(row).collect(),

@@ -59,6 +59,9 @@ pub struct LaunchSpec {
     pub limits: Limits,
     /// When a log file is full and how many are kept.
     pub log: LogLimits,
+    /// What becomes of what it prints.
+    #[serde(default)]
+    pub output: Output,
     /// Kernel parameters of the task's namespaces, by dotted names.
     pub sysctls: BTreeMap<String, String>,
     /// What its processes may do.
@@ -90,6 +93,7 @@ impl LaunchSpec {
             dns: DnsConfig::default(),
             limits: Limits::default(),
             log: LogLimits::default(),
+            output: Output::Kept,
             sysctls: BTreeMap::new(),
             rights: Rights::default(),
             open_stdin: false,
@@ -387,6 +391,16 @@ impl Default for LogLimits {
     fn default() -> Self {
         LogLimits { file_bytes_max: 10 << 20, files_max: 3 }
     }
+}
+
+/// What becomes of what a task prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Output {
+    /// It is kept in files.
+    #[default]
+    Kept,
+    /// It is read and dropped.
+    Dropped,
 }
 
 /// What is known only when the sandbox is wired.

@@ -86,7 +86,8 @@ impl Supervisor {
         netns::publish(&sandbox.namespace, &remains::namespace_file(&launch))
             .map_err(doing("name the sandbox"))?;
         let logs = logs::directory(&launch.data_dir, &launch.spec.task);
-        let streams = Streams::open(&logs, launch.spec.log).map_err(doing("open the log"))?;
+        let (limits, output) = (launch.spec.log, launch.spec.output);
+        let streams = Streams::open(&logs, limits, output).map_err(doing("open the log"))?;
         let (stop, health) = (launch.spec.stop, launch.spec.health.clone());
         let mut supervisor = Supervisor {
             lifecycle: Lifecycle::new(stop, health, sandbox.dns_port),

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{pipe2, read};
 
-use crate::executor::LogLimits;
+use crate::executor::{LogLimits, Output};
 use crate::logs::{LogStream, Writer};
 
 /// How much is read of one pipe before the others get their turn.
@@ -26,9 +26,12 @@ pub(crate) struct Streams {
 const KINDS: [LogStream; 2] = [LogStream::Stdout, LogStream::Stderr];
 
 impl Streams {
-    /// Opens the log in `directory`.
-    pub(crate) fn open(directory: &Path, limits: LogLimits) -> io::Result<Self> {
-        let writer = Some(Writer::open(directory, limits)?);
+    /// Opens the log in `directory`, if there is to be one.
+    pub(crate) fn open(directory: &Path, limits: LogLimits, output: Output) -> io::Result<Self> {
+        let writer = match output {
+            Output::Kept => Some(Writer::open(directory, limits)?),
+            Output::Dropped => None,
+        };
         Ok(Streams { writer, pipes: [None, None], failed: false })
     }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use cluster::assignment::OwnTask;
 use cluster::id::TaskId;
+use cluster::log_driver::{Files, LogDriver};
 use cluster::rights::Capabilities;
 use cluster::spec::{ContainerSpec, HealthConfig, Mount, MountKind, ResourceAmounts};
 
 use crate::executor::{
-    DnsConfig, HealthCheck, HostEntry, LaunchSpec, Limits, MountSource, Probe, Propagation, Rights,
-    Root, Seccomp, StopPolicy, parse_signal,
+    DnsConfig, HealthCheck, HostEntry, LaunchSpec, Limits, LogLimits, MountSource, Output, Probe,
+    Propagation, Rights, Root, Seccomp, StopPolicy, parse_signal,
 };
 
 /// Labels that Docker's tasks carry, as environment for programs that ask.
@@ -51,6 +52,10 @@ pub fn launch_spec(id: TaskId, own: &OwnTask) -> Result<LaunchSpec, String> {
     }
     let limits = own.spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     spec.limits = limits.map(limits_of).unwrap_or_default();
+    match LogDriver::of(&own.spec) {
+        LogDriver::None => spec.output = Output::Dropped,
+        LogDriver::Files(files) => spec.log = log_limits(files),
+    }
     if container.tty {
         return Err("the process executor has no terminals: leave out --tty".to_owned());
     }
@@ -184,11 +189,22 @@ fn limits_of(amounts: &ResourceAmounts) -> Limits {
     }
 }
 
+/// A log is at least two files, so that one that is full leaves something to read: who wants one
+/// gets two of half its size.
+fn log_limits(files: Files) -> LogLimits {
+    let defaults = LogLimits::default();
+    let file_bytes_max = files.file_bytes_max.unwrap_or(defaults.file_bytes_max);
+    match files.files_max.unwrap_or(defaults.files_max) {
+        1 => LogLimits { file_bytes_max: file_bytes_max / 2, files_max: 2 },
+        files_max => LogLimits { file_bytes_max, files_max },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use cluster::object::TaskState;
-    use cluster::spec::TaskSpec;
+    use cluster::spec::{Driver, TaskSpec};
 
     fn own(edit: impl FnOnce(&mut ContainerSpec)) -> OwnTask {
         let mut spec = TaskSpec::default();
@@ -220,6 +236,24 @@ mod tests {
         assert_eq!(spec.argv, ["/bin/true", "-x"]);
         assert_eq!(spec.stop.signal, 3);
         assert_eq!(spec.hosts[0].names, ["db", "primary"]);
+    }
+
+    #[test]
+    fn a_log_is_as_large_as_its_service_wants() {
+        let limits = |driver: &str, options: &[(&str, &str)]| {
+            let mut own = own(|_| {});
+            let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+            let options = options.iter().map(pair).collect();
+            let driver = Driver { name: driver.to_owned(), options, ..Driver::default() };
+            own.spec.log_driver = Some(driver);
+            let spec = launch_spec(TaskId(1), &own).unwrap();
+            (spec.output == Output::Kept, spec.log.file_bytes_max, spec.log.files_max)
+        };
+        assert_eq!(limits("json-file", &[]), (true, 10 << 20, 3));
+        assert_eq!(limits("json-file", &[("max-size", "8k"), ("max-file", "5")]), (true, 8000, 5));
+        assert_eq!(limits("json-file", &[("max-size", "8k")]), (true, 4000, 2));
+        assert_eq!(limits("local", &[]), (true, 20_000_000, 5));
+        assert!(!limits("none", &[]).0);
     }
 
     #[test]

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::assignment::Assignment;
-use cluster::id::TaskId;
+use cluster::id::{ServiceId, TaskId};
 use cluster::spec::{Protocol, PublishMode};
-use cluster::view::{EndpointKey, EndpointOwner, View};
+use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, View};
 use netprog::plane::{Place, Plane};
 use netprog::render::{GWBRIDGE, INGRESS_LINK, published};
 use netprog_linux::facts::HostFacts;
@@ -157,14 +157,16 @@ fn targets(assignment: &Assignment, view: &View, desired: &Plane) -> BTreeMap<u1
     let ingress = assignment.networks.iter().find(|(_, network)| network.ingress);
     let Some((ingress, _)) = ingress else { return BTreeMap::new() };
     let published = published(desired);
+    let answering = assignment.tasks.iter().filter(|(task, assigned)| {
+        let key = EndpointKey { network: *ingress, owner: EndpointOwner::Task(**task) };
+        let ready = |row: &EndpointRow| row.condition == Condition::Ready;
+        let is_ready = view.endpoints.get(&key).is_some_and(ready);
+        is_ready && !assigned.draining && view.is_alive(assigned.node)
+    });
+    let answering: BTreeSet<ServiceId> = answering.map(|(_, task)| task.service).collect();
     let mut targets = BTreeMap::new();
     for (id, service) in &assignment.services {
-        let mut tasks = assignment.tasks.iter().filter(|(_, task)| task.service == *id);
-        let answers = tasks.any(|(task, assigned)| {
-            let key = EndpointKey { network: *ingress, owner: EndpointOwner::Task(*task) };
-            let healthy = view.endpoints.get(&key).is_some_and(|row| row.healthy);
-            healthy && !assigned.draining && view.is_alive(assigned.node)
-        });
+        let answers = answering.contains(id);
         let ports = service.ports.iter().filter(|port| {
             port.mode == PublishMode::Ingress
                 && port.protocol == Protocol::Tcp

@@ -1,6 +1,7 @@
 //! What tasks write, and who reads it.
 
 use futures_util::{StreamExt, pin_mut};
+use skein::executor::Output;
 use skein::logs::{self, LogStream, Query};
 
 use super::node::{LIMIT, Node, exit, shell};
@@ -30,6 +31,18 @@ async fn both_streams_are_kept_apart_and_a_last_line_without_newline_is_kept() {
     node.executor.remove_logs("streams").unwrap();
     node.executor.remove_logs("streams").unwrap();
     assert_eq!(read(Query::all()).await, []);
+}
+
+#[tokio::test]
+async fn output_that_is_not_kept_is_read_and_dropped() {
+    let node = Node::new();
+    // More than a pipe holds: nobody would read it, and the task would stand still.
+    let mut spec = shell("dropped", "head -c 1000000 /dev/zero; echo end >&2; exit 3");
+    spec.output = Output::Dropped;
+    let handle = node.start(spec).await;
+    assert_eq!(exit(&handle).await.code, 3);
+    handle.release().await.unwrap();
+    assert!(!node.executor.log_directory("dropped").exists());
 }
 
 #[tokio::test]

@@ -244,7 +244,11 @@ mod tests {
         let node = fixture::node(2, "alpha", None);
         let platform = |text: &str| {
             let (os, architecture) = text.split_once('/').unwrap();
-            Platform { os: os.to_owned(), architecture: architecture.to_owned() }
+            Platform {
+                os: os.to_owned(),
+                architecture: architecture.to_owned(),
+                ..Platform::default()
+            }
         };
         for (platforms, runs) in [
             ([].as_slice(), true),

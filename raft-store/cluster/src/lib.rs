@@ -18,6 +18,7 @@ mod draft;
 pub mod id;
 pub mod invariant;
 mod ipam;
+pub mod log_driver;
 pub mod lookup;
 pub mod net;
 pub mod object;

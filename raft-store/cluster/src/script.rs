@@ -183,6 +183,10 @@ impl World {
                     let mut spec = ClusterSpec::default();
                     spec.orchestration.task_history_retention_limit = args[0].parse().ok();
                     spec.labels = labels(args);
+                    if let Some(name) = word(args, "log") {
+                        let defaults = serde_json::json!({ "LogDriver": { "Name": name } });
+                        spec.extra.insert("TaskDefaults".to_owned(), defaults);
+                    }
                     spec
                 },
                 worker_token: None,

@@ -80,11 +80,29 @@ pub struct TaskSpec {
     /// Networks it attaches to, by id or name (ids once stored).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<NetworkTarget>,
+    /// What becomes of its output; none: the cluster's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_driver: Option<Driver>,
     /// Raised to replace every task although nothing else changed.
     pub force_update: u64,
     /// Docker's runtime name; empty or `container` here.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub runtime: String,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// A driver and its options.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Driver {
+    /// Which.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its options.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub options: Labels,
     /// Kept, not understood.
     #[serde(flatten)]
     pub extra: Extra,
@@ -164,6 +182,9 @@ pub struct NetworkTarget {
     /// Driver options.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub driver_opts: Labels,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// How a service is reached.
@@ -175,6 +196,9 @@ pub struct EndpointSpec {
     /// Published ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortConfig>,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// How the service's name is answered.
@@ -203,6 +227,9 @@ pub struct PortConfig {
     pub published_port: u16,
     /// On every node, or on the task's.
     pub publish_mode: PublishMode,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// Transport protocol of a port.
@@ -298,6 +325,9 @@ pub struct RestartPolicy {
     /// The window in nanoseconds; 0 or absent: for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<u64>,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// When a task that ended is replaced.
@@ -351,6 +381,9 @@ pub struct Preference {
 pub struct Spread {
     /// `node.labels.NAME` or `engine.labels.NAME`.
     pub spread_descriptor: String,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// What a program runs on. What is empty is any.
@@ -363,6 +396,9 @@ pub struct Platform {
     /// `linux`.
     #[serde(rename = "OS", skip_serializing_if = "String::is_empty")]
     pub os: String,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// What a network should be.
@@ -501,6 +537,17 @@ pub(crate) const CERTIFICATE_MS_MIN: u64 = 60 * 60 * 1000;
 pub(crate) const CERTIFICATE_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 
 impl ClusterSpec {
+    /// What becomes of the output of tasks whose service does not say: `TaskDefaults.LogDriver`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn log_driver(&self) -> serde_json::Result<Option<Driver>> {
+        let defaults =
+            self.extra.get("TaskDefaults").and_then(|defaults| defaults.get("LogDriver"));
+        let driver: Option<Driver> = defaults.map(Driver::deserialize).transpose()?;
+        Ok(driver.filter(|driver| *driver != Driver::default()))
+    }
+
     /// How long a node's certificate is good for: `CAConfig.NodeCertExpiry`, nanoseconds.
     #[must_use]
     pub fn certificate_ms(&self) -> u64 {

@@ -144,6 +144,7 @@ impl World {
             endpoint_spec: EndpointSpec {
                 mode: if vip { ResolutionMode::Vip } else { ResolutionMode::Dnsrr },
                 ports: ports.into_iter().collect(),
+                ..EndpointSpec::default()
             },
             ..ServiceSpec::default()
         };

@@ -139,7 +139,8 @@ fn default_spec() -> Value {
     })
 }
 
-/// Settings of swarmkit's own Raft and dispatcher: Skein's are fixed, and shown as these.
+/// Settings of swarmkit's own Raft and dispatcher: Skein's are fixed, and shown as these. Of the
+/// defaults of tasks there is the log driver alone.
 const FIXED: [&str; 3] = ["Raft", "Dispatcher", "TaskDefaults"];
 
 /// Refuses what a cluster is asked for and would not do.
@@ -148,6 +149,9 @@ pub(crate) fn check_fixed(spec: &ClusterSpec) -> Result<(), ApiError> {
     for part in FIXED {
         let given = spec.extra.get(part).and_then(Value::as_object);
         for (name, value) in given.into_iter().flatten() {
+            if (part, name.as_str()) == ("TaskDefaults", "LogDriver") {
+                continue;
+            }
             let default = &defaults[part][name];
             if !is_unset(value) && value != default && !is_empty_object(value) {
                 let at =

@@ -1,6 +1,7 @@
 //! Creating the cluster and changing its spec and tokens.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::size::{self, CLUSTER_BYTES_MAX};
 use super::{ca, check_version, network, node};
 use crate::draft::Draft;
 use crate::ipam;
+use crate::log_driver::LogDriver;
 use crate::net::Subnet;
 use crate::object::{Cluster, KeyTurn, UnlockKey, newest_schema};
 use crate::rejection::{Code, Rejection};
@@ -125,6 +127,7 @@ fn with_name(spec: &ClusterSpec) -> Result<ClusterSpec, Rejection> {
         )));
     }
     spec.check_ca()?;
+    check_log_driver(spec)?;
     size::check("the spec of the cluster", spec, CLUSTER_BYTES_MAX)?;
     let expiry = spec.certificate_ms();
     if !(CERTIFICATE_MS_MIN..=CERTIFICATE_MS_MAX).contains(&expiry) {
@@ -134,6 +137,19 @@ fn with_name(spec: &ClusterSpec) -> Result<ClusterSpec, Rejection> {
         )));
     }
     Ok(ClusterSpec { name: "default".to_owned(), ..spec.clone() })
+}
+
+/// Nobody is warned of an option without effect here: it is refused.
+fn check_log_driver(spec: &ClusterSpec) -> Result<(), Rejection> {
+    let wrong = |reason: &dyn fmt::Display| format!("TaskDefaults.LogDriver: {reason}");
+    let driver = spec.log_driver().map_err(|error| Rejection::invalid(wrong(&error)))?;
+    let Some(driver) = driver else { return Ok(()) };
+    let checked = LogDriver::check(&driver)
+        .map_err(|rejection| Rejection::new(rejection.code, wrong(&rejection)))?;
+    match checked.warnings.first() {
+        None => Ok(()),
+        Some(warning) => Err(Rejection::new(Code::Unimplemented, wrong(warning))),
+    }
 }
 
 fn pools(init: &InitCluster) -> Result<(Vec<Subnet>, u8), Rejection> {

@@ -57,6 +57,7 @@ const FIELDS: [(&str, &[(&str, Served)]); 5] = [
         ("EndpointSpec.Ports[].TargetPort", Honoured),
         ("EndpointSpec.Ports[].PublishedPort", Honoured),
         ("EndpointSpec.Ports[].PublishMode", Honoured),
+        ("EndpointSpec.Ports[].HostIP", Only("0.0.0.0")),
     ]),
     ("TaskTemplate.", &[
         ("PluginSpec", Refused("leave it out")),
@@ -72,16 +73,17 @@ const FIELDS: [(&str, &[(&str, Served)]); 5] = [
         ("RestartPolicy.MaxAttempts", Honoured),
         ("RestartPolicy.Window", Honoured),
         ("Placement.Constraints", Honoured),
-        ("Placement.Preferences", Honoured),
+        ("Placement.Preferences[].Spread.SpreadDescriptor", Honoured),
         ("Placement.MaxReplicas", Honoured),
-        ("Placement.Platforms", Honoured),
+        ("Placement.Platforms[].Architecture", Honoured),
+        ("Placement.Platforms[].OS", Honoured),
         ("ForceUpdate", Honoured),
         ("Runtime", Honoured),
         ("Networks[].Target", Honoured),
         ("Networks[].Aliases", Honoured),
         ("Networks[].DriverOpts", Warned("there is none for an endpoint")),
-        ("LogDriver.Name", Only("json-file")),
-        ("LogDriver.Options", Warned("logs are rotated by the node's own limits")),
+        ("LogDriver.Name", Honoured),
+        ("LogDriver.Options", Honoured),
     ]),
     ("TaskTemplate.ContainerSpec.", &[
         ("Image", Honoured),
@@ -248,7 +250,7 @@ fn relation(known: &str, path: &str) -> Option<Relation> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use serde_json::{Map, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -346,20 +348,29 @@ mod tests {
         );
         let spec: ServiceSpec = serde_json::from_value(labels).unwrap();
         assert_eq!(check(&spec).unwrap(), [""; 0], "what a stack's volumes have");
-        for (path, value) in [
-            ("TaskTemplate.LogDriver.Name", "json-file"),
-            ("TaskTemplate.ContainerSpec.Isolation", "default"),
-        ] {
-            let spec: ServiceSpec = serde_json::from_value(with(path, json!(value))).unwrap();
-            assert_eq!(check(&spec).unwrap(), [""; 0], "{path}");
-        }
+        let isolation = with("TaskTemplate.ContainerSpec.Isolation", json!("default"));
+        let spec: ServiceSpec = serde_json::from_value(isolation).unwrap();
+        assert_eq!(check(&spec).unwrap(), [""; 0]);
     }
 
     #[test]
     fn unknown_fields_are_told() {
-        let mut spec = Map::new();
-        spec.insert("Colour".to_owned(), json!("red"));
-        let spec: ServiceSpec = serde_json::from_value(Value::Object(spec)).unwrap();
-        assert_eq!(check(&spec).unwrap(), ["Colour is not supported: the field is unknown"]);
+        for path in [
+            "Colour",
+            "EndpointSpec.Colour",
+            "EndpointSpec.Ports[].Colour",
+            "TaskTemplate.Networks[].Colour",
+            "TaskTemplate.RestartPolicy.Colour",
+            "TaskTemplate.LogDriver.Colour",
+            "TaskTemplate.Placement.Preferences[].Spread.Colour",
+            "TaskTemplate.Placement.Platforms[].Colour",
+            "TaskTemplate.ContainerSpec.Healthcheck.Colour",
+            "TaskTemplate.ContainerSpec.DNSConfig.Colour",
+            "TaskTemplate.ContainerSpec.Mounts[].Colour",
+        ] {
+            let spec: ServiceSpec = serde_json::from_value(with(path, json!("red"))).unwrap();
+            let told = check(&spec).unwrap();
+            assert_eq!(told, [format!("{path} is not supported: the field is unknown")]);
+        }
     }
 }

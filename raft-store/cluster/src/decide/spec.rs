@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::fields;
 use super::size::{self, SERVICE_BYTES_MAX};
 use crate::constraint::{Constraint, check_preference};
+use crate::log_driver::LogDriver;
 use crate::rejection::{Code, Rejection};
 use crate::rights::{Capabilities, check_sysctl, check_ulimit};
 use crate::spec::{
@@ -51,7 +52,10 @@ pub(super) fn checked(
     let whole = template::check(&spec)?;
     let what = format_args!("the spec of service {} with its templates written out", spec.name);
     size::check(what, &whole, SERVICE_BYTES_MAX)?;
-    let warnings = fields::check(&spec)?;
+    let mut warnings = fields::check(&spec)?;
+    if let Some(driver) = &spec.task_template.log_driver {
+        warnings.extend(LogDriver::check(driver)?.warnings);
+    }
     Ok((spec, warnings))
 }
 

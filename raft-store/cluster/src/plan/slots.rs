@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::draft::Draft;
 use crate::id::{ServiceId, TaskId};
 use crate::object::{PublishedPort, Restarts, Service, Slot, Task, TaskState, TaskStatus};
-use crate::spec::{Replicated, ServiceMode};
+use crate::spec::{Driver, Replicated, ServiceMode};
 use crate::state::State;
 use crate::time::Timestamp;
 
@@ -101,6 +101,11 @@ pub(super) fn create(
     let id = TaskId(draft.draw());
     let port =
         |port: &PublishedPort| PublishedPort { ingress_ports: BTreeMap::new(), ..port.clone() };
+    let mut spec = service.spec.task_template.clone();
+    if spec.log_driver.as_ref().is_none_or(|driver| *driver == Driver::default()) {
+        let cluster = draft.state().cluster.as_ref();
+        spec.log_driver = cluster.and_then(|cluster| cluster.spec.log_driver().ok().flatten());
+    }
     let task = Task {
         id,
         meta: draft.new_meta(),
@@ -109,7 +114,7 @@ pub(super) fn create(
         service_labels: service.spec.labels.clone(),
         slot,
         node: None,
-        spec: service.spec.task_template.clone(),
+        spec,
         spec_version: service.spec_version,
         ports: service.ports.iter().map(port).collect(),
         attachments: Vec::new(),

@@ -50,6 +50,9 @@ impl World {
             if image != "host" {
                 let _ = write!(out, " {image}");
             }
+            if let Some(driver) = &task.spec.log_driver {
+                let _ = write!(out, " log {}", driver.name);
+            }
             if let Some(at) = task.start_after {
                 let _ = write!(out, " start+{}ms", at.since_ms(task.meta.created_at));
             }

@@ -5,9 +5,10 @@ use crate::id::NodeId;
 use crate::object::{KeyDigest, ManagerInfo, ProofKey};
 use crate::request::JoinNode;
 use crate::spec::{
-    GlobalMode, IpamPool, Labels, NetworkSpec, NetworkTarget, Placement, Platform, PortConfig,
-    Preference, Privileges, Protocol, PublishMode, Replicated, ResolutionMode, RestartCondition,
-    RestartPolicy, Role, ServiceMode, ServiceSpec, Spread, UpdateConfig,
+    ContainerSpec, Driver, GlobalMode, IpamPool, Labels, NetworkSpec, NetworkTarget, Placement,
+    Platform, PortConfig, Preference, Privileges, Protocol, PublishMode, Replicated,
+    ResolutionMode, RestartCondition, RestartPolicy, Role, ServiceMode, ServiceSpec, Spread,
+    UpdateConfig,
 };
 
 /// The values of `key=…` words.
@@ -87,21 +88,17 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
         match key {
             "name" => spec.name = value.to_owned(),
             "bytes" => spec.labels = labels(&[arg]),
-            "image" => spec.task_template.container_spec.image = value.to_owned(),
-            "seccomp" | "privilege" => {
-                let given = spec.task_template.container_spec.privileges.get_or_insert_default();
-                edit_privileges(given, key, value);
+            "image" | "env" | "hostname" | "seccomp" | "privilege" | "dns" | "search"
+            | "resolve" => {
+                edit_container(&mut spec.task_template.container_spec, key, value);
             }
-            "env" => spec.task_template.container_spec.env.push(value.to_owned()),
-            "hostname" => spec.task_template.container_spec.hostname = value.to_owned(),
-            "dns" | "search" | "resolve" => {
-                let dns = spec.task_template.container_spec.dns_config.get_or_insert_default();
-                let list = match key {
-                    "dns" => &mut dns.nameservers,
-                    "search" => &mut dns.search,
-                    _ => &mut dns.options,
-                };
-                list.push(value.replace("%20", " "));
+            "log" => {
+                let (name, option) = value.split_once(',').unwrap_or((value, ""));
+                let mut driver = Driver { name: name.to_owned(), ..Driver::default() };
+                let option = option.split_once('=');
+                let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+                driver.options.extend(option.map(owned));
+                spec.task_template.log_driver = Some(driver);
             }
             "label" => {
                 let (name, value) = value.split_once('=').unwrap_or((value, ""));
@@ -148,17 +145,36 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
     }
 }
 
+fn edit_container(container: &mut ContainerSpec, key: &str, value: &str) {
+    match key {
+        "image" => container.image = value.to_owned(),
+        "env" => container.env.push(value.to_owned()),
+        "hostname" => container.hostname = value.to_owned(),
+        "dns" | "search" | "resolve" => {
+            let dns = container.dns_config.get_or_insert_default();
+            let list = match key {
+                "dns" => &mut dns.nameservers,
+                "search" => &mut dns.search,
+                _ => &mut dns.options,
+            };
+            list.push(value.replace("%20", " "));
+        }
+        _ => edit_privileges(container.privileges.get_or_insert_default(), key, value),
+    }
+}
+
 fn edit_placement(placement: &mut Placement, key: &str, value: &str) {
     match key {
         "max" => placement.max_replicas = value.parse().unwrap(),
         "spread" => {
-            let spread = Spread { spread_descriptor: value.to_owned() };
+            let spread_descriptor = value.to_owned();
+            let spread = Spread { spread_descriptor, ..Spread::default() };
             placement.preferences.push(Preference { spread, ..Preference::default() });
         }
         _ => {
             let (os, architecture) = value.split_once('/').unwrap_or((value, ""));
             let (os, architecture) = (os.to_owned(), architecture.to_owned());
-            placement.platforms.push(Platform { architecture, os });
+            placement.platforms.push(Platform { architecture, os, ..Platform::default() });
         }
     }
 }
@@ -202,5 +218,6 @@ fn port(text: &str) -> PortConfig {
         target_port: target.parse().unwrap(),
         published_port: published.parse().unwrap(),
         publish_mode,
+        ..PortConfig::default()
     }
 }

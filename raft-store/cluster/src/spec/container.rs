@@ -152,6 +152,9 @@ pub struct HealthConfig {
     /// Between checks in the start period; default 5 s.
     #[serde(skip_serializing_if = "super::is_zero")]
     pub start_interval: u64,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// One mount.
@@ -253,4 +256,7 @@ pub struct DnsConfig {
     /// Options.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    /// Kept, not understood.
+    #[serde(flatten)]
+    pub extra: Extra,
 }

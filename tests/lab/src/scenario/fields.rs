@@ -16,6 +16,7 @@ pub const SCENARIO: Scenario = Scenario {
     checks: &[
         ("a network is made", make_network),
         ("templates are written out for each task", templates),
+        ("a log is of the size that its service wants, or there is none", logs),
         ("a task's own resolvers, which may be tasks, are asked for other names", own_resolvers),
     ],
 };
@@ -37,6 +38,25 @@ fn templates(lab: &mut Lab) -> Result<()> {
         let expected = format!("named-{}\nWHERE={}/front", task.slot, lab.nodes[0].name);
         ensure!(told.trim() == expected, "{told:?} is not {expected:?}");
     }
+    Ok(())
+}
+
+fn logs(lab: &mut Lab) -> Result<()> {
+    // Two files hold less: each is above its size by less than one batch of 64 KiB.
+    let line = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; sleep 1d";
+    let program = ["sh", "-c", line];
+    let limits = ["--log-driver", "local", "--log-opt", "max-size=4k", "--log-opt", "max-file=2"];
+    serve(lab, "short", &limits, &program, 1)?;
+    lab.wait_for(CONVERGE_MAX, "the last line, without the first", || {
+        let lines = lab.nodes[0].docker(&["service", "logs", "--raw", "short"])?.ok()?;
+        ensure!(lines.lines().last() == Some("line 19999"), "{:?}", lines.lines().last());
+        ensure!(!lines.contains("line 0\n"), "{} lines", lines.lines().count());
+        Ok(())
+    })?;
+    serve(lab, "mute", &["--log-driver", "none"], &program, 1)?;
+    let refused = lab.nodes[0].docker(&["service", "logs", "mute"])?;
+    let words = "configured logging driver does not support reading";
+    ensure!(refused.status != 0 && refused.stderr.contains(words), "{refused}");
     Ok(())
 }
 
