@@ -35,7 +35,7 @@ use crate::ipvs::wire;
 use crate::netlink::raw::{Answers, Attributes, Expect, MESSAGE_ERROR, Request as Ask, encode};
 use crate::nft::read;
 use crate::nft::wire::Message as Nft;
-use crate::{conntrack, firewalls, listeners, observe, probe, sock_diag};
+use crate::{conntrack, firewalls, observe, probe, sock_diag};
 
 /// The number of the request that a datagram answers.
 const SEQUENCE: u16 = 7;
@@ -78,7 +78,7 @@ pub fn netlink(bytes: &[u8]) -> bool {
 
 fn notices(mut watcher: Watcher, bytes: &[u8]) -> bool {
     let mut found = Disturbance::default();
-    let entries = [Outcome::NoFdb(1, MacAddr([2; 6]))].into();
+    let entries = [Outcome::NoFdb(1, cluster::net::MacAddr([2; 6]))].into();
     watcher.route(bytes, None, &mut found);
     watcher.route(bytes, Some(&Own { entries, ..Own::default() }), &mut found);
     watcher.nftables(bytes, &mut found);
@@ -97,7 +97,7 @@ fn families(payload: &[u8]) {
     }
     let _real = (wire::read_real(payload, false), wire::read_real(payload, true));
     let _listener = sock_diag::listener(payload, cluster::spec::Protocol::Tcp);
-    let _read = (conntrack::flow(payload).is_some(), listeners::bound(payload));
+    let _flow = conntrack::flow(payload);
     if let Some(found) = wire::read_timeouts(payload) {
         let again = [&[0; HEADER_BYTES], wire::timeouts(found).as_bytes()].concat();
         assert_eq!(wire::read_timeouts(&again), Some(found), "timeouts changed");

@@ -1,6 +1,4 @@
-//! What listens in a namespace, by sock_diag (include/uapi/linux/inet_diag.h,
-//! net/ipv4/inet_diag.c): the kernel gives sockets of one state alone, however many connections
-//! there are.
+//! On which ports of a namespace a task can be called.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,19 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use cluster::spec::Protocol;
 use nix::sched::{CloneFlags, setns};
 
-use crate::netlink::raw::{Attributes, Expect, Request, exchange};
-use crate::netlink::{self, Refusal};
+use crate::sock_diag::listeners;
 
-/// `NETLINK_SOCK_DIAG`.
-const SOCK_DIAG: isize = 4;
-/// `SOCK_DIAG_BY_FAMILY`.
-const BY_FAMILY: u16 = 20;
-/// `struct inet_diag_req_v2`: family, protocol, extensions, padding, states; then the socket's id.
-const ID_BYTES: usize = 48;
-const FAMILIES: [u8; 2] = [2, 10];
-/// Protocol number, and the state of what takes calls: TCP_LISTEN, and of UDP what is bound and
-/// not connected (TCP_CLOSE).
-const CALLED: [(Protocol, u8, u32); 2] = [(Protocol::Tcp, 6, 1 << 10), (Protocol::Udp, 17, 1 << 7)];
 /// Where the kernel begins to choose ports (net.ipv4.ip_local_port_range): a UDP socket there is
 /// a caller's more likely than a server's.
 const CHOSEN_PORTS: u16 = 32_768;
@@ -36,7 +23,7 @@ impl Listeners {
     pub fn read(namespace: OwnedFd) -> io::Result<Self> {
         let thread = std::thread::Builder::new().name("listeners".to_owned()).spawn(move || {
             setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
-            Self::of_this_namespace().map_err(io::Error::other)
+            Self::of_this_namespace()
         })?;
         thread.join().map_err(|_panic| io::Error::other("the thread that looks has died"))?
     }
@@ -54,35 +41,11 @@ impl Listeners {
         }
     }
 
-    fn of_this_namespace() -> Result<Self, Refusal> {
-        let socket = netlink::open(SOCK_DIAG)?;
-        let mut found = BTreeSet::new();
-        for (protocol, number, states) in CALLED {
-            for family in FAMILIES {
-                let mut header = vec![family, number, 0, 0];
-                header.extend(states.to_ne_bytes());
-                header.resize(header.len() + ID_BYTES, 0);
-                let attributes = &Attributes::default();
-                let request = Request { kind: BY_FAMILY, header: &header, attributes };
-                let sockets = exchange(&socket, &request, Expect::Dump)?;
-                let called = sockets.iter().filter_map(|message| bound(message));
-                let reachable = called.filter(|(address, _)| !address.to_canonical().is_loopback());
-                found.extend(reachable.map(|(_, port)| (protocol, port)));
-            }
-        }
-        Ok(Self(found))
+    fn of_this_namespace() -> io::Result<Self> {
+        let reachable = |address: IpAddr| !address.to_canonical().is_loopback();
+        let called = listeners()?.into_iter().filter(|listener| reachable(listener.address));
+        Ok(Self(called.map(|listener| (listener.protocol, listener.port)).collect()))
     }
-}
-
-/// Address and port of a socket (`struct inet_diag_msg`).
-pub(crate) fn bound(message: &[u8]) -> Option<(IpAddr, u16)> {
-    let [family, _, _, _, high, low, _, _, source @ ..] = message else { return None };
-    let address = match family {
-        2 => IpAddr::from(*source.first_chunk::<4>()?),
-        10 => IpAddr::from(*source.first_chunk::<16>()?),
-        _ => return None,
-    };
-    Some((address, u16::from_be_bytes([*high, *low])))
 }
 
 #[cfg(test)]

@@ -289,7 +289,9 @@ impl Ends {
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                more = changed(&mut self.wanted, &mut self.view, &mut self.underlay_mtu), if goes_on => {
+                more = changed(&mut self.wanted, &mut self.view, &mut self.underlay_mtu),
+                    if goes_on =>
+                {
                     goes_on = more;
                     if more {
                         self.tell(|lateness| lateness.news(clock::monotonic()));

@@ -131,6 +131,7 @@ static GROUPS: [(&str, &[Flag]); 11] = [
     ]),
     ("TaskTemplate.Placement.", &[
         flag("constraint", "Constraints", List(forms::WORD), "node.role==worker and the like"),
+        flag("platform", "Platforms", List(forms::PLATFORM), "OS/ARCHITECTURE of its image"),
         flag("placement-pref", "Preferences", List(forms::PREFERENCE), "spread=node.labels.NAME"),
         flag("replicas-max-per-node", "MaxReplicas", Integer, "Tasks of the service on one node"),
     ]),

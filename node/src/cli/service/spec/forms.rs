@@ -99,6 +99,16 @@ fn variable(text: &str) -> anyhow::Result<Value> {
     Ok(json!(if text.contains('=') { text.to_owned() } else { here().unwrap_or_default() }))
 }
 
+/// `OS/ARCHITECTURE`.
+pub(super) const PLATFORM: Entry = Entry {
+    parse: |text| match text.split_once('/') {
+        Some((os, architecture)) => Ok(json!({ "OS": os, "Architecture": architecture })),
+        None => bail!("{text:?}: give OS/ARCHITECTURE, like linux/arm64"),
+    },
+    key: |value| format!("{}/{}", field(value, "OS"), field(value, "Architecture")),
+    removed: itself,
+};
+
 /// `NAME`, or `name=NAME,alias=ALIAS,driver-opt=…`.
 fn network(text: &str) -> anyhow::Result<Value> {
     if !text.contains('=') {

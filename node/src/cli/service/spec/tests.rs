@@ -35,6 +35,7 @@ fn example(flag: &Flag) -> &'static str {
         (Form::Switch, _) => "true",
         (Form::Map, _) => "a=b",
         (Form::List(_), "env" | "ulimit" | "generic-resource") => "a=1",
+        (Form::List(_), "platform") => "linux/arm64",
         (Form::List(_), "publish") => "3000:80",
         (Form::List(_), "mount") => "type=volume,src=v,dst=/v",
         (Form::List(_), "host") => "db:10.0.0.5",
@@ -58,7 +59,7 @@ fn every_flag_reaches_its_field() {
             let name = match flag.name {
                 "publish" => "80",
                 "mount" => "/v",
-                "host" | "placement-pref" => example(flag),
+                "host" | "placement-pref" | "platform" => example(flag),
                 _ => example(flag).split('=').next().unwrap(),
             };
             let line = format!("x --{removed}={name} s");
