@@ -7,6 +7,9 @@ use std::net::IpAddr;
 
 use cluster::spec::Protocol;
 
+/// Where the kernel begins to choose ports (net.ipv4.ip_local_port_range).
+const CHOSEN_PORTS: u16 = 32_768;
+
 /// A number that services publish and programs listen on.
 pub type Port = (Protocol, u16);
 
@@ -30,18 +33,27 @@ impl Listener {
     #[must_use]
     pub fn takes_ipv4(&self) -> bool {
         match self.address {
-            IpAddr::V4(_) => true,
+            IpAddr::V4(address) => !address.is_multicast(),
             IpAddr::V6(address) if address.is_unspecified() => !self.v6_only,
             IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
         }
+    }
+
+    /// Whether a server is more likely to have it than a caller, whom the kernel gave a port.
+    #[must_use]
+    pub fn is_a_servers(&self) -> bool {
+        self.protocol == Protocol::Tcp || self.port < CHOSEN_PORTS
     }
 }
 
 /// Who has the published ports of a node, from one look at its listeners to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ports {
-    /// Published here; none until the first look.
-    held: Option<BTreeSet<Port>>,
+    /// Published here.
+    held: BTreeSet<Port>,
+    /// Published here before the daemon started: in its kernel, and perhaps of tasks that it does
+    /// not know yet.
+    before: BTreeSet<Port>,
     /// Programs had these first: they are not published here.
     withheld: BTreeMap<Port, Listener>,
     /// These are published here, and programs have begun to listen on them since.
@@ -49,44 +61,38 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// Takes note of what the kernel has when the daemon starts, and of nothing once its tasks are
+    /// known.
+    pub fn found(&mut self, in_kernel: BTreeSet<Port>) {
+        self.before = in_kernel;
+    }
+
     /// Whether listeners have to be looked at before these ports are published.
     #[must_use]
     pub fn needs_look(&self, wanted: &BTreeSet<Port>) -> bool {
-        let is_held = |held: &BTreeSet<Port>| wanted.is_subset(held);
-        !wanted.is_empty() && !self.held.as_ref().is_some_and(is_held)
+        !wanted.is_subset(&self.held)
     }
 
     /// Takes note that no other ports than these are to be published, all of them held.
     pub fn keep(&mut self, wanted: &BTreeSet<Port>) {
-        self.held.get_or_insert_default().retain(|port| wanted.contains(port));
+        self.held.retain(|port| wanted.contains(port));
         self.withheld.clear();
         self.hidden.retain(|port, _| wanted.contains(port));
     }
 
-    /// Decides who has which port. Whether a port is published here already is asked of the kernel
-    /// at the first look, if it matters then.
-    pub fn settle(
-        &mut self,
-        wanted: &BTreeSet<Port>,
-        listeners: &[Listener],
-        in_kernel: impl FnOnce() -> BTreeSet<Port>,
-    ) {
+    /// Decides who has which port.
+    pub fn settle(&mut self, wanted: &BTreeSet<Port>, listeners: &[Listener]) {
         let mut listened = BTreeMap::new();
-        for listener in listeners.iter().filter(|listener| listener.takes_ipv4()) {
+        for listener in listeners.iter().filter(|l| l.takes_ipv4() && l.is_a_servers()) {
             let port = (listener.protocol, listener.port);
             if wanted.contains(&port) {
                 listened.entry(port).or_insert(*listener);
             }
         }
-        let held = match self.held.take() {
-            Some(held) => held,
-            None if listened.is_empty() => BTreeSet::new(),
-            None => in_kernel(),
-        };
-        (self.hidden, self.withheld) =
-            listened.into_iter().partition(|(port, _)| held.contains(port));
+        let is_held = |port: &Port| self.held.contains(port) || self.before.contains(port);
+        (self.hidden, self.withheld) = listened.into_iter().partition(|(port, _)| is_held(port));
         let held = wanted.iter().filter(|port| !self.withheld.contains_key(port));
-        self.held = Some(held.copied().collect());
+        self.held = held.copied().collect();
     }
 
     /// Ports that are left to the programs that had them first.
@@ -117,9 +123,9 @@ mod tests {
     /// Who has TCP port 22 after looks at these listeners, one after the other.
     fn after(looks: &[&[Listener]], in_kernel: &[Port]) -> (bool, bool) {
         let mut ports = Ports::default();
+        ports.found(in_kernel.iter().copied().collect());
         for listeners in looks {
-            let in_kernel = || in_kernel.iter().copied().collect();
-            ports.settle(&[TCP, UDP].into(), listeners, in_kernel);
+            ports.settle(&[TCP, UDP].into(), listeners);
         }
         (ports.withheld().contains_key(&TCP), ports.hidden().contains_key(&TCP))
     }
@@ -154,16 +160,54 @@ mod tests {
         assert_eq!(after(&[program, program], &[TCP]), (false, true), "the service, in the kernel");
     }
 
+    /// Goal: a task whose port is in the kernel keeps it over a restart of the daemon, which knows
+    /// its tasks only after a while.
+    #[test]
+    fn a_port_of_a_task_that_is_not_known_yet_was_there_first() {
+        let program = [listener("127.0.0.1", 22, false)];
+        let after = |known: bool| {
+            let mut ports = Ports::default();
+            ports.found([TCP].into());
+            ports.settle(&[UDP].into(), &program);
+            if known {
+                ports.found(BTreeSet::new());
+            }
+            ports.settle(&[TCP, UDP].into(), &program);
+            ports.withheld().contains_key(&TCP)
+        };
+        assert!(!after(false));
+        assert!(after(true), "a task that is made later");
+    }
+
+    /// Goal: a caller's socket keeps nothing from being published. Method: sockets of UDP that only
+    /// by chance have the port, or take no call to it.
+    #[test]
+    fn a_callers_datagram_socket_has_no_port() {
+        let udp = |address: &str, port| {
+            let address = address.parse().unwrap();
+            Listener { protocol: Protocol::Udp, address, port, v6_only: false, inode: 1 }
+        };
+        for (listener, has) in [
+            (udp("0.0.0.0", 514), true),
+            (udp("0.0.0.0", CHOSEN_PORTS), false),
+            (udp("224.0.0.251", 514), false),
+        ] {
+            let mut ports = Ports::default();
+            ports.settle(&[(Protocol::Udp, listener.port)].into(), &[listener]);
+            assert_eq!(!ports.withheld().is_empty(), has, "{listener:?}");
+        }
+    }
+
     #[test]
     fn only_ports_that_are_not_held_need_a_look() {
         let (one, both) = (BTreeSet::from([TCP]), BTreeSet::from([TCP, UDP]));
         let mut ports = Ports::default();
         assert!(!ports.needs_look(&BTreeSet::new()) && ports.needs_look(&one));
-        ports.settle(&one, &[], BTreeSet::new);
+        ports.settle(&one, &[]);
         assert!(!ports.needs_look(&one) && ports.needs_look(&both));
         ports.keep(&BTreeSet::new());
         assert!(ports.needs_look(&one), "it was given up");
-        ports.settle(&one, &[listener("::", 22, false)], BTreeSet::new);
+        ports.settle(&one, &[listener("::", 22, false)]);
         assert!(ports.needs_look(&one), "it is withheld");
     }
 }

@@ -38,6 +38,9 @@ pub const OVERHEAD_V4: u32 = 50;
 pub const OVERHEAD_V6: u32 = 70;
 /// The least that IPv4 allows (RFC 791 section 3.2); a smaller one is refused by the kernel.
 const MTU_MIN: u32 = 68;
+/// Another node's underlay of less does not count for networks: one faulty link would make those of
+/// all nodes small. It is the least that IPv6 allows (RFC 8200, section 5).
+const UNDERLAY_MTU_MIN: u32 = 1280;
 /// The egress bridge on every node.
 pub const GWBRIDGE: &str = "skein_gwbridge";
 /// The host's own end of the ingress network.
@@ -121,6 +124,7 @@ impl<'a> Scene<'a> {
     fn underlay_mtu(&self) -> u32 {
         let others = self.assignment.nodes.iter().filter(|(id, _)| **id != self.assignment.node);
         let others = others.filter_map(|(_, node)| node.underlay_mtu);
+        let others = others.filter(|mtu| *mtu >= UNDERLAY_MTU_MIN);
         others.fold(self.local.underlay_mtu, u32::min)
     }
 

@@ -55,11 +55,14 @@ impl Enter {
     /// None for strings; the encoder has an error type.
     pub fn command(&self, exe: &Path) -> Result<Command, serde_json::Error> {
         let mut command = Command::new(exe);
-        command.arg(MODE).arg(serde_json::to_string(self)?);
+        // Others of this machine may read a command line, but not another user's environment.
+        command.arg(MODE).arg(self.pid.to_string()).env(VARIABLE, serde_json::to_string(self)?);
         Ok(command)
     }
 }
 
+/// Where it is told what to run; the command does not see it.
+pub(crate) const VARIABLE: &str = "SKEIN_ENTER";
 /// The mode of the program that [`Enter::command`] asks for.
 pub(crate) const MODE: &str = "enter";
 

@@ -45,7 +45,7 @@ use crate::enter;
 use status::{LAUNCH, Launch};
 
 /// Runs what needs a process of one thread, if that is what the program was called for:
-/// `supervise TASK_DIR`, `hold RUN_DIR`, `enter JSON` or `first DAEMON…`. To be called first thing
+/// `supervise TASK_DIR`, `hold RUN_DIR`, `enter PID` or `first DAEMON…`. To be called first thing
 /// in `main` with all arguments after the program's name; `None` means that the program was called
 /// by a user.
 pub fn dispatch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
@@ -53,14 +53,16 @@ pub fn dispatch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCod
     match mode.to_str()? {
         "supervise" => Some(run(Path::new(&argument))),
         "hold" => Some(crate::hold::run(Path::new(&argument))),
-        enter::MODE => Some(run_inside(&argument.to_string_lossy())),
+        enter::MODE => Some(run_inside()),
         first::MODE => Some(first::run(std::iter::once(argument).chain(arguments))),
         _ => None,
     }
 }
 
-fn run_inside(json: &str) -> ExitCode {
-    let entered = match serde_json::from_str(json) {
+#[expect(clippy::disallowed_methods, reason = "what to run, which is not configuration")]
+fn run_inside() -> ExitCode {
+    let json = std::env::var(enter::VARIABLE).unwrap_or_default();
+    let entered = match serde_json::from_str(&json) {
         Ok(enter) => enter::run(&enter).map_err(|error| (error.to_string(), error.code)),
         Err(error) => Err((format!("{}: {error}", enter::MODE), 2)),
     };

@@ -83,10 +83,11 @@ pub(crate) fn settle(socket: &Socket, place: Place) -> Result<(), Refusal> {
         Place::Sandbox(_) => Leads::of_sandbox(socket)?,
         Place::Fabric(_) => return Ok(()),
     };
-    for flow in flows(socket)?.iter().filter(|flow| leads.elsewhere(flow)) {
-        forget(socket, flow)?;
-    }
-    Ok(())
+    let flows = flows(socket)?;
+    let stale = flows.iter().filter(|flow| leads.elsewhere(flow));
+    // One that is refused keeps none of the others.
+    let forgotten: Vec<_> = stale.map(|flow| forget(socket, flow)).collect();
+    forgotten.into_iter().collect()
 }
 
 /// Where flows are to lead.

@@ -193,7 +193,10 @@ fn subscribe<const N: usize>(
     let socket = asynchronous.socket_mut();
     match place {
         Place::Host | Place::Fabric(_) => {
-            setsockopt(&*socket, sockopt::RcvBufForce, &SOCKET_BYTES)?;
+            // More than the host allows needs its own CAP_NET_ADMIN; what is lost is read again.
+            if setsockopt(&*socket, sockopt::RcvBufForce, &SOCKET_BYTES).is_err() {
+                setsockopt(&*socket, sockopt::RcvBuf, &SOCKET_BYTES)?;
+            }
         }
         // There are many, and few entries in each.
         Place::Sandbox(_) => {}

@@ -6,17 +6,18 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use cluster::spec::Protocol;
+use netprog::ports::Listener;
 use nix::sched::{CloneFlags, setns};
 
 use crate::sock_diag::listeners;
 
-/// Where the kernel begins to choose ports (net.ipv4.ip_local_port_range): a UDP socket there is
-/// a caller's more likely than a server's.
-const CHOSEN_PORTS: u16 = 32_768;
-
 /// Ports that are listened on at an address that callers from outside can reach.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Listeners(BTreeSet<(Protocol, u16)>);
+pub struct Listeners {
+    ports: BTreeSet<(Protocol, u16)>,
+    /// Whether a server's are among them.
+    serves: bool,
+}
 
 impl Listeners {
     /// Reads those of a namespace. Blocks for as long as the kernel needs.
@@ -31,20 +32,17 @@ impl Listeners {
     /// Whether each of these ports is listened on; of none, whether anything is.
     #[must_use]
     pub fn cover(&self, ports: &BTreeSet<(Protocol, u16)>) -> bool {
-        if ports.is_empty() {
-            let serves = |(protocol, port): &(Protocol, u16)| {
-                *protocol == Protocol::Tcp || *port < CHOSEN_PORTS
-            };
-            self.0.iter().any(serves)
-        } else {
-            ports.is_subset(&self.0)
-        }
+        if ports.is_empty() { self.serves } else { ports.is_subset(&self.ports) }
     }
 
     fn of_this_namespace() -> io::Result<Self> {
         let reachable = |address: IpAddr| !address.to_canonical().is_loopback();
-        let called = listeners()?.into_iter().filter(|listener| reachable(listener.address));
-        Ok(Self(called.map(|listener| (listener.protocol, listener.port)).collect()))
+        let mut called = listeners()?;
+        called.retain(|listener| reachable(listener.address));
+        Ok(Self {
+            serves: called.iter().any(Listener::is_a_servers),
+            ports: called.iter().map(|listener| (listener.protocol, listener.port)).collect(),
+        })
     }
 }
 

@@ -239,15 +239,18 @@ impl ProcessExecutor {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             layers => layers?,
         };
-        for layer in layers {
+        let remove = |layer: io::Result<fs::DirEntry>| {
             let layer = layer?;
             let owner = layer.path().join(OWNER);
             if owner.is_symlink() && !owner.exists() {
                 remains::remove_tree(&self.data_dir.join(WORKS).join(layer.file_name()))?;
                 remains::remove_tree(&layer.path())?;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        // One that cannot be removed keeps none of the others.
+        let removed: Vec<io::Result<()>> = layers.map(remove).collect();
+        removed.into_iter().collect()
     }
 
     /// Finds one task, for a caller whose [`launch`](Self::launch) was cut off. `None` when no such
@@ -329,7 +332,12 @@ impl ProcessExecutor {
     /// When they cannot be listed or removed.
     pub fn prune_logs(&self, running: &BTreeSet<String>) -> io::Result<()> {
         let mut ended = Vec::new();
-        for entry in fs::read_dir(self.data_dir.join(crate::logs::DIRECTORY))? {
+        let entries = match fs::read_dir(self.data_dir.join(crate::logs::DIRECTORY)) {
+            // No task has kept any.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let task = entry.file_name().to_string_lossy().into_owned();
             if !running.contains(&task) {

@@ -4,7 +4,7 @@
 //! the task's directory, and the supervisor reads it there and nowhere else. A later daemon reads
 //! it too, so a new field needs a serde default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -122,7 +122,10 @@ impl LaunchSpec {
         }
         let sysctls = self.sysctls.keys().find_map(|name| check_sysctl(name).err());
         let ulimits = self.rights.ulimits.iter().find_map(|ulimit| check_ulimit(ulimit).err());
-        sysctls.or(ulimits).or_else(|| self.mounts.iter().find_map(Mount::refusal))
+        let mut targets = BTreeSet::new();
+        let twice = self.mounts.iter().find(|mount| !targets.insert(mount.target.as_str()));
+        let twice = twice.map(|mount| format!("two mounts have the target {}", mount.target));
+        sysctls.or(ulimits).or(twice).or_else(|| self.mounts.iter().find_map(Mount::refusal))
     }
 }
 

@@ -68,7 +68,7 @@ fn raise_open_files() -> Result<(), Failure> {
 }
 
 fn limit(ulimit: &Ulimit) -> Result<(), Failure> {
-    let Ulimit { name, soft, hard } = ulimit;
+    let Ulimit { name, soft, hard, .. } = ulimit;
     let number = |limit: i64| u64::try_from(limit).unwrap_or(RLIM_INFINITY);
     resource(name)
         .ok_or(Errno::EINVAL)

@@ -87,8 +87,10 @@ pub(crate) fn enter(launch: &Launch, task_dir: &Path) -> Result<(), Failure> {
     }
     if launch.spec.read_only {
         for path in ["/", "/run", "/tmp"] {
-            sys::set_mount_attributes(&stage.within(path), sys::ATTRIBUTE_READ_ONLY, false)
-                .map_err(|error| Failure::setup(&format!("make {path} read-only"), error))?;
+            let failed = |error| Failure::setup(&format!("make {path} read-only"), error);
+            let mounted = stage.find(path).map_err(failed)?;
+            let mounted = descriptor_path(mounted.as_fd());
+            sys::set_mount_attributes(&mounted, sys::ATTRIBUTE_READ_ONLY, false).map_err(failed)?;
         }
     }
     stage.pivot()
@@ -117,11 +119,6 @@ impl<'a> Stage<'a> {
             make_directories(root.as_fd(), path).map_err(|error| missing(path, error))?;
         }
         Ok(Stage { launch, task_dir, root, path, state })
-    }
-
-    /// The staged path of a path that no link of the image can have changed: a mount of ours.
-    fn within(&self, path: &str) -> PathBuf {
-        self.path.join(path.trim_start_matches('/'))
     }
 
     fn find(&self, path: &str) -> nix::Result<OwnedFd> {
@@ -185,10 +182,14 @@ impl<'a> Stage<'a> {
     /// Covers what the node keeps about the cluster, keys and all, where the root shows it.
     fn mask_state(&self) -> Result<(), Failure> {
         for path in &self.state {
-            // A private /run or /tmp may cover it already.
-            if self.find(path).is_ok() {
-                let flags = PLAIN | MsFlags::MS_RDONLY;
-                self.mount_at(path, ("tmpfs", flags, Some("mode=755,size=4k")))?;
+            match self.find(path) {
+                // A private /run or /tmp covers it already.
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(error) => return Err(Failure::path("cover", path, error)),
+                Ok(_there) => {
+                    let flags = PLAIN | MsFlags::MS_RDONLY;
+                    self.mount_at(path, ("tmpfs", flags, Some("mode=755,size=4k")))?;
+                }
             }
         }
         Ok(())

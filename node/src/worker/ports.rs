@@ -31,29 +31,38 @@ pub struct Conflicts {
 pub(super) struct HostPorts {
     ports: Ports,
     wanted: BTreeSet<Port>,
-    /// Processes by the inodes of their sockets.
-    names: BTreeMap<u32, String>,
+    /// Whether the kernel was asked what was published before.
+    has_asked: bool,
+    /// Processes by the inodes of their sockets; none where nothing tells.
+    names: BTreeMap<u32, Option<String>>,
 }
 
 impl HostPorts {
-    /// Leaves out of what is desired what programs have. Blocks.
+    /// Leaves out of what is desired what programs have. Until the tasks are known, what was
+    /// published before the daemon started may be theirs. Blocks.
     pub(super) fn settle<K: Kernel>(
         &mut self,
         programmer: &mut Programmer<K>,
         desired: &mut Plane,
-        look: bool,
+        (look, knows_tasks): (bool, bool),
     ) {
         self.wanted = published(desired);
-        if look || self.ports.needs_look(&self.wanted) {
-            self.look(|| match programmer.observe(desired) {
-                Ok(observed) => published(&observed),
-                Err(error) => {
-                    tracing::warn!(%error, "read which ports are published");
-                    BTreeSet::new()
+        if !self.has_asked {
+            match programmer.observe(desired) {
+                Ok(observed) => {
+                    self.ports.found(published(&observed));
+                    self.has_asked = true;
                 }
-            });
+                Err(error) => tracing::warn!(%error, "read which ports are published"),
+            }
+        }
+        if look || self.ports.needs_look(&self.wanted) {
+            self.look();
         } else {
             self.ports.keep(&self.wanted);
+        }
+        if knows_tasks && self.has_asked {
+            self.ports.found(BTreeSet::new());
         }
         withhold(desired, self.ports.withheld().keys());
     }
@@ -61,22 +70,28 @@ impl HostPorts {
     /// Looks at the listeners again and says whether the ports of programs are others now. Blocks.
     pub(super) fn look_again(&mut self) -> bool {
         let before: BTreeSet<Port> = self.ports.withheld().keys().copied().collect();
-        self.look(BTreeSet::new);
+        self.look();
         !before.iter().eq(self.ports.withheld().keys())
     }
 
-    fn look(&mut self, in_kernel: impl FnOnce() -> BTreeSet<Port>) {
+    fn look(&mut self) {
         match listeners() {
-            Ok(listeners) => self.ports.settle(&self.wanted, &listeners, in_kernel),
+            Ok(listeners) => self.ports.settle(&self.wanted, &listeners),
             Err(error) => tracing::warn!(%error, "read which programs of this machine listen"),
         }
         let inode = |listener: &Listener| listener.inode;
         let conflicts = self.ports.withheld().values().chain(self.ports.hidden().values());
         let inodes: BTreeSet<u32> = conflicts.map(inode).collect();
         self.names.retain(|inode, _| inodes.contains(inode));
-        let unknown = inodes.into_iter().filter(|inode| !self.names.contains_key(inode)).collect();
-        let found = holders(&unknown).into_iter();
-        self.names.extend(found.map(|(inode, (pid, name))| (inode, format!("{name} (pid {pid})"))));
+        let unknown: BTreeSet<u32> =
+            inodes.into_iter().filter(|inode| !self.names.contains_key(inode)).collect();
+        if !unknown.is_empty() {
+            let mut found = holders(&unknown);
+            self.names.extend(unknown.into_iter().map(|inode| {
+                let holder = found.remove(&inode);
+                (inode, holder.map(|(pid, name)| format!("{name} (pid {pid})")))
+            }));
+        }
     }
 
     /// Whether a program has a port that is to be published here.
@@ -122,7 +137,7 @@ impl HostPorts {
             0 => "the kernel".to_owned(),
             _ => "a program".to_owned(),
         };
-        let name = self.names.get(&listener.inode).cloned().unwrap_or_else(kernel);
+        let name = self.names.get(&listener.inode).cloned().flatten().unwrap_or_else(kernel);
         let at = std::net::SocketAddr::from((listener.address, listener.port));
         format!("{name} listens on {at}")
     }

@@ -73,7 +73,7 @@ pub(super) async fn run(ends: Ends, found: watch::Sender<BTreeSet<String>>) {
         })
         .await;
         let Ok((machine, blockers, answers)) = looked else { return };
-        misses.retain(|port, _| all.contains_key(port));
+        misses.retain(|port, _| all.contains_key(port) && !answers.is_empty());
         let mut answered = false;
         for (port, answers) in answers {
             answered |= answers;

@@ -27,8 +27,6 @@ use crate::wire::Digest;
 
 /// Without news the kernel is read whole and compared this often.
 const VERIFY_INTERVAL: Duration = Duration::from_secs(10);
-/// Looks at the listeners of ports that are withheld, after which the kernel is read whole too.
-const LOOKS_MAX: u64 = VERIFY_INTERVAL.as_secs() / LOOK_INTERVAL.as_secs();
 /// After a pass over what another program changed, what changed since is looked at after as long as
 /// that pass took, and at most this long: another program that changes something all the time does
 /// not keep us busy all the time.
@@ -144,34 +142,36 @@ struct Tools<K> {
 pub async fn run<K: Kernel + Send + 'static>(kernel: K, facts: Facts, mut ends: Ends) {
     let mut tools = Tools { programmer: Programmer::new(kernel), ports: HostPorts::default() };
     let mut cause = Cause::Interval;
-    let mut drift_at = Duration::ZERO;
+    let (mut verify_at, mut drift_at) = (Duration::ZERO, Duration::ZERO);
     ends.tell(|lateness| lateness.news(clock::monotonic()));
     loop {
         let began = clock::monotonic();
         let Some((returned, failed)) = pass(tools, &facts, &mut ends, &cause).await else {
             return;
         };
-        let pause = if failed { RETRY_PAUSE } else { VERIFY_INTERVAL };
-        if matches!(cause, Cause::Drift(_)) {
-            let now = clock::monotonic();
-            drift_at = now + now.saturating_sub(began).min(DRIFT_PAUSE_MAX);
+        let now = clock::monotonic();
+        match cause {
+            Cause::News => {}
+            Cause::Interval => verify_at = now + VERIFY_INTERVAL,
+            Cause::Drift(_) => drift_at = now + now.saturating_sub(began).min(DRIFT_PAUSE_MAX),
         }
-        match next(returned, &mut ends, pause, drift_at).await {
+        let due = if failed { now + RETRY_PAUSE } else { verify_at };
+        match next(returned, &mut ends, due, drift_at).await {
             Some((returned, why)) => (tools, cause) = (returned, why),
             None => return,
         }
     }
 }
 
-/// Waits until a pass is due; none when the worker is gone.
+/// Waits until a pass is due; none when the worker is gone. At `due` the kernel is read whole, also
+/// where news never ends.
 async fn next<K: Kernel + Send + 'static>(
     mut tools: Tools<K>,
     ends: &mut Ends,
-    pause: Duration,
+    due: Duration,
     drift_at: Duration,
 ) -> Option<(Tools<K>, Cause)> {
     let has_news = ends.done.borrow().lateness.has_news();
-    let mut looks = 0;
     loop {
         let cause = tokio::select! {
             () = std::future::ready(()), if has_news => Cause::News,
@@ -198,16 +198,15 @@ async fn next<K: Kernel + Send + 'static>(
                 });
                 let (returned, changed) = ends.attend(looked).await.ok()?;
                 tools = returned;
-                looks += 1;
-                match changed || ends.done.borrow().lateness.has_news() {
-                    true => Cause::News,
-                    false if looks < LOOKS_MAX => continue,
-                    false => Cause::Interval,
+                if !changed && !ends.done.borrow().lateness.has_news() {
+                    continue;
                 }
+                Cause::News
             }
-            () = tokio::time::sleep(pause) => Cause::Interval,
+            () = tokio::time::sleep(due.saturating_sub(clock::monotonic())) => Cause::Interval,
         };
-        return Some((tools, cause));
+        let is_due = matches!(cause, Cause::News) && clock::monotonic() >= due;
+        return Some((tools, if is_due { Cause::Interval } else { cause }));
     }
 }
 
@@ -228,11 +227,11 @@ async fn pass<K: Kernel + Send + 'static>(
     ends.tell(Lateness::begin);
     let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
     let local = Local { underlay_mtu, ..facts.local(&wanted) };
-    let (assigned, look) = (assignment.clone(), cause.look());
+    let (assigned, look, knows_tasks) = (assignment.clone(), cause.look(), wanted.knows_tasks);
     let pass = tokio::task::spawn_blocking(move || {
         let mut desired = render(&assigned, &view, &local);
         let Tools { programmer, ports } = &mut tools;
-        ports.settle(programmer, &mut desired, look != Look::Remember);
+        ports.settle(programmer, &mut desired, (look != Look::Remember, knows_tasks));
         let report = programmer.pass(&desired, knowledge, &look);
         (tools, desired, report)
     });
@@ -270,7 +269,11 @@ async fn changed(
 
 /// What another program has changed, not before the given time.
 async fn disturbed(bell: &Doorbell, from: Duration) -> BTreeMap<Place, Disturbance> {
-    tokio::time::sleep(from.saturating_sub(clock::monotonic())).await;
+    let wait = from.saturating_sub(clock::monotonic());
+    // Even a sleep of no time is never over at once, and news would always come first.
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
     bell.answer().await
 }
 

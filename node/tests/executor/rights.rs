@@ -99,7 +99,8 @@ async fn ulimits_are_set() {
     let mut check = HealthCheck::new(Probe::Command(words(&["bash", "-c", &ask])));
     check.interval = Duration::from_millis(50);
     let mut spec = shell("ulimits", &format!("{line}; sleep 1000"));
-    let ulimit = |name: &str, soft, hard| Ulimit { name: name.to_owned(), soft, hard };
+    let ulimit =
+        |name: &str, soft, hard| Ulimit { name: name.to_owned(), soft, hard, ..Ulimit::default() };
     spec.rights.ulimits =
         vec![ulimit("nofile", 512, 1024), ulimit("core", 0, -1), ulimit("nproc", 99, 99)];
     spec.argv[0] = "bash".to_owned();

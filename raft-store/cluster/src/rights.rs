@@ -194,7 +194,7 @@ pub fn check_sysctl(name: &str) -> Result<(), String> {
 /// # Errors
 /// For the user.
 pub fn check_ulimit(ulimit: &Ulimit) -> Result<(), String> {
-    let Ulimit { name, soft, hard } = ulimit;
+    let Ulimit { name, soft, hard, .. } = ulimit;
     if !ULIMITS.contains(&name.as_str()) {
         return Err(format!("invalid ulimit type: {name:?}: give one of {}", ULIMITS.join(", ")));
     }
@@ -287,8 +287,9 @@ mod tests {
 
     #[test]
     fn limits_are_dockers() {
-        let check =
-            |name: &str, soft, hard| check_ulimit(&Ulimit { name: name.to_owned(), soft, hard });
+        let check = |name: &str, soft, hard| {
+            check_ulimit(&Ulimit { name: name.to_owned(), soft, hard, ..Ulimit::default() })
+        };
         for (soft, hard) in [(1, 2), (2, 2), (0, 0), (5, -1), (-1, -1)] {
             assert_eq!(check("nofile", soft, hard), Ok(()), "{soft} {hard}");
         }

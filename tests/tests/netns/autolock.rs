@@ -77,8 +77,12 @@ fn key(lab: &Lab) -> Result<String> {
 fn holds(folder: &Path, needle: &str) -> Result<bool> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let found = if entry.file_type()?.is_dir() {
+        let kind = entry.file_type()?;
+        let found = if kind.is_dir() {
             holds(&entry.path(), needle)?
+        } else if kind.is_symlink() {
+            // What it leads to is met by itself, or is not in the folder.
+            false
         } else {
             let bytes = fs::read(entry.path())?;
             bytes.windows(needle.len()).any(|window| window == needle.as_bytes())

@@ -4,7 +4,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use cluster::spec::Protocol;
+use cluster::spec::{Protocol, PublishMode};
 use netprog::plane::Place;
 
 use crate::lab::{CALLER, CLIENT, ECHO, Lab, run, sandbox};
@@ -90,16 +90,18 @@ fn a_stream_follows_its_port_through_every_change() {
     stream.reaches(&["t6"]);
 
     // Back to mode ingress.
-    lab.assignment.own.clear();
+    for own in lab.assignment.own.values_mut() {
+        own.ports.retain(|port| port.mode == PublishMode::Ingress);
+    }
     lab.assignment.services.get_mut(&ECHO).unwrap().ports.clone_from(&ports);
     lab.settle();
     stream.reaches(&["t1", "t2"]);
 
-    // Another target within the task.
+    // Another target within the task, which in a cluster is a new one.
     for on in [1, 2] {
         serve_on(lab.at(on, sandbox(on)), "other", 81);
     }
-    for port in &mut lab.assignment.services.get_mut(&ECHO).unwrap().ports {
+    for port in lab.assignment.own.values_mut().flat_map(|own| &mut own.ports) {
         port.target = 81;
     }
     lab.settle();

@@ -28,11 +28,13 @@ const DRAINING: u32 = 0;
 const TIMEOUTS: Timeouts =
     Timeouts { tcp: OPEN_SECONDS, tcp_fin: CLOSING_SECONDS, udp: DATAGRAMS_SECONDS };
 /// Settings of IPVS in a fabric (Documentation/networking/ipvs-sysctl.rst).
-const IPVS_SYSCTLS: [(&str, &str); 3] = [
+const IPVS_SYSCTLS: [(&str, &str); 4] = [
     ("net/ipv4/vs/sloppy_tcp", "1"),
     ("net/ipv4/vs/expire_nodest_conn", "1"),
     // A SYN on a port that was used before is scheduled, also after a FIN whose answer is not seen.
     ("net/ipv4/vs/conn_reuse_mode", "3"),
+    // Where memory runs short the kernel drops entries, those of half-open connections first.
+    ("net/ipv4/vs/drop_entry", "1"),
 ];
 /// Packets leave by the bridge that they came by: the kernel must neither take their source for
 /// forged nor tell the client of a shorter way.

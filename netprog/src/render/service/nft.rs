@@ -5,8 +5,8 @@
 //!   backend is to delete its one element; its flows meet another backend from then on.
 //! - `slots` holds (VIP, slot → MAC) for new connections, and what nothing is known of: a SYN
 //!   always goes by it. `flows` holds what goes on, `closing` what its caller has said to be over.
-//! - Only the way there is seen: a backend answers its caller directly, so a connection that the
-//!   backend ends is over when the caller agrees, by FIN or RST.
+//! - Only the way there is seen: a backend answers its caller directly. A connection that it closes
+//!   is over when the caller closes it too; one that it resets is remembered until its time is up.
 //! - A flow is told apart by its VIP, its caller's address, and a 32-bit jhash of the rest, because
 //!   nft 1.0.6 aborts on longer map keys of IPv6, and cannot name a quoted port in a key.
 //! - `update` leaves the value of an element that is there: what leads elsewhere is deleted first.
@@ -24,8 +24,8 @@ use crate::plane::{Family, Space, Table, TableKey};
 /// Flows that a network remembers, and as many that close; beyond it flows are led by their slot
 /// alone: each stays with its backend until the slots change.
 const FLOWS_MAX: u32 = 262_144;
-/// How long a connection is remembered whose SYN nothing followed: the SYN retransmits of a
-/// minute go one way. IPVS has the same (`tcp_timeouts`, ip_vs_proto_tcp.c).
+/// How long a connection is remembered whose first packet nothing followed: the SYN retransmits of
+/// a minute go one way, and a packet of no connection takes no room for a day. IPVS has the same (`tcp_timeouts`, ip_vs_proto_tcp.c).
 const OPENING_SECONDS: u32 = 60;
 
 pub(super) struct NftBalancer;
@@ -215,6 +215,8 @@ impl Words {
     fn balance(&self, bridge_mac: MacAddr) -> String {
         let Self { ip, flow, slot, .. } = self;
         let digest = self.digest_of(self.digest);
+        let opening =
+            format!("update @flows {{ {flow} timeout {OPENING_SECONDS}s : ether daddr }} return");
         format!(
             "chain balance {{
 {digest}  tcp flags & (fin | syn | rst | ack) == syn goto by-slot
@@ -230,12 +232,13 @@ chain by-slot {{
   ether daddr set {ip} daddr . meta mark map @slots
   ether daddr {bridge_mac} return
 {digest}  delete @flows {{ {flow} : ether daddr }} delete @closing {{ {flow} : ether daddr }}
+  tcp flags & (fin | rst) == 0 {opening}
   goto remember
 }}
 chain remember {{
   meta l4proto udp update @flows {{ {flow} timeout {DATAGRAMS_SECONDS}s : ether daddr }} return
   tcp flags & (fin | syn | rst) == 0 update @flows {{ {flow} : ether daddr }} return
-  tcp flags & syn == syn update @flows {{ {flow} timeout {OPENING_SECONDS}s : ether daddr }} return
+  tcp flags & syn == syn {opening}
   delete @flows {{ {flow} : ether daddr }}
   tcp flags & rst == 0 update @closing {{ {flow} : ether daddr }}
 }}

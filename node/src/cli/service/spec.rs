@@ -161,7 +161,7 @@ struct Given {
 }
 
 impl Given {
-    /// In the order of the table, so that what a capability was dropped for is known.
+    /// In the order of the table: a capability that is both dropped and added is added.
     fn apply(&self, spec: &mut Value, ids: &BTreeMap<String, String>) -> anyhow::Result<()> {
         for (at, (field, flag)) in flags().enumerate() {
             let (set, removed) = (self.set.get(&at), self.removed.get(&at));

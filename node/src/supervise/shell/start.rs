@@ -68,6 +68,8 @@ impl Supervisor {
         }
         fs::create_dir_all(remains::work_directory(&self.launch))?;
         let layer = remains::layer_directory(&self.launch);
+        // Of a start that the machine did not outlive.
+        remains::remove_tree(&layer)?;
         fs::create_dir_all(&layer)?;
         symlink(&self.task_dir, layer.join(OWNER))?;
         let hostname = spec.hostname();

@@ -96,6 +96,11 @@ fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
     if let Some(dns) = &container.dns_config {
         check_dns(dns)?;
     }
+    let mut targets = BTreeSet::new();
+    if let Some(mount) = container.mounts.iter().find(|mount| !targets.insert(&mount.target)) {
+        let message = format!("duplicate mount point: {}: give each mount its own", mount.target);
+        return Err(Rejection::invalid(message));
+    }
     for mount in &container.mounts {
         check_mount(mount).map_err(Rejection::invalid)?;
         let kind = match mount.kind {

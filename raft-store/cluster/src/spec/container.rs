@@ -103,6 +103,9 @@ pub struct Ulimit {
     pub soft: i64,
     /// What it may be raised to.
     pub hard: i64,
+    /// Everything else, as the client sent it.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// What a task may do.
@@ -241,6 +244,9 @@ pub struct TmpfsOptions {
     pub size_bytes: u64,
     /// Permission bits; 0: 1777.
     pub mode: u32,
+    /// Everything else, as the client sent it.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// Resolver settings of a task.

@@ -312,6 +312,18 @@ mod tests {
                    \"volume-opt=o=addr=192.0.2.1,rw\"";
         let options = &mount(nfs).unwrap()["VolumeOptions"]["DriverConfig"]["Options"];
         assert_eq!(*options, json!({"type": "nfs", "o": "addr=192.0.2.1,rw"}));
+        for (word, pointer, value) in [
+            ("consistency=cached", "/Consistency", json!("cached")),
+            ("bind-propagation=rslave", "/BindOptions/Propagation", json!("rslave")),
+            ("bind-nonrecursive", "/BindOptions/NonRecursive", json!(true)),
+            ("bind-create-mountpoint", "/BindOptions/CreateMountpoint", json!(true)),
+            ("volume-nocopy", "/VolumeOptions/NoCopy", json!(true)),
+            ("volume-subpath=a/b", "/VolumeOptions/Subpath", json!("a/b")),
+            ("volume-label=a=b", "/VolumeOptions/Labels/a", json!("b")),
+        ] {
+            let mount = mount(&format!("type=bind,src=/a,dst=/b,{word}")).unwrap();
+            assert_eq!(mount.pointer(pointer), Some(&value), "{word}");
+        }
         let tmpfs = mount("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1777").unwrap();
         assert_eq!(tmpfs["TmpfsOptions"], json!({"SizeBytes": 1 << 20, "Mode": 0o1777}));
         for (wrong, named) in [("type=bind,src=/a", "target"), ("dst=/a,colour=red", "colour=red")]

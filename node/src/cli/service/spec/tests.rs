@@ -129,6 +129,9 @@ fn a_capability_is_added_or_dropped() {
     let container = &changed["TaskTemplate"]["ContainerSpec"];
     assert_eq!(container["CapabilityDrop"], json!(["ALL"]));
     assert_eq!(container["CapabilityAdd"], json!(["NET_ADMIN", "CAP_NET_RAW"]));
+    let both = created("x --cap-add ALL --cap-drop ALL host");
+    assert_eq!(both["TaskTemplate"]["ContainerSpec"]["CapabilityAdd"], json!(["ALL"]));
+    assert_eq!(both["TaskTemplate"]["ContainerSpec"]["CapabilityDrop"], json!([]));
 }
 
 #[test]
