@@ -25,7 +25,8 @@ use crate::plane::{Family, Space, Table, TableKey};
 /// alone: each stays with its backend until the slots change.
 const FLOWS_MAX: u32 = 262_144;
 /// How long a connection is remembered whose first packet nothing followed: the SYN retransmits of
-/// a minute go one way, and a packet of no connection takes no room for a day. IPVS has the same (`tcp_timeouts`, ip_vs_proto_tcp.c).
+/// a minute go one way, and a packet of no connection takes no room for a day. IPVS has the same
+/// (`tcp_timeouts`, ip_vs_proto_tcp.c).
 const OPENING_SECONDS: u32 = 60;
 
 pub(super) struct NftBalancer;
