@@ -57,22 +57,22 @@ plan() {
 }
 # Name, how long it took on two cores when it was last looked at, command.
 plan format 2 bash -c 'cargo fmt --all --check && cargo fmt --manifest-path tests/fuzz/Cargo.toml --check'
-plan lints 240 cargo clippy --locked --workspace --all-targets -- -D warnings
+plan lints 310 cargo clippy --locked --workspace --all-targets -- -D warnings
 plan lints-fuzz 40 cargo clippy --locked -p skein --features fuzzing -- -D warnings
 plan build 173 cargo build --locked -p skein -p lab -p tests --bins
 plan tidy 36 cargo test --locked -p tests --test tidy
 plan sim 60 cargo test --locked -p tests --test sim
-plan crates 77 cargo test --locked --workspace --exclude tests --exclude lab
+plan crates 210 cargo test --locked --workspace --exclude tests --exclude lab
 plan lab 20 cargo test --locked -p lab -p tests --lib --bins
 plan systemd 1 deploy/systemd/check.sh
-plan netns 560 cargo test --locked -p tests --test netns -- --test-threads=1
-plan checkouts 264 deploy/lab/checkouts.sh
+plan netns 690 cargo test --locked -p tests --test netns -- --test-threads=1
+plan checkouts 370 deploy/lab/checkouts.sh
 plan images 90 await_images
-plan ipvs 39 deploy/vm/ipvs.sh uml
-plan ipvs-6.1 73 deploy/vm/ipvs.sh qemu
-plan vm 560 cargo test --locked -p skein -p tests --test vm -- --test-threads=1
+plan ipvs 130 deploy/vm/ipvs.sh uml
+plan ipvs-6.1 300 deploy/vm/ipvs.sh qemu
+plan vm 600 cargo test --locked -p skein -p tests --test vm -- --test-threads=1
 plan docker 10 deploy/compose/setup.sh
-plan compose 310 cargo test --locked -p tests --test compose -- --test-threads=1
+plan compose 340 cargo test --locked -p tests --test compose -- --test-threads=1
 plan fuzz 120 deploy/lab/fuzz.sh 90
 
 for name in "$@"; do

@@ -198,7 +198,7 @@ pub struct PortFlags {
     pub proxied: bool,
 }
 
-/// A route. Ordered by table and destination first: the kernel keeps one of ours for each.
+/// A route. Ordered by table and destination first: Skein has at most one for each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// 254 is the main table, 255 the local one.
@@ -226,8 +226,8 @@ pub struct Rule {
     pub ipv6: bool,
 }
 
-/// Names an FDB entry. Ordered by MAC address first: a bridge has one entry for each, and whoever
-/// writes it has to find it whatever its port.
+/// Names an FDB entry. Ordered by MAC address first: a bridge has one entry for each address, so
+/// the entry to replace has to be found although it leads to another port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FdbKey {
     /// MAC address.

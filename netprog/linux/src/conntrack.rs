@@ -254,7 +254,7 @@ mod tests {
             ("192.168.50.1:3001", "172.18.0.9:80", true, "it is not published any more"),
             ("192.168.50.1:3001", "192.168.50.1:3001", false, "a program of the host has it"),
             ("192.168.50.1:3001", "172.17.0.2:80", false, "another program translates it"),
-            ("172.18.0.1:53", "172.18.0.1:53", false, "a program on an address of ours"),
+            ("172.18.0.1:53", "172.18.0.1:53", false, "a program of the host itself"),
             ("203.0.113.9:3000", "203.0.113.9:3000", false, "it goes out"),
         ];
         for (called, answers, elsewhere, why) in table {

@@ -43,8 +43,8 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 /// Datagrams read in one go before others get their turn.
 const DATAGRAMS_MAX: usize = 256;
-/// Datagrams read after a job of ours: more than a full buffer holds, unless another program goes
-/// on filling it.
+/// Datagrams read after one of our own jobs: more than a full buffer holds, unless another program
+/// goes on filling it.
 const OWN_DATAGRAMS_MAX: usize = 16 * 1024;
 /// Process ids remembered for one namespace between two answers to the bell.
 const CULPRITS_MAX: usize = 8;
@@ -165,9 +165,8 @@ impl Ear {
         }
     }
 
-    /// Forgets what a job of ours has caused, and rings for what others did meanwhile: with `own`,
-    /// all that the kernel does not say of this job; without, nothing, as the job was another
-    /// namespace's.
+    /// Forgets what our own job has caused, and rings for what other programs did meanwhile.
+    /// Without `own` the job was another namespace's, and nothing rings.
     pub(crate) fn ignore(&mut self, own: Option<&Own>) {
         let mut found = Disturbance::default();
         // Our own changes still say which links there are.

@@ -102,7 +102,7 @@ fn families(payload: &[u8]) {
         let again = [&[0; HEADER_BYTES], wire::timeouts(found).as_bytes()].concat();
         assert_eq!(wire::read_timeouts(&again), Some(found), "timeouts changed");
     }
-    let _answer = probe::is_answer(payload, 600, 80, 7);
+    let _answer = probe::read(payload, 600, 80, 7);
     let message = Nft(payload.to_vec());
     let _drops = firewalls::drops_all(&message);
     let _table = read::table(&message);

@@ -69,7 +69,7 @@ pub(crate) struct Inside {
     ipvs: OnceCell<ipvs::Client>,
     /// Links that a job has found to be ours, for whoever listens here.
     pub(crate) ours: RefCell<Option<BTreeSet<u32>>>,
-    /// What a job asks for, for whoever listens here; its entries are those of one job.
+    /// What the job that runs here asks the kernel for, so that drift detection ignores it.
     pub(crate) own: RefCell<Own>,
 }
 

@@ -27,8 +27,18 @@ const SYN_ACK: u8 = 0x12;
 const TCP_HEADER_BYTES: usize = 20;
 const IPPROTO_TCP: u8 = 6;
 
-/// Which of these ports of a host answer to calls from a namespace, where `source` is an address of
-/// ours. `number` tells one round from others. Blocks, at most a second for each port.
+/// What came back for a SYN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The port is open.
+    Open,
+    /// A reset: of a host where nothing listens, or of a firewall on the way.
+    Closed,
+}
+
+/// How these ports of a host answer to calls from a namespace that has the address `source`; none
+/// where nothing came. `number` tells one round from others. Blocks, a second for each port without
+/// an answer, and longer while the host sends other packets.
 ///
 /// # Errors
 /// When the namespace cannot be entered, or has no such address.
@@ -37,14 +47,14 @@ pub fn answers(
     (source, host): (Ipv4Addr, Ipv4Addr),
     ports: Vec<u16>,
     number: u32,
-) -> io::Result<Vec<bool>> {
+) -> io::Result<Vec<Option<Answer>>> {
     Namespace::enter("probe", namespace)?.run(move || {
         let each = (number..).zip(ports);
         each.map(|(number, port)| ask(source, SocketAddrV4::new(host, port), number)).collect()
     })?
 }
 
-fn ask(source: Ipv4Addr, to: SocketAddrV4, number: u32) -> io::Result<bool> {
+fn ask(source: Ipv4Addr, to: SocketAddrV4, number: u32) -> io::Result<Option<Answer>> {
     let socket =
         socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
     setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(WAIT_MS))?;
@@ -62,12 +72,13 @@ fn ask(source: Ipv4Addr, to: SocketAddrV4, number: u32) -> io::Result<bool> {
         for _other in 0..OTHERS_MAX {
             // Nothing in time, or an error of ICMP: not an answer of the port.
             let Ok(length) = recv(fd, &mut answer, MsgFlags::empty()) else { break };
-            if is_answer(&answer[..length], from.port(), to.port(), number) {
-                return Ok(true);
+            let found = read(&answer[..length], from.port(), to.port(), number);
+            if found.is_some() {
+                return Ok(found);
             }
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// A SYN (RFC 9293, section 3.1).
@@ -93,14 +104,18 @@ fn segment(from: SocketAddrV4, to: SocketAddrV4, sequence: u32) -> [u8; TCP_HEAD
     header
 }
 
-/// Whether an IPv4 packet answers the SYN: that the port is open, or that it is closed.
-pub(crate) fn is_answer(packet: &[u8], own: u16, port: u16, sequence: u32) -> bool {
+/// The answer to the SYN that an IPv4 packet is, if it is one.
+pub(crate) fn read(packet: &[u8], own: u16, port: u16, sequence: u32) -> Option<Answer> {
     let header = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
-    let Some(segment) = packet.get(header..header + TCP_HEADER_BYTES) else { return false };
+    let segment = packet.get(header..header + TCP_HEADER_BYTES)?;
     let two = |at: usize| u16::from(segment[at]) << 8 | u16::from(segment[at + 1]);
     let acknowledged = u32::from(two(8)) << 16 | u32::from(two(10));
     let is_ours = (two(0), two(2)) == (port, own) && acknowledged == sequence.wrapping_add(1);
-    is_ours && (segment[13] & SYN_ACK == SYN_ACK || segment[13] & RST != 0)
+    match segment[13] {
+        flags if is_ours && flags & RST != 0 => Some(Answer::Closed),
+        flags if is_ours && flags & SYN_ACK == SYN_ACK => Some(Answer::Open),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -115,12 +130,13 @@ mod tests {
     fn a_port_answers_without_a_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let open = listener.local_addr().expect("it has an address").port();
-        let closed = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let closed = closed.local_addr().expect("it has an address").port();
+        let gone = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let closed = gone.local_addr().expect("it has an address").port();
+        drop(gone);
         let both = (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
         let namespace = own_namespace().expect("there is one");
         let told = answers(namespace, both, vec![open, closed], 7).expect("root may ask");
-        assert_eq!(told, [true, true]);
+        assert_eq!(told, [Some(Answer::Open), Some(Answer::Closed)]);
         listener.set_nonblocking(true).expect("it is a socket");
         assert!(listener.accept().is_err(), "a connection was made");
     }
@@ -132,10 +148,16 @@ mod tests {
         packet[0] = 0x45;
         packet[20..].copy_from_slice(&segment(to, SocketAddrV4::new(*to.ip(), 600), 0));
         packet[28..32].copy_from_slice(&8_u32.to_be_bytes());
-        assert!(!is_answer(&packet, 600, 80, 7), "a SYN");
+        assert_eq!(read(&packet, 600, 80, 7), None, "a SYN");
         packet[33] = SYN_ACK;
-        assert!(is_answer(&packet, 600, 80, 7));
-        assert!(!is_answer(&packet, 600, 80, 8) && !is_answer(&packet, 601, 80, 7));
-        assert!(!is_answer(&packet[..30], 600, 80, 7) && !is_answer(&[], 600, 80, 7));
+        assert_eq!(read(&packet, 600, 80, 7), Some(Answer::Open));
+        for other in [read(&packet, 600, 80, 8), read(&packet, 601, 80, 7)] {
+            assert_eq!(other, None);
+        }
+        for short in [read(&packet[..30], 600, 80, 7), read(&[], 600, 80, 7)] {
+            assert_eq!(short, None);
+        }
+        packet[33] = RST;
+        assert_eq!(read(&packet, 600, 80, 7), Some(Answer::Closed));
     }
 }

@@ -17,7 +17,7 @@ use netprog::plane::{Place, Plane};
 use netprog::render::{GWBRIDGE, INGRESS_LINK, published};
 use netprog_linux::facts::HostFacts;
 use netprog_linux::firewalls::{Blocker, blockers};
-use netprog_linux::probe;
+use netprog_linux::probe::{self, Answer};
 use tokio::sync::watch;
 
 use super::programmer::{Done, Facts};
@@ -74,17 +74,17 @@ pub(super) async fn run(ends: Ends, found: watch::Sender<BTreeSet<String>>) {
         .await;
         let Ok((machine, blockers, answers)) = looked else { return };
         misses.retain(|port, _| all.contains_key(port) && !answers.is_empty());
-        let mut answered = false;
-        for (port, answers) in answers {
-            answered |= answers;
+        // A reset may be a firewall's.
+        let opened = answers.values().any(|answer| *answer == Some(Answer::Open));
+        for (port, answer) in answers {
             let missed = misses.entry(port).or_default();
-            *missed = if answers { 0 } else { *missed + 1 };
+            *missed = if answer.is_some() { 0 } else { *missed + 1 };
         }
         let lost = misses.iter().filter(|(_, missed)| **missed >= MISSES_MAX);
         let lost: BTreeSet<String> =
             lost.filter_map(|(port, _)| Some(lost_line(*port, all.get(port)?))).collect();
         // Calls that come through are the better witness: the chain lets them pass by another rule.
-        let proven = answered && misses.values().all(|missed| *missed == 0);
+        let proven = opened && misses.values().all(|missed| *missed == 0);
         let blocking = blockers.iter().filter(|_| !proven).map(blocker_line);
         let mut lines: BTreeSet<String> = blocking.chain(lost).collect();
         lines.extend(ends.follow(machine));
@@ -186,7 +186,11 @@ fn look() -> Vec<Blocker> {
 }
 
 /// Which ports of the host answer; nothing where nobody can ask.
-fn ask(asker: Option<Asker>, host: Option<IpAddr>, ports: Vec<u16>) -> BTreeMap<u16, bool> {
+fn ask(
+    asker: Option<Asker>,
+    host: Option<IpAddr>,
+    ports: Vec<u16>,
+) -> BTreeMap<u16, Option<Answer>> {
     let (Some((namespace, source)), Some(IpAddr::V4(host))) = (asker, host) else {
         return BTreeMap::new();
     };

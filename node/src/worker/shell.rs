@@ -340,13 +340,9 @@ impl Shell {
         loop {
             let (now, wall) = (clock::monotonic(), clock::timestamp());
             let look_at = (!self.worker.young().is_empty()).then_some(looked + LOOK_INTERVAL);
-            if look_at.is_some_and(|at| at <= now) {
-                looked = now;
-                self.look_for_listeners();
-            }
-            let look_at = look_at.map(|at| at.max(looked + LOOK_INTERVAL));
-            let wait = self.worker.next_deadline(now, wall).into_iter().chain(look_at).min();
+            let wait = self.worker.next_deadline(now, wall);
             let wait = wait.map_or(IDLE_MAX, |at| at.saturating_sub(now).min(IDLE_MAX));
+            let until_look = look_at.unwrap_or(Duration::MAX).saturating_sub(now);
             let input = tokio::select! {
                 () = stop.cancelled() => return,
                 Some(()) = stop_asks.recv() => Input::StopAll,
@@ -354,6 +350,12 @@ impl Shell {
                 changed = self.done.changed() => {
                     if changed.is_err() { return }
                     Input::Tick
+                }
+                // What is found comes as an input: a look by itself is no reason for a step.
+                () = tokio::time::sleep(until_look), if until_look < wait => {
+                    looked = clock::monotonic();
+                    self.look_for_listeners();
+                    continue;
                 }
                 () = tokio::time::sleep(wait) => Input::Tick,
             };

@@ -52,6 +52,13 @@ const CAPABILITIES: [&str; 41] = [
 /// Docker's default set (moby `oci/caps/defaults.go`): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL,
 /// SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP.
 const DEFAULT: u64 = 0xa804_25fb;
+
+/// Names of the capabilities that a task has by default.
+pub fn default_capabilities() -> impl Iterator<Item = &'static str> {
+    let named = CAPABILITIES.iter().enumerate();
+    named.filter(|(bit, _)| DEFAULT & (1 << bit) != 0).map(|(_, name)| *name)
+}
+
 /// What stands for all of them.
 const ALL: &str = "ALL";
 

@@ -119,7 +119,7 @@ pub enum ServiceMode {
 
 impl Default for ServiceMode {
     fn default() -> Self {
-        Self::Replicated(Replicated { replicas: Some(1) })
+        Self::Replicated(Replicated { replicas: Some(1), ..Replicated::default() })
     }
 }
 
@@ -129,6 +129,9 @@ impl Default for ServiceMode {
 pub struct Replicated {
     /// Number of replicas; 1 if the client left it out (stored filled in).
     pub replicas: Option<u64>,
+    /// Everything else, as the client sent it.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// The `Global` mode, which has no options.

@@ -77,7 +77,7 @@ impl World {
                 task.desired <= TaskState::Running && task.status.state == TaskState::Running
             });
             let expected = match service.spec.mode {
-                ServiceMode::Replicated(Replicated { replicas }) => replicas.unwrap_or(1),
+                ServiceMode::Replicated(Replicated { replicas, .. }) => replicas.unwrap_or(1),
                 ServiceMode::Global(_) => {
                     self.hosts.values().filter(|host| host.powered).count() as u64
                 }

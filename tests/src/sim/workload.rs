@@ -125,7 +125,7 @@ impl World {
             ServiceMode::Global(GlobalMode {})
         } else {
             let replicas = Some(self.wishes.random_range(1..=REPLICAS_MAX));
-            ServiceMode::Replicated(Replicated { replicas })
+            ServiceMode::Replicated(Replicated { replicas, ..Replicated::default() })
         };
         let delay = Some(self.wishes.random_range(0..2_000) * 1_000_000);
         let spec = ServiceSpec {
@@ -175,7 +175,7 @@ impl World {
 
     fn wish_scale(&mut self) {
         let Some(mut service) = self.some_service() else { return };
-        let ServiceMode::Replicated(Replicated { replicas }) = &mut service.spec.mode else {
+        let ServiceMode::Replicated(Replicated { replicas, .. }) = &mut service.spec.mode else {
             return;
         };
         *replicas = Some(self.wishes.random_range(0..=REPLICAS_MAX));

@@ -49,7 +49,8 @@ impl Watcher {
         self.ours = links;
     }
 
-    /// Counts what concerns us in a datagram of route netlink, but for what a job of ours caused.
+    /// Counts the changes of our objects in a datagram of route netlink, without those that our own
+    /// job made.
     pub(crate) fn route(&mut self, datagram: &[u8], own: Option<&Own>, found: &mut Disturbance) {
         for message in messages(datagram) {
             let Ok(parsed) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {

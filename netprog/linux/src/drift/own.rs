@@ -1,9 +1,9 @@
-//! What a job of ours asks the kernel for, by which notifications of what it causes are told from
-//! those of what other programs do meanwhile.
+//! What our own job asks the kernel for. Notifications that match it are ignored; all others report
+//! a change by another program.
 //!
-//! Notifications of FDB entries name nobody (`vxlan_fdb_notify`, `fdb_notify`), so entries are told
-//! by what they say. Of other things the kernel names the socket that asked; what it does by itself
-//! in consequence, it attributes to that socket or to none.
+//! A notification of an FDB entry does not name the socket that asked (`vxlan_fdb_notify`,
+//! `fdb_notify`), so entries are matched by their content. Other notifications name that socket;
+//! what the kernel changes as a consequence has the same socket or none.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -91,8 +91,8 @@ mod tests {
         message
     }
 
-    /// Goal: an entry that a batch has asked for is ours, and what else becomes of it is another
-    /// program's doing, whoever the kernel names.
+    /// Goal: a notification is ours if it says what the batch asked for, and another program's if
+    /// it says anything else of the same entry, whichever socket the kernel names.
     #[test]
     fn an_entry_is_ours_if_it_is_as_the_batch_asked() {
         let asked = [Outcome::Fdb(3, MAC, Some(vtep(2))), Outcome::NoNeighbour(3, vtep(7))];

@@ -77,7 +77,7 @@ fn what_nobody_answered_is_forgotten_soon() {
     one_between(&expiries(&mut lab, "flows"), 4 * MINUTE, 5 * MINUTE);
 }
 
-/// Goal: flows of both protocols between the same ports are told apart.
+/// Goal: a TCP and a UDP flow between the same ports have entries of their own.
 #[test]
 fn protocols_do_not_share_an_entry() {
     let mut lab = furnished();

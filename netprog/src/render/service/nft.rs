@@ -7,7 +7,7 @@
 //!   always goes by it. `flows` holds what goes on, `closing` what its caller has said to be over.
 //! - Only the way there is seen: a backend answers its caller directly. A connection that it closes
 //!   is over when the caller closes it too; one that it resets is remembered until its time is up.
-//! - A flow is told apart by its VIP, its caller's address, and a 32-bit jhash of the rest, because
+//! - A flow's key is its VIP, its caller's address, and a 32-bit jhash of the rest, because
 //!   nft 1.0.6 aborts on longer map keys of IPv6, and cannot name a quoted port in a key.
 //! - `update` leaves the value of an element that is there: what leads elsewhere is deleted first.
 

@@ -117,7 +117,9 @@ const FIELDS: [(&str, &[(&str, Served)]); 5] = [
         ("Sysctls", Honoured),
         ("CapabilityAdd", Honoured),
         ("CapabilityDrop", Honoured),
-        ("Ulimits", Honoured),
+        ("Ulimits[].Name", Honoured),
+        ("Ulimits[].Soft", Honoured),
+        ("Ulimits[].Hard", Honoured),
     ]),
     ("TaskTemplate.ContainerSpec.Privileges.", &[
         ("CredentialSpec", Refused("leave it out")),
@@ -367,6 +369,9 @@ mod tests {
             "TaskTemplate.ContainerSpec.Healthcheck.Colour",
             "TaskTemplate.ContainerSpec.DNSConfig.Colour",
             "TaskTemplate.ContainerSpec.Mounts[].Colour",
+            "TaskTemplate.ContainerSpec.Mounts[].TmpfsOptions.Colour",
+            "TaskTemplate.ContainerSpec.Ulimits[].Colour",
+            "Mode.Replicated.Colour",
         ] {
             let spec: ServiceSpec = serde_json::from_value(with(path, json!("red"))).unwrap();
             let told = check(&spec).unwrap();

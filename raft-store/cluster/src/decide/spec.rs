@@ -201,7 +201,7 @@ fn check_dns(dns: &DnsConfig) -> Result<(), Rejection> {
 fn check_mode(mode: &mut ServiceMode) -> Result<(), Rejection> {
     match mode {
         ServiceMode::Global(_) => Ok(()),
-        ServiceMode::Replicated(Replicated { replicas }) => {
+        ServiceMode::Replicated(Replicated { replicas, .. }) => {
             let number = *replicas.get_or_insert(1);
             if number > REPLICAS_MAX {
                 return Err(Rejection::invalid(format!(

@@ -13,7 +13,7 @@ use crate::spec::{Availability, Replicated, ServiceMode};
 pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
     let Some(service) = draft.state().services.get(&id).cloned() else { return };
     match &service.spec.mode {
-        ServiceMode::Replicated(Replicated { replicas }) => {
+        ServiceMode::Replicated(Replicated { replicas, .. }) => {
             scale_down(draft, &service, replicas.unwrap_or(1));
             judge_ended(draft, &service);
             scale_up(draft, &service, replicas.unwrap_or(1));

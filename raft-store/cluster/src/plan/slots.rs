@@ -45,7 +45,9 @@ pub(super) fn slots(state: &State, service: ServiceId) -> BTreeMap<Slot, SlotTas
 /// Whether a replicated service plainly has what it should have, so that nobody needs to look at
 /// its slots: most services, most of the time. History does not matter.
 pub(super) fn is_at_rest(state: &State, service: &Service) -> bool {
-    let ServiceMode::Replicated(Replicated { replicas }) = &service.spec.mode else { return false };
+    let ServiceMode::Replicated(Replicated { replicas, .. }) = &service.spec.mode else {
+        return false;
+    };
     if service.update_status.as_ref().is_some_and(|status| status.state.is_running()) {
         return false;
     }

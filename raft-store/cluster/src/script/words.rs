@@ -107,7 +107,8 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
             "global" => spec.mode = ServiceMode::Global(GlobalMode {}),
             "replicas" => {
                 let replicas = value.parse().ok();
-                spec.mode = ServiceMode::Replicated(Replicated { replicas });
+                spec.mode =
+                    ServiceMode::Replicated(Replicated { replicas, ..Replicated::default() });
             }
             "network" => spec
                 .task_template
