@@ -357,10 +357,10 @@ impl World {
             let meant = task.spec.container_spec.image == args[0] && task.is_wanted() && of_slot;
             meant || format!("t{}", self.names[&task.id]) == args[0]
         };
-        let tasks = self.state.tasks.values().filter(named);
-        let statuses = tasks.clone().map(|task| (task.id, status(state_named(args[1]))));
+        let tasks: Vec<_> = self.state.tasks.values().filter(named).collect();
+        let statuses = tasks.iter().map(|task| (task.id, status(state_named(args[1]))));
         // A task that does not exist or has no node is a report from nowhere.
-        let node = tasks.clone().find_map(|task| task.node).unwrap_or(NodeId(0));
+        let node = tasks.iter().find_map(|task| task.node).unwrap_or(NodeId(0));
         Request::ReportTasks { node, statuses: statuses.collect() }
     }
 

@@ -1,12 +1,15 @@
 //! The replicated state: every object, and an index of what is given out.
 //!
 //! Invariant: the index holds exactly what the objects say (`invariant::check` compares). Tables
-//! are read-only outside this crate; `apply` is the one way in. A clone is cheap: tables are shared
-//! until one side changes, so readers keep a snapshot as long as they like.
+//! are read-only outside this crate; `apply` is the one way in. Tables and index are persistent maps: a clone
+//! costs nothing, a change copies the path to what it changes, and readers keep a snapshot as long
+//! as they like.
 
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::{Cluster, Network, Node, Service, Task};
@@ -42,24 +45,24 @@ pub struct State {
     pub(crate) index: Index,
 }
 
-/// A shared map of objects; reads like a `BTreeMap`.
+/// A persistent map of objects: a copy shares all that does not change afterwards.
 #[derive(Debug, PartialEq)]
-pub struct Table<K: Ord, T>(Arc<std::collections::BTreeMap<K, Arc<T>>>);
+pub struct Table<K: Ord, T>(OrdMap<K, Arc<T>>);
 
 impl<K: Ord, T> Clone for Table<K, T> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self(self.0.clone())
     }
 }
 
 impl<K: Ord, T> Default for Table<K, T> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self(OrdMap::new())
     }
 }
 
 impl<K: Ord, T> Deref for Table<K, T> {
-    type Target = std::collections::BTreeMap<K, Arc<T>>;
+    type Target = OrdMap<K, Arc<T>>;
     fn deref(&self) -> &Self::Target {
         &self.0
     }
@@ -67,11 +70,11 @@ impl<K: Ord, T> Deref for Table<K, T> {
 
 impl<K: Ord + Copy, T> Table<K, T> {
     fn put(&mut self, key: K, value: Arc<T>) {
-        Arc::make_mut(&mut self.0).insert(key, value);
+        self.0.insert(key, value);
     }
 
     fn take(&mut self, key: &K) {
-        Arc::make_mut(&mut self.0).remove(key);
+        self.0.remove(key);
     }
 }
 

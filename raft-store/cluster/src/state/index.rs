@@ -1,8 +1,8 @@
 //! What is given out: addresses by network, and which tasks a service has.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::transaction::Object;
@@ -32,8 +32,8 @@ type Claim = (NetworkId, IpAddr);
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Index {
-    addresses: Arc<BTreeMap<Claim, Holder>>,
-    tasks: Arc<BTreeSet<(ServiceId, TaskId)>>,
+    addresses: OrdMap<Claim, Holder>,
+    tasks: OrdSet<(ServiceId, TaskId)>,
 }
 
 impl Index {
@@ -51,15 +51,14 @@ impl Index {
     pub(crate) fn take(&mut self, object: &Object) -> Result<(), Taken> {
         let mut result = Ok(());
         for (claim, holder) in claims(object) {
-            let addresses = Arc::make_mut(&mut self.addresses);
-            if let Some(by) = addresses.get(&claim) {
+            if let Some(by) = self.addresses.get(&claim) {
                 result = Err(Taken { network: claim.0, address: claim.1, by: *by });
             } else {
-                addresses.insert(claim, holder);
+                self.addresses.insert(claim, holder);
             }
         }
         if let Object::Task(task) = object {
-            Arc::make_mut(&mut self.tasks).insert((task.service, task.id));
+            self.tasks.insert((task.service, task.id));
         }
         result
     }
@@ -68,11 +67,11 @@ impl Index {
     pub(crate) fn release(&mut self, object: &Object) {
         for (claim, holder) in claims(object) {
             if self.addresses.get(&claim) == Some(&holder) {
-                Arc::make_mut(&mut self.addresses).remove(&claim);
+                self.addresses.remove(&claim);
             }
         }
         if let Object::Task(task) = object {
-            Arc::make_mut(&mut self.tasks).remove(&(task.service, task.id));
+            self.tasks.remove(&(task.service, task.id));
         }
     }
 }

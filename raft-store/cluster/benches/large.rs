@@ -1,0 +1,269 @@
+//! What one change costs the leader in a large cluster: 1,000 nodes, 10,000 services, 100,000
+//! tasks on 100 networks, and 4,000 networks more where a network is created.
+//!
+//! `cargo bench -p cluster --bench large`; sizes are arguments: `-- NODES SERVICES TASKS`.
+#![allow(clippy::unwrap_used, reason = "a benchmark ends at the first surprise")]
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cluster::apply::Outcome;
+use cluster::codec::encode_transaction;
+use cluster::decide::Decision;
+use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+use cluster::net::MacAddr;
+use cluster::object::{Node, NodeDescription, NodeState, Slot, TaskState, TaskStatus};
+use cluster::request::{Answer, InitCluster, JoinNode, Request};
+use cluster::spec::{ClusterSpec, NetworkSpec, Role, ServiceSpec};
+use cluster::time::{Revision, Timestamp};
+use cluster::transaction::{Change, Object, Transaction};
+use cluster::{State, assignment_for, decide, next_due};
+use serde_json::{Value, json};
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+const NETWORKS: usize = 100;
+const MORE_NETWORKS: usize = 4_000;
+/// Objects stored by one transaction while the cluster is made.
+const BATCH: usize = 400;
+/// How often a change is made for its mean.
+const RUNS: u32 = 20;
+
+fn main() {
+    let given: Vec<usize> = std::env::args().filter_map(|word| word.parse().ok()).collect();
+    let [nodes, services, tasks] = given[..] else {
+        let sizes = if given.is_empty() { [1_000, 10_000, 100_000] } else { panic!("give three") };
+        return round(sizes);
+    };
+    round([nodes, services, tasks]);
+}
+
+fn round([nodes, services, tasks]: [usize; 3]) {
+    let mut world = World::new();
+    world.grow(nodes, services, tasks);
+    world.say(&format!("{nodes} nodes, {services} services, {tasks} tasks"));
+    world.timed("assignment of one node", |world, run| {
+        let node = *world.state.nodes.keys().nth(run as usize).unwrap();
+        assignment_for(&world.state, node).unwrap();
+    });
+    world.timed("when the next thing is due", |world, _| {
+        assert_eq!(next_due(&world.state, NOW), None);
+    });
+    world.timed("service create, one task", |world, run| {
+        world.request(&create_service(&format!("new-{run}"), "net-0", world, 1));
+    });
+    world.timed("report of one task", |world, run| {
+        let task = world.state.tasks.values().nth(run as usize).unwrap();
+        let status = TaskStatus { healthy: !task.status.healthy, ..task.status.clone() };
+        let report =
+            Request::ReportTasks { node: task.node.unwrap(), statuses: vec![(task.id, status)] };
+        world.request(&report);
+    });
+    world.timed("end of one task, replaced", |world, run| {
+        let task = world.state.tasks.values().nth(1_000 + run as usize).unwrap();
+        let status = TaskStatus { state: TaskState::Failed, ..task.status.clone() };
+        let report =
+            Request::ReportTasks { node: task.node.unwrap(), statuses: vec![(task.id, status)] };
+        world.request(&report);
+    });
+    let mut world = World::new();
+    for number in 0..MORE_NETWORKS {
+        world.request(&create_network(&format!("more-{number}")));
+    }
+    world.say(&format!("{MORE_NETWORKS} networks"));
+    world.timed("network create", |world, run| {
+        world.request(&create_network(&format!("new-{run}")));
+    });
+}
+
+struct World {
+    state: State,
+    revision: u64,
+    waiting: Vec<Change>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self { state: State::default(), revision: 0, waiting: Vec::new() };
+        world.request(&Request::InitCluster(Box::new(InitCluster {
+            id: ClusterId(1),
+            spec: ClusterSpec::default(),
+            ca_certificate: String::new(),
+            ca_key: String::new(),
+            worker_token: String::new(),
+            manager_token: String::new(),
+            gossip_keys: Vec::new(),
+            address_pools: vec!["10.0.0.0/8".parse().unwrap(), "172.16.0.0/12".parse().unwrap()],
+            subnet_size: 24,
+            data_path_port: 0,
+            unlock_key: None,
+            node: join(0),
+        })));
+        let id = *world.state.nodes.keys().next().unwrap();
+        world.ready(id);
+        world
+    }
+
+    fn ready(&mut self, id: NodeId) {
+        let state = NodeState::Ready;
+        let (message, address) = (String::new(), String::new());
+        self.request(&Request::SetNodeState { id, state, message, address });
+    }
+
+    /// Decides, encodes and applies.
+    fn request(&mut self, request: &Request) -> Answer {
+        self.revision += 1;
+        let seed = u128::from(self.revision) << 32;
+        let Decision { transaction, answer } = decide(&self.state, request, seed, NOW).unwrap();
+        encode_transaction(&transaction).unwrap();
+        let outcome = self.state.apply(Revision(self.revision), &transaction);
+        assert_eq!(outcome, Outcome::Applied);
+        answer
+    }
+
+    fn put(&mut self, object: Object) {
+        self.waiting.push(Change::Put { expected: None, object });
+        if self.waiting.len() >= BATCH {
+            self.store();
+        }
+    }
+
+    fn store(&mut self) {
+        self.revision += 1;
+        let changes = std::mem::take(&mut self.waiting);
+        let outcome =
+            self.state.apply(Revision(self.revision), &Transaction { at: NOW, changes });
+        assert_eq!(outcome, Outcome::Applied);
+    }
+
+    /// Stores copies of one node, one service and its task: to decide each would take hours.
+    fn grow(&mut self, nodes: usize, services: usize, tasks: usize) {
+        let networks: Vec<NetworkId> = (0..NETWORKS)
+            .map(|number| self.network(&format!("net-{number}"), number))
+            .collect();
+        let first = Node::clone(self.state.nodes.values().next().unwrap());
+        let ingress = first.ingress.clone().unwrap();
+        for number in 1..nodes {
+            let mut node = first.clone();
+            node.id = NodeId(1_000 + number as u128);
+            node.manager = None;
+            let address = IpAddr::from((0x0A00_1000 + u32::try_from(number).unwrap()).to_be_bytes());
+            node.ingress = Some(cluster::object::Attachment { address, ..ingress.clone() });
+            self.put(Object::Node(Arc::new(node)));
+        }
+        self.store();
+        let all: Vec<NodeId> = self.state.nodes.keys().copied().collect();
+        let create = create_service("template", "net-0", self, 1);
+        let Answer::Service { id, .. } = self.request(&create) else { panic!("no service") };
+        let template = Arc::clone(&self.state.services[&id]);
+        let task = Arc::clone(self.state.tasks_of(id).next().unwrap());
+        let replicas = tasks / services;
+        for number in 0..services {
+            let network = networks[number % NETWORKS];
+            let base = 0x0A00_0000 + (u32::try_from(number % NETWORKS + 1).unwrap() << 16);
+            let at = |host: usize| {
+                IpAddr::from((base + u32::try_from(host).unwrap()).to_be_bytes())
+            };
+            let mut service = cluster::object::Service::clone(&template);
+            service.id = ServiceId(1_000_000 + number as u128);
+            service.spec = service_spec(&format!("service-{number}"), network, replicas);
+            service.vips = [(network, at(0x100 + number / NETWORKS))].into();
+            for slot in 0..replicas {
+                let mut task = cluster::object::Task::clone(&task);
+                let count = number * replicas + slot;
+                task.id = TaskId(10_000_000 + count as u128);
+                task.service = service.id;
+                task.service_name.clone_from(&service.spec.name);
+                task.spec = service.spec.task_template.clone();
+                task.slot = Slot::Replica(slot as u64 + 1);
+                task.node = Some(all[count % all.len()]);
+                task.status.state = TaskState::Running;
+                let address = at(0x1000 + (number / NETWORKS) * replicas + slot);
+                let held = &mut task.attachments[0];
+                (held.network, held.address) = (network, address);
+                held.mac = MacAddr::for_address(address);
+                self.put(Object::Task(Arc::new(task)));
+            }
+            self.put(Object::Service(Arc::new(service)));
+        }
+        self.store();
+    }
+
+    fn network(&mut self, name: &str, number: usize) -> NetworkId {
+        let subnet = format!("10.{}.0.0/16", number + 1);
+        let spec = json!({"Name": name, "IPAM": {"Config": [{"Subnet": subnet}]}});
+        let spec: NetworkSpec = serde_json::from_value(spec).unwrap();
+        match self.request(&Request::CreateNetwork { spec: Box::new(spec) }) {
+            Answer::Network { id, .. } => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        writeln!(std::io::stdout(), "{line}").unwrap();
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "it measures real time")]
+    fn timed(&mut self, what: &str, mut change: impl FnMut(&mut Self, u32)) {
+        let begin = Instant::now();
+        for run in 0..RUNS {
+            change(self, run);
+        }
+        let took = begin.elapsed().as_secs_f64() * 1_000.0 / f64::from(RUNS);
+        self.say(&format!("  {what:<30} {took:>10.3} ms"));
+    }
+}
+
+fn create_network(name: &str) -> Request {
+    let spec: NetworkSpec = serde_json::from_value(json!({ "Name": name })).unwrap();
+    Request::CreateNetwork { spec: Box::new(spec) }
+}
+
+fn create_service(name: &str, network: &str, world: &World, replicas: usize) -> Request {
+    let network = world.state.find_network(network).unwrap().id;
+    Request::CreateService { spec: Box::new(service_spec(name, network, replicas)) }
+}
+
+fn service_spec(name: &str, network: NetworkId, replicas: usize) -> ServiceSpec {
+    serde_json::from_value(json!({
+        "Name": name,
+        "TaskTemplate": {
+            "ContainerSpec": {"Image": "host:latest", "Command": ["/bin/true"]},
+            "Networks": [{"Target": network.to_string()}],
+        },
+        "Mode": {"Replicated": {"Replicas": replicas}},
+        "EndpointSpec": {"Mode": "vip"},
+    }))
+    .unwrap()
+}
+
+fn join(number: u32) -> JoinNode {
+    let description: Value = json!({
+        "hostname": format!("node-{number}"),
+        "os": "linux",
+        "architecture": "x86_64",
+        "nano_cpus": 4_000_000_000_u64,
+        "memory_bytes": 8_u64 << 30,
+        "engine_version": "0",
+        "gossip": "192.0.2.1:7946",
+        "vtep": "192.0.2.1",
+        "routes": [],
+        "balancer": "nft",
+        "executors": ["process"],
+        "schema": cluster::object::newest_schema(),
+    });
+    let description: NodeDescription = serde_json::from_value(description).unwrap();
+    let manager = cluster::object::ManagerInfo {
+        raft_id: 1,
+        address: "192.0.2.1:2377".parse().unwrap(),
+    };
+    JoinNode {
+        id: NodeId(1),
+        key: None,
+        role: Role::Manager,
+        availability: cluster::spec::Availability::Active,
+        description,
+        manager: Some(manager),
+    }
+}
