@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::{NetworkId, ServiceId};
 use crate::object::{Meta, Network, Node, Service};
 use crate::spec::{Protocol, PublishMode};
 use crate::state::{State, Taken};
@@ -159,30 +159,25 @@ impl State {
 
     fn check_node(&self, node: &Node) -> Result<(), Conflict> {
         let Some(place) = node.raft() else { return Ok(()) };
-        let clash = self
-            .nodes
-            .values()
-            .filter(|other| other.id != node.id)
-            .find(|other| other.raft().is_some_and(|taken| taken.raft_id == place.raft_id));
-        let what = |_: &Arc<Node>| format!("Raft id {}", place.raft_id);
-        refuse(&node.id, clash.map(|other| (what(other), other.id.to_string())))
+        let clash = self.index.raft_ids.of(place.raft_id).find(|other| *other != node.id);
+        let what = || format!("Raft id {}", place.raft_id);
+        refuse(&node.id, clash.map(|other| (what(), other.to_string())))
     }
 
     fn check_network(&self, network: &Network) -> Result<(), Conflict> {
-        let others = || self.networks.values().filter(|other| other.id != network.id);
-        let clash = others().find(|other| other.vni == network.vni);
-        let what = format!("VNI {}", network.vni);
-        refuse(&network.id, clash.map(|other| (what, other.id.to_string())))?;
+        let other = |id: &NetworkId| *id != network.id;
+        let clash = self.index.vnis.of(network.vni).find(other);
+        let what = || format!("VNI {}", network.vni);
+        refuse(&network.id, clash.map(|other| (what(), other.to_string())))?;
         if network.removed {
             return Ok(());
         }
-        let live = || others().filter(|other| !other.removed);
-        let clash = live().find(|other| other.spec.name == network.spec.name);
-        let what = format!("name {}", network.spec.name);
-        refuse(&network.id, clash.map(|other| (what, other.id.to_string())))?;
-        let clash = live().find(|other| other.subnet.overlaps(&network.subnet));
-        let what = format!("subnet {}", network.subnet);
-        refuse(&network.id, clash.map(|other| (what, other.id.to_string())))
+        let clash = self.index.network_names.of(network.spec.name.clone()).find(other);
+        let what = || format!("name {}", network.spec.name);
+        refuse(&network.id, clash.map(|other| (what(), other.to_string())))?;
+        let clash = self.networks_over(network.subnet).find(|found| found.id != network.id);
+        let what = || format!("subnet {}", network.subnet);
+        refuse(&network.id, clash.map(|other| (what(), other.id.to_string())))
     }
 
     fn check_service(&self, service: &Service) -> Result<(), Conflict> {
@@ -190,14 +185,18 @@ impl State {
         if service.removed {
             return Ok(());
         }
-        let others = || self.live_services().filter(|other| other.id != service.id);
-        let clash = others().find(|other| other.spec.name == service.spec.name);
-        let what = format!("name {}", service.spec.name);
-        refuse(&service.id, clash.map(|other| (what, other.id.to_string())))?;
-        let mine = published(service);
-        let clash = others().find_map(|other| {
-            let (protocol, port) = *published(other).intersection(&mine).next()?;
-            Some((format!("port {port}/{}", protocol.name()), other.id.to_string()))
+        let other = |id: &ServiceId| *id != service.id;
+        let clash = self.index.service_names.of(service.spec.name.clone()).find(other);
+        let what = || format!("name {}", service.spec.name);
+        refuse(&service.id, clash.map(|other| (what(), other.to_string())))?;
+        let clash = published(service).into_iter().find_map(|(protocol, port)| {
+            let mut others = self.index.ports.of((protocol, port)).filter(other);
+            let has = |id: &ServiceId| {
+                let found = self.services.get(id);
+                found.is_some_and(|found| published(found).contains(&(protocol, port)))
+            };
+            let found = others.find(has)?;
+            Some((format!("port {port}/{}", protocol.name()), found.to_string()))
         });
         refuse(&service.id, clash)
     }

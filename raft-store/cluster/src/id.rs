@@ -44,11 +44,40 @@ pub fn parse_id(text: &str) -> Result<u128, ParseIdError> {
     })
 }
 
+/// The first and the last raw id whose printed forms begin with `text`: printed ids are in the order
+/// of raw ones.
+pub(crate) fn ids_with_prefix(text: &str) -> Option<(u128, u128)> {
+    let padded = |with: char| {
+        let missing = ID_CHARS.checked_sub(text.len())?;
+        Some(text.chars().chain(std::iter::repeat_n(with, missing)).collect::<String>())
+    };
+    let first = parse_id(&padded('0')?).ok()?;
+    // Beyond 128 bits there are none.
+    Some((first, parse_id(&padded('z')?).unwrap_or(u128::MAX)))
+}
+
+/// The bounds of an id, for ranges of keys that end with one.
+pub(crate) trait Id: Copy + Ord {
+    const MIN: Self;
+    const MAX: Self;
+}
+
 macro_rules! id_types {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub u128);
+
+        impl Id for $name {
+            const MIN: Self = Self(0);
+            const MAX: Self = Self(u128::MAX);
+        }
+
+        impl From<u128> for $name {
+            fn from(raw: u128) -> Self {
+                Self(raw)
+            }
+        }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,6 +179,16 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        /// Goal: the ids with a prefix are those between two, and no others.
+        #[test]
+        fn prefixes_of_printed_ids_are_ranges(raw: u128, other: u128, length in 0..=ID_CHARS) {
+            let prefix = &format_id(raw)[..length];
+            let (first, last) = ids_with_prefix(prefix).unwrap();
+            prop_assert!((first..=last).contains(&raw));
+            let inside = (first..=last).contains(&other);
+            prop_assert_eq!(inside, format_id(other).starts_with(prefix));
+        }
+
         #[test]
         fn text_round_trips(raw: u128) {
             let id = TaskId(raw);

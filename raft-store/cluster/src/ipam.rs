@@ -48,25 +48,30 @@ fn numbers(network: &Network) -> Option<(u64, u64)> {
 
 /// The lowest subnet of the pools that overlaps neither a network nor a node's route.
 pub(crate) fn next_subnet(state: &State, pools: &[Subnet], size: u8) -> Option<Subnet> {
-    let networks = state.networks.values().map(|network| network.subnet);
-    let routes = state.nodes.values().flat_map(|node| node.description.routes.iter().copied());
-    let used: Vec<Subnet> = networks.chain(routes.filter(|route| route.prefix_len() > 0)).collect();
-    pools.iter().find_map(|pool| free_within(*pool, size, &used))
+    let index = &state.index;
+    let used_until = |candidate: Subnet| {
+        let (networks, routes) = (&index.subnets, &index.routes);
+        networks.covered_until(candidate).max(routes.covered_until(candidate))
+    };
+    pools.iter().find_map(|pool| free_within(*pool, size, used_until))
 }
 
-fn free_within(pool: Subnet, size: u8, used: &[Subnet]) -> Option<Subnet> {
+/// `used_until` tells the last address of what is used around some address of a prefix.
+fn free_within(
+    pool: Subnet,
+    size: u8,
+    used_until: impl Fn(Subnet) -> Option<IpAddr>,
+) -> Option<Subnet> {
     let IpNet::V4(pool) = pool.net() else { return None };
     let mut at = pool.network();
-    // Each step passes one of the used subnets, so there are at most as many as those.
+    // Each step passes a gap that is too small, or the end of what is used.
     loop {
         let candidate = Subnet::holding(IpAddr::V4(at), size).ok()?;
         if !pool.contains(&at) || size < pool.prefix_len() {
             return None;
         }
-        let Some(obstacle) = used.iter().find(|other| other.overlaps(&candidate)) else {
-            return Some(candidate);
-        };
-        let (IpAddr::V4(end), IpAddr::V4(own_end)) = (obstacle.last(), candidate.last()) else {
+        let Some(end) = used_until(candidate) else { return Some(candidate) };
+        let (IpAddr::V4(end), IpAddr::V4(own_end)) = (end, candidate.last()) else {
             return None;
         };
         at = u32::from(end.max(own_end)).checked_add(1)?.into();
@@ -76,15 +81,14 @@ fn free_within(pool: Subnet, size: u8, used: &[Subnet]) -> Option<Subnet> {
 /// A VNI above all that are in use, so that one that was just freed rests while nodes take its
 /// device down; at the end of the range the lowest free one.
 pub(crate) fn next_vni(state: &State) -> Option<Vni> {
-    let highest = state.networks.values().map(|network| network.vni.get()).max();
+    let highest = state.index.vnis.last_key().map(|vni| vni.get());
     let next = highest.map_or(Vni::FIRST.get(), |vni| vni.saturating_add(1).max(Vni::FIRST.get()));
     if let Ok(vni) = Vni::try_from(next) {
         return Some(vni);
     }
-    let used: std::collections::BTreeSet<Vni> =
-        state.networks.values().map(|network| network.vni).collect();
+    let free = |vni: &Vni| state.index.vnis.of(*vni).next().is_none();
     let mut all = Vni::FIRST.get()..=Vni::LAST.get();
-    all.find_map(|number| Vni::try_from(number).ok().filter(|vni| !used.contains(vni)))
+    all.find_map(|number| Vni::try_from(number).ok().filter(free))
 }
 
 #[cfg(test)]
@@ -98,6 +102,11 @@ mod tests {
     use crate::fixture;
     use crate::object::Attachment;
     use crate::transaction::Object;
+
+    /// What `Prefixes::covered_until` tells, by a look at all.
+    fn last_of(used: &[Subnet], candidate: Subnet) -> Option<IpAddr> {
+        used.iter().filter(|other| other.overlaps(&candidate)).map(Subnet::last).max()
+    }
 
     proptest! {
         /// Goal: every address of a subnet but three is given out, each once.
@@ -135,7 +144,7 @@ mod tests {
                 used.iter().map(|subnet| Subnet::holding(subnet.net().network(), 24).unwrap())
                     .map(|subnet| subnet.net().network())
                     .collect();
-            let found = free_within(pool, 24, &used);
+            let found = free_within(pool, 24, |candidate| last_of(&used, candidate));
             prop_assert_eq!(found.is_some(), thirds.len() < 16);
             if let Some(found) = found {
                 prop_assert!(pool.contains(found.net().network()));
@@ -161,7 +170,8 @@ mod tests {
         let pool: Subnet = "255.255.254.0/23".parse().unwrap();
         let both: Vec<Subnet> =
             ["255.255.254.0/24", "255.255.255.0/24"].map(|s| s.parse().unwrap()).into();
-        assert_eq!(free_within(pool, 24, &both[..1]), Some(both[1]));
-        assert_eq!(free_within(pool, 24, &both), None);
+        let free = |used: &[Subnet]| free_within(pool, 24, |candidate| last_of(used, candidate));
+        assert_eq!(free(&both[..1]), Some(both[1]));
+        assert_eq!(free(&both), None);
     }
 }

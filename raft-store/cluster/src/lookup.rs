@@ -1,65 +1,69 @@
 //! Finds one object by what a user typed: the full id, else the exact name, else a prefix of the
 //! id. Several matches are an error that says so. Objects that are being removed are not found.
 
-use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::id::{Id, TaskId, ids_with_prefix};
 use crate::object::{Network, Node, Service, Task};
 use crate::rejection::{Code, Rejection};
-use crate::state::State;
+use crate::state::{State, Table};
 
 impl State {
     /// A node by id, name or prefix of the id. Its name is the spec's or the host's.
     pub fn find_node(&self, text: &str) -> Result<&Arc<Node>, Rejection> {
-        let named = |node: &Node| node.spec.name == text || node.description.hostname == text;
-        find("node", text, self.nodes.values(), |node| node.id, named)
+        let called =
+            |node: &&Arc<Node>| node.spec.name == text || node.description.hostname == text;
+        let named = self.nodes.values().filter(called);
+        find("node", text, &self.nodes, named, |_| true)
     }
 
     /// A network by id, name or prefix of the id.
     pub fn find_network(&self, text: &str) -> Result<&Arc<Network>, Rejection> {
-        let named = |network: &Network| network.spec.name == text;
-        find("network", text, self.live_networks(), |network| network.id, named)
+        let named = self.network_named(text).into_iter();
+        find("network", text, &self.networks, named, |network| !network.removed)
     }
 
     /// A service by id, name or prefix of the id.
     pub fn find_service(&self, text: &str) -> Result<&Arc<Service>, Rejection> {
-        let named = |service: &Service| service.spec.name == text;
-        find("service", text, self.live_services(), |service| service.id, named)
+        let named = self.service_named(text).into_iter();
+        find("service", text, &self.services, named, |service| !service.removed)
     }
 
     /// A task by id, name (`<service>.<slot>.<id>`) or prefix of the id.
     pub fn find_task(&self, text: &str) -> Result<&Arc<Task>, Rejection> {
-        let named = |task: &Task| text.contains('.') && task.name() == text;
-        find("task", text, self.tasks.values(), |task| task.id, named)
+        let id = text.rsplit_once('.').and_then(|(_, id)| id.parse::<TaskId>().ok());
+        let named = id.and_then(|id| self.tasks.get(&id)).filter(|task| task.name() == text);
+        find("task", text, &self.tasks, named.into_iter(), |_| true)
     }
 }
 
-fn find<'a, T, I: Display>(
+/// `named` are those of that name, `shown` tells whether one may be found at all.
+fn find<'a, I, T>(
     kind: &str,
     text: &str,
-    all: impl Iterator<Item = &'a Arc<T>>,
-    id: impl Fn(&T) -> I,
-    named: impl Fn(&T) -> bool,
-) -> Result<&'a Arc<T>, Rejection> {
+    all: &'a Table<I, T>,
+    named: impl Iterator<Item = &'a Arc<T>>,
+    shown: impl Fn(&T) -> bool,
+) -> Result<&'a Arc<T>, Rejection>
+where
+    I: Id + FromStr + From<u128>,
+{
     if text.is_empty() {
         return Err(Rejection::not_found(kind, "\"\""));
     }
-    let mut by_name = Vec::new();
-    let mut by_prefix = Vec::new();
-    for object in all {
-        let printed = id(object).to_string();
-        if printed == text {
-            return Ok(object);
-        }
-        if named(object) {
-            by_name.push(object);
-        }
-        if printed.starts_with(text) {
-            by_prefix.push(object);
-        }
+    let exact = text.parse().ok().and_then(|id: I| all.get(&id));
+    if let Some(found) = exact.filter(|found| shown(found)) {
+        return Ok(found);
     }
-    let (matches, by) =
-        if by_name.is_empty() { (by_prefix, "ID prefix") } else { (by_name, "name") };
+    let mut matches: Vec<_> = named.collect();
+    let mut by = "name";
+    if matches.is_empty() {
+        by = "ID prefix";
+        let range = ids_with_prefix(text).map(|(first, last)| I::from(first)..=I::from(last));
+        let found = range.into_iter().flat_map(|range| all.range(range));
+        matches = found.map(|(_, object)| object).filter(|object| shown(object)).collect();
+    }
     match matches.as_slice() {
         [] => Err(Rejection::not_found(kind, text)),
         [one] => Ok(one),

@@ -12,15 +12,17 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::net::Subnet;
 use crate::object::{Cluster, Network, Node, Service, Task};
 use crate::time::Revision;
 use crate::transaction::{Key, Object};
 
 pub use self::index::Holder;
-pub(crate) use self::index::{Index, Taken};
+pub(crate) use self::index::{Index, Taken, routes};
 
 mod digest;
 mod index;
+mod prefixes;
 mod snapshot;
 
 pub use self::digest::{DIGEST_LAYOUT, Digest};
@@ -104,12 +106,37 @@ impl State {
     /// The cluster's ingress network.
     #[must_use]
     pub fn ingress_network(&self) -> Option<&Arc<Network>> {
-        self.live_networks().find(|network| network.spec.ingress)
+        self.index.ingress.get_min().and_then(|id| self.networks.get(id))
     }
 
     /// All tasks of a service, in the order of their ids.
     pub fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
-        self.index.tasks_of(service).filter_map(|id| self.tasks.get(&id))
+        self.index.tasks.of(service).filter_map(|id| self.tasks.get(&id))
+    }
+
+    /// The live service of that name.
+    #[must_use]
+    pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
+        let mut found = self.index.service_names.of(name.to_owned());
+        found.next().and_then(|id| self.services.get(&id))
+    }
+
+    /// The live network of that name.
+    #[must_use]
+    pub fn network_named(&self, name: &str) -> Option<&Arc<Network>> {
+        let mut found = self.index.network_names.of(name.to_owned());
+        found.next().and_then(|id| self.networks.get(&id))
+    }
+
+    /// Services with a virtual address or a name on a network, removed ones too.
+    pub(crate) fn services_on(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Service>> {
+        self.index.services.of(network).filter_map(|id| self.services.get(&id))
+    }
+
+    /// Live networks whose subnets share an address with this one.
+    pub(crate) fn networks_over(&self, subnet: Subnet) -> impl Iterator<Item = &Arc<Network>> {
+        let found = self.index.subnets.overlapping(subnet);
+        found.filter_map(|id| self.networks.get(&id)).filter(|network| !network.removed)
     }
 
     /// Who holds an address of a network, if anybody does.

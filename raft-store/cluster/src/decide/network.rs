@@ -15,7 +15,7 @@ use crate::object::Network;
 use crate::rejection::{Code, Rejection};
 use crate::request::Answer;
 use crate::spec::{IpamPool, NetworkSpec};
-use crate::state::State;
+use crate::state::{State, routes};
 use crate::transaction::Object;
 
 /// The one driver.
@@ -34,7 +34,7 @@ const NAME_CHARS_MAX: usize = 63;
 pub(super) fn create(draft: &mut Draft<'_>, spec: &NetworkSpec) -> Result<Answer, Rejection> {
     let spec = checked(spec)?;
     let state = draft.state();
-    if let Some(other) = state.live_networks().find(|other| other.spec.name == spec.name) {
+    if let Some(other) = state.network_named(&spec.name) {
         return Err(Rejection::new(
             Code::NameTaken,
             format!("network with name {} already exists", other.spec.name),
@@ -67,11 +67,7 @@ pub(super) fn remove(draft: &mut Draft<'_>, id: NetworkId) -> Result<Answer, Rej
     let state = draft.state();
     let network = state.networks.get(&id).filter(|network| !network.removed);
     let network = network.ok_or_else(|| Rejection::not_found("network", id))?;
-    let target = id.to_string();
-    let user = state.live_services().find(|service| {
-        service.vips.contains_key(&id)
-            || service.spec.network_targets().iter().any(|network| network.target == target)
-    });
+    let user = state.services_on(id).find(|service| !service.removed);
     if let Some(service) = user {
         let message = if network.spec.ingress {
             format!(
@@ -213,7 +209,7 @@ fn given_subnet(state: &State, pool: &IpamPool) -> Result<Subnet, Rejection> {
             "subnet {subnet} is not usable by hosts: give a private one, like 10.0.9.0/24"
         )));
     }
-    if let Some(other) = state.live_networks().find(|other| other.subnet.overlaps(&subnet)) {
+    if let Some(other) = state.networks_over(subnet).next() {
         return Err(Rejection::new(
             Code::Conflict,
             format!(
@@ -223,9 +219,10 @@ fn given_subnet(state: &State, pool: &IpamPool) -> Result<Subnet, Rejection> {
             ),
         ));
     }
-    for node in state.nodes.values() {
-        let routes = node.description.routes.iter().filter(|route| route.prefix_len() > 0);
-        if let Some(route) = routes.into_iter().find(|route| route.overlaps(&subnet)) {
+    if let Some(node) = state.index.routes.overlapping(subnet).min()
+        && let Some(node) = state.nodes.get(&node)
+    {
+        if let Some(route) = routes(node).find(|route| route.overlaps(&subnet)) {
             return Err(Rejection::new(
                 Code::Conflict,
                 format!(
@@ -315,7 +312,8 @@ fn vni(state: &State, spec: &NetworkSpec) -> Result<Vni, Rejection> {
     let number: u32 =
         list.trim().parse().map_err(|_not_one| invalid("give one number".to_owned()))?;
     let vni = Vni::try_from(number).map_err(|error| invalid(error.to_string()))?;
-    match state.networks.values().find(|other| other.vni == vni) {
+    let other = state.index.vnis.of(vni).next().and_then(|id| state.networks.get(&id));
+    match other {
         None => Ok(vni),
         Some(other) => Err(Rejection::new(
             Code::Conflict,

@@ -21,7 +21,7 @@ pub(super) fn create(draft: &mut Draft<'_>, spec: &ServiceSpec) -> Result<Answer
         spec.name = names::drawn(draft);
     }
     let (spec, warnings) = spec::checked(draft.state(), &spec)?;
-    if draft.state().live_services().any(|other| other.spec.name == spec.name) {
+    if draft.state().service_named(&spec.name).is_some() {
         return Err(Rejection::new(
             Code::NameTaken,
             format!("name conflicts with an existing object: service {} already exists", spec.name),

@@ -1,10 +1,17 @@
-//! What is given out: addresses by network, and which tasks a service has.
+//! What is found without a look at all objects: who holds what is given out once, and which
+//! objects belong to another. It holds exactly what the objects say.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use imbl::{OrdMap, OrdSet};
 
-use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use super::prefixes::Prefixes;
+use crate::id::{Id, NetworkId, NodeId, ServiceId, TaskId};
+use crate::net::{Subnet, Vni};
+use crate::object::{Network, Node, Service, Task, TaskState};
+use crate::spec::Protocol;
+use crate::time::Revision;
 use crate::transaction::Object;
 
 /// Who holds an address.
@@ -33,17 +40,43 @@ type Claim = (NetworkId, IpAddr);
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Index {
     addresses: OrdMap<Claim, Holder>,
-    tasks: OrdSet<(ServiceId, TaskId)>,
+    pub(crate) tasks: Pairs<ServiceId, TaskId>,
+    /// Tasks that are not known to have ended.
+    pub(crate) open_on_node: Pairs<NodeId, TaskId>,
+    pub(crate) open_on_network: Pairs<NetworkId, TaskId>,
+    /// Tasks that could not be run at all.
+    pub(crate) rejected: Pairs<ServiceId, TaskId>,
+    /// Services with a virtual address or a name on the network, removed ones too.
+    pub(crate) services: Pairs<NetworkId, ServiceId>,
+    /// Of live networks.
+    pub(crate) network_names: Pairs<String, NetworkId>,
+    /// Of live services.
+    pub(crate) service_names: Pairs<String, ServiceId>,
+    /// Of live services, of both modes.
+    pub(crate) ports: Pairs<(Protocol, u16), ServiceId>,
+    pub(crate) vnis: Pairs<Vni, NetworkId>,
+    pub(crate) raft_ids: Pairs<u64, NodeId>,
+    /// Live networks that are the ingress network.
+    pub(crate) ingress: OrdSet<NetworkId>,
+    /// Of all networks.
+    pub(crate) subnets: Prefixes<NetworkId>,
+    /// Of all nodes, but for default routes.
+    pub(crate) routes: Prefixes<NodeId>,
+    pub(crate) tallies: OrdMap<ServiceId, Tally>,
+}
+
+/// How many tasks of a service are in which way.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    /// Wanted ones, by the version of the spec that they were made from.
+    pub(crate) wanted: BTreeMap<Revision, u64>,
+    /// Those that are neither wanted nor over and asked to shut down: something follows from them.
+    pub(crate) unsettled: u64,
 }
 
 impl Index {
     pub(crate) fn holder(&self, network: NetworkId, address: IpAddr) -> Option<Holder> {
         self.addresses.get(&(network, address)).copied()
-    }
-
-    pub(crate) fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = TaskId> {
-        let range = (service, TaskId(0))..=(service, TaskId(u128::MAX));
-        self.tasks.range(range).map(|(_, task)| *task)
     }
 
     /// Takes all that the object holds. A claim on a held address leaves it with its holder and is
@@ -57,9 +90,7 @@ impl Index {
                 self.addresses.insert(claim, holder);
             }
         }
-        if let Object::Task(task) = object {
-            self.tasks.insert((task.service, task.id));
-        }
+        self.note(object, true);
         result
     }
 
@@ -70,8 +101,130 @@ impl Index {
                 self.addresses.remove(&claim);
             }
         }
-        if let Object::Task(task) = object {
-            self.tasks.remove(&(task.service, task.id));
+        self.note(object, false);
+    }
+
+    fn note(&mut self, object: &Object, held: bool) {
+        match object {
+            Object::Cluster(_) => {}
+            Object::Node(node) => self.note_node(node, held),
+            Object::Network(network) => self.note_network(network, held),
+            Object::Service(service) => self.note_service(service, held),
+            Object::Task(task) => self.note_task(task, held),
+        }
+    }
+
+    fn note_node(&mut self, node: &Node, held: bool) {
+        if let Some(place) = node.raft() {
+            self.raft_ids.note(place.raft_id, node.id, held);
+        }
+        for route in routes(node) {
+            if held {
+                self.routes.insert(*route, node.id);
+            } else {
+                self.routes.remove(*route, node.id);
+            }
+        }
+    }
+
+    fn note_network(&mut self, network: &Network, held: bool) {
+        self.vnis.note(network.vni, network.id, held);
+        if held {
+            self.subnets.insert(network.subnet, network.id);
+        } else {
+            self.subnets.remove(network.subnet, network.id);
+        }
+        if network.removed {
+            return;
+        }
+        self.network_names.note(network.spec.name.clone(), network.id, held);
+        if network.spec.ingress && held {
+            self.ingress.insert(network.id);
+        } else {
+            self.ingress.remove(&network.id);
+        }
+    }
+
+    fn note_service(&mut self, service: &Service, held: bool) {
+        let named = service.spec.network_targets().iter();
+        let named = named.filter_map(|target| target.target.parse().ok());
+        for network in service.vips.keys().copied().chain(named) {
+            self.services.note(network, service.id, held);
+        }
+        if service.removed {
+            return;
+        }
+        self.service_names.note(service.spec.name.clone(), service.id, held);
+        for port in &service.ports {
+            self.ports.note((port.protocol, port.published), service.id, held);
+        }
+    }
+
+    fn note_task(&mut self, task: &Task, held: bool) {
+        self.tasks.note(task.service, task.id, held);
+        if !task.status.state.is_terminal() {
+            if let Some(node) = task.node {
+                self.open_on_node.note(node, task.id, held);
+            }
+            for attachment in &task.attachments {
+                self.open_on_network.note(attachment.network, task.id, held);
+            }
+        }
+        if task.status.state == TaskState::Rejected {
+            self.rejected.note(task.service, task.id, held);
+        }
+        self.count(task, held);
+    }
+
+    fn count(&mut self, task: &Task, held: bool) {
+        let mut tally = self.tallies.get(&task.service).cloned().unwrap_or_default();
+        if task.is_wanted() {
+            let count = tally.wanted.entry(task.spec_version).or_default();
+            *count = if held { *count + 1 } else { count.saturating_sub(1) };
+            tally.wanted.retain(|_, count| *count > 0);
+        } else if !(task.is_over() && task.desired == TaskState::Shutdown) {
+            let count = &mut tally.unsettled;
+            *count = if held { *count + 1 } else { count.saturating_sub(1) };
+        }
+        if tally == Tally::default() {
+            self.tallies.remove(&task.service);
+        } else {
+            self.tallies.insert(task.service, tally);
+        }
+    }
+}
+
+/// Prefixes that a node has routes to; a default route is to no network.
+pub(crate) fn routes(node: &Node) -> impl Iterator<Item = &Subnet> {
+    node.description.routes.iter().filter(|route| route.prefix_len() > 0)
+}
+
+/// Objects by what they have or belong to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Pairs<K: Ord, I: Id>(OrdSet<(K, I)>);
+
+impl<K: Ord, I: Id> Default for Pairs<K, I> {
+    fn default() -> Self {
+        Self(OrdSet::new())
+    }
+}
+
+impl<K: Ord + Clone, I: Id> Pairs<K, I> {
+    /// Those of a key, in order.
+    pub(crate) fn of(&self, key: K) -> impl Iterator<Item = I> + use<'_, K, I> {
+        self.0.range((key.clone(), I::MIN)..=(key, I::MAX)).map(|(_, id)| *id)
+    }
+
+    /// The greatest key.
+    pub(crate) fn last_key(&self) -> Option<&K> {
+        self.0.get_max().map(|(key, _)| key)
+    }
+
+    fn note(&mut self, key: K, id: I, held: bool) {
+        if held {
+            self.0.insert((key, id));
+        } else {
+            self.0.remove(&(key, id));
         }
     }
 }
