@@ -132,23 +132,22 @@ impl World {
     fn store(&mut self) {
         self.revision += 1;
         let changes = std::mem::take(&mut self.waiting);
-        let outcome =
-            self.state.apply(Revision(self.revision), &Transaction { at: NOW, changes });
+        let outcome = self.state.apply(Revision(self.revision), &Transaction { at: NOW, changes });
         assert_eq!(outcome, Outcome::Applied);
     }
 
     /// Stores copies of one node, one service and its task: to decide each would take hours.
     fn grow(&mut self, nodes: usize, services: usize, tasks: usize) {
-        let networks: Vec<NetworkId> = (0..NETWORKS)
-            .map(|number| self.network(&format!("net-{number}"), number))
-            .collect();
+        let networks: Vec<NetworkId> =
+            (0..NETWORKS).map(|number| self.network(&format!("net-{number}"), number)).collect();
         let first = Node::clone(self.state.nodes.values().next().unwrap());
         let ingress = first.ingress.clone().unwrap();
         for number in 1..nodes {
             let mut node = first.clone();
             node.id = NodeId(1_000 + number as u128);
             node.manager = None;
-            let address = IpAddr::from((0x0A00_1000 + u32::try_from(number).unwrap()).to_be_bytes());
+            let address =
+                IpAddr::from((0x0A00_1000 + u32::try_from(number).unwrap()).to_be_bytes());
             node.ingress = Some(cluster::object::Attachment { address, ..ingress.clone() });
             self.put(Object::Node(Arc::new(node)));
         }
@@ -162,9 +161,8 @@ impl World {
         for number in 0..services {
             let network = networks[number % NETWORKS];
             let base = 0x0A00_0000 + (u32::try_from(number % NETWORKS + 1).unwrap() << 16);
-            let at = |host: usize| {
-                IpAddr::from((base + u32::try_from(host).unwrap()).to_be_bytes())
-            };
+            let at =
+                |host: usize| IpAddr::from((base + u32::try_from(host).unwrap()).to_be_bytes());
             let mut service = cluster::object::Service::clone(&template);
             service.id = ServiceId(1_000_000 + number as u128);
             service.spec = service_spec(&format!("service-{number}"), network, replicas);
@@ -254,10 +252,8 @@ fn join(number: u32) -> JoinNode {
         "schema": cluster::object::newest_schema(),
     });
     let description: NodeDescription = serde_json::from_value(description).unwrap();
-    let manager = cluster::object::ManagerInfo {
-        raft_id: 1,
-        address: "192.0.2.1:2377".parse().unwrap(),
-    };
+    let manager =
+        cluster::object::ManagerInfo { raft_id: 1, address: "192.0.2.1:2377".parse().unwrap() };
     JoinNode {
         id: NodeId(1),
         key: None,

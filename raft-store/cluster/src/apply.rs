@@ -104,7 +104,8 @@ impl State {
             if let Some(old) = self.get(change.key()) {
                 next.digest.take(&old);
             }
-            next.remove(change.key());
+            // Removing takes nothing.
+            let _ = next.replace(change.key(), None);
         }
         for change in &transaction.changes {
             let Change::Put { expected, object } = change else { continue };
@@ -116,12 +117,16 @@ impl State {
             let key = object.key();
             let object = object.clone().with_meta(meta);
             next.digest.add(&object);
-            next.put(object).map_err(|taken| address_held(key, &taken))?;
+            next.replace(key, Some(object)).map_err(|taken| address_held(key, &taken))?;
         }
         for change in &transaction.changes {
             if let Change::Put { object, .. } = change {
                 next.check_unique(object)?;
             }
+        }
+        for change in &transaction.changes {
+            let key = change.key();
+            next.revise(key, self.get(key).as_ref(), next.get(key).as_ref());
         }
         Ok(next)
     }

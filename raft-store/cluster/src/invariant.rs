@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use crate::id::NetworkId;
 use crate::object::{Network, Service, Slot, Task, TaskState};
+use crate::plan::agenda::Agenda;
 use crate::spec::PublishMode;
 use crate::state::{Index, State};
 use crate::transaction::Object;
@@ -50,6 +51,9 @@ pub fn check_allocations(state: &State) -> Vec<Violation> {
     }
     if index != state.index {
         found.push(Violation("the index is not what the objects say".to_owned()));
+    }
+    if Agenda::of(state) != state.agenda {
+        found.push(Violation("the agenda is not what the objects say".to_owned()));
     }
     let networks = || state.networks.values();
     unique(&mut found, "VNI", networks().map(|n| (n.vni.to_string(), n.id.to_string())));

@@ -1,7 +1,7 @@
 //! The leader's planners: from the state as it is to what is due now.
 //!
-//! They take no event: each reads the whole draft, so a lost notification costs nothing and doing
-//! it twice changes nothing. `decide` runs them on every request; `plan` runs them when something
+//! They take no event: each reads what the [`agenda`] names, which follows from the draft, so
+//! doing it twice changes nothing. `decide` runs them on every request; `plan` runs them when something
 //! falls due by time alone, and after a change of leader.
 
 use crate::draft::Draft;
@@ -11,6 +11,7 @@ use crate::state::State;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
+pub(crate) mod agenda;
 pub(crate) mod allocator;
 mod drain;
 mod orchestrator;
@@ -62,13 +63,7 @@ pub(crate) fn run(draft: &mut Draft<'_>) {
     schema::run(draft);
     rotation::run(draft);
     drain::run(draft);
-    let services: Vec<_> = draft
-        .state()
-        .live_services()
-        .filter(|service| !slots::is_at_rest(draft.state(), service))
-        .map(|service| service.id)
-        .collect();
-    for service in services {
+    for service in draft.state().agenda.restless.clone() {
         // First, so that an empty slot is an unneeded one for the updater; then again, because the
         // updater may have emptied some.
         let before = update_state(draft, service);

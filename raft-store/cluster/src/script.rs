@@ -14,6 +14,7 @@ use crate::object::{
     CaDigest, CaRotation, ManagerInfo, NodeState, Slot, Task, TaskState, TaskStatus, Trust,
     UnlockKey,
 };
+use crate::plan::agenda::Agenda;
 use crate::rejection::Rejection;
 use crate::request::{Answer, CaChange, InitCluster, Request, UpdateCluster};
 use crate::script::words::{edit_service, join, labels, network_spec, new_service, word, words};
@@ -99,8 +100,8 @@ impl World {
         self.seed += 1;
         self.requests.push(request.clone());
         let decided = decide(&self.state, request, self.seed, self.now);
-        let again = decide(&self.state, request, self.seed, self.now);
-        assert_eq!(decided, again, "deciding is pure");
+        let again = decide(&self.with_everything(), request, self.seed, self.now);
+        assert_eq!(decided, again, "deciding is pure, and the agenda names all that matters");
         let decision = decided?;
         let full = decision.transaction.changes.len() >= CHANGES_MAX;
         self.apply(&decision.transaction);
@@ -108,6 +109,11 @@ impl World {
         assert!(full || rest.is_empty(), "one request, one commit: {request:?} left {rest:?}");
         self.settle();
         Ok(decision.answer)
+    }
+
+    /// The state with every object on the agenda of planners.
+    fn with_everything(&self) -> State {
+        State { agenda: Agenda::of_everything(&self.state), ..self.state.clone() }
     }
 
     fn apply(&mut self, transaction: &crate::transaction::Transaction) {
@@ -132,6 +138,8 @@ impl World {
     fn settle(&mut self) -> usize {
         for round in 0..PLANS_MAX {
             let transaction = plan(&self.state, self.now);
+            let of_all = plan(&self.with_everything(), self.now);
+            assert_eq!(transaction, of_all, "the agenda names all that matters");
             if transaction.is_empty() {
                 return round;
             }

@@ -14,11 +14,12 @@ use imbl::OrdMap;
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::Subnet;
 use crate::object::{Cluster, Network, Node, Service, Task};
+use crate::plan::agenda::Agenda;
 use crate::time::Revision;
 use crate::transaction::{Key, Object};
 
 pub use self::index::Holder;
-pub(crate) use self::index::{Index, Taken, routes};
+pub(crate) use self::index::{Index, Taken, Tally, routes};
 
 mod digest;
 mod index;
@@ -45,6 +46,7 @@ pub struct State {
     /// Of all objects: equal on all managers at one revision. A draft does not keep it.
     pub digest: Digest,
     pub(crate) index: Index,
+    pub(crate) agenda: Agenda,
 }
 
 /// A persistent map of objects: a copy shares all that does not change afterwards.
@@ -148,10 +150,36 @@ impl State {
     /// Stores an object and takes what it holds. On `Err` the index keeps the first holder and the
     /// caller throws this state away.
     pub(crate) fn put(&mut self, object: Object) -> Result<(), Taken> {
-        let key = object.key();
+        let (key, after) = (object.key(), object.clone());
+        let before = self.get(key);
+        let taken = self.replace(key, Some(object));
+        self.revise(key, before.as_ref(), Some(&after));
+        taken
+    }
+
+    /// Forgets an object and frees what it held.
+    pub(crate) fn remove(&mut self, key: Key) {
+        let before = self.get(key);
+        // Nothing is taken.
+        let _ = self.replace(key, None);
+        self.revise(key, before.as_ref(), None);
+    }
+
+    /// Changes an object and the index, and leaves the agenda to [`State::revise`].
+    pub(crate) fn replace(&mut self, key: Key, object: Option<Object>) -> Result<(), Taken> {
         if let Some(old) = self.get(key) {
             self.index.release(&old);
         }
+        let Some(object) = object else {
+            match key {
+                Key::Cluster => self.cluster = None,
+                Key::Node(id) => self.nodes.take(&id),
+                Key::Network(id) => self.networks.take(&id),
+                Key::Service(id) => self.services.take(&id),
+                Key::Task(id) => self.tasks.take(&id),
+            }
+            return Ok(());
+        };
         let taken = self.index.take(&object);
         match object {
             Object::Cluster(cluster) => self.cluster = Some(cluster),
@@ -163,17 +191,10 @@ impl State {
         taken
     }
 
-    /// Forgets an object and frees what it held.
-    pub(crate) fn remove(&mut self, key: Key) {
-        if let Some(old) = self.get(key) {
-            self.index.release(&old);
-        }
-        match key {
-            Key::Cluster => self.cluster = None,
-            Key::Node(id) => self.nodes.take(&id),
-            Key::Network(id) => self.networks.take(&id),
-            Key::Service(id) => self.services.take(&id),
-            Key::Task(id) => self.tasks.take(&id),
-        }
+    /// Has the agenda follow a change that [`State::replace`] made.
+    pub(crate) fn revise(&mut self, key: Key, before: Option<&Object>, after: Option<&Object>) {
+        let mut agenda = std::mem::take(&mut self.agenda);
+        agenda.revise(self, key, before, after);
+        self.agenda = agenda;
     }
 }

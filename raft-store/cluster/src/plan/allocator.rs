@@ -10,25 +10,22 @@ use crate::draft::Draft;
 use crate::id::{NetworkId, NodeId, TaskId};
 use crate::ipam;
 use crate::net::MacAddr;
-use crate::object::{Attachment, Network, Node, NodeState, Service, Task, TaskState};
+use crate::object::{Attachment, Network, Node, Service, Task, TaskState};
 use crate::rejection::{Code, Rejection};
 use crate::spec::{PublishMode, ResolutionMode};
 use crate::state::State;
 
 pub(super) fn run(draft: &mut Draft<'_>) {
     attach_nodes(draft);
-    let services: Vec<_> = draft.state().live_services().cloned().collect();
-    for service in services {
+    for id in draft.state().agenda.lacking.clone() {
+        let Some(service) = draft.state().services.get(&id).cloned() else { continue };
         if draft.is_full() {
             return;
         }
         give_vips(draft, &service);
         give_ingress_ports(draft, &service);
     }
-    let mut waiting: Vec<_> = {
-        let tasks = draft.state().tasks.values();
-        tasks.filter(|task| waits_for_node(task)).cloned().collect()
-    };
+    let mut waiting: Vec<_> = waiting(draft.state()).cloned().collect();
     // In the order in which people read them.
     waiting.sort_by_key(|task| (task.service, task.slot, task.id));
     for task in waiting {
@@ -42,6 +39,31 @@ pub(super) fn run(draft: &mut Draft<'_>) {
 /// Whether a task still wants what the allocator and the scheduler give.
 pub(super) fn waits_for_node(task: &Task) -> bool {
     task.is_wanted() && task.node.is_none() && task.status.state < TaskState::Assigned
+}
+
+/// The tasks that do.
+pub(super) fn waiting(state: &State) -> impl Iterator<Item = &Arc<Task>> {
+    state.agenda.waiting.iter().filter_map(|id| state.tasks.get(id))
+}
+
+/// Whether a node's place on the ingress network is not what it should be.
+pub(super) fn is_misplaced(state: &State, node: &Node) -> bool {
+    node.ingress.as_ref().map(|held| held.network) != wanted_place(state, node)
+}
+
+/// The ingress network, if the node is to have a place there.
+fn wanted_place(state: &State, node: &Node) -> Option<NetworkId> {
+    state.ingress_network().filter(|_| !node.has_left()).map(|network| network.id)
+}
+
+/// Whether the virtual addresses or the ingress ports of a service are not what they should be.
+pub(super) fn lacks(state: &State, service: &Service) -> bool {
+    let covers = |port: &crate::object::PublishedPort| {
+        let mut nodes = ingress_nodes(state);
+        let held = port.ingress_ports.keys();
+        held.eq(nodes.by_ref().map(|node| &node.id))
+    };
+    !service.vips.keys().eq(&vip_networks(state, service)) || !ingress_ports(service).all(covers)
 }
 
 /// The networks that a task attaches to, in order, with its further names there.
@@ -77,7 +99,7 @@ pub(crate) fn check_service(state: &State, service: &Service) -> Result<(), Reje
             ));
         }
     }
-    let nodes = ingress_nodes(state).len();
+    let nodes = ingress_nodes(state).count();
     if ingress_ports(service).any(|port| port.ingress_ports.len() < nodes) {
         return Err(Rejection::new(
             Code::Exhausted,
@@ -104,27 +126,24 @@ fn publishes(service: &Service) -> bool {
 }
 
 /// Nodes that have a place on the ingress network: all that did not leave.
-fn ingress_nodes(state: &State) -> BTreeSet<NodeId> {
-    let staying = |node: &&Arc<Node>| node.status.state != NodeState::Disconnected;
-    state.nodes.values().filter(staying).map(|node| node.id).collect()
+fn ingress_nodes(state: &State) -> impl Iterator<Item = &Arc<Node>> {
+    state.nodes.values().filter(|node| !node.has_left())
 }
 
 fn attach_nodes(draft: &mut Draft<'_>) {
-    let ingress = draft.state().ingress_network().map(|network| network.id);
-    let staying = ingress_nodes(draft.state());
-    let nodes: Vec<_> = draft.state().nodes.values().cloned().collect();
-    for node in nodes {
-        let wanted = ingress.filter(|_| staying.contains(&node.id));
-        if node.ingress.as_ref().map(|attachment| attachment.network) == wanted {
+    for id in draft.state().agenda.misplaced.clone() {
+        let Some(node) = draft.state().nodes.get(&id) else { continue };
+        if !is_misplaced(draft.state(), node) {
             continue;
         }
+        let wanted = wanted_place(draft.state(), node);
         if draft.is_full() {
             return;
         }
         let attachment = wanted
             .and_then(|network| Some((network, next(draft, network)?)))
             .map(|(network, address)| attachment(network, address, Vec::new()));
-        draft.edit_node(node.id, |node| node.ingress = attachment);
+        draft.edit_node(id, |node| node.ingress = attachment);
     }
 }
 
@@ -169,7 +188,7 @@ fn give_vips(draft: &mut Draft<'_>, service: &Service) {
 }
 
 fn give_ingress_ports(draft: &mut Draft<'_>, service: &Service) {
-    let nodes = ingress_nodes(draft.state());
+    let nodes: BTreeSet<NodeId> = ingress_nodes(draft.state()).map(|node| node.id).collect();
     let mut used = ports::ingress_ports_in_use(&service.ports);
     let numbers: BTreeMap<usize, BTreeMap<NodeId, u16>> = service
         .ports

@@ -22,12 +22,21 @@ enum Fate {
     },
 }
 
+/// Whether there is something to do for the task.
+pub(super) fn concerns(state: &State, task: &Task) -> bool {
+    let asked = |desired| task.desired >= desired && (task.node.is_some() || task.is_over());
+    !task.status.state.is_terminal()
+        && match fate(state, task) {
+            Fate::Stays => false,
+            Fate::Stops(desired) => !asked(desired),
+            Fate::Released(desired) => !(asked(desired) && task.released),
+            Fate::Ended { .. } => true,
+        }
+}
+
 pub(super) fn run(draft: &mut Draft<'_>) {
-    let open: Vec<_> = {
-        let tasks = draft.state().tasks.values();
-        tasks.filter(|task| !task.status.state.is_terminal()).cloned().collect()
-    };
-    for task in open {
+    for id in draft.state().agenda.adrift.clone() {
+        let Some(task) = draft.state().tasks.get(&id).cloned() else { continue };
         if draft.is_full() {
             return;
         }

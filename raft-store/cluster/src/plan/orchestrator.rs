@@ -9,6 +9,7 @@ use crate::object::{Node, NodeState, Restarts, Service, Slot, TaskState};
 use crate::plan::restart::{self, Verdict};
 use crate::plan::slots::{SlotTasks, create, retire, slots};
 use crate::spec::{Availability, Replicated, ServiceMode};
+use crate::state::State;
 
 pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
     let Some(service) = draft.state().services.get(&id).cloned() else { return };
@@ -144,6 +145,16 @@ fn cover_nodes(draft: &mut Draft<'_>, service: &Service) {
         }
         create(draft, service, slot, None, Restarts::default());
     }
+}
+
+/// Whether a global service is to have a task on a node and has none of its present spec.
+pub(super) fn is_gap(state: &State, service: &Service, node: &Node) -> bool {
+    let covers = |id| {
+        let task = state.tasks.get(&id);
+        task.is_some_and(|t| t.is_wanted() && t.spec_version == service.spec_version)
+    };
+    is_eligible(service, node)
+        && !state.index.in_slot.of((Slot::Node(node.id), service.id)).any(covers)
 }
 
 fn is_eligible(service: &Service, node: &Node) -> bool {

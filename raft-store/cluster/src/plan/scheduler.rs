@@ -10,7 +10,7 @@ use crate::constraint::{self, place_in_spread, runs_on};
 use crate::draft::Draft;
 use crate::id::{NodeId, ServiceId};
 use crate::object::{Node, NodeState, Slot, Task, TaskState};
-use crate::plan::allocator::{networks_of, waits_for_node};
+use crate::plan::allocator::{self, networks_of};
 use crate::spec::{Availability, Preference, Protocol, TaskSpec};
 use crate::state::State;
 use crate::time::Timestamp;
@@ -42,10 +42,8 @@ enum Obstacle {
 }
 
 pub(super) fn run(draft: &mut Draft<'_>) {
-    let mut waiting: Vec<_> = {
-        let tasks = draft.state().tasks.values();
-        tasks.filter(|task| is_ready(draft.state(), task)).cloned().collect()
-    };
+    let ready = |task: &&Arc<Task>| is_ready(draft.state(), task);
+    let mut waiting: Vec<_> = allocator::waiting(draft.state()).filter(ready).cloned().collect();
     if waiting.is_empty() {
         return;
     }
@@ -79,8 +77,7 @@ pub(super) fn run(draft: &mut Draft<'_>) {
 
 /// Whether a task lacks nothing but a node.
 fn is_ready(state: &State, task: &Task) -> bool {
-    waits_for_node(task)
-        && task.status.state == TaskState::Pending
+    task.status.state == TaskState::Pending
         && task.attachments.len() == networks_of(state, task).len()
 }
 

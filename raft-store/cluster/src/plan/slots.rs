@@ -12,7 +12,7 @@ use crate::draft::Draft;
 use crate::id::{ServiceId, TaskId};
 use crate::object::{PublishedPort, Restarts, Service, Slot, Task, TaskState, TaskStatus};
 use crate::spec::{Driver, Replicated, ServiceMode};
-use crate::state::State;
+use crate::state::{State, Tally};
 use crate::time::Timestamp;
 
 /// The tasks of one slot.
@@ -29,40 +29,54 @@ pub(super) struct SlotTasks {
 pub(super) fn slots(state: &State, service: ServiceId) -> BTreeMap<Slot, SlotTasks> {
     let mut slots: BTreeMap<Slot, SlotTasks> = BTreeMap::new();
     for task in state.tasks_of(service) {
-        let slot = slots.entry(task.slot).or_default();
-        let list = if task.desired <= TaskState::Complete {
-            &mut slot.occupants
-        } else if task.is_over() {
-            &mut slot.over
-        } else {
-            &mut slot.leaving
-        };
-        list.push(Arc::clone(task));
+        slots.entry(task.slot).or_default().add(task);
     }
     slots
 }
 
-/// Whether a replicated service plainly has what it should have, so that nobody needs to look at
-/// its slots: most services, most of the time. History does not matter.
+/// The tasks of one slot of a service.
+pub(super) fn slot(state: &State, service: ServiceId, slot: Slot) -> SlotTasks {
+    let mut found = SlotTasks::default();
+    for id in state.index.in_slot.of((slot, service)) {
+        state.tasks.get(&id).into_iter().for_each(|task| found.add(task));
+    }
+    found
+}
+
+/// Whether a service plainly has the tasks that it should have, so that nobody needs to look at
+/// its slots: most services, most of the time. History does not matter. A global service may lack
+/// some on nodes ([`Agenda`](super::agenda::Agenda)).
 pub(super) fn is_at_rest(state: &State, service: &Service) -> bool {
-    let ServiceMode::Replicated(Replicated { replicas, .. }) = &service.spec.mode else {
-        return false;
-    };
     if service.update_status.as_ref().is_some_and(|status| status.state.is_running()) {
         return false;
     }
-    let mut running = 0;
-    for task in state.tasks_of(service.id) {
-        if task.is_wanted() && task.spec_version == service.spec_version {
-            running += 1;
-        } else if !(task.is_over() && task.desired == TaskState::Shutdown) {
-            return false;
+    let none = Tally::default();
+    let tally = state.index.tallies.get(&service.id).unwrap_or(&none);
+    let mut others = tally.wanted.keys().filter(|version| **version != service.spec_version);
+    if tally.unsettled > 0 || others.next().is_some() {
+        return false;
+    }
+    match &service.spec.mode {
+        ServiceMode::Global(_) => true,
+        ServiceMode::Replicated(Replicated { replicas, .. }) => {
+            let running = tally.wanted.get(&service.spec_version).copied().unwrap_or(0);
+            running == replicas.unwrap_or(1)
         }
     }
-    running == replicas.unwrap_or(1)
 }
 
 impl SlotTasks {
+    fn add(&mut self, task: &Arc<Task>) {
+        let list = if task.desired <= TaskState::Complete {
+            &mut self.occupants
+        } else if task.is_over() {
+            &mut self.over
+        } else {
+            &mut self.leaving
+        };
+        list.push(Arc::clone(task));
+    }
+
     /// Whether the slot waits for an out-of-date task to end before the next one is made, so that
     /// the two never run side by side (stop-first).
     pub(super) fn waits_for_old(&self, service: &Service) -> bool {

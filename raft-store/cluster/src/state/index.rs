@@ -9,7 +9,7 @@ use imbl::{OrdMap, OrdSet};
 use super::prefixes::Prefixes;
 use crate::id::{Id, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::{Subnet, Vni};
-use crate::object::{Network, Node, Service, Task, TaskState};
+use crate::object::{Network, Node, Service, Slot, Task, TaskState};
 use crate::spec::Protocol;
 use crate::time::Revision;
 use crate::transaction::Object;
@@ -44,6 +44,9 @@ pub(crate) struct Index {
     /// Tasks that are not known to have ended.
     pub(crate) open_on_node: Pairs<NodeId, TaskId>,
     pub(crate) open_on_network: Pairs<NetworkId, TaskId>,
+    /// Tasks of which nothing more will come.
+    pub(crate) over: Pairs<ServiceId, TaskId>,
+    pub(crate) in_slot: Pairs<(Slot, ServiceId), TaskId>,
     /// Tasks that could not be run at all.
     pub(crate) rejected: Pairs<ServiceId, TaskId>,
     /// Services with a virtual address or a name on the network, removed ones too.
@@ -102,6 +105,14 @@ impl Index {
             }
         }
         self.note(object, false);
+    }
+
+    /// Services with a task in that slot.
+    pub(crate) fn services_with_slot(&self, slot: Slot) -> Vec<ServiceId> {
+        let range = ((slot, ServiceId::MIN), TaskId::MIN)..=((slot, ServiceId::MAX), TaskId::MAX);
+        let mut found: Vec<_> = self.in_slot.0.range(range).map(|((_, id), _)| *id).collect();
+        found.dedup();
+        found
     }
 
     fn note(&mut self, object: &Object, held: bool) {
@@ -170,6 +181,10 @@ impl Index {
                 self.open_on_network.note(attachment.network, task.id, held);
             }
         }
+        self.in_slot.note((task.slot, task.service), task.id, held);
+        if task.is_over() {
+            self.over.note(task.service, task.id, held);
+        }
         if task.status.state == TaskState::Rejected {
             self.rejected.note(task.service, task.id, held);
         }
@@ -213,6 +228,11 @@ impl<K: Ord + Clone, I: Id> Pairs<K, I> {
     /// Those of a key, in order.
     pub(crate) fn of(&self, key: K) -> impl Iterator<Item = I> + use<'_, K, I> {
         self.0.range((key.clone(), I::MIN)..=(key, I::MAX)).map(|(_, id)| *id)
+    }
+
+    /// All, once for each of their keys.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = I> + use<'_, K, I> {
+        self.0.iter().map(|(_, id)| *id)
     }
 
     /// The greatest key.

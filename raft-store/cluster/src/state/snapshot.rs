@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 
 use super::State;
 use crate::codec::{self, CodecError};
+use crate::plan::agenda::Agenda;
 use crate::transaction::Object;
 
 impl State {
@@ -27,15 +28,16 @@ impl State {
                 return Err(CodecError::Twice(key.to_string()));
             }
             state.digest.add(&object);
-            state.put(object).map_err(|taken| CodecError::Inconsistent {
+            state.replace(key, Some(object)).map_err(|taken| CodecError::Inconsistent {
                 key: key.to_string(),
                 address: taken.address,
             })
         })?;
+        state.agenda = Agenda::of(&state);
         Ok(state)
     }
 
-    fn objects(&self) -> impl Iterator<Item = Object> {
+    pub(crate) fn objects(&self) -> impl Iterator<Item = Object> {
         let cluster = self.cluster.iter().cloned().map(Object::Cluster);
         let nodes = self.nodes.values().cloned().map(Object::Node);
         let networks = self.networks.values().cloned().map(Object::Network);
