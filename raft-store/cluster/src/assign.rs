@@ -20,7 +20,7 @@ pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
     let member = state.nodes.get(&node).filter(|node| !node.has_left())?;
     let own = own_tasks(state, node);
     let networks = networks(state, &own);
-    let tasks = tasks(state, node, &networks);
+    let tasks = tasks(state, &own, &networks);
     Some(Assignment {
         revision: state.revision,
         cluster: cluster.id,
@@ -53,8 +53,7 @@ fn removed(state: &State) -> BTreeSet<NodeId> {
 
 /// The node's own tasks that are not known to have ended, stopping ones too.
 fn own_tasks(state: &State, node: NodeId) -> Vec<&Arc<Task>> {
-    let open = state.tasks.values().filter(|task| !task.status.state.is_terminal());
-    open.filter(|task| task.node == Some(node)).collect()
+    state.index.open_on_node.of(node).filter_map(|id| state.tasks.get(&id)).collect()
 }
 
 /// The networks of its own tasks, and ingress always: a published port answers on every node.
@@ -68,17 +67,21 @@ fn networks<'a>(state: &'a State, own: &[&Arc<Task>]) -> BTreeMap<NetworkId, &'a
 
 fn tasks(
     state: &State,
-    node: NodeId,
+    own: &[&Arc<Task>],
     networks: &BTreeMap<NetworkId, &Network>,
 ) -> BTreeMap<TaskId, AssignedTask> {
-    let open = state.tasks.values().filter(|task| !task.status.state.is_terminal());
-    open.filter_map(|task| {
-        let at = task.node?;
-        let shared = task.attachments.iter().any(|held| networks.contains_key(&held.network));
-        let concerned = if at == node { holds_all(state, task) } else { shared && !task.released };
-        concerned.then(|| (task.id, assigned_task(task, at, networks)))
-    })
-    .collect()
+    let on_networks = networks.keys().flat_map(|network| state.index.open_on_network.of(*network));
+    let others = on_networks.filter_map(|id| state.tasks.get(&id)).filter(|task| !task.released);
+    let assigned = |task: &Arc<Task>| Some((task.id, assigned_task(task, task.node?, networks)));
+    let mut tasks: BTreeMap<_, _> = others.filter_map(assigned).collect();
+    for task in own {
+        if holds_all(state, task) {
+            tasks.extend(assigned(task));
+        } else {
+            tasks.remove(&task.id);
+        }
+    }
+    tasks
 }
 
 /// Whether no other task was given one of its addresses since it was released.
@@ -114,16 +117,12 @@ fn services(
     networks: &BTreeMap<NetworkId, &Network>,
     tasks: &BTreeMap<TaskId, AssignedTask>,
 ) -> BTreeMap<crate::id::ServiceId, AssignedService> {
-    let with_tasks: BTreeSet<_> = tasks.values().map(|task| task.service).collect();
-    let concerned = |service: &&Arc<Service>| {
-        with_tasks.contains(&service.id)
-            || service.vips.keys().any(|network| networks.contains_key(network))
-            || targets(service).any(|(network, _)| networks.contains_key(&network))
-    };
-    state
-        .services
-        .values()
-        .filter(concerned)
+    let with_tasks = tasks.values().map(|task| task.service);
+    let on_networks = networks.keys().flat_map(|network| state.index.services.of(*network));
+    let concerned: BTreeSet<_> = with_tasks.chain(on_networks).collect();
+    concerned
+        .into_iter()
+        .filter_map(|id| state.services.get(&id))
         .map(|service| (service.id, assigned_service(service, networks)))
         .collect()
 }

@@ -20,9 +20,11 @@ use crate::transaction::{Key, Object};
 
 pub use self::index::Holder;
 pub(crate) use self::index::{Index, Taken, Tally, routes};
+pub(crate) use self::load::{Load, reservation};
 
 mod digest;
 mod index;
+mod load;
 mod prefixes;
 mod snapshot;
 

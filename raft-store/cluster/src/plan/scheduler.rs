@@ -11,24 +11,12 @@ use crate::draft::Draft;
 use crate::id::{NodeId, ServiceId};
 use crate::object::{Node, NodeState, Slot, Task, TaskState};
 use crate::plan::allocator::{self, networks_of};
-use crate::spec::{Availability, Preference, Protocol, TaskSpec};
-use crate::state::State;
-use crate::time::Timestamp;
+use crate::spec::{Availability, Preference};
+use crate::state::{Load, State, reservation};
+use crate::time::{Revision, Timestamp};
 
 /// A rejection counts against its node for so long (swarmkit's `monitorFailures`, scheduler.go).
 const REJECTION_MS: u64 = 5 * 60 * 1000;
-
-/// What a node carries.
-#[derive(Debug, Default)]
-struct Load {
-    /// Tasks that it could not run, as far as history and [`REJECTION_MS`] reach.
-    rejected: BTreeMap<ServiceId, Vec<Arc<Task>>>,
-    tasks: u64,
-    by_service: BTreeMap<ServiceId, u64>,
-    nano_cpus: u64,
-    memory_bytes: u64,
-    host_ports: BTreeSet<(Protocol, u16)>,
-}
 
 /// Why a node cannot take a task, in the order in which Docker looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,30 +36,73 @@ pub(super) fn run(draft: &mut Draft<'_>) {
         return;
     }
     waiting.sort_by_key(|task| (task.service, task.slot, task.id));
-    let mut loads = loads(draft.state(), draft.now());
+    let mut rejections = Rejections::default();
+    let mut hopeless: BTreeSet<Kind> = BTreeSet::new();
     let mut left = Vec::new();
     for task in waiting {
         if draft.is_full() {
             return;
         }
-        match place(draft.state(), &loads, &task) {
-            Ok(node) => {
-                carry(loads.entry(node).or_default(), &task);
-                assign(draft, &task, node);
+        // What the nodes carry only grows here.
+        let kind = kind(&task);
+        if hopeless.contains(&kind) {
+            left.push(task);
+            continue;
+        }
+        match place(draft.state(), rejections.of(draft.state(), &task, draft.now()), &task) {
+            Ok(node) => assign(draft, &task, node),
+            Err(_before_the_rest_was_placed) => {
+                hopeless.insert(kind);
+                left.push(task);
             }
-            Err(_before_the_rest_was_placed) => left.push(task),
         }
     }
+    let mut reasons: BTreeMap<Kind, Result<NodeId, String>> = BTreeMap::new();
     for task in left {
         if draft.is_full() {
             return;
         }
-        if let Err(error) = place(draft.state(), &loads, &task) {
+        let rejected = rejections.of(draft.state(), &task, draft.now());
+        let place = || place(draft.state(), rejected, &task);
+        if let Err(error) = reasons.entry(kind(&task)).or_insert_with(place).clone() {
             draft.edit_task(task.id, |task| {
                 "pending task scheduling".clone_into(&mut task.status.message);
                 task.status.error = error;
             });
         }
+    }
+}
+
+/// Tasks of one kind go to the same nodes: of one spec of a service, and of one node if the service
+/// is global.
+type Kind = (ServiceId, Revision, Option<NodeId>);
+
+fn kind(task: &Task) -> Kind {
+    let node = match task.slot {
+        Slot::Replica(_) => None,
+        Slot::Node(node) => Some(node),
+    };
+    (task.service, task.spec_version, node)
+}
+
+/// How many tasks like one each node could not run, as far as history and [`REJECTION_MS`] reach.
+#[derive(Debug, Default)]
+struct Rejections(BTreeMap<(ServiceId, Revision), BTreeMap<NodeId, usize>>);
+
+impl Rejections {
+    fn of(&mut self, state: &State, task: &Task, now: Timestamp) -> &BTreeMap<NodeId, usize> {
+        self.0.entry((task.service, task.spec_version)).or_insert_with(|| {
+            let rejected = state.index.rejected.of(task.service);
+            let mut counts = BTreeMap::new();
+            for other in rejected.filter_map(|id| state.tasks.get(&id)) {
+                let like = other.spec == task.spec;
+                let recent = now.since_ms(other.status.at) < REJECTION_MS;
+                if let Some(node) = other.node.filter(|_| like && recent) {
+                    *counts.entry(node).or_default() += 1;
+                }
+            }
+            counts
+        })
     }
 }
 
@@ -92,68 +123,25 @@ fn assign(draft: &mut Draft<'_>, task: &Task, node: NodeId) {
     });
 }
 
-fn loads(state: &State, now: Timestamp) -> BTreeMap<NodeId, Load> {
-    let mut loads: BTreeMap<NodeId, Load> = BTreeMap::new();
-    for task in state.tasks.values() {
-        let Some(node) = task.node else { continue };
-        if !task.is_over() {
-            carry(loads.entry(node).or_default(), task);
-        } else if task.status.state == TaskState::Rejected
-            && now.since_ms(task.status.at) < REJECTION_MS
-        {
-            let rejected = &mut loads.entry(node).or_default().rejected;
-            rejected.entry(task.service).or_default().push(task.clone());
-        }
-    }
-    loads
-}
-
-/// Ports and resources are held until a task has ended, its place only while it is wanted.
-fn carry(load: &mut Load, task: &Task) {
-    if task.is_wanted() {
-        load.tasks += 1;
-        *load.by_service.entry(task.service).or_default() += 1;
-    }
-    let (nano_cpus, memory_bytes) = reservation(&task.spec);
-    load.nano_cpus = load.nano_cpus.saturating_add(nano_cpus);
-    load.memory_bytes = load.memory_bytes.saturating_add(memory_bytes);
-    load.host_ports.extend(host_ports(task));
-}
-
-fn reservation(spec: &TaskSpec) -> (u64, u64) {
-    let reserved = spec.resources.as_ref().and_then(|resources| resources.reservations.as_ref());
-    reserved.map_or((0, 0), |amounts| (amounts.nano_cpus, amounts.memory_bytes))
-}
-
-/// Those of the spec that it was made from, whatever its service publishes now.
-fn host_ports(task: &Task) -> impl Iterator<Item = (Protocol, u16)> {
-    task.host_ports().map(|port| (port.protocol, port.published))
-}
-
 /// The best node, or why there is none, in Docker's words.
-fn place(state: &State, loads: &BTreeMap<NodeId, Load>, task: &Task) -> Result<NodeId, String> {
+fn place(state: &State, rejected: &BTreeMap<NodeId, usize>, task: &Task) -> Result<NodeId, String> {
     let idle = Load::default();
-    let spread = Spread::over(state, loads, task);
+    let spread = Spread::over(state, task);
     let mut best: Option<(usize, Vec<u64>, u64, u64, NodeId)> = None;
     let mut obstacles: BTreeMap<Obstacle, usize> = BTreeMap::new();
     for node in candidates(state, task) {
-        let load = loads.get(&node.id).unwrap_or(&idle);
+        let load = state.index.loads.of(node.id).unwrap_or(&idle);
         match obstacle(node, load, task) {
             Some(obstacle) => *obstacles.entry(obstacle).or_default() += 1,
             None => {
-                let same = load.by_service.get(&task.service).copied().unwrap_or(0);
-                let rank = (rejections(load, task), spread.rank(node), same, load.tasks, node.id);
+                let same = load.of_service(task.service);
+                let rejected = rejected.get(&node.id).copied().unwrap_or(0);
+                let rank = (rejected, spread.rank(node), same, load.tasks, node.id);
                 best = Some(best.map_or(rank.clone(), |other| other.min(rank)));
             }
         }
     }
     best.map(|(.., node)| node).ok_or_else(|| explain(&obstacles))
-}
-
-/// How many tasks like this one a node rejected.
-fn rejections(load: &Load, task: &Task) -> usize {
-    let rejected = load.rejected.get(&task.service).into_iter().flatten();
-    rejected.filter(|other| other.spec == task.spec).count()
 }
 
 /// How many tasks of a service are where its preferences tell nodes apart. As in Docker, those on
@@ -165,13 +153,12 @@ struct Spread<'a> {
 }
 
 impl<'a> Spread<'a> {
-    fn over(state: &'a State, loads: &BTreeMap<NodeId, Load>, task: &'a Task) -> Self {
+    fn over(state: &'a State, task: &'a Task) -> Self {
         let placement = task.spec.placement.as_ref();
         let preferences = placement.map_or(&[][..], |placement| &placement.preferences);
         let mut tasks: BTreeMap<Vec<&str>, u64> = BTreeMap::new();
         for node in state.nodes.values().filter(|_| !preferences.is_empty()) {
-            let load = loads.get(&node.id);
-            let count = load.and_then(|load| load.by_service.get(&task.service).copied());
+            let count = state.index.loads.of(node.id).map(|load| load.of_service(task.service));
             let place = place_in_spread(preferences, node);
             for level in 1..=place.len() {
                 *tasks.entry(place[..level].to_vec()).or_default() += count.unwrap_or(0);
@@ -203,7 +190,9 @@ fn obstacle(node: &Node, load: &Load, task: &Task) -> Option<Obstacle> {
         return Some(Obstacle::NotReady);
     }
     let (nano_cpus, memory_bytes) = reservation(&task.spec);
-    let fits = |wanted: u64, held: u64, all: u64| wanted == 0 || held.saturating_add(wanted) <= all;
+    let fits = |wanted: u64, held: u128, all: u64| {
+        wanted == 0 || held.saturating_add(wanted.into()) <= all.into()
+    };
     if !(fits(nano_cpus, load.nano_cpus, node.description.nano_cpus)
         && fits(memory_bytes, load.memory_bytes, node.description.memory_bytes))
     {
@@ -215,11 +204,11 @@ fn obstacle(node: &Node, load: &Load, task: &Task) -> Option<Obstacle> {
     if !runs_on(&task.spec, node) {
         return Some(Obstacle::Platform);
     }
-    if host_ports(task).any(|port| load.host_ports.contains(&port)) {
+    if load.holds_port_of(task) {
         return Some(Obstacle::HostPort);
     }
     let limit = task.spec.placement.as_ref().map_or(0, |placement| placement.max_replicas);
-    let same = load.by_service.get(&task.service).copied().unwrap_or(0);
+    let same = load.of_service(task.service);
     (limit > 0 && same >= limit).then_some(Obstacle::MaxReplicas)
 }
 

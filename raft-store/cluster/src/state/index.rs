@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::load::Loads;
 use super::prefixes::Prefixes;
 use crate::id::{Id, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::{Subnet, Vni};
@@ -66,6 +67,7 @@ pub(crate) struct Index {
     /// Of all nodes, but for default routes.
     pub(crate) routes: Prefixes<NodeId>,
     pub(crate) tallies: OrdMap<ServiceId, Tally>,
+    pub(crate) loads: Loads,
 }
 
 /// How many tasks of a service are in which way.
@@ -188,6 +190,7 @@ impl Index {
         if task.status.state == TaskState::Rejected {
             self.rejected.note(task.service, task.id, held);
         }
+        self.loads.note(task, held);
         self.count(task, held);
     }
 
