@@ -1,14 +1,16 @@
-//! The one task that makes log entries: it decides each request, and what is due by itself, on
-//! the newest state, and proposes in order.
+//! The one task that makes log entries: it decides the requests that wait, together, and what is
+//! due by itself, on the newest state, and proposes in order.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use cluster::apply::Outcome;
 use cluster::codec::encode_transaction;
-use cluster::decide::decide;
+use cluster::decide::{Added, Batch};
 use cluster::plan::{next_due, plan};
 use cluster::rejection::{Code, Rejection};
 use cluster::request::{Answer, Request};
+use cluster::state::State;
 use cluster::transaction::Transaction;
 use raft_store::ProposeError;
 use tokio::sync::{mpsc, oneshot};
@@ -24,7 +26,10 @@ pub struct Ask {
     pub reply: oneshot::Sender<Result<Answer, Rejection>>,
 }
 
-/// A decision that lost a race is decided anew, this often at most.
+/// Requests that are decided together at most; the draft has limits of its own
+/// (`cluster::decide::Batch`).
+const BATCH_REQUESTS_MAX: usize = 256;
+/// Decisions that lost a race are made again, this often at most.
 const RACES_MAX: usize = 5;
 /// Plans in a row before requests get their turn.
 const PLANS_MAX: usize = 16;
@@ -35,18 +40,36 @@ const PLAN_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) async fn run(manager: Manager, mut asks: mpsc::Receiver<Ask>) {
     let mut state = manager.state.clone();
     let mut status = manager.raft.watch();
+    let mut waiting = VecDeque::new();
     loop {
         let ready = status.borrow_and_update().leader_ready;
         let pause = if ready { pause_until_due(&manager) } else { PLAN_INTERVAL };
+        let idle = waiting.is_empty();
         tokio::select! {
+            // Those that the last batch left go first.
+            biased;
+            () = std::future::ready(()), if !idle => {}
             ask = asks.recv() => {
-                let Some(Ask { request, reply }) = ask else { return };
-                // The asker may have given up; the decision stands all the same.
-                let _ = reply.send(answer(&manager, &request).await);
+                let Some(ask) = ask else { return };
+                waiting.push_back(ask);
             }
             changed = state.changed() => if changed.is_err() { return },
             changed = status.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(pause) => {}
+        }
+        while waiting.len() < BATCH_REQUESTS_MAX
+            && let Ok(ask) = asks.try_recv()
+        {
+            waiting.push_back(ask);
+        }
+        // Who gave up is told nothing more, and asks for nothing more.
+        waiting.retain(|ask| !ask.reply.is_closed());
+        if !waiting.is_empty() {
+            let answers = answer(&manager, &waiting).await;
+            for (ask, answer) in waiting.drain(..answers.len()).zip(answers) {
+                // The asker may have given up meanwhile; the decision stands all the same.
+                let _ = ask.reply.send(answer);
+            }
         }
         if status.borrow().leader_ready {
             run_planner(&manager).await;
@@ -81,26 +104,41 @@ async fn run_planner(manager: &Manager) {
 }
 
 /// Waits until an entry of the own term is applied, then decides on a state that is the newest.
-async fn answer(manager: &Manager, request: &Request) -> Result<Answer, Rejection> {
+/// Answers the first requests, as many as go into one entry.
+async fn answer(manager: &Manager, asks: &VecDeque<Ask>) -> Vec<Result<Answer, Rejection>> {
+    let all = |rejection: &Rejection| vec![Err(rejection.clone()); asks.len()];
     let mut status = manager.raft.watch();
-    let unavailable = || Rejection::new(Code::Unavailable, NO_LEADER);
     let ready = status.wait_for(|s| s.leader_ready || !s.is_leader).await;
     if !ready.is_ok_and(|s| s.leader_ready) {
-        return Err(unavailable());
+        return all(&Rejection::new(Code::Unavailable, NO_LEADER));
     }
-    let mut last = unavailable();
     for _ in 0..RACES_MAX {
-        let decision = decide(&manager.newest(), request, rand::random(), clock::timestamp())?;
-        if decision.transaction.is_empty() {
-            return Ok(decision.answer);
+        let (transaction, answers) = decide_all(&manager.newest(), asks);
+        if transaction.is_empty() {
+            return answers;
         }
-        match commit(manager, &decision.transaction).await {
-            Ok(true) => return Ok(decision.answer),
-            Ok(false) => last = Rejection::new(Code::Unavailable, "the state changed too often"),
-            Err(rejection) => return Err(rejection),
+        match commit(manager, &transaction).await {
+            Ok(true) => return answers,
+            Ok(false) => {}
+            Err(rejection) => return vec![Err(rejection); answers.len()],
         }
     }
-    Err(last)
+    all(&Rejection::new(Code::Unavailable, "the state changed too often"))
+}
+
+fn decide_all(
+    state: &State,
+    asks: &VecDeque<Ask>,
+) -> (Transaction, Vec<Result<Answer, Rejection>>) {
+    let mut batch = Batch::new(state, clock::timestamp());
+    let mut answers = Vec::with_capacity(asks.len());
+    for ask in asks {
+        match batch.add(&ask.request, rand::random()) {
+            Added::Decided(answer) => answers.push(answer),
+            Added::Later => break,
+        }
+    }
+    (batch.finish(), answers)
 }
 
 /// Proposes; `false` if the transaction lost a race.

@@ -199,7 +199,8 @@ impl World {
     }
 
     fn say(&self, line: &str) {
-        writeln!(std::io::stdout(), "{line}").unwrap();
+        let mut out = std::io::stdout();
+        writeln!(out, "{line}").unwrap();
     }
 
     #[expect(clippy::disallowed_methods, reason = "it measures real time")]

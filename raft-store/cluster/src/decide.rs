@@ -12,6 +12,7 @@ use crate::state::State;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
+mod batch;
 mod ca;
 mod cluster;
 mod fields;
@@ -27,6 +28,7 @@ mod size;
 mod spec;
 mod tasks;
 
+pub use self::batch::{Added, BATCH_BYTES_MAX, BATCH_OBJECTS_MAX, Batch};
 pub(crate) use self::network::MTU_OPTION;
 
 /// What was decided.
@@ -38,21 +40,16 @@ pub struct Decision {
     pub answer: Answer,
 }
 
-/// Decides a request on a state. `seed` is drawn by the shell, once per request: every id in the
-/// transaction derives from it. `now` is the leader's wall time.
+/// Decides one request on a state; [`Batch`] decides several. `seed` is drawn by the shell, once
+/// per request: every id in the transaction derives from it. `now` is the leader's wall time.
 pub fn decide(
     state: &State,
     request: &Request,
     seed: u128,
     now: Timestamp,
 ) -> Result<Decision, Rejection> {
-    if state.cluster.is_none() && !matches!(request, Request::InitCluster(_)) {
-        return Err(Rejection::new(Code::Unavailable, NOT_A_MANAGER));
-    }
     let mut draft = Draft::new(state, seed, now);
-    let answer = step(&mut draft, request)?;
-    plan::run(&mut draft);
-    check_outcome(&draft, &answer)?;
+    let answer = batch::decided(&mut draft, request)?;
     let (transaction, _next_due) = draft.finish();
     Ok(Decision { transaction, answer })
 }

@@ -4,8 +4,9 @@
 //! at the end the difference to the base is the transaction. Planners that change nothing leave no
 //! trace, which makes every plan idempotent.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use imbl::OrdSet;
 
 use crate::codec;
 use crate::id::{IdSource, NetworkId, NodeId, ServiceId, TaskId};
@@ -19,11 +20,12 @@ pub(crate) const CHANGES_MAX: usize = 400;
 /// The same for their bytes, as they were when first touched: half of what an entry may have.
 const BYTES_MAX: usize = 4 << 20;
 
-/// A transaction in the making.
+/// A transaction in the making. A copy is cheap.
+#[derive(Clone)]
 pub(crate) struct Draft<'a> {
     base: &'a State,
     state: State,
-    touched: BTreeSet<Key>,
+    touched: OrdSet<Key>,
     bytes: usize,
     ids: IdSource,
     now: Timestamp,
@@ -35,7 +37,7 @@ impl<'a> Draft<'a> {
         Self {
             base,
             state: base.clone(),
-            touched: BTreeSet::new(),
+            touched: OrdSet::new(),
             bytes: 0,
             ids: IdSource::new(seed),
             now,
@@ -57,6 +59,11 @@ impl<'a> Draft<'a> {
         self.now
     }
 
+    /// Ids are drawn from this seed from now on.
+    pub(crate) fn draw_from(&mut self, seed: u128) {
+        self.ids = IdSource::new(seed);
+    }
+
     /// A raw id that nothing else has.
     pub(crate) fn draw(&mut self) -> u128 {
         self.ids.draw()
@@ -74,15 +81,33 @@ impl<'a> Draft<'a> {
 
     /// Whether the rest is for the next transaction, which is then due at once.
     pub(crate) fn is_full(&mut self) -> bool {
-        let full = self.touched.len() >= CHANGES_MAX || self.bytes >= BYTES_MAX;
+        let full = self.is_over_limits();
         if full {
             self.wake_at(self.now);
         }
         full
     }
 
+    pub(crate) fn is_over_limits(&self) -> bool {
+        self.touched.len() >= CHANGES_MAX || self.bytes >= BYTES_MAX
+    }
+
+    /// Objects that were touched.
+    pub(crate) fn objects(&self) -> usize {
+        self.touched.len()
+    }
+
+    /// Their bytes, as they were when first touched.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn has_touched(&self, key: Key) -> bool {
+        self.touched.contains(&key)
+    }
+
     pub(crate) fn put(&mut self, object: Object) {
-        if self.touched.insert(object.key()) {
+        if self.touched.insert(object.key()).is_none() {
             self.bytes += codec::object_bytes(&object).len();
         }
         let taken = self.state.put(object);

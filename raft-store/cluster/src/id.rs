@@ -44,8 +44,8 @@ pub fn parse_id(text: &str) -> Result<u128, ParseIdError> {
     })
 }
 
-/// The first and the last raw id whose printed forms begin with `text`: printed ids are in the order
-/// of raw ones.
+/// The first and the last raw id whose printed forms begin with `text`: printed ids are in the
+/// order of raw ones.
 pub(crate) fn ids_with_prefix(text: &str) -> Option<(u128, u128)> {
     let padded = |with: char| {
         let missing = ID_CHARS.checked_sub(text.len())?;

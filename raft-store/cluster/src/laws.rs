@@ -8,10 +8,12 @@ use proptest::prelude::*;
 
 use crate::apply::Outcome;
 use crate::codec::{decode_request, decode_transaction, encode_request, encode_transaction};
+use crate::decide::{Added, Batch, decide};
 use crate::fixture;
 use crate::id::{NetworkId, NodeId};
 use crate::invariant;
-use crate::object::{PublishedPort, TaskState};
+use crate::object::{Meta, PublishedPort, Service, Task, TaskState};
+use crate::request::Request;
 use crate::script::World;
 use crate::spec::{Protocol, PublishMode};
 use crate::state::State;
@@ -127,6 +129,49 @@ proptest! {
         check_assignments(&world.state);
     }
 
+    /// Goal: requests decided together are answered as they would be one after the other, give the
+    /// same objects, and leave the planners nothing to do.
+    /// Method: after a random story, random requests in one batch, and each in a transaction.
+    #[test]
+    fn a_batch_is_its_requests_one_by_one(
+        story in proptest::collection::vec(command(), 0..20),
+        lines in proptest::collection::vec(command(), 1..12),
+    ) {
+        let mut world = World::new();
+        let mut told = String::new();
+        for line in ["init a", "ready a", "join b", "ready b", "network tiny subnet=10.0.1.0/29"] {
+            world.command(line, &mut told);
+        }
+        for line in &story {
+            world.command(line, &mut told);
+        }
+        let requests: Vec<Request> =
+            lines.iter().filter_map(|line| world.request_of(line)).collect();
+        let mut batch = Batch::new(&world.state, world.now);
+        let mut one_by_one = world.state.clone();
+        for (request, seed) in requests.iter().zip(1_000..) {
+            let Added::Decided(together) = batch.add(request, seed) else { break };
+            let alone = decide(&one_by_one, request, seed, world.now);
+            prop_assert_eq!(
+                together.as_ref().map_err(|rejection| rejection.code),
+                alone.as_ref().map(|decision| &decision.answer).map_err(|rejection| rejection.code)
+            );
+            if let Ok(decision) = alone {
+                let revision = Revision(one_by_one.revision.0 + 1);
+                prop_assert_eq!(
+                    one_by_one.apply(revision, &decision.transaction),
+                    Outcome::Applied
+                );
+            }
+        }
+        let mut together = world.state.clone();
+        let revision = Revision(together.revision.0 + 1);
+        prop_assert_eq!(together.apply(revision, &batch.finish()), Outcome::Applied);
+        prop_assert_eq!(invariant::check(&together), []);
+        prop_assert_eq!(crate::plan(&together, world.now).changes, []);
+        prop_assert_eq!(unversioned(&together), unversioned(&one_by_one));
+    }
+
     /// Goal: `apply` is total and deterministic, changes nothing when it rejects, and gives nothing
     /// out twice, whatever is in the log.
     /// Method: transactions of random objects from a small pool of ids, names and addresses.
@@ -147,6 +192,23 @@ proptest! {
         let [first, second] = states;
         prop_assert_eq!(first, second);
     }
+}
+
+/// The objects without their versions.
+fn unversioned(state: &State) -> Vec<Object> {
+    let zero = Revision(0);
+    let unversioned = |object: Object| match object.with_meta(Meta::default()) {
+        Object::Service(service) => Object::Service(Arc::new(Service {
+            spec_version: zero,
+            previous_spec_version: zero,
+            ..Service::clone(&service)
+        })),
+        Object::Task(task) => {
+            Object::Task(Arc::new(Task { spec_version: zero, ..Task::clone(&task) }))
+        }
+        other => other,
+    };
+    state.objects().map(unversioned).collect()
 }
 
 fn replay(log: &[(Revision, Transaction)]) -> State {

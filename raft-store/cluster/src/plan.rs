@@ -1,8 +1,8 @@
 //! The leader's planners: from the state as it is to what is due now.
 //!
 //! They take no event: each reads what the [`agenda`] names, which follows from the draft, so
-//! doing it twice changes nothing. `decide` runs them on every request; `plan` runs them when something
-//! falls due by time alone, and after a change of leader.
+//! doing it twice changes nothing. `decide` runs them on every request; `plan` runs them when
+//! something falls due by time alone, and after a change of leader.
 
 use crate::draft::Draft;
 use crate::id::{IdSource, ServiceId};

@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) log: Vec<(Revision, crate::transaction::Transaction)>,
     /// Every request that was decided.
     pub(crate) requests: Vec<Request>,
-    now: Timestamp,
+    pub(crate) now: Timestamp,
     seed: u128,
     log_index: u64,
     /// Tasks by the order in which the story met them: t1, t2, …
@@ -157,6 +157,14 @@ impl World {
             self.settle();
         }
         self.now = end;
+    }
+
+    /// The request that a line asks for, if it asks for one and names what there is.
+    pub(crate) fn request_of(&self, line: &str) -> Option<Request> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (verb, args) = (words[0], &words[1..]);
+        let by_itself = ["show", "obey", "wait"].contains(&verb);
+        if by_itself { None } else { self.request(verb, args).ok() }
     }
 
     fn request(&self, verb: &str, args: &[&str]) -> Result<Request, Rejection> {

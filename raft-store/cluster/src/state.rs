@@ -1,9 +1,10 @@
-//! The replicated state: every object, and an index of what is given out.
+//! The replicated state: every object, an index of who holds and has what, and the agenda of
+//! planners.
 //!
-//! Invariant: the index holds exactly what the objects say (`invariant::check` compares). Tables
-//! are read-only outside this crate; `apply` is the one way in. Tables and index are persistent maps: a clone
-//! costs nothing, a change copies the path to what it changes, and readers keep a snapshot as long
-//! as they like.
+//! Invariant: index and agenda hold exactly what the objects say (`invariant::check` compares).
+//! Tables are read-only outside this crate; `apply` is the one way in. All are persistent maps: a
+//! clone costs nothing, a change copies the path to what it changes, and readers keep a snapshot as
+//! long as they like.
 
 use std::net::IpAddr;
 use std::ops::Deref;

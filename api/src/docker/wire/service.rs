@@ -1,6 +1,5 @@
 //! `Service` of the Engine API.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster::id::NetworkId;
@@ -8,6 +7,7 @@ use cluster::object::{
     Network, PublishedPort, Service, Task, TaskState, UpdateState, UpdateStatus,
 };
 use cluster::spec::{EndpointSpec, PortConfig, ServiceMode, ServiceSpec};
+use cluster::state::Table;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -87,7 +87,7 @@ pub(crate) fn counts<'a>(service: &Service, tasks: impl Iterator<Item = &'a Arc<
 /// Renders a service. `networks` gives the prefix lengths of its virtual addresses.
 pub(crate) fn service<'a>(
     service: &'a Service,
-    networks: &BTreeMap<NetworkId, Arc<Network>>,
+    networks: &Table<NetworkId, Network>,
     insert_defaults: bool,
     counts: Option<Counts>,
 ) -> ServiceView<'a> {

@@ -1,11 +1,9 @@
 //! `Task` of the Engine API.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use cluster::id::NetworkId;
 use cluster::object::{Attachment, Network, Slot, Task, TaskState};
 use cluster::spec::{Labels, PortConfig, TaskSpec};
+use cluster::state::Table;
 use cluster::time::Timestamp;
 use serde::Serialize;
 
@@ -79,7 +77,7 @@ struct NetworkAttachment {
 pub(crate) fn task<'a>(
     task: &'a Task,
     now: Timestamp,
-    networks: &BTreeMap<NetworkId, Arc<Network>>,
+    networks: &Table<NetworkId, Network>,
 ) -> TaskView<'a> {
     let attachments = task.attachments.iter();
     TaskView {
@@ -130,7 +128,7 @@ fn host_ports(task: &Task) -> Vec<PortConfig> {
 
 fn attached(
     attachment: &Attachment,
-    networks: &BTreeMap<NetworkId, Arc<Network>>,
+    networks: &Table<NetworkId, Network>,
 ) -> Option<NetworkAttachment> {
     let network = networks.get(&attachment.network)?;
     let address = format!("{}/{}", attachment.address, network.subnet.prefix_len());

@@ -221,17 +221,16 @@ fn given_subnet(state: &State, pool: &IpamPool) -> Result<Subnet, Rejection> {
     }
     if let Some(node) = state.index.routes.overlapping(subnet).min()
         && let Some(node) = state.nodes.get(&node)
+        && let Some(route) = routes(node).find(|route| route.overlaps(&subnet))
     {
-        if let Some(route) = routes(node).find(|route| route.overlaps(&subnet)) {
-            return Err(Rejection::new(
-                Code::Conflict,
-                format!(
-                    "subnet {subnet} overlaps route {route} of node {}: give another, or none to \
-                     have a free one chosen",
-                    node.name()
-                ),
-            ));
-        }
+        return Err(Rejection::new(
+            Code::Conflict,
+            format!(
+                "subnet {subnet} overlaps route {route} of node {}: give another, or none to have \
+                 a free one chosen",
+                node.name()
+            ),
+        ));
     }
     Ok(subnet)
 }
