@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use cluster::assign::Parts;
 use cluster::id::{NodeId, TaskId};
-use cluster::object::{NodeState, TaskState};
+use cluster::object::NodeState;
 use cluster::state::State;
 use cluster::time::Revision;
 
@@ -23,9 +24,16 @@ pub const RESTART_LEASE: Duration = Duration::from_secs(30);
 pub const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the leader knows of the nodes' sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Dispatcher {
     sessions: BTreeMap<NodeId, Session>,
+    parts: Parts,
+}
+
+impl Default for Dispatcher {
+    fn default() -> Self {
+        Self { sessions: BTreeMap::new(), parts: Parts::new(crate::pki::digest_of) }
+    }
 }
 
 #[derive(Debug)]
@@ -65,8 +73,15 @@ impl Dispatcher {
         }
     }
 
-    /// The assignment of a node at a revision has this digest.
-    pub fn assigned(&mut self, node: NodeId, digest: Digest, revision: Revision, now: Duration) {
+    /// The digest of a node's assignment at a state, which counts as told from now on; `None` if it
+    /// has none.
+    pub fn assign(&mut self, state: &State, node: NodeId, now: Duration) -> Option<Digest> {
+        let digest = Digest(self.parts.digest(state, node)?);
+        self.assigned(node, digest, state.revision, now);
+        Some(digest)
+    }
+
+    fn assigned(&mut self, node: NodeId, digest: Digest, revision: Revision, now: Duration) {
         let session = self.sessions.entry(node).or_insert_with(|| Session::new(now));
         if session.current.is_none_or(|(_, known)| known <= revision) {
             session.current = Some((digest, revision));
@@ -103,27 +118,14 @@ impl Dispatcher {
     /// out of its balancers.
     #[must_use]
     pub fn released(&self, state: &State, node: NodeId) -> BTreeSet<TaskId> {
-        let stopping = state.tasks.values().filter(|task| {
-            task.node == Some(node)
-                && task.desired > TaskState::Running
-                && !task.status.state.is_terminal()
-        });
+        let stopping = state.stopping_on(node);
         stopping.filter(|task| self.is_out(state, task)).map(|task| task.id).collect()
     }
 
     fn is_out(&self, state: &State, task: &cluster::object::Task) -> bool {
-        let networks: BTreeSet<_> = task.attachments.iter().map(|a| a.network).collect();
-        let concerned = state.nodes.values().filter(|node| {
-            node.status.state == NodeState::Ready
-                && (node.ingress.as_ref().is_some_and(|a| networks.contains(&a.network))
-                    || state.tasks.values().any(|other| {
-                        other.node == Some(node.id)
-                            && !other.status.state.is_terminal()
-                            && other.attachments.iter().any(|a| networks.contains(&a.network))
-                    }))
-        });
-        let mut nodes = concerned.map(|node| node.id);
-        nodes.all(|id| self.applied(id).is_some_and(|revision| revision >= task.meta.version))
+        let taking_part = task.attachments.iter().flat_map(|held| state.nodes_on(held.network));
+        let mut ready = taking_part.filter(|node| node.status.state == NodeState::Ready);
+        ready.all(|node| self.applied(node.id).is_some_and(|at| at >= task.meta.version))
     }
 
     /// The newest revision that a node's kernel is known to hold.

@@ -11,13 +11,11 @@ use cluster::object::{NodeDescription, NodeState};
 use cluster::rejection::Rejection;
 use cluster::request::Request;
 use cluster::state::State;
-use cluster::time::Revision;
 use raft_store::Peer;
 
 use super::Manager;
 use crate::clock;
 use crate::dispatcher::LEASE;
-use crate::pki::digest_of;
 use crate::wire::{Digest, ReportAnswer, ReportCall, WatchAnswer, WatchCall};
 
 /// A watch is answered after this long even if nothing changed, so that a dead connection shows.
@@ -38,16 +36,6 @@ pub(super) enum Refusal {
     },
     /// The state refused what the call implies.
     Rejected(Rejection),
-}
-
-/// The assignment of a node with the digest that names its content.
-fn assign(state: &State, node: NodeId) -> Option<(Digest, Assignment)> {
-    let mut assignment = assignment_for(state, node)?;
-    let revision = std::mem::take(&mut assignment.revision);
-    // Encoding plain maps and numbers cannot fail; an empty text would only cost a resend.
-    let text = serde_json::to_vec(&assignment).unwrap_or_default();
-    assignment.revision = revision;
-    Some((Digest(digest_of(&text)), assignment))
 }
 
 /// Nobody is given what its version does not read. It is not heard either: a node that cannot be
@@ -72,7 +60,6 @@ pub(super) async fn watch(
     let mut status = manager.raft.watch();
     let deadline = tokio::time::sleep(WATCH_LIMIT);
     tokio::pin!(deadline);
-    let mut known: Option<(Revision, Digest)> = None;
     loop {
         if !status.borrow_and_update().leader_ready {
             return Err(Refusal::NotLeader);
@@ -80,32 +67,29 @@ pub(super) async fn watch(
         let newest = state.borrow_and_update().clone();
         check_schema(&newest, call.schema)?;
         acks.borrow_and_update();
-        let mut fresh = None;
-        let digest = match known {
-            Some((revision, digest)) if revision == newest.revision => digest,
-            _changed => {
-                let assigned = assign(&newest, node);
-                let (digest, assignment) = assigned.ok_or(Refusal::Unknown(node))?;
-                fresh = (call.have != Some(digest)).then_some((digest, assignment));
-                digest
-            }
-        };
-        known = Some((newest.revision, digest));
         let now = clock::monotonic();
-        let (released, moved) = manager.with_dispatcher(|dispatcher| {
+        let (digest, released, moved) = manager.with_dispatcher(|dispatcher| {
             let before = dispatcher.applied(node);
-            dispatcher.assigned(node, digest, newest.revision, now);
-            (dispatcher.released(&newest, node), dispatcher.applied(node) != before)
+            let digest = dispatcher.assign(&newest, node, now);
+            (digest, dispatcher.released(&newest, node), dispatcher.applied(node) != before)
         });
+        let digest = digest.ok_or(Refusal::Unknown(node))?;
         if moved {
             manager.ring_acks();
+        }
+        let mut fresh = None;
+        if call.have != Some(digest) {
+            let assignment = assignment_for(&newest, node).ok_or(Refusal::Unknown(node))?;
+            fresh = Some((digest, assignment));
         }
         if fresh.is_some() || has_news(&released, &call.released) {
             return Ok(answer(fresh, released));
         }
+        // Only a task that is to stop waits for what other nodes acknowledge.
+        let waits = newest.stopping_on(node).next().is_some();
         tokio::select! {
             changed = state.changed() => { let _ = changed; }
-            changed = acks.changed() => { let _ = changed; }
+            changed = acks.changed(), if waits => { let _ = changed; }
             changed = status.changed() => { let _ = changed; }
             () = &mut deadline => return Ok(answer(None, released)),
         }

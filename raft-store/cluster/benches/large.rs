@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cluster::apply::Outcome;
+use cluster::assign::Parts;
 use cluster::codec::encode_transaction;
 use cluster::decide::Decision;
 use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
@@ -66,6 +67,25 @@ fn round([nodes, services, tasks]: [usize; 3]) {
         let report =
             Request::ReportTasks { node: task.node.unwrap(), statuses: vec![(task.id, status)] };
         world.request(&report);
+    });
+    let mut parts = Parts::new(siphash);
+    let nodes: Vec<NodeId> = world.state.nodes.keys().copied().collect();
+    let digests = |parts: &mut Parts, state: &State| {
+        nodes.iter().filter_map(|node| parts.digest(state, *node)).count()
+    };
+    assert_eq!(digests(&mut parts, &world.state), nodes.len());
+    world.timed("digests of all, one task new", |world, run| {
+        world.request(&create_service(&format!("told-{run}"), "net-0", world, 1));
+        assert_eq!(digests(&mut parts, &world.state), nodes.len());
+    });
+    world.timed("stopping tasks of all nodes", |world, run| {
+        let id = world.state.find_service(&format!("told-{run}")).unwrap().id;
+        world.request(&Request::RemoveService { id });
+        let stopping = |node: &NodeId| {
+            let networks = world.state.stopping_on(*node).flat_map(|task| &task.attachments);
+            networks.map(|held| world.state.nodes_on(held.network).count()).sum::<usize>()
+        };
+        assert_ne!(nodes.iter().map(stopping).sum::<usize>(), 0);
     });
     let mut world = World::new();
     for number in 0..MORE_NETWORKS {
@@ -212,6 +232,17 @@ impl World {
         let took = begin.elapsed().as_secs_f64() * 1_000.0 / f64::from(RUNS);
         self.say(&format!("  {what:<30} {took:>10.3} ms"));
     }
+}
+
+/// In the place of the daemon's SHA-256.
+fn siphash(bytes: &[u8]) -> [u8; 32] {
+    use std::hash::Hasher as _;
+
+    let mut hasher = siphasher::sip::SipHasher24::new();
+    hasher.write(bytes);
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&hasher.finish().to_be_bytes());
+    digest
 }
 
 fn create_network(name: &str) -> Request {

@@ -1,42 +1,186 @@
 //! From the state to what one worker must realise.
+//!
+//! An assignment is put together from parts: what every node is told, what every node on a network
+//! is told, and a node's own. Nodes share the first two, so a leader that serves many of them makes
+//! each once per change ([`Parts`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::assignment::{
     AssignedNetwork, AssignedNode, AssignedService, AssignedTask, Assignment, OwnTask,
 };
 use crate::decide::MTU_OPTION;
-use crate::id::{NetworkId, NodeId, TaskId};
-use crate::object::{Attachment, Network, Node, NodeState, Service, Task, TaskState};
+use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+use crate::object::Trust;
+use crate::object::{Attachment, GossipKey, Network, Node, NodeState, Service, Task, TaskState};
 use crate::state::{Holder, State};
 use crate::template::{self, Context};
+
+mod parts;
+
+pub use self::parts::Parts;
+
+/// What every node is told.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Common {
+    cluster: ClusterId,
+    schema: u32,
+    data_path_port: u16,
+    gossip_keys: Vec<GossipKey>,
+    nodes: BTreeMap<NodeId, AssignedNode>,
+    removed: BTreeSet<NodeId>,
+    trust: Option<Trust>,
+}
+
+/// What every node on a network is told of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct OnNetwork {
+    network: AssignedNetwork,
+    services: BTreeMap<ServiceId, AssignedService>,
+    /// With their attachments to this network alone.
+    tasks: BTreeMap<TaskId, AssignedTask>,
+}
+
+/// What only one node is told.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Own {
+    raft_id: Option<u64>,
+    /// Those that it is on, in the order of their ids.
+    networks: BTreeSet<NetworkId>,
+    /// Of its tasks without a network.
+    services: BTreeMap<ServiceId, AssignedService>,
+    tasks: BTreeMap<TaskId, AssignedTask>,
+    own: BTreeMap<TaskId, OwnTask>,
+}
 
 /// Everything that one node must realise at the state's revision; `None` if there is no cluster or
 /// the node is not of it.
 #[must_use]
 pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
-    let cluster = state.cluster.as_ref()?;
-    let member = state.nodes.get(&node).filter(|node| !node.has_left())?;
-    let own = own_tasks(state, node);
-    let networks = networks(state, &own);
-    let tasks = tasks(state, &own, &networks);
-    Some(Assignment {
+    let common = Common::of(state)?;
+    let own = Own::of(state, node)?;
+    let parts: Vec<(NetworkId, OnNetwork)> = {
+        let networks = own.networks.iter();
+        networks.filter_map(|id| Some((*id, OnNetwork::of(state, *id)?))).collect()
+    };
+    let mut assignment = Assignment {
         revision: state.revision,
-        cluster: cluster.id,
+        cluster: common.cluster,
         node,
-        schema: cluster.schema,
-        data_path_port: cluster.data_path_port,
-        gossip_keys: cluster.gossip_keys.clone(),
-        nodes: members(state).map(|node| (node.id, assigned_node(node))).collect(),
-        removed: removed(state),
-        raft_id: member.raft().map(|place| place.raft_id),
-        trust: cluster.trust(),
-        services: services(state, &networks, &tasks),
-        networks: networks.into_iter().map(|(id, n)| (id, assigned_network(n))).collect(),
-        tasks,
-        own: own.iter().map(|task| (task.id, own_task(task, member))).collect(),
-    })
+        schema: common.schema,
+        data_path_port: common.data_path_port,
+        gossip_keys: common.gossip_keys,
+        nodes: common.nodes,
+        removed: common.removed,
+        raft_id: own.raft_id,
+        trust: common.trust,
+        networks: BTreeMap::new(),
+        services: own.services,
+        tasks: BTreeMap::new(),
+        own: own.own,
+    };
+    for (id, part) in parts {
+        assignment.networks.insert(id, part.network);
+        for (id, service) in part.services {
+            join_service(&mut assignment.services, id, service);
+        }
+        for (id, task) in part.tasks {
+            join_task(&mut assignment.tasks, id, task);
+        }
+    }
+    // In the order of their attachments.
+    assignment.tasks.extend(own.tasks);
+    Some(assignment)
+}
+
+fn join_service(
+    services: &mut BTreeMap<ServiceId, AssignedService>,
+    id: ServiceId,
+    service: AssignedService,
+) {
+    match services.get_mut(&id) {
+        Some(known) => {
+            known.vips.extend(service.vips);
+            known.aliases.extend(service.aliases);
+        }
+        None => {
+            services.insert(id, service);
+        }
+    }
+}
+
+fn join_task(tasks: &mut BTreeMap<TaskId, AssignedTask>, id: TaskId, task: AssignedTask) {
+    match tasks.get_mut(&id) {
+        Some(known) => known.attachments.extend(task.attachments),
+        None => {
+            tasks.insert(id, task);
+        }
+    }
+}
+
+impl Common {
+    fn of(state: &State) -> Option<Self> {
+        let cluster = state.cluster.as_ref()?;
+        Some(Self {
+            cluster: cluster.id,
+            schema: cluster.schema,
+            data_path_port: cluster.data_path_port,
+            gossip_keys: cluster.gossip_keys.clone(),
+            nodes: members(state).map(|node| (node.id, assigned_node(node))).collect(),
+            removed: removed(state),
+            trust: cluster.trust(),
+        })
+    }
+}
+
+impl OnNetwork {
+    fn of(state: &State, id: NetworkId) -> Option<Self> {
+        let network = assigned_network(state.networks.get(&id)?);
+        let open = state.index.open_on_network.of(id).filter_map(|id| state.tasks.get(&id));
+        let shown = open.filter(|task| !task.released);
+        let assigned = |task: &Arc<Task>| {
+            Some((task.id, assigned_task(task, task.node?, |other| other == id)))
+        };
+        let tasks: BTreeMap<_, _> = shown.filter_map(assigned).collect();
+        let with_tasks = tasks.values().map(|task| task.service);
+        let ids: BTreeSet<_> = with_tasks.chain(state.index.services.of(id)).collect();
+        let services = ids.iter().filter_map(|id| state.services.get(id));
+        let services =
+            services.map(|service| (service.id, assigned_service(service, |other| other == id)));
+        Some(Self { network, services: services.collect(), tasks })
+    }
+}
+
+impl Own {
+    fn of(state: &State, node: NodeId) -> Option<Self> {
+        state.cluster.as_ref()?;
+        let member = state.nodes.get(&node).filter(|node| !node.has_left())?;
+        let open: Vec<&Arc<Task>> = {
+            let open = state.index.open_on_node.of(node);
+            open.filter_map(|id| state.tasks.get(&id)).collect()
+        };
+        let attached = open.iter().flat_map(|task| task.attachments.iter().map(|a| a.network));
+        // A published port answers on every node.
+        let ingress = state.ingress_network().map(|network| network.id);
+        let exists = |id: &NetworkId| state.networks.contains_key(id);
+        let networks: BTreeSet<_> = attached.chain(ingress).filter(exists).collect();
+        let held = open.iter().filter(|task| holds_all(state, task));
+        let tasks: BTreeMap<_, _> = held
+            .map(|task| (task.id, assigned_task(task, node, |id| networks.contains(&id))))
+            .collect();
+        let apart = tasks.values().filter(|task| task.attachments.is_empty());
+        let services = apart.filter_map(|task| state.services.get(&task.service));
+        Some(Self {
+            raft_id: member.raft().map(|place| place.raft_id),
+            services: services.map(|s| (s.id, assigned_service(s, |_| false))).collect(),
+            own: open.iter().map(|task| (task.id, own_task(task, member))).collect(),
+            tasks,
+            networks,
+        })
+    }
 }
 
 /// The nodes that have not left.
@@ -51,39 +195,6 @@ fn removed(state: &State) -> BTreeSet<NodeId> {
     left.chain(removed).collect()
 }
 
-/// The node's own tasks that are not known to have ended, stopping ones too.
-fn own_tasks(state: &State, node: NodeId) -> Vec<&Arc<Task>> {
-    state.index.open_on_node.of(node).filter_map(|id| state.tasks.get(&id)).collect()
-}
-
-/// The networks of its own tasks, and ingress always: a published port answers on every node.
-fn networks<'a>(state: &'a State, own: &[&Arc<Task>]) -> BTreeMap<NetworkId, &'a Network> {
-    let attached = own.iter().flat_map(|task| task.attachments.iter().map(|held| held.network));
-    let ingress = state.ingress_network().map(|network| network.id);
-    let ids: BTreeSet<NetworkId> = attached.chain(ingress).collect();
-    let known = |id: NetworkId| state.networks.get(&id).map(|network| (id, &**network));
-    ids.into_iter().filter_map(known).collect()
-}
-
-fn tasks(
-    state: &State,
-    own: &[&Arc<Task>],
-    networks: &BTreeMap<NetworkId, &Network>,
-) -> BTreeMap<TaskId, AssignedTask> {
-    let on_networks = networks.keys().flat_map(|network| state.index.open_on_network.of(*network));
-    let others = on_networks.filter_map(|id| state.tasks.get(&id)).filter(|task| !task.released);
-    let assigned = |task: &Arc<Task>| Some((task.id, assigned_task(task, task.node?, networks)));
-    let mut tasks: BTreeMap<_, _> = others.filter_map(assigned).collect();
-    for task in own {
-        if holds_all(state, task) {
-            tasks.extend(assigned(task));
-        } else {
-            tasks.remove(&task.id);
-        }
-    }
-    tasks
-}
-
 /// Whether no other task was given one of its addresses since it was released.
 fn holds_all(state: &State, task: &Task) -> bool {
     let own = |held: &Attachment| match state.holder(held.network, held.address) {
@@ -94,13 +205,9 @@ fn holds_all(state: &State, task: &Task) -> bool {
     task.attachments.iter().all(own)
 }
 
-/// The attachments are those that the node shares: nobody else's business is told.
-fn assigned_task(
-    task: &Task,
-    node: NodeId,
-    networks: &BTreeMap<NetworkId, &Network>,
-) -> AssignedTask {
-    let shared = task.attachments.iter().filter(|held| networks.contains_key(&held.network));
+/// The attachments are those to networks that the node is on: nobody else's business is told.
+fn assigned_task(task: &Task, node: NodeId, on: impl Fn(NetworkId) -> bool) -> AssignedTask {
+    let shared = task.attachments.iter().filter(|held| on(held.network));
     AssignedTask {
         service: task.service,
         name: task.name(),
@@ -111,33 +218,14 @@ fn assigned_task(
     }
 }
 
-/// Services with a virtual address, a name or a task on those networks.
-fn services(
-    state: &State,
-    networks: &BTreeMap<NetworkId, &Network>,
-    tasks: &BTreeMap<TaskId, AssignedTask>,
-) -> BTreeMap<crate::id::ServiceId, AssignedService> {
-    let with_tasks = tasks.values().map(|task| task.service);
-    let on_networks = networks.keys().flat_map(|network| state.index.services.of(*network));
-    let concerned: BTreeSet<_> = with_tasks.chain(on_networks).collect();
-    concerned
-        .into_iter()
-        .filter_map(|id| state.services.get(&id))
-        .map(|service| (service.id, assigned_service(service, networks)))
-        .collect()
-}
-
 fn targets(service: &Service) -> impl Iterator<Item = (NetworkId, &Vec<String>)> {
     let targets = service.spec.network_targets().iter();
     targets.filter_map(|target| Some((target.target.parse().ok()?, &target.aliases)))
 }
 
-fn assigned_service(
-    service: &Service,
-    networks: &BTreeMap<NetworkId, &Network>,
-) -> AssignedService {
-    let on = |network: &NetworkId| networks.contains_key(network);
-    let vips = service.vips.iter().filter(|(network, _)| on(network));
+/// What it has on the networks that the node is on.
+fn assigned_service(service: &Service, on: impl Fn(NetworkId) -> bool) -> AssignedService {
+    let vips = service.vips.iter().filter(|(network, _)| on(**network));
     let vips = vips.map(|(network, vip)| (*network, *vip)).collect();
     if service.removed {
         // Open flows through its virtual addresses go on; its name and ports may be another's.
@@ -148,7 +236,7 @@ fn assigned_service(
             ports: Vec::new(),
         };
     }
-    let aliases = targets(service).filter(|(network, names)| on(network) && !names.is_empty());
+    let aliases = targets(service).filter(|(network, names)| on(*network) && !names.is_empty());
     AssignedService {
         name: service.spec.name.clone(),
         vips,

@@ -133,6 +133,25 @@ impl State {
         found.next().and_then(|id| self.networks.get(&id))
     }
 
+    /// A node's tasks that are to stop and are not known to have ended.
+    pub fn stopping_on(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        self.index.stopping.of(node).filter_map(|id| self.tasks.get(&id))
+    }
+
+    /// The nodes that take part in a network: with a place there, or a task that is not known to
+    /// have ended.
+    pub fn nodes_on(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Node>> {
+        let range = (network, NodeId(0))..=(network, NodeId(u128::MAX));
+        let ids = self.index.taking_part.range(range).map(|((_, node), _)| node);
+        ids.filter_map(|id| self.nodes.get(id))
+    }
+
+    /// Tasks that nobody can say anything of: their node is down, and their addresses may be
+    /// others'.
+    pub(crate) fn lost_tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.agenda.lost.iter().filter_map(|id| self.tasks.get(id))
+    }
+
     /// Services with a virtual address or a name on a network, removed ones too.
     pub(crate) fn services_on(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Service>> {
         self.index.services.of(network).filter_map(|id| self.services.get(&id))

@@ -117,7 +117,7 @@ impl World {
     fn compare_workers(&mut self, found: &mut Vec<String>) {
         let live = self.live_nodes();
         for node in live {
-            let newest = self.leader.assignment(node);
+            let newest = self.leader.assignment(node, self.now);
             let Some(daemon) = self.daemon(node) else {
                 found.push(format!("node {} has no daemon", node.0));
                 continue;

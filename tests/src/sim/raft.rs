@@ -43,7 +43,6 @@ pub(super) struct Leader {
     pub(super) let_go: BTreeSet<TaskId>,
     seeds: StdRng,
     current: BTreeMap<NodeId, Current>,
-    digests: u64,
 }
 
 /// What a node is to be told.
@@ -63,7 +62,6 @@ impl Leader {
             let_go: BTreeSet::new(),
             seeds,
             current: BTreeMap::new(),
-            digests: 0,
         }
     }
 
@@ -111,22 +109,19 @@ impl Leader {
         problems.extend(violations.iter().map(|violation| format!("state: {violation}")));
     }
 
-    /// What a node is to be told now, with a digest that is another one whenever it changed.
-    pub(super) fn assignment(&mut self, node: NodeId) -> Option<(Digest, Arc<Assignment>)> {
+    /// What a node is told now, with a digest that is another one whenever it changed.
+    pub(super) fn assignment(
+        &mut self,
+        node: NodeId,
+        now: Duration,
+    ) -> Option<(Digest, Arc<Assignment>)> {
+        let digest = self.dispatcher.assign(&self.state, node, now)?;
         let revision = self.state.revision;
         let known = self.current.get(&node);
-        if let Some(current) = known.filter(|current| current.at == revision) {
-            return Some((current.digest, Arc::clone(&current.assignment)));
+        if let Some(known) = known.filter(|known| known.at == revision && known.digest == digest) {
+            return Some((digest, Arc::clone(&known.assignment)));
         }
-        let assignment = cluster::assignment_for(&self.state, node)?;
-        let same = known.filter(|current| same_content(&current.assignment, &assignment));
-        let digest = same.map(|current| current.digest).unwrap_or_else(|| {
-            self.digests += 1;
-            let mut bytes = [0; 32];
-            bytes[..8].copy_from_slice(&self.digests.to_le_bytes());
-            Digest(bytes)
-        });
-        let assignment = Arc::new(assignment);
+        let assignment = Arc::new(cluster::assignment_for(&self.state, node)?);
         let current = Current { at: revision, digest, assignment: Arc::clone(&assignment) };
         self.current.insert(node, current);
         Some((digest, assignment))

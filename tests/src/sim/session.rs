@@ -101,10 +101,9 @@ impl World {
             daemon.watch = Watch::Broken;
             return self.watch_again(node, run);
         }
-        let Some((digest, assignment)) = self.leader.assignment(node) else { return };
         let leader = &mut self.leader;
         let before = leader.dispatcher.applied(node);
-        leader.dispatcher.assigned(node, digest, leader.state.revision, now);
+        let Some((digest, assignment)) = leader.assignment(node, now) else { return };
         let moved = leader.dispatcher.applied(node) != before;
         let released = leader.dispatcher.released(&leader.state, node);
         if moved {

@@ -29,7 +29,7 @@ pub(crate) struct Agenda {
     /// Tasks that their node, or the removal of their service, has something to say to.
     pub(super) adrift: OrdSet<TaskId>,
     /// Tasks that nobody can say anything of.
-    pub(super) lost: OrdSet<TaskId>,
+    pub(crate) lost: OrdSet<TaskId>,
     /// Tasks without a node.
     pub(super) waiting: OrdSet<TaskId>,
     /// Networks that are being removed.

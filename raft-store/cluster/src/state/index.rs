@@ -45,6 +45,10 @@ pub(crate) struct Index {
     /// Tasks that are not known to have ended.
     pub(crate) open_on_node: Pairs<NodeId, TaskId>,
     pub(crate) open_on_network: Pairs<NetworkId, TaskId>,
+    /// Those of them that are to stop.
+    pub(crate) stopping: Pairs<NodeId, TaskId>,
+    /// Nodes that take part in a network, and by how many places and open tasks.
+    pub(crate) taking_part: OrdMap<(NetworkId, NodeId), u64>,
     /// Tasks of which nothing more will come.
     pub(crate) over: Pairs<ServiceId, TaskId>,
     pub(crate) in_slot: Pairs<(Slot, ServiceId), TaskId>,
@@ -131,6 +135,9 @@ impl Index {
         if let Some(place) = node.raft() {
             self.raft_ids.note(place.raft_id, node.id, held);
         }
+        if let Some(place) = &node.ingress {
+            self.take_part(place.network, node.id, held);
+        }
         for route in routes(node) {
             if held {
                 self.routes.insert(*route, node.id);
@@ -178,6 +185,12 @@ impl Index {
         if !task.status.state.is_terminal() {
             if let Some(node) = task.node {
                 self.open_on_node.note(node, task.id, held);
+                for attachment in &task.attachments {
+                    self.take_part(attachment.network, node, held);
+                }
+                if task.desired > TaskState::Running {
+                    self.stopping.note(node, task.id, held);
+                }
             }
             for attachment in &task.attachments {
                 self.open_on_network.note(attachment.network, task.id, held);
@@ -192,6 +205,16 @@ impl Index {
         }
         self.loads.note(task, held);
         self.count(task, held);
+    }
+
+    fn take_part(&mut self, network: NetworkId, node: NodeId, held: bool) {
+        let known = self.taking_part.get(&(network, node)).copied().unwrap_or(0);
+        let count = if held { known + 1 } else { known.saturating_sub(1) };
+        if count == 0 {
+            self.taking_part.remove(&(network, node));
+        } else {
+            self.taking_part.insert((network, node), count);
+        }
     }
 
     fn count(&mut self, task: &Task, held: bool) {

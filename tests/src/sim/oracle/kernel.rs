@@ -27,7 +27,7 @@ impl World {
     pub(super) fn compare_kernels(&mut self, found: &mut Vec<String>) {
         let truth = self.true_view();
         for node in self.live_nodes() {
-            if let Some((_, assignment)) = self.leader.assignment(node) {
+            if let Some((_, assignment)) = self.leader.assignment(node, self.now) {
                 let left = self.left_to_do(node, &assignment, &truth);
                 found.extend(left.iter().map(|op| format!("node {} should still: {op}", node.0)));
             }
