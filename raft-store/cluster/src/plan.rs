@@ -66,15 +66,18 @@ pub(crate) fn run(draft: &mut Draft<'_>) {
     for service in draft.state().agenda.restless.clone() {
         // First, so that an empty slot is an unneeded one for the updater; then again, because the
         // updater may have emptied some.
-        let before = update_state(draft, service);
         orchestrator::run(draft, service);
-        updater::run(draft, service);
-        orchestrator::run(draft, service);
-        if update_state(draft, service) != before {
-            // It went back to a spec that may have fewer replicas, and the slot that it began with
-            // may have gone.
-            updater::run(draft, service);
+        loop {
+            let before = update_state(draft, service);
+            let emptied = updater::run(draft, service);
             orchestrator::run(draft, service);
+            // It went back to a spec that may have fewer replicas, and the slot that it began with
+            // may have gone; or a slot is done with because no node had got its task. Each round
+            // leaves fewer tasks of other specs.
+            let more = emptied || update_state(draft, service) != before;
+            if !more || draft.is_full() {
+                break;
+            }
         }
     }
     reaper::run(draft);

@@ -24,27 +24,29 @@ use crate::time::Timestamp;
 /// Docker's default of `Monitor`.
 const MONITOR_MS: u64 = 5_000;
 
-pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
-    let Some(service) = draft.state().services.get(&id).cloned() else { return };
+/// One step; whether it ended a task that no node had got, so that the next step may follow at
+/// once.
+pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) -> bool {
+    let Some(service) = draft.state().services.get(&id).cloned() else { return false };
     let slots = slots::slots(draft.state(), id);
     let Some(status) = &service.update_status else {
         if slots.values().any(|tasks| is_dirty(&service, tasks)) {
             start(draft, id);
-            proceed(draft, id);
+            return proceed(draft, id);
         }
-        return;
+        return false;
     };
     if status.state.is_running() {
-        proceed(draft, id);
-        return;
+        return proceed(draft, id);
     }
     // No further slot is touched, but one that has two tasks would keep them for ever.
     retire_relieved(draft, &service, &slots);
     let untouched = |tasks: &SlotTasks| matches!(settled_at(&service, tasks), Settled::OutOfDate);
-    if !status.state.is_paused() && slots.values().any(untouched) {
-        start(draft, id);
-        proceed(draft, id);
+    if status.state.is_paused() || !slots.values().any(untouched) {
+        return false;
     }
+    start(draft, id);
+    proceed(draft, id)
 }
 
 fn start(draft: &mut Draft<'_>, id: ServiceId) {
@@ -57,16 +59,16 @@ fn start(draft: &mut Draft<'_>, id: ServiceId) {
     draft.edit_service(id, |service| service.update_status = Some(status));
 }
 
-/// One step of an update that is under way.
-fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
-    let Some(service) = draft.state().services.get(&id).cloned() else { return };
-    let Some(status) = service.update_status.clone() else { return };
+/// One step of an update that is under way, as [`run`].
+fn proceed(draft: &mut Draft<'_>, id: ServiceId) -> bool {
+    let Some(service) = draft.state().services.get(&id).cloned() else { return false };
+    let Some(status) = service.update_status.clone() else { return false };
     let config = config(&service, &status);
     let mut slots = slots::slots(draft.state(), id);
     if let Some(failed) = failure(&service, &status, &config, &slots) {
         match react(draft, &service, &status, &config, failed) {
             Reaction::GoOn => {}
-            Reaction::Paused => return,
+            Reaction::Paused => return false,
             // A rollback begins with no failures of its own, so this happens once.
             Reaction::GoneBack => return proceed(draft, id),
         }
@@ -88,13 +90,14 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
             Settled::Since { .. } | Settled::Empty => {}
         }
     }
+    let mut emptied = false;
     let limit = if config.parallelism == 0 { u64::MAX } else { config.parallelism };
     for (slot, tasks) in &slots {
         if !matches!(settled_at(&service, tasks), Settled::OutOfDate) {
             continue;
         }
         if busy >= limit || draft.is_full() {
-            return;
+            return emptied;
         }
         busy += 1;
         if start_first {
@@ -102,10 +105,12 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) {
         } else {
             for task in &tasks.occupants {
                 retire(draft, task.id, TaskState::Shutdown);
+                emptied |= task.node.is_none();
             }
         }
     }
     complete(draft, &service, &status, &config, &slots);
+    emptied
 }
 
 /// How far a slot is.
