@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use cluster::generic::{self, GenericResource};
 use serde::Deserialize;
 
 /// TCP port of managers, Docker's.
@@ -89,6 +90,10 @@ pub struct DaemonArgs {
     /// What programs VIPs [default: auto]
     #[arg(long, env = "SKEIN_LOAD_BALANCER")]
     pub load_balancer: Option<BalancerChoice>,
+    /// What this node has for services to reserve [repeated or with commas; default: nothing]
+    #[arg(long = "generic-resource", env = "SKEIN_GENERIC_RESOURCES", value_delimiter = ',')]
+    #[arg(value_name = "KIND=COUNT|KIND=NAME")]
+    pub node_generic_resources: Vec<String>,
     /// Serve /metrics here too, without TLS
     #[arg(long, env = "SKEIN_METRICS_ADDR", value_name = "IP:PORT")]
     pub metrics_addr: Option<SocketAddr>,
@@ -123,6 +128,8 @@ pub struct Config {
     pub executor: ExecutorChoice,
     /// What programs VIPs.
     pub load_balancer: BalancerChoice,
+    /// What this node has for services to reserve.
+    pub generic_resources: Vec<GenericResource>,
     /// Plain listener for /metrics.
     pub metrics_addr: Option<SocketAddr>,
     /// How log lines look.
@@ -150,6 +157,9 @@ pub enum ConfigError {
         /// The parser's words.
         reason: String,
     },
+    /// A resource that cannot be offered.
+    #[error("--generic-resource {0}")]
+    Resource(String),
     /// A value that cannot be used.
     #[error("{key} {value:?}: {remedy}")]
     Value {
@@ -176,6 +186,11 @@ impl DaemonArgs {
         } else {
             hosts.iter().map(|host| socket_path(host)).collect::<Result<_, _>>()?
         };
+        let resources = if self.node_generic_resources.is_empty() {
+            file.node_generic_resources
+        } else {
+            self.node_generic_resources
+        };
         let data_path_port = self.data_path_port.or(file.data_path_port);
         Ok(Config {
             data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| "/var/lib/skein".into()),
@@ -188,6 +203,7 @@ impl DaemonArgs {
             gossip_port: self.gossip_port.or(file.gossip_port).unwrap_or(GOSSIP_PORT),
             executor: self.executor.or(file.executor).unwrap_or_default(),
             load_balancer: self.load_balancer.or(file.load_balancer).unwrap_or_default(),
+            generic_resources: generic::parse(&resources).map_err(ConfigError::Resource)?,
             metrics_addr: self.metrics_addr.or(file.metrics_addr),
             log_format: self.log_format.or(file.log_format).unwrap_or_default(),
             stop_tasks_on_exit: self.stop_tasks_on_exit || file.stop_tasks_on_exit,
@@ -240,6 +256,9 @@ mod tests {
 
     #[test]
     fn bad_values_say_what_to_give() {
+        let (_file, args) = file("node-generic-resources = [\"gpu=a\", \"gpu=1\"]\n");
+        let error = args.resolve().unwrap_err().to_string();
+        assert!(error.starts_with("--generic-resource \"gpu=1\": gpu=a is given"), "{error}");
         assert!(socket_path("tcp://0.0.0.0:1").unwrap_err().to_string().contains("unix:///PATH"));
     }
 }

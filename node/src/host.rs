@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use cluster::generic::GenericResource;
 use cluster::net::Subnet;
 use cluster::object::{NodeDescription, ProofKey};
 use netprog::local::Balancer;
@@ -41,6 +42,8 @@ pub struct Host {
     pub warnings: Vec<String>,
     /// What programs VIPs.
     pub balancer: Balancer,
+    /// What its user says that it has.
+    pub generic_resources: Vec<GenericResource>,
     gwbridge: Subnet,
     facts: HostFacts,
 }
@@ -85,6 +88,7 @@ impl Host {
             cgroup_version: if Path::new(CGROUP_UNIFIED).exists() { 2 } else { 1 },
             warnings: warnings(&facts).inspect(|line| tracing::warn!("{line}")).collect(),
             balancer,
+            generic_resources: config.generic_resources.clone(),
             gwbridge,
             facts,
         })
@@ -128,6 +132,7 @@ impl Host {
             proof_key: Some(proof_key),
             trust: None,
             underlay_mtu: facts.mtu_of(vtep),
+            generic_resources: self.generic_resources.clone(),
         }
     }
 

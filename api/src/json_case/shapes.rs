@@ -7,8 +7,12 @@ const AMOUNTS: Shape = Object(&[
     ("NanoCPUs", Leaf),
     ("MemoryBytes", Leaf),
     ("Pids", Leaf),
-    ("GenericResources", Leaf),
+    ("GenericResources", List(&GENERIC)),
 ]);
+
+const GENERIC_RESOURCE: Shape = Object(&[("Kind", Leaf), ("Value", Leaf)]);
+const GENERIC: Shape =
+    Object(&[("NamedResourceSpec", GENERIC_RESOURCE), ("DiscreteResourceSpec", GENERIC_RESOURCE)]);
 
 const HEALTH: Shape = Object(&[
     ("Test", Leaf),

@@ -197,6 +197,7 @@ fn first_node() -> JoinNode {
             proof_key: None,
             trust: None,
             underlay_mtu: None,
+            generic_resources: Vec::new(),
         },
         manager: Some(ManagerInfo { raft_id: 1, address: MANAGER }),
     }

@@ -31,6 +31,7 @@ fn description(number: u8) -> NodeDescription {
         proof_key: None,
         trust: None,
         underlay_mtu: None,
+        generic_resources: Vec::new(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::assignment::{
     AssignedNetwork, AssignedNode, AssignedService, AssignedTask, Assignment, OwnTask,
 };
 use crate::decide::MTU_OPTION;
+use crate::generic;
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::Trust;
 use crate::object::{Attachment, GossipKey, Network, Node, NodeState, Service, Task, TaskState};
@@ -248,6 +249,8 @@ fn assigned_service(service: &Service, on: impl Fn(NetworkId) -> bool) -> Assign
 fn own_task(task: &Task, node: &Node) -> OwnTask {
     let mut spec = task.spec.clone();
     template::expand(&mut spec.container_spec, &Context::of(task, node));
+    // The last of a name wins.
+    spec.container_spec.env.extend(generic::variables(&task.generic_resources));
     OwnTask {
         spec,
         desired: task.desired,

@@ -36,6 +36,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         proof_key: None,
         trust: None,
         underlay_mtu: None,
+        generic_resources: Vec::new(),
     }
 }
 
@@ -147,6 +148,7 @@ pub(crate) fn task(id: u128, service: u128, attachments: Vec<Attachment>) -> Tas
         released: false,
         restarts: Restarts::default(),
         ran_at: None,
+        generic_resources: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::generic::GenericResource;
 use crate::id::NetworkId;
 use crate::object::{Network, Service, Slot, Task, TaskState};
 use crate::plan::agenda::Agenda;
@@ -178,6 +179,20 @@ fn check_tasks(state: &State, found: &mut Vec<Violation>) {
         }
         check_placed(task, found);
     }
+    check_generic_resources(state, found);
+}
+
+/// What a node has by name, one task of it holds: until it has ended, also on a lost node.
+fn check_generic_resources(state: &State, found: &mut Vec<Violation>) {
+    let open = state.tasks.values().filter(|task| !task.status.state.is_terminal());
+    let held = open.flat_map(|task| {
+        let named = task.generic_resources.iter().filter_map(|resource| match resource {
+            GenericResource::Named(named) => Some(named),
+            GenericResource::Discrete(_) => None,
+        });
+        named.map(|named| (format!("{:?} {}={}", task.node, named.kind, named.value), task.name()))
+    });
+    unique(found, "generic resource", held);
 }
 
 /// A task that a node has got has all its addresses.

@@ -11,6 +11,7 @@ use crate::assign::Parts;
 use crate::codec::{decode_request, decode_transaction, encode_request, encode_transaction};
 use crate::decide::{Added, Batch, decide};
 use crate::fixture;
+use crate::generic::GenericResource;
 use crate::id::{NetworkId, NodeId};
 use crate::invariant;
 use crate::object::{Meta, PublishedPort, Service, Task, TaskState};
@@ -45,6 +46,8 @@ fn command() -> impl Strategy<Value = String> {
         Just("restart=on-failure".to_owned()),
         Just("attempts=2".to_owned()),
         Just("max=1".to_owned()),
+        (1..3_u8).prop_map(|n| format!("reserve=gpu={n}")),
+        (1..3_u8).prop_map(|n| format!("reserve=ssd={n}")),
         Just("constraint=node.role==worker".to_owned()),
         Just("constraint=node.labels.x==1".to_owned()),
     ];
@@ -82,7 +85,10 @@ fn command() -> impl Strategy<Value = String> {
         2 => (node.clone(), any::<bool>()).prop_map(|(node, manager)| {
             format!("role {node} {}", if manager { "manager" } else { "worker" })
         }),
-        1 => node.prop_map(|node| format!("join {node}")),
+        1 => node.clone().prop_map(|node| format!("join {node} generic=gpu=x generic=ssd=3")),
+        1 => (node, prop_oneof![Just("y"), Just("z")]).prop_map(|(node, gpu)| {
+            format!("offer {node} generic=ssd=3 generic=gpu=x generic=gpu={gpu}")
+        }),
         6 => (1..20_u8, state).prop_map(|(task, state)| format!("report t{task} {state}")),
         4 => Just("obey".to_owned()),
         3 => (0..20_000_u32).prop_map(|ms| format!("wait {ms}")),
@@ -106,7 +112,8 @@ proptest! {
     fn stories_keep_the_laws(commands in proptest::collection::vec(command(), 1..60)) {
         let mut world = World::new();
         let mut told = String::new();
-        for line in ["init a", "ready a", "join b", "ready b", "network tiny subnet=10.0.1.0/29"] {
+        let first = "init a generic=gpu=x generic=gpu=y generic=ssd=3";
+        for line in [first, "ready a", "join b", "ready b", "network tiny subnet=10.0.1.0/29"] {
             world.command(line, &mut told);
         }
         for line in &commands {
@@ -128,6 +135,7 @@ proptest! {
             prop_assert_eq!(&decode_request(&bytes).unwrap(), request);
         }
         check_assignments(&world.state);
+        check_counts(&world.state);
     }
 
     /// Goal: requests decided together are answered as they would be one after the other, give the
@@ -296,6 +304,19 @@ fn check_assignments(state: &State) {
         names.dedup();
         assert_eq!(names.len(), count, "a name stands for one service");
     }
+}
+
+/// Nodes have three of a kind at all times, or none: tasks on them hold no more.
+fn check_counts(state: &State) {
+    let mut held: BTreeMap<_, i64> = BTreeMap::new();
+    for task in state.tasks.values().filter(|task| !task.status.state.is_terminal()) {
+        for resource in &task.generic_resources {
+            if let GenericResource::Discrete(ssd) = resource {
+                *held.entry(task.node).or_default() += ssd.value;
+            }
+        }
+    }
+    assert!(held.values().all(|count| *count <= 3), "{held:?}");
 }
 
 /// The transaction with the versions that are really there.

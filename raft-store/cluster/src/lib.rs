@@ -15,6 +15,7 @@ pub mod codec;
 mod constraint;
 pub mod decide;
 mod draft;
+pub mod generic;
 pub mod id;
 pub mod invariant;
 mod ipam;

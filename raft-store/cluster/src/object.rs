@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::generic::GenericResource;
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId};
 use crate::net::{MacAddr, Subnet, Vni};
 use crate::spec::{ClusterSpec, NetworkSpec, NodeSpec, Protocol, PublishMode, Role, ServiceSpec};
@@ -260,6 +261,9 @@ pub struct NodeDescription {
     /// MTU of the link with its VTEP in bytes; none of a node whose version does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub underlay_mtu: Option<u32>,
+    /// What it has of what its user named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generic_resources: Vec<GenericResource>,
 }
 
 /// Whether a node holds its lease.

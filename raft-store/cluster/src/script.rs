@@ -17,7 +17,9 @@ use crate::object::{
 use crate::plan::agenda::Agenda;
 use crate::rejection::Rejection;
 use crate::request::{Answer, CaChange, InitCluster, Request, UpdateCluster};
-use crate::script::words::{edit_service, join, labels, network_spec, new_service, word, words};
+use crate::script::words::{
+    edit_service, join, labels, network_spec, new_service, offered, word, words,
+};
 use crate::spec::{Availability, ClusterSpec, Role};
 use crate::state::State;
 use crate::time::{Revision, Timestamp};
@@ -280,6 +282,11 @@ impl World {
             "rm-node" => Request::RemoveNode { id, force: args.contains(&"force") },
             "describe" => {
                 let description = Box::new(join(0, args[0], Role::Worker, args).description);
+                Request::DescribeNode { id, description }
+            }
+            "offer" => {
+                let mut description = Box::new(node.description.clone());
+                description.generic_resources = offered(args);
                 Request::DescribeNode { id, description }
             }
             "promoted" => {

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::generic::GenericResource;
+
 pub use crate::spec::container::{
     BindOptions, ContainerSpec, DnsConfig, HealthConfig, Mount, MountKind, Privileges, Seccomp,
     TmpfsOptions, Ulimit, VolumeOptions,
@@ -303,6 +305,9 @@ pub struct ResourceAmounts {
     /// Processes and threads.
     #[serde(skip_serializing_if = "is_zero")]
     pub pids: u64,
+    /// Counts of what nodes say they have; of reservations alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generic_resources: Vec<GenericResource>,
     /// Kept, not understood.
     #[serde(flatten)]
     pub extra: Extra,

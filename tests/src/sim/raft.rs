@@ -252,6 +252,7 @@ pub(super) fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) ->
         proof_key: Some(secret(node).key()),
         trust: None,
         underlay_mtu: None,
+        generic_resources: Vec::new(),
     };
     JoinNode { id: node, key: None, role, availability: Availability::Active, description, manager }
 }

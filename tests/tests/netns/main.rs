@@ -25,6 +25,7 @@ mod places;
 mod played;
 mod ports;
 mod recovery;
+mod resources;
 mod roles;
 mod single_node;
 mod sockets;

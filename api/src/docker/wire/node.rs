@@ -1,5 +1,6 @@
 //! `Node` of the Engine API.
 
+use cluster::generic::GenericResource;
 use cluster::object::{Node, NodeState};
 use cluster::spec::NodeSpec;
 use serde::Serialize;
@@ -28,7 +29,7 @@ pub(crate) struct NodeView<'a> {
 struct Description<'a> {
     hostname: &'a str,
     platform: Platform<'a>,
-    resources: Resources,
+    resources: Resources<'a>,
     engine: Engine<'a>,
     #[serde(rename = "TLSInfo")]
     tls_info: TlsInfo,
@@ -44,10 +45,12 @@ struct Platform<'a> {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Resources {
+struct Resources<'a> {
     #[serde(rename = "NanoCPUs")]
     nano_cpus: u64,
     memory_bytes: u64,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    generic_resources: &'a [GenericResource],
 }
 
 #[derive(Debug, Serialize)]
@@ -107,6 +110,7 @@ pub(crate) fn node<'a>(node: &'a Node, standing: Standing, tls_info: TlsInfo) ->
             resources: Resources {
                 nano_cpus: description.nano_cpus,
                 memory_bytes: description.memory_bytes,
+                generic_resources: &description.generic_resources,
             },
             engine: Engine {
                 engine_version: &description.engine_version,

@@ -1,5 +1,6 @@
 //! `Task` of the Engine API.
 
+use cluster::generic::GenericResource;
 use cluster::id::NetworkId;
 use cluster::object::{Attachment, Network, Slot, Task, TaskState};
 use cluster::spec::{Labels, PortConfig, TaskSpec};
@@ -32,6 +33,8 @@ pub(crate) struct TaskView<'a> {
     desired_state: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     networks_attachments: Vec<NetworkAttachment>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    assigned_generic_resources: &'a [GenericResource],
     volumes: Option<Vec<String>>,
 }
 
@@ -103,6 +106,7 @@ pub(crate) fn task<'a>(
         },
         desired_state: task.shown_desired(now).name(),
         networks_attachments: attachments.filter_map(|a| attached(a, networks)).collect(),
+        assigned_generic_resources: &task.generic_resources,
         volumes: None,
     }
 }

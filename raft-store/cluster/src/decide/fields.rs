@@ -67,7 +67,7 @@ const FIELDS: [(&str, &[(&str, Served)]); 5] = [
         ("Resources.Limits.Pids", Honoured),
         ("Resources.Reservations.NanoCPUs", Honoured),
         ("Resources.Reservations.MemoryBytes", Honoured),
-        ("Resources.Reservations.GenericResources", Refused("constrain by a node label")),
+        ("Resources.Reservations.GenericResources", Honoured),
         ("RestartPolicy.Condition", Honoured),
         ("RestartPolicy.Delay", Honoured),
         ("RestartPolicy.MaxAttempts", Honoured),
@@ -307,7 +307,7 @@ mod tests {
             let sample = match path.rsplit('.').next().unwrap_or_default() {
                 "CapabilityAdd" | "CapabilityDrop" => json!(["NET_ADMIN"]),
                 "Sysctls" | "Options" | "Labels" | "DriverOpts" => json!({ "a": "b" }),
-                "Secrets" | "Configs" | "Ulimits" | "GenericResources" => json!([{ "Name": "a" }]),
+                "Secrets" | "Configs" | "Ulimits" => json!([{ "Name": "a" }]),
                 "TTY"
                 | "OpenStdin"
                 | "NonRecursive"

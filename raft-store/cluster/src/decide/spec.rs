@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::fields;
 use super::size::{self, SERVICE_BYTES_MAX};
 use crate::constraint::{Constraint, check_preference};
+use crate::generic::check_reserved;
 use crate::log_driver::LogDriver;
 use crate::rejection::{Code, Rejection};
 use crate::rights::{Capabilities, check_sysctl, check_ulimit};
@@ -112,6 +113,9 @@ fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
             Code::Unimplemented,
             format!("mount type {kind} of {} is not supported: use bind or tmpfs", mount.target),
         ));
+    }
+    if let Some(reserved) = task.resources.as_ref().and_then(|all| all.reservations.as_ref()) {
+        check_reserved(&reserved.generic_resources).map_err(Rejection::invalid)?;
     }
     task.placement.as_ref().map_or(Ok(()), check_placement)
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Attachment, Meta, PublishedPort, Slot};
+use crate::generic::GenericResource;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::spec::{Labels, PublishMode, TaskSpec};
 use crate::time::{Revision, Timestamp};
@@ -53,6 +54,9 @@ pub struct Task {
     /// When it was seen to run, by the leader's clock; `None` if it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_at: Option<Timestamp>,
+    /// What it was given of its node's generic resources: its own until it is seen to have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generic_resources: Vec<GenericResource>,
 }
 
 /// What the restart policy needs to know of the runs before a task, kept in the task because

@@ -2,6 +2,7 @@
 
 use crate::constraint;
 use crate::draft::Draft;
+use crate::generic;
 use crate::object::{Node, NodeState, Task, TaskState};
 use crate::plan::slots::retire;
 use crate::spec::Availability;
@@ -95,4 +96,5 @@ fn may_stay(task: &Task, node: &Node) -> bool {
         Availability::Drain => false,
     };
     held && constraint::all_match(&task.spec, node)
+        && generic::is_offered(&task.generic_resources, &node.description.generic_resources)
 }

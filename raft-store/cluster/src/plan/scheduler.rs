@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::constraint::{self, place_in_spread, runs_on};
 use crate::draft::Draft;
+use crate::generic::{GenericResource, Held};
 use crate::id::{NodeId, ServiceId};
 use crate::object::{Node, NodeState, Slot, Task, TaskState};
 use crate::plan::allocator::{self, networks_of};
@@ -50,7 +51,10 @@ pub(super) fn run(draft: &mut Draft<'_>) {
             continue;
         }
         match place(draft.state(), rejections.of(draft.state(), &task, draft.now()), &task) {
-            Ok(node) => assign(draft, &task, node),
+            Ok(node) => {
+                let given = claim(draft.state(), node, &task).unwrap_or_default();
+                assign(draft, &task, node, given);
+            }
             Err(_before_the_rest_was_placed) => {
                 hopeless.insert(kind);
                 left.push(task);
@@ -112,15 +116,28 @@ fn is_ready(state: &State, task: &Task) -> bool {
         && task.attachments.len() == networks_of(state, task).len()
 }
 
-fn assign(draft: &mut Draft<'_>, task: &Task, node: NodeId) {
+fn assign(draft: &mut Draft<'_>, task: &Task, node: NodeId, given: Vec<GenericResource>) {
     let now = draft.now();
     draft.edit_task(task.id, |task| {
         task.node = Some(node);
+        task.generic_resources = given;
         task.status.state = TaskState::Assigned;
         task.status.at = now;
         "scheduler assigned task to node".clone_into(&mut task.status.message);
         task.status.error.clear();
     });
+}
+
+/// What the task would get of the node's generic resources; `None` if there is not enough.
+fn claim(state: &State, node: NodeId, task: &Task) -> Option<Vec<GenericResource>> {
+    let reserved = task.spec.resources.as_ref().and_then(|all| all.reservations.as_ref());
+    let wanted = reserved.map_or(&[][..], |amounts| &amounts.generic_resources);
+    if wanted.is_empty() {
+        return Some(Vec::new());
+    }
+    let nothing = Held::default();
+    let held = state.index.loads.of(node).map_or(&nothing, |load| &load.generic);
+    held.claim(wanted, &state.nodes.get(&node)?.description.generic_resources)
 }
 
 /// The best node, or why there is none, in Docker's words.
@@ -131,7 +148,7 @@ fn place(state: &State, rejected: &BTreeMap<NodeId, usize>, task: &Task) -> Resu
     let mut obstacles: BTreeMap<Obstacle, usize> = BTreeMap::new();
     for node in candidates(state, task) {
         let load = state.index.loads.of(node.id).unwrap_or(&idle);
-        match obstacle(node, load, task) {
+        match obstacle(state, node, load, task) {
             Some(obstacle) => *obstacles.entry(obstacle).or_default() += 1,
             None => {
                 let same = load.of_service(task.service);
@@ -183,7 +200,7 @@ fn candidates<'a>(state: &'a State, task: &Task) -> Vec<&'a Arc<Node>> {
     }
 }
 
-fn obstacle(node: &Node, load: &Load, task: &Task) -> Option<Obstacle> {
+fn obstacle(state: &State, node: &Node, load: &Load, task: &Task) -> Option<Obstacle> {
     let ready =
         node.status.state == NodeState::Ready && node.spec.availability == Availability::Active;
     if !ready {
@@ -194,7 +211,8 @@ fn obstacle(node: &Node, load: &Load, task: &Task) -> Option<Obstacle> {
         wanted == 0 || held.saturating_add(wanted.into()) <= all.into()
     };
     if !(fits(nano_cpus, load.nano_cpus, node.description.nano_cpus)
-        && fits(memory_bytes, load.memory_bytes, node.description.memory_bytes))
+        && fits(memory_bytes, load.memory_bytes, node.description.memory_bytes)
+        && claim(state, node.id, task).is_some())
     {
         return Some(Obstacle::Resources);
     }

@@ -148,6 +148,7 @@ pub(super) fn create(
         released: false,
         restarts,
         ran_at: None,
+        generic_resources: Vec::new(),
     };
     draft.put(crate::transaction::Object::Task(Arc::new(task)));
 }

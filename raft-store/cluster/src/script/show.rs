@@ -53,6 +53,9 @@ impl World {
             if let Some(driver) = &task.spec.log_driver {
                 let _ = write!(out, " log {}", driver.name);
             }
+            for variable in crate::generic::variables(&task.generic_resources) {
+                let _ = write!(out, " {variable}");
+            }
             if let Some(at) = task.start_after {
                 let _ = write!(out, " start+{}ms", at.since_ms(task.meta.created_at));
             }

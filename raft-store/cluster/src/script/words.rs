@@ -1,6 +1,9 @@
 //! What the words of a command mean.
 
+use serde_json::json;
+
 use crate::fixture::description;
+use crate::generic::{self, GenericResource};
 use crate::id::NodeId;
 use crate::object::{KeyDigest, ManagerInfo, ProofKey};
 use crate::request::JoinNode;
@@ -28,6 +31,7 @@ pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> Jo
     let proof = word(args, "proof").map(|byte| ProofKey([byte.parse().unwrap(); 32]));
     description.proof_key = proof.or(description.proof_key);
     description.underlay_mtu = word(args, "mtu").map(|mtu| mtu.parse().unwrap());
+    description.generic_resources = offered(args);
     description.routes = words(args, "route").map(|route| route.parse().unwrap()).collect();
     description.certificate_subject = bytes(args);
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 2377));
@@ -40,6 +44,11 @@ pub(super) fn join(number: u64, hostname: &str, role: Role, args: &[&str]) -> Jo
         description,
         manager: (role == Role::Manager).then_some(ManagerInfo { raft_id: number, address }),
     }
+}
+
+pub(super) fn offered(args: &[&str]) -> Vec<GenericResource> {
+    let texts: Vec<String> = words(args, "generic").map(str::to_owned).collect();
+    generic::parse(&texts).unwrap()
 }
 
 /// As many bytes as `bytes=…` says, for what is too large.
@@ -127,6 +136,7 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
                 let placement = spec.task_template.placement.get_or_insert_default();
                 edit_placement(placement, key, value);
             }
+            "reserve" => reserve(spec, value),
             "restart" => {
                 let condition: RestartCondition =
                     serde_json::from_value(serde_json::Value::String(value.to_owned())).unwrap();
@@ -144,6 +154,16 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
             _ => edit_update(spec.update_config.get_or_insert_default(), key, value),
         }
     }
+}
+
+/// `gpu=2`
+fn reserve(spec: &mut ServiceSpec, text: &str) {
+    let (kind, count) = text.split_once('=').unwrap_or((text, ""));
+    let count: i64 = count.parse().unwrap();
+    let resource = json!({ "DiscreteResourceSpec": { "Kind": kind, "Value": count } });
+    let resources = spec.task_template.resources.get_or_insert_default();
+    let reserved = resources.reservations.get_or_insert_default();
+    reserved.generic_resources.push(serde_json::from_value(resource).unwrap());
 }
 
 fn edit_container(container: &mut ContainerSpec, key: &str, value: &str) {

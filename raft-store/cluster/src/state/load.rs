@@ -2,6 +2,7 @@
 
 use imbl::OrdMap;
 
+use crate::generic::Held;
 use crate::id::{NodeId, ServiceId};
 use crate::object::Task;
 use crate::spec::{Protocol, TaskSpec};
@@ -14,6 +15,8 @@ pub(crate) struct Load {
     pub(crate) by_service: OrdMap<ServiceId, u64>,
     pub(crate) nano_cpus: u128,
     pub(crate) memory_bytes: u128,
+    /// Of all tasks that are not known to have ended: those of a lost node may still run there.
+    pub(crate) generic: Held,
     /// How many tasks hold a port: more than one only by accident.
     host_ports: OrdMap<(Protocol, u16), u64>,
 }
@@ -84,9 +87,12 @@ impl Loads {
     }
 
     pub(super) fn note(&mut self, task: &Task, held: bool) {
-        let Some(node) = task.node.filter(|_| !task.is_over()) else { return };
+        let Some(node) = task.node.filter(|_| !task.status.state.is_terminal()) else { return };
         let mut load = self.0.get(&node).cloned().unwrap_or_default();
-        load.count(task, held);
+        load.generic.note(&task.generic_resources, held);
+        if !task.is_over() {
+            load.count(task, held);
+        }
         if load == Load::default() {
             self.0.remove(&node);
         } else {
