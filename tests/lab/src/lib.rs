@@ -14,6 +14,7 @@ pub mod faults;
 pub mod guard;
 pub mod http;
 pub mod kinds;
+pub mod load;
 pub mod namespaces;
 pub mod net;
 pub mod node;

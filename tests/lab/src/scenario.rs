@@ -13,6 +13,7 @@ pub mod ingress;
 pub mod join;
 pub mod node_loss;
 pub mod restart;
+pub mod rollout;
 pub mod scale;
 pub mod services;
 pub mod vip;

@@ -59,7 +59,7 @@ impl Pace {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the only place that waits between two looks")]
-fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 

@@ -27,6 +27,7 @@ mod ports;
 mod recovery;
 mod resources;
 mod roles;
+mod rollout;
 mod single_node;
 mod sockets;
 mod stage;

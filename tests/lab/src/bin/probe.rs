@@ -8,6 +8,8 @@
 //! `skein-lab-probe count HOST:PORT`: one TCP connection, a number every 5 ms, until standard input
 //! ends; prints `counting` when the first came back, and at the end `sent=… received=… gap_ms=…`,
 //! the gap being the longest time without an echo.
+//! `skein-lab-probe load HOST:PORT PER_SECOND`: a TCP request so often a second from few source
+//! ports, until standard input ends; what it prints is in `lab::load`.
 //! `skein-lab-probe nameless`: gives its command line up, prints `nameless`, and ends
 //! when standard input does.
 
@@ -32,7 +34,8 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 const ANSWER_SECONDS: i64 = 2;
 const ANSWER_MAX: Duration = Duration::from_secs(ANSWER_SECONDS as u64);
 const USAGE: &str = "serve [ADDR:]PORT | names ADDR:PORT | count HOST:PORT | \
-    ask tcp|udp HOST:PORT [TIMES [FROM_PORT [BYTES]]] | nameless";
+    ask tcp|udp HOST:PORT [TIMES [FROM_PORT [BYTES]]] | load HOST:PORT PER_SECOND | \
+    nameless";
 const COUNT_PERIOD: Duration = Duration::from_millis(5);
 /// How long the last echoes may take after counting was ended.
 const TAIL_MAX: Duration = Duration::from_secs(5);
@@ -50,6 +53,7 @@ fn main() -> Result<()> {
         ["ask", protocol, to, rest @ ..] => ask(protocol, to, rest),
         ["count", to] => count(to),
         ["names", address] => serve_names(address),
+        ["load", to, rate] => lab::load::run(to, rate.parse().context("reading PER_SECOND")?),
         ["nameless"] => be_nameless(),
         _ => bail!("usage: {USAGE}"),
     }
