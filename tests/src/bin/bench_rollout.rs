@@ -7,7 +7,7 @@
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
-use lab::scenario::rollout::{Counts, Step, prepare, run};
+use lab::scenario::rollout::{Counts, PER_SECOND, Step, prepare, run};
 use lab::{Lab, sweep_dead};
 
 const REQUESTS: usize = 50_000;
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     let total = |counts: &[(Step, Counts)]| counts.iter().map(|(_, c)| c.sent).sum::<usize>();
     while total(&counts) < wanted {
         for (step, count) in &mut counts {
-            count.add(run(&mut lab, *step)?);
+            count.add(run(&mut lab, *step, PER_SECOND)?);
             writeln!(std::io::stderr(), "{step:?}: {count:?}")?;
         }
     }

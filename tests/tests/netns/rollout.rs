@@ -1,6 +1,6 @@
 //! No request fails while the backends of a service come, go and are lost.
 
-use lab::scenario::rollout::{Step, prepare, run};
+use lab::scenario::rollout::{PER_SECOND, Step, prepare, run};
 
 use crate::stage::Stage;
 
@@ -20,7 +20,7 @@ fn no_request_fails_while_a_service_changes() {
 }
 
 fn step(lab: &mut lab::Lab, step: Step) -> anyhow::Result<()> {
-    let counts = run(lab, step)?;
+    let counts = run(lab, step, PER_SECOND)?;
     anyhow::ensure!(counts.sent > 0, "nothing was asked");
     Ok(())
 }

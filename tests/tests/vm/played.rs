@@ -7,10 +7,12 @@
 
 use anyhow::{Result, ensure};
 use lab::Lab;
-use lab::scenario::{Scenario, check, cold_restart, ingress, node_loss};
+use lab::scenario::{Scenario, check, cold_restart, ingress, node_loss, rollout};
 use lab::vm::kernel::Kernel;
 
 use crate::stage::{lab, must, turn};
+
+const GUESTS_PER_SECOND: u32 = 60;
 
 fn play(kernel: Kernel, scenario: &Scenario) {
     let _turn = turn();
@@ -48,6 +50,20 @@ fn node_loss_is_made_good() {
 #[test]
 fn cold_restart_finds_what_was_agreed() {
     play(Kernel::Uml, &cold_restart::SCENARIO);
+}
+
+/// As on namespaces, at a rate that guests on two processors stand.
+#[test]
+fn no_request_fails_while_a_service_changes() {
+    let _turn = turn();
+    let mut lab = must(lab("rollout", Kernel::Uml, 3));
+    must(lab.make_cluster(1));
+    must(rollout::prepare(&mut lab));
+    must(balances_by_ipvs(&mut lab));
+    for step in rollout::Step::ALL {
+        let counts = must(rollout::run(&mut lab, step, GUESTS_PER_SECOND));
+        println!("    rollout: {step:?}: {counts:?}");
+    }
 }
 
 #[test]

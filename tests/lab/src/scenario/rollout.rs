@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::beside::Beside;
 use super::services::{NETWORK, make_network, probe, serve, serve_client};
@@ -11,8 +11,8 @@ use crate::load::Outcome;
 use crate::wait::now;
 use crate::{Lab, load};
 
-/// Requests a second of each of the two loads: one by the VIP, one by a published port.
-const PER_SECOND: u32 = 300;
+/// Requests a second, half by the VIP and half by a published port, on machines that stand it.
+pub const PER_SECOND: u32 = 600;
 /// Where the service is published.
 const PUBLISHED: u16 = 8080;
 /// From the loss of a machine until no balancer uses its tasks; a request that began meanwhile may
@@ -75,12 +75,12 @@ pub fn prepare(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// Does a step under load, and tells how many requests there were.
+/// Does a step under a load of so many requests a second, and tells how many there were.
 ///
 /// # Errors
 /// When a request fails that need not, or the step does not come to its end.
-pub fn run(lab: &mut Lab, step: Step) -> Result<Counts> {
-    let loads = start(lab)?;
+pub fn run(lab: &mut Lab, step: Step, per_second: u32) -> Result<Counts> {
+    let loads = start(lab, per_second)?;
     let begin = now();
     let lost_at = take(lab, step).with_context(|| format!("{step:?}"))?;
     let lost_at = lost_at.map(|at| at.saturating_duration_since(begin));
@@ -109,8 +109,8 @@ fn is_excused(failure: &load::Failure, lost_at: Option<Duration>) -> bool {
 }
 
 /// One load by the VIP from a task, and one by the published port of another node.
-fn start(lab: &Lab) -> Result<[Beside; 2]> {
-    let (probe, rate) = (probe(lab)?, PER_SECOND.to_string());
+fn start(lab: &Lab, per_second: u32) -> Result<[Beside; 2]> {
+    let (probe, rate) = (probe(lab)?, (per_second / 2).to_string());
     let clients = lab.running(0, "client")?;
     let client = clients.iter().find(|task| task.node == 0).context("no client on node1")?;
     let vip = format!("{}:7000", lab.vip(0, "web", NETWORK)?);
@@ -137,6 +137,7 @@ fn take(lab: &mut Lab, step: Step) -> Result<Option<std::time::Instant>> {
             }
         }
         Step::Drain => {
+            occupied(lab)?;
             for availability in ["drain", "active"] {
                 let name = lab.nodes[LEAVING].name.clone();
                 docker(lab, &["node", "update", "--availability", availability, &name])?;
@@ -184,12 +185,18 @@ fn moved(lab: &Lab) -> Result<()> {
     })
 }
 
+/// A node without a task of the service would be left without a sound.
+fn occupied(lab: &Lab) -> Result<()> {
+    let running = lab.running(0, "web")?;
+    let there = running.iter().any(|task| task.node == LEAVING);
+    ensure!(there, "no task is on {}: {running:?}", lab.nodes[LEAVING].name);
+    Ok(())
+}
+
 fn lose(lab: &mut Lab) -> Result<std::time::Instant> {
     // Tasks that were drained away are not brought back by themselves.
     update(lab, "start-first")?;
-    if lab.running(0, "web")?.iter().all(|task| task.node != LEAVING) {
-        bail!("no task is on the node that is to be lost");
-    }
+    occupied(lab)?;
     lab.nodes[LEAVING].kill_machine()?;
     let lost = now();
     moved(lab)?;
