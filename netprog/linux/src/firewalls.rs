@@ -1,7 +1,9 @@
-//! Chains of other programs that drop what this host forwards and they do not know: of nftables, so
-//! also of iptables-nft. Those of iptables-legacy cannot be read here.
+//! Chains of other programs that drop what this host forwards or takes in and they do not know: of
+//! nftables, so also of iptables-nft, and of iptables-legacy.
 
 use std::io;
+
+pub mod legacy;
 
 use netprog::plane::{Family, TABLE_PREFIX, TableKey};
 use rtnetlink::sys::Socket;
@@ -12,7 +14,8 @@ use crate::netlink::{self, Refusal};
 use crate::nft::read::{TABLE_NAME, set};
 use crate::nft::wire::{GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, Message, dump, number};
 
-/// `NF_INET_FORWARD`.
+/// `NF_INET_LOCAL_IN` and `NF_INET_FORWARD`.
+const LOCAL_IN: u32 = 1;
 const FORWARD: u32 = 2;
 /// `NF_DROP`.
 const DROP: u32 = 0;
@@ -30,9 +33,27 @@ const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const LIST_SET: u16 = 2;
 
-/// A chain that drops what it does not accept of what the host forwards.
+/// `NFTA_DATA_VALUE` with a port, as a comparison and a set's element have it.
+const PORT_VALUE: [u8; 4] = [6, 0, 1, 0];
+
+/// Which packets a chain sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// Those to the host itself.
+    Input,
+    /// Those that it forwards.
+    Forward,
+}
+
+/// A chain that drops what it does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Blocker {
+    /// Of which packets.
+    pub hook: Hook,
+    /// Whether it is of iptables-legacy, which `nft` does not show.
+    pub legacy: bool,
+    /// UDP ports that no rule or set of its table mentions, of a chain at [`Hook::Input`].
+    pub unmentioned: Vec<u16>,
     /// Its table.
     pub table: TableKey,
     /// Its name.
@@ -41,30 +62,44 @@ pub struct Blocker {
     pub chains: Vec<String>,
 }
 
-/// The chains in the calling thread's namespace that block, where no rule or set of their table
-/// names one of these links. Blocks.
+/// The chains in the calling thread's namespace that block: of forwarded packets where no rule or
+/// set of their table names one of these links, and of packets to the host where not all of these
+/// UDP ports are mentioned. Blocks.
 ///
 /// # Errors
 /// When the kernel does not tell.
-pub fn blockers(links: &[&str]) -> io::Result<Vec<Blocker>> {
-    read(links).map_err(|refusal| io::Error::other(refusal.text))
+pub fn blockers(links: &[&str], ports: &[u16]) -> io::Result<Vec<Blocker>> {
+    read(links, ports).map_err(|refusal| io::Error::other(refusal.text))
 }
 
-fn read(links: &[&str]) -> Result<Vec<Blocker>, Refusal> {
+fn read(links: &[&str], ports: &[u16]) -> Result<Vec<Blocker>, Refusal> {
     let socket = netlink::open(NETLINK_NETFILTER)?;
     let chains: Vec<Chain> = dump(&socket, GET_CHAIN, 0, &[])?.iter().filter_map(chain).collect();
     let mut found = Vec::new();
-    for chain in chains.iter().filter(|chain| chain.forwards) {
+    for chain in &chains {
+        let Some(hook) = chain.hook else { continue };
         let table = &chain.table;
         let bridged = table.family == Family::Bridge;
         if bridged || table.name.starts_with(TABLE_PREFIX) {
             continue;
         }
-        let blocks = chain.drops || ends_by_a_drop(&socket, chain)?;
-        if blocks && !names(&socket, table, links)? {
+        if !(chain.drops || ends_by_a_drop(&socket, chain)?) {
+            continue;
+        }
+        let said = said(&socket, table)?;
+        let unmentioned = match hook {
+            Hook::Forward if said.iter().any(|message| names(message, links)) => continue,
+            Hook::Forward => Vec::new(),
+            Hook::Input => {
+                let mentioned = |port: &u16| said.iter().any(|message| mentions(message, *port));
+                ports.iter().copied().filter(|port| !mentioned(port)).collect()
+            }
+        };
+        if hook == Hook::Forward || !unmentioned.is_empty() {
             let others = chains.iter().filter(|other| other.table == *table);
             let chains = others.map(|other| other.name.clone()).collect();
-            found.push(Blocker { table: table.clone(), chain: chain.name.clone(), chains });
+            let (table, chain) = (table.clone(), chain.name.clone());
+            found.push(Blocker { hook, legacy: false, unmentioned, table, chain, chains });
         }
     }
     Ok(found)
@@ -73,26 +108,30 @@ fn read(links: &[&str]) -> Result<Vec<Blocker>, Refusal> {
 struct Chain {
     table: TableKey,
     name: String,
-    forwards: bool,
+    hook: Option<Hook>,
     drops: bool,
 }
 
 fn chain(message: &Message) -> Option<Chain> {
-    let (mut table, mut name, mut forwards, mut drops) = (None, None, false, false);
+    let (mut table, mut name, mut hook, mut drops) = (None, None, None, false);
     for (kind, value) in message.attributes() {
         match kind {
             TABLE_NAME => table = Some(text(value)),
             CHAIN_NAME => name = Some(text(value)),
             CHAIN_HOOK => {
-                let hook = nested(value).find(|(kind, _)| *kind == HOOK_NUMBER);
-                forwards = hook.and_then(|(_, number)| be32(number)) == Some(FORWARD);
+                let number = nested(value).find(|(kind, _)| *kind == HOOK_NUMBER);
+                hook = match number.and_then(|(_, number)| be32(number)) {
+                    Some(LOCAL_IN) => Some(Hook::Input),
+                    Some(FORWARD) => Some(Hook::Forward),
+                    _ => None,
+                };
             }
             CHAIN_POLICY => drops = be32(value) == Some(DROP),
             _ => {}
         }
     }
     let table = TableKey { family: message.family()?, name: table? };
-    Some(Chain { table, name: name?, forwards, drops })
+    Some(Chain { table, name: name?, hook, drops })
 }
 
 /// Whether the last rule of a chain drops or rejects whatever comes to it.
@@ -130,8 +169,8 @@ fn at<'a>(bytes: &'a [u8], path: &[u16]) -> Option<&'a [u8]> {
     })
 }
 
-/// Whether a rule or a set of a table names one of these links: an operator has thought of them.
-fn names(socket: &Socket, table: &TableKey, links: &[&str]) -> Result<bool, Refusal> {
+/// All rules, sets and elements of a table.
+fn said(socket: &Socket, table: &TableKey) -> Result<Vec<Message>, Refusal> {
     let family = number(table.family);
     let of_table = [(TABLE_NAME, table.name.as_str())];
     let mut said = dump(socket, GET_RULE, family, &of_table)?;
@@ -140,8 +179,22 @@ fn names(socket: &Socket, table: &TableKey, links: &[&str]) -> Result<bool, Refu
         let of_set = [of_table[0], (LIST_SET, name.as_str())];
         said.extend(dump(socket, GET_ELEMENTS, family, &of_set)?);
     }
-    let named = |message: &Message, link: &str| {
-        message.0.windows(link.len()).any(|window| window == link.as_bytes())
-    };
-    Ok(said.iter().any(|message| links.iter().any(|link| named(message, link))))
+    Ok(said)
+}
+
+/// Whether one of these links is named: an operator has thought of them.
+fn names(message: &Message, links: &[&str]) -> bool {
+    links.iter().any(|link| holds(message, link.as_bytes()))
+}
+
+/// Whether a port is mentioned: as nft compares it, or as a range of one by the extension of
+/// iptables (`struct xt_udp`, linux/netfilter/xt_tcpudp.h).
+fn mentions(message: &Message, port: u16) -> bool {
+    let compared = [PORT_VALUE.as_slice(), &port.to_be_bytes()].concat();
+    let range = [port.to_ne_bytes(), port.to_ne_bytes()].concat();
+    holds(message, &compared) || holds(message, &range)
+}
+
+fn holds(message: &Message, bytes: &[u8]) -> bool {
+    message.0.windows(bytes.len()).any(|window| window == bytes)
 }

@@ -3,22 +3,23 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
-use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, connect, recv,
-    send, setsockopt, socket,
+    send, socket,
 };
-use nix::sys::time::{TimeVal, TimeValLike as _};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::namespace::Namespace;
 
 /// SYNs to a port that does not answer, each after [`WAIT_MS`].
 const ATTEMPTS_MAX: u32 = 4;
-const WAIT_MS: i64 = 250;
-/// Other packets of the same host that are passed over while an answer is awaited.
-const OTHERS_MAX: usize = 64;
+const WAIT_MS: u64 = 250;
 /// Calls begin at ports that no program gets by itself: from 512 to 1023.
 const PORTS: u16 = 512;
 const SYN: u8 = 0x02;
@@ -38,7 +39,7 @@ pub enum Answer {
 
 /// How these ports of a host answer to calls from a namespace that has the address `source`; none
 /// where nothing came. `number` tells one round from others. Blocks, a second for each port without
-/// an answer, and longer while the host sends other packets.
+/// an answer.
 ///
 /// # Errors
 /// When the namespace cannot be entered, or has no such address.
@@ -57,7 +58,7 @@ pub fn answers(
 fn ask(source: Ipv4Addr, to: SocketAddrV4, number: u32) -> io::Result<Option<Answer>> {
     let socket =
         socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)?;
-    setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(WAIT_MS))?;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
     let fd = socket.as_raw_fd();
     bind(fd, &SockaddrIn::from(SocketAddrV4::new(source, 0)))?;
     connect(fd, &SockaddrIn::from(SocketAddrV4::new(*to.ip(), 0)))?;
@@ -69,9 +70,11 @@ fn ask(source: Ipv4Addr, to: SocketAddrV4, number: u32) -> io::Result<Option<Ans
         if send(fd, &syn, MsgFlags::empty()).is_err() {
             continue;
         }
-        for _other in 0..OTHERS_MAX {
-            // Nothing in time, or an error of ICMP: not an answer of the port.
-            let Ok(length) = recv(fd, &mut answer, MsgFlags::empty()) else { break };
+        let limit = Expiration::OneShot(TimeSpec::from(Duration::from_millis(WAIT_MS)));
+        timer.set(limit, TimerSetTimeFlags::empty())?;
+        while arrives(&socket, &timer)? {
+            // An error of ICMP is not an answer of the port.
+            let Ok(length) = recv(fd, &mut answer, MsgFlags::MSG_DONTWAIT) else { break };
             let found = read(&answer[..length], from.port(), to.port(), number);
             if found.is_some() {
                 return Ok(found);
@@ -79,6 +82,22 @@ fn ask(source: Ipv4Addr, to: SocketAddrV4, number: u32) -> io::Result<Option<Ans
         }
     }
     Ok(None)
+}
+
+/// Waits for a packet; false once the timer has run out. One limit for all packets: others of the
+/// same host do not prolong it.
+fn arrives(socket: &OwnedFd, timer: &TimerFd) -> io::Result<bool> {
+    let mut both = [
+        PollFd::new(timer.as_fd(), PollFlags::POLLIN),
+        PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+    ];
+    match poll(&mut both, PollTimeout::NONE) {
+        // A signal: the next packet or the timer ends the wait.
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let [timer, _] = both;
+    Ok(!timer.any().unwrap_or(true))
 }
 
 /// A SYN (RFC 9293, section 3.1).

@@ -16,7 +16,7 @@ use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, View};
 use netprog::plane::{Place, Plane};
 use netprog::render::{GWBRIDGE, INGRESS_LINK, published};
 use netprog_linux::facts::HostFacts;
-use netprog_linux::firewalls::{Blocker, blockers};
+use netprog_linux::firewalls::{Blocker, Hook, blockers, legacy};
 use netprog_linux::probe::{self, Answer};
 use tokio::sync::watch;
 
@@ -68,11 +68,12 @@ pub(super) async fn run(ends: Ends, found: watch::Sender<BTreeSet<String>>) {
         let ports: Vec<u16> = first.chain(later).map(|(port, _)| *port).take(PORTS_MAX).collect();
         next = if all.len() <= PORTS_MAX { 0 } else { (next + PORTS_MAX) % all.len() };
         let host = ends.facts.gwbridge.address(1);
+        let doors = ends.doors();
         let looked = tokio::task::spawn_blocking(move || {
-            (HostFacts::read(), look(), ask(asker, host, ports))
+            (HostFacts::read(), look(doors), ask(asker, host, ports))
         })
         .await;
-        let Ok((machine, blockers, answers)) = looked else { return };
+        let Ok((machine, seen, answers)) = looked else { return };
         misses.retain(|port, _| all.contains_key(port) && !answers.is_empty());
         // A reset may be a firewall's.
         let opened = answers.values().any(|answer| *answer == Some(Answer::Open));
@@ -85,8 +86,13 @@ pub(super) async fn run(ends: Ends, found: watch::Sender<BTreeSet<String>>) {
             lost.filter_map(|(port, _)| Some(lost_line(*port, all.get(port)?))).collect();
         // Calls that come through are the better witness: the chain lets them pass by another rule.
         let proven = opened && misses.values().all(|missed| *missed == 0);
-        let blocking = blockers.iter().filter(|_| !proven).map(blocker_line);
-        let mut lines: BTreeSet<String> = blocking.chain(lost).collect();
+        let peers = ends.hears_peers();
+        let blocks = |blocker: &&Blocker| match blocker.hook {
+            Hook::Forward => !proven,
+            Hook::Input => keeps_out(blocker, doors, peers),
+        };
+        let blocking = seen.blockers.iter().filter(blocks).map(blocker_line);
+        let mut lines: BTreeSet<String> = blocking.chain(lost).chain(seen.unread).collect();
         lines.extend(ends.follow(machine));
         found.send_if_modified(|known| take(known, lines));
     }
@@ -144,6 +150,26 @@ impl Ends {
             .unwrap_or_default()
     }
 
+    /// Ports on which other nodes reach this one.
+    fn doors(&self) -> Doors {
+        let assignment = self.assignment.borrow();
+        let known = assignment.as_deref();
+        let own = known.and_then(|known| known.nodes.get(&known.node));
+        Doors {
+            vxlan: known.map_or(0, |known| known.data_path_port),
+            gossip: own.map_or(0, |own| own.gossip.port()),
+        }
+    }
+
+    /// Whether gossip of another node arrives; `None` if there is no other.
+    fn hears_peers(&self) -> Option<bool> {
+        let assignment = self.assignment.borrow();
+        let known = assignment.as_deref()?;
+        let view = self.view.borrow();
+        let peers = known.nodes.iter().filter(|(id, node)| **id != known.node && node.up);
+        peers.map(|(id, _)| view.is_alive(*id)).reduce(|one, other| one || other)
+    }
+
     fn targets(&self) -> BTreeMap<u16, String> {
         let assignment = self.assignment.borrow();
         let Some(assignment) = assignment.as_deref() else { return BTreeMap::new() };
@@ -178,11 +204,45 @@ fn targets(assignment: &Assignment, view: &View, desired: &Plane) -> BTreeMap<u1
     targets
 }
 
-fn look() -> Vec<Blocker> {
-    blockers(&[INGRESS_LINK, GWBRIDGE]).unwrap_or_else(|error| {
-        tracing::warn!(%error, "read the chains of other programs");
-        Vec::new()
-    })
+/// Ports on which other nodes reach this one by UDP.
+#[derive(Debug, Clone, Copy)]
+struct Doors {
+    vxlan: u16,
+    gossip: u16,
+}
+
+/// Whether a chain keeps other nodes out. One that mentions neither port while gossip arrives lets
+/// them in by another rule, as of a link or an address.
+fn keeps_out(blocker: &Blocker, doors: Doors, hears_peers: Option<bool>) -> bool {
+    match hears_peers {
+        None => false,
+        Some(false) => true,
+        Some(true) => {
+            let unmentioned = &blocker.unmentioned;
+            unmentioned.contains(&doors.vxlan) && !unmentioned.contains(&doors.gossip)
+        }
+    }
+}
+
+/// Chains of other programs that block, and what could not be read.
+#[derive(Debug, Default)]
+struct Seen {
+    blockers: Vec<Blocker>,
+    unread: BTreeSet<String>,
+}
+
+fn look(doors: Doors) -> Seen {
+    let (links, ports) = ([INGRESS_LINK, GWBRIDGE], [doors.vxlan, doors.gossip]);
+    let mut seen = Seen::default();
+    for read in [blockers(&links, &ports), legacy::blockers(&links, &ports)] {
+        match read {
+            Ok(found) => seen.blockers.extend(found),
+            Err(error) => {
+                seen.unread.insert(format!("chains of other programs are not known: {error}"));
+            }
+        }
+    }
+    seen
 }
 
 /// Which ports of the host answer; nothing where nobody can ask.
@@ -218,13 +278,54 @@ fn lost_line(port: u16, service: &str) -> String {
 fn blocker_line(blocker: &Blocker) -> String {
     let Blocker { table, chain, .. } = blocker;
     let family = table.family.name();
+    let of = if blocker.legacy { "iptables-legacy's table" } else { "table" };
+    if blocker.hook == Hook::Input {
+        let ports: Vec<String> = blocker.unmentioned.iter().map(u16::to_string).collect();
+        let ports = ports.join(" and ");
+        return format!(
+            "chain {chain} of {of} {family} {} drops what it does not accept, and no rule mentions \
+             UDP port {ports}: packets of other nodes are lost. Let them in: {}",
+            table.name,
+            let_in(blocker)
+        );
+    }
     format!(
-        "chain {chain} of table {family} {} drops what this host forwards, and names neither \
+        "chain {chain} of {of} {family} {} drops what this host forwards, and names neither \
          {INGRESS_LINK} nor {GWBRIDGE}: published ports and the way out of tasks are blocked. Let \
          both through: {}",
         table.name,
         remedy(blocker)
     )
+}
+
+/// What lets other nodes in, in the words of the program whose chain it is.
+fn let_in(blocker: &Blocker) -> String {
+    let has = |name: &str| blocker.chains.iter().any(|chain| chain == name);
+    let Blocker { table, chain, legacy, .. } = blocker;
+    let each = |say: &dyn Fn(&u16) -> String| {
+        blocker.unmentioned.iter().map(say).collect::<Vec<_>>().join("; ")
+    };
+    if table.name == "firewalld" {
+        let ports = each(&|port| format!("firewall-cmd --permanent --add-port={port}/udp"));
+        return format!("{ports}; firewall-cmd --reload");
+    }
+    if has("ufw-user-input") {
+        return each(&|port| format!("ufw allow {port}/udp"));
+    }
+    if *legacy || (table.name == "filter" && chain == "INPUT") {
+        let program = iptables(blocker);
+        return each(&|port| format!("{program} -I INPUT -p udp --dport {port} -j ACCEPT"));
+    }
+    let family = table.family.name();
+    each(&|port| format!("nft insert rule {family} {} {chain} udp dport {port} accept", table.name))
+}
+
+fn iptables(blocker: &Blocker) -> &'static str {
+    match (blocker.legacy, blocker.table.family.name()) {
+        (true, _) => "iptables-legacy",
+        (false, "ip6") => "ip6tables",
+        (false, _) => "iptables",
+    }
 }
 
 /// What lets our links through, in the words of the program whose chain it is.
@@ -235,7 +336,7 @@ fn remedy(blocker: &Blocker) -> String {
         let each = links.flat_map(|link| ["-i", "-o"].map(|way| format!("{insert} {way} {link}")));
         each.map(|rule| format!("{rule} -j ACCEPT")).collect::<Vec<_>>().join("; ")
     };
-    let iptables = if blocker.table.family.name() == "ip6" { "ip6tables" } else { "iptables" };
+    let iptables = iptables(blocker);
     if blocker.table.name == "firewalld" {
         return format!(
             "firewall-cmd --permanent --zone=trusted --add-interface={INGRESS_LINK} \
@@ -273,6 +374,9 @@ mod tests {
     #[test]
     fn the_remedy_is_in_the_words_of_the_firewall() {
         let of = |family, table: &str, chain: &str, chains: &[&str]| Blocker {
+            hook: Hook::Forward,
+            legacy: false,
+            unmentioned: Vec::new(),
             table: TableKey { family, name: table.to_owned() },
             chain: chain.to_owned(),
             chains: chains.iter().map(|name| (*name).to_owned()).collect(),
@@ -289,6 +393,39 @@ mod tests {
         ];
         for (blocker, words) in table {
             assert!(remedy(&blocker).contains(words), "{}", remedy(&blocker));
+            let legacy = Blocker { legacy: true, ..blocker };
+            if legacy.table.name == "filter" && legacy.chains.is_empty() {
+                assert!(remedy(&legacy).starts_with("iptables-legacy -I FORWARD -i ing0"));
+            }
         }
+    }
+
+    /// Goal: a chain is told of only where other nodes are kept out, and never by one that hears
+    /// them by a rule that names no port.
+    #[test]
+    fn other_nodes_are_kept_out_where_only_gossip_is_let_in() {
+        let doors = Doors { vxlan: 4789, gossip: 7946 };
+        let of = |unmentioned: &[u16]| Blocker {
+            hook: Hook::Input,
+            legacy: false,
+            unmentioned: unmentioned.to_vec(),
+            table: TableKey { family: Family::Inet, name: "fw".to_owned() },
+            chain: "input".to_owned(),
+            chains: Vec::new(),
+        };
+        let (both, vxlan) = (of(&[4789, 7946]), of(&[4789]));
+        for (blocker, hears, told) in [
+            (&both, None, false),
+            (&both, Some(true), false),
+            (&both, Some(false), true),
+            (&vxlan, Some(true), true),
+            (&vxlan, Some(false), true),
+            (&of(&[7946]), Some(true), false),
+        ] {
+            assert_eq!(keeps_out(blocker, doors, hears), told, "{blocker:?} {hears:?}");
+        }
+        assert_eq!(let_in(&vxlan), "nft insert rule inet fw input udp dport 4789 accept");
+        let ufw = Blocker { chains: vec!["ufw-user-input".to_owned()], ..vxlan };
+        assert_eq!(let_in(&ufw), "ufw allow 4789/udp");
     }
 }
