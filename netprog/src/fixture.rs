@@ -136,6 +136,7 @@ pub(crate) fn own(assignment: &Assignment, service: ServiceId) -> OwnTask {
         desired: TaskState::Running,
         observed: TaskState::New,
         start_after: None,
+        name: String::new(),
         service_name: String::new(),
         service_labels: BTreeMap::new(),
         ports: assignment.services[&service].ports.clone(),

@@ -7,9 +7,10 @@ mod spec;
 
 pub use cgroup::limits_supported;
 pub use spec::{
-    DnsConfig, HOSTNAME_CHARACTERS, HealthCheck, HostEntry, LaunchSpec, Limits, LogLimits, Mount,
-    MountSource, Output, Probe, Propagation, Rights, Root, STOP_GRACE_DEFAULT, STOP_SIGNAL_DEFAULT,
-    Seccomp, StartSpec, StopPolicy, TASK_ID_BYTES_MAX, is_file_name, parse_signal,
+    DnsConfig, HOSTNAME_CHARACTERS, HealthCheck, HostEntry, LaunchSpec, Limits, LogLimits, LogSink,
+    Mount, MountSource, Output, Probe, Propagation, Rights, Root, STOP_GRACE_DEFAULT,
+    STOP_SIGNAL_DEFAULT, Seccomp, StartSpec, StopPolicy, TASK_ID_BYTES_MAX, is_file_name,
+    parse_signal,
 };
 
 pub use crate::supervise::{Exit, HealthReport, HealthState, Phase, TaskReport};

@@ -10,10 +10,12 @@ use std::time::SystemTime;
 
 mod line;
 mod reader;
+mod splitter;
 mod writer;
 
 pub use line::{LogLine, LogStream};
 pub use reader::read;
+pub(crate) use splitter::Splitter;
 pub(crate) use writer::Writer;
 
 /// The directory of all logs below the data directory.

@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, umask};
 pub(crate) mod detach;
 pub(crate) mod etc;
 mod first;
+mod forward;
 pub(crate) mod health;
 mod init;
 mod lifecycle;

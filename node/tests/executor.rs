@@ -9,6 +9,8 @@ mod adoption;
 mod ends;
 #[path = "executor/entered.rs"]
 mod entered;
+#[path = "executor/forwarding.rs"]
+mod forwarding;
 #[path = "executor/health.rs"]
 mod health;
 #[path = "executor/holder.rs"]

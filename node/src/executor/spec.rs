@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster::log_driver::Syslog;
 use cluster::rights::{Capabilities, check_sysctl, check_ulimit};
 use cluster::spec::Ulimit;
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,9 @@ pub struct LaunchSpec {
     /// What becomes of what it prints.
     #[serde(default)]
     pub output: Output,
+    /// Where else it goes.
+    #[serde(default)]
+    pub sink: Option<LogSink>,
     /// Kernel parameters of the task's namespaces, by dotted names.
     pub sysctls: BTreeMap<String, String>,
     /// What its processes may do.
@@ -94,6 +98,7 @@ impl LaunchSpec {
             limits: Limits::default(),
             log: LogLimits::default(),
             output: Output::Kept,
+            sink: None,
             sysctls: BTreeMap::new(),
             rights: Rights::default(),
             open_stdin: false,
@@ -404,6 +409,20 @@ pub enum Output {
     Kept,
     /// It is read and dropped.
     Dropped,
+}
+
+/// Where the lines of a task go besides its files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogSink {
+    /// To a syslog server.
+    Syslog(Syslog),
+    /// To the node's journal.
+    Journald {
+        /// The journal's own socket.
+        socket: PathBuf,
+        /// What stands in each entry.
+        fields: Vec<(String, String)>,
+    },
 }
 
 /// What is known only when the sandbox is wired.

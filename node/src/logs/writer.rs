@@ -1,11 +1,12 @@
-//! Splits a task's output into lines and writes them to files that are rotated by size.
+//! Writes the lines of a task's output to files that are rotated by size.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::line::{LogLine, LogStream, TEXT_BYTES_MAX};
+use super::line::LogStream;
+use super::splitter::Splitter;
 use crate::executor::LogLimits;
 
 /// Rotation keeps at least the file before the one being written.
@@ -20,8 +21,7 @@ pub(crate) struct Writer {
     file: File,
     number: u64,
     size: u64,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
+    splitter: Splitter,
 }
 
 impl Writer {
@@ -31,8 +31,8 @@ impl Writer {
         let number = super::files(directory)?.last().map_or(1, |last| last + 1);
         let file = create(directory, number)?;
         let directory = directory.to_owned();
-        let (stdout, stderr) = (Vec::new(), Vec::new());
-        Ok(Writer { directory, limits, file, number, size: 0, stdout, stderr })
+        let splitter = Splitter::default();
+        Ok(Writer { directory, limits, file, number, size: 0, splitter })
     }
 
     /// Takes what the task has written to `stream`, read at `time`.
@@ -46,52 +46,25 @@ impl Writer {
         bytes: &[u8],
         time: SystemTime,
     ) -> io::Result<()> {
-        let mut rest = std::mem::take(self.pending(stream));
-        rest.extend_from_slice(bytes);
-        let mut start = 0;
         let mut batch = Vec::new();
-        loop {
-            let open = &rest[start..];
-            let window = &open[..open.len().min(TEXT_BYTES_MAX)];
-            let (text, partial, next) = match window.iter().position(|byte| *byte == b'\n') {
-                Some(end) => (&window[..end], false, start + end + 1),
-                // A newline just behind the window ends the line without an empty rest.
-                None if open.get(TEXT_BYTES_MAX) == Some(&b'\n') => {
-                    (window, false, start + TEXT_BYTES_MAX + 1)
-                }
-                None if open.len() > TEXT_BYTES_MAX => (window, true, start + TEXT_BYTES_MAX),
-                None => break,
-            };
-            LogLine { time, stream, partial, text: text.to_vec() }.encode(&mut batch);
-            start = next;
+        for line in self.splitter.split(stream, bytes, time) {
+            line.encode(&mut batch);
             if batch.len() >= BATCH_BYTES {
                 self.append(&batch)?;
                 batch.clear();
             }
         }
-        rest.drain(..start);
-        *self.pending(stream) = rest;
         self.append(&batch)
     }
 
     /// Writes lines that have no newline yet, and the mark that this is the end.
     pub(crate) fn close(mut self, time: SystemTime) -> io::Result<()> {
-        for stream in [LogStream::Stdout, LogStream::Stderr] {
-            let text = std::mem::take(self.pending(stream));
-            if !text.is_empty() {
-                let mut entry = Vec::new();
-                LogLine { time, stream, partial: false, text }.encode(&mut entry);
-                self.append(&entry)?;
-            }
+        for line in self.splitter.rest(time) {
+            let mut entry = Vec::new();
+            line.encode(&mut entry);
+            self.append(&entry)?;
         }
         super::mark_ended(&self.directory)
-    }
-
-    fn pending(&mut self, stream: LogStream) -> &mut Vec<u8> {
-        match stream {
-            LogStream::Stdout => &mut self.stdout,
-            LogStream::Stderr => &mut self.stderr,
-        }
     }
 
     /// Writes whole entries. A batch is never split over files, so a file exceeds its limit by

@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::forward::Forwarder;
 use super::health::ProbeResult;
 use super::lifecycle::{Input, Lifecycle, Now, Output};
 use super::netns::{self, Sandbox};
@@ -60,6 +61,7 @@ enum Source {
     Listener,
     Client(ClientId),
     Stream(usize),
+    LogServer,
     Failure,
     Probe,
 }
@@ -87,7 +89,8 @@ impl Supervisor {
             .map_err(doing("name the sandbox"))?;
         let logs = logs::directory(&launch.data_dir, &launch.spec.task);
         let (limits, output) = (launch.spec.log, launch.spec.output);
-        let streams = Streams::open(&logs, limits, output).map_err(doing("open the log"))?;
+        let sink = launch.spec.sink.clone();
+        let streams = Streams::open(&logs, limits, output, sink).map_err(doing("open the log"))?;
         let (stop, health) = (launch.spec.stop, launch.spec.health.clone());
         let mut supervisor = Supervisor {
             lifecycle: Lifecycle::new(stop, health, sandbox.dns_port),
@@ -124,6 +127,14 @@ impl Supervisor {
             if self.lifecycle.deadline().is_some_and(|deadline| deadline <= now.monotonic) {
                 self.step(Input::Tick);
             }
+            if let Some(forwarder) = self.streams.forwarder_mut()
+                && forwarder.deadline().is_some_and(|deadline| deadline <= now.monotonic)
+            {
+                forwarder.go_on(now.monotonic);
+            }
+        }
+        if let Some(forwarder) = self.streams.forwarder_mut() {
+            forwarder.flush();
         }
         Ok(())
     }
@@ -139,7 +150,9 @@ impl Supervisor {
             sources.push(source);
             polled.push(PollFd::new(descriptor, flags));
         }
-        let timeout = self.lifecycle.deadline().map_or(PollTimeout::NONE, |deadline| {
+        let log_server = self.streams.forwarder().and_then(Forwarder::deadline);
+        let deadline = self.lifecycle.deadline().into_iter().chain(log_server).min();
+        let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up, so that the deadline has come when the wait ends.
             let left = deadline.saturating_sub(clock::monotonic()) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -165,6 +178,8 @@ impl Supervisor {
         for (index, descriptor) in self.streams.pipes() {
             watched.push((Source::Stream(index), descriptor, readable));
         }
+        let log_server = self.streams.forwarder().and_then(Forwarder::watched);
+        watched.extend(log_server.map(|(fd, flags)| (Source::LogServer, fd, flags)));
         if let Some(failure) = &self.failure {
             watched.push((Source::Failure, failure.as_fd(), readable));
         }
@@ -184,6 +199,11 @@ impl Supervisor {
                 }
             }
             Source::Stream(index) => drop(self.streams.pump(index, clock::wall())),
+            Source::LogServer => {
+                if let Some(forwarder) = self.streams.forwarder_mut() {
+                    forwarder.go_on(clock::monotonic());
+                }
+            }
             Source::Failure => self.read_failure(),
             Source::Probe => {
                 self.probe_talks = self.probe.as_mut().is_some_and(RunningProbe::read);

@@ -9,7 +9,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{pipe2, read};
 
-use crate::executor::{LogLimits, Output};
+use super::forward::Forwarder;
+use crate::clock;
+use crate::executor::{LogLimits, LogSink, Output};
 use crate::logs::{LogStream, Writer};
 
 /// How much is read of one pipe before the others get their turn.
@@ -18,6 +20,7 @@ const READ_BYTES: usize = 64 << 10;
 /// Both streams of one task.
 pub(crate) struct Streams {
     writer: Option<Writer>,
+    forwarder: Option<Forwarder>,
     pipes: [Option<OwnedFd>; 2],
     /// Said once, because the next line would very likely fail in the same way.
     failed: bool,
@@ -27,12 +30,18 @@ const KINDS: [LogStream; 2] = [LogStream::Stdout, LogStream::Stderr];
 
 impl Streams {
     /// Opens the log in `directory`, if there is to be one.
-    pub(crate) fn open(directory: &Path, limits: LogLimits, output: Output) -> io::Result<Self> {
+    pub(crate) fn open(
+        directory: &Path,
+        limits: LogLimits,
+        output: Output,
+        sink: Option<LogSink>,
+    ) -> io::Result<Self> {
         let writer = match output {
             Output::Kept => Some(Writer::open(directory, limits)?),
             Output::Dropped => None,
         };
-        Ok(Streams { writer, pipes: [None, None], failed: false })
+        let forwarder = sink.map(Forwarder::new);
+        Ok(Streams { writer, forwarder, pipes: [None, None], failed: false })
     }
 
     /// Makes the pipes and returns the task's ends of them.
@@ -66,6 +75,9 @@ impl Streams {
                     .as_mut()
                     .map_or(Ok(()), |writer| writer.write(KINDS[index], &bytes[..count], now));
                 self.note(result);
+                if let Some(forwarder) = &mut self.forwarder {
+                    forwarder.take(KINDS[index], &bytes[..count], now, clock::monotonic());
+                }
                 return true;
             }
             Err(Errno::EINTR) => return true,
@@ -81,10 +93,23 @@ impl Streams {
             while self.pump(index, now) {}
             self.pipes[index] = None;
         }
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.end(now, clock::monotonic());
+        }
         if let Some(writer) = self.writer.take() {
             let result = writer.close(now);
             self.note(result);
         }
+    }
+
+    /// What sends the lines elsewhere, if anything does.
+    pub(crate) fn forwarder(&self) -> Option<&Forwarder> {
+        self.forwarder.as_ref()
+    }
+
+    /// The same, to go on.
+    pub(crate) fn forwarder_mut(&mut self) -> Option<&mut Forwarder> {
+        self.forwarder.as_mut()
     }
 
     fn note(&mut self, result: io::Result<()>) {

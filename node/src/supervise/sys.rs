@@ -11,6 +11,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{ForkResult, Pid};
+use time::UtcOffset;
 
 /// The highest capability number that any kernel can have (the width of the mask).
 const CAPABILITY_LIMIT: u32 = 63;
@@ -76,6 +77,18 @@ pub(crate) fn adopt_descriptors(received: Vec<RawFd>) -> Vec<OwnedFd> {
 pub(crate) fn kill(pid: i32, signal: i32) -> nix::Result<()> {
     // SAFETY: kill takes two integers and touches no memory of ours.
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// How far the machine's local time was from UTC at a moment, in seconds since 1970; none where its
+/// time zone cannot be read. The process must have one thread.
+pub(crate) fn utc_offset(moment: i64) -> UtcOffset {
+    // SAFETY: zeroes are a valid `tm`, whose only pointer is not looked at.
+    let mut local: libc::tm = unsafe { mem::zeroed() };
+    // SAFETY: both pointers are to values of our own. No other thread sets the time zone.
+    let told = unsafe { libc::localtime_r(&raw const moment, &raw mut local) };
+    let seconds = if told.is_null() { 0 } else { local.tm_gmtoff };
+    let offset = i32::try_from(seconds).ok().and_then(|s| UtcOffset::from_whole_seconds(s).ok());
+    offset.unwrap_or(UtcOffset::UTC)
 }
 
 /// How a child ended.

@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use cluster::assignment::OwnTask;
 use cluster::id::TaskId;
-use cluster::log_driver::{Files, LogDriver};
+use cluster::log_driver::{Files, LogDriver, Sink};
 use cluster::rights::Capabilities;
 use cluster::spec::{ContainerSpec, HealthConfig, Mount, MountKind, ResourceAmounts};
 
 use crate::executor::{
-    DnsConfig, HealthCheck, HostEntry, LaunchSpec, Limits, LogLimits, MountSource, Output, Probe,
-    Propagation, Rights, Root, Seccomp, StopPolicy, parse_signal,
+    DnsConfig, HealthCheck, HostEntry, LaunchSpec, Limits, LogLimits, LogSink, MountSource, Output,
+    Probe, Propagation, Rights, Root, Seccomp, StopPolicy, parse_signal,
 };
+
+mod journal;
 
 /// Labels that Docker's tasks carry, as environment for programs that ask.
 const SERVICE_NAME: &str = "SKEIN_SERVICE_NAME";
 const TASK_ID: &str = "SKEIN_TASK_ID";
+/// Where the journal takes its own form (systemd-journald.service(8)).
+const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// What to run; the error is shown in the task's status.
 pub fn launch_spec(id: TaskId, own: &OwnTask) -> Result<LaunchSpec, String> {
@@ -55,6 +59,19 @@ pub fn launch_spec(id: TaskId, own: &OwnTask) -> Result<LaunchSpec, String> {
     match LogDriver::of(&own.spec) {
         LogDriver::None => spec.output = Output::Dropped,
         LogDriver::Files(files) => spec.log = log_limits(files),
+        LogDriver::Sent { sink, cache } => {
+            match cache {
+                Some(files) => spec.log = log_limits(files),
+                None => spec.output = Output::Dropped,
+            }
+            spec.sink = Some(match sink {
+                Sink::Syslog(syslog) => LogSink::Syslog(syslog),
+                Sink::Journald(told) => LogSink::Journald {
+                    socket: PathBuf::from(JOURNAL),
+                    fields: journal::fields(&told, id, own),
+                },
+            });
+        }
     }
     if container.tty {
         return Err("the process executor has no terminals: leave out --tty".to_owned());
@@ -206,7 +223,7 @@ mod tests {
     use cluster::object::TaskState;
     use cluster::spec::{Driver, TaskSpec};
 
-    fn own(edit: impl FnOnce(&mut ContainerSpec)) -> OwnTask {
+    pub(super) fn own(edit: impl FnOnce(&mut ContainerSpec)) -> OwnTask {
         let mut spec = TaskSpec::default();
         spec.container_spec.image = "host:latest".to_owned();
         spec.container_spec.command = vec!["/bin/true".to_owned()];
@@ -216,6 +233,7 @@ mod tests {
             desired: TaskState::Running,
             observed: TaskState::Assigned,
             start_after: None,
+            name: String::new(),
             service_name: "s".to_owned(),
             service_labels: std::collections::BTreeMap::new(),
             ports: vec![],

@@ -44,6 +44,7 @@ fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) ->
             desired,
             observed,
             start_after: None,
+            name: String::new(),
             service_name: "s".into(),
             service_labels: BTreeMap::new(),
             ports: vec![],

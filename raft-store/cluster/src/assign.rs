@@ -248,7 +248,11 @@ fn assigned_service(service: &Service, on: impl Fn(NetworkId) -> bool) -> Assign
 
 fn own_task(task: &Task, node: &Node) -> OwnTask {
     let mut spec = task.spec.clone();
-    template::expand(&mut spec.container_spec, &Context::of(task, node));
+    let context = Context::of(task, node);
+    template::expand(&mut spec.container_spec, &context);
+    if let Some(driver) = &mut spec.log_driver {
+        template::expand_tag(driver, &context);
+    }
     // The last of a name wins.
     spec.container_spec.env.extend(generic::variables(&task.generic_resources));
     OwnTask {
@@ -256,6 +260,7 @@ fn own_task(task: &Task, node: &Node) -> OwnTask {
         desired: task.desired,
         observed: task.status.state,
         start_after: task.start_after,
+        name: task.name(),
         service_name: task.service_name.clone(),
         service_labels: task.service_labels.clone(),
         ports: task.ports.clone(),

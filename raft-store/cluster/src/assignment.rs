@@ -151,6 +151,9 @@ pub struct OwnTask {
     pub observed: TaskState,
     /// Not to be started before.
     pub start_after: Option<Timestamp>,
+    /// Its name, as in [`AssignedTask::name`].
+    #[serde(default)]
+    pub name: String,
     /// Name of its service.
     pub service_name: String,
     /// Labels of its service.

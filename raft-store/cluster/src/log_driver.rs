@@ -2,8 +2,12 @@
 //!
 //! Files of both drivers are Skein's own, so they differ in their defaults alone.
 
+pub use crate::log_driver::sink::{Address, Format, Journald, Sink, Syslog};
 use crate::rejection::{Code, Rejection};
 use crate::spec::{Driver, TaskSpec};
+use crate::template;
+
+pub(crate) mod sink;
 
 /// The smallest file. Docker takes any size; below this, nearly every line would begin a file.
 const FILE_BYTES_MIN: u64 = 1_000;
@@ -13,12 +17,19 @@ const FILES_MAX: u32 = 1_000;
 const LOCAL: Files = Files { file_bytes_max: Some(20_000_000), files_max: Some(5) };
 
 /// What becomes of a task's output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogDriver {
     /// It is dropped.
     None,
     /// It is kept on the node.
     Files(Files),
+    /// It is sent elsewhere.
+    Sent {
+        /// Where to.
+        sink: Sink,
+        /// What is kept of it on the node.
+        cache: Option<Files>,
+    },
 }
 
 /// Limits of a task's log; what is not given is the node's choice.
@@ -45,14 +56,26 @@ impl LogDriver {
     /// # Errors
     /// What is not supported, or wrong, by name.
     pub fn check(driver: &Driver) -> Result<Checked, Rejection> {
+        let checked = Self::read(driver)?;
+        if let (Self::Sent { .. }, Some(tag)) = (&checked.driver, driver.options.get("tag")) {
+            let refused = |reason| Rejection::invalid(format!("log option tag={tag:?}: {reason}"));
+            template::check_tag(tag).map_err(refused)?;
+        }
+        Ok(checked)
+    }
+
+    fn read(driver: &Driver) -> Result<Checked, Rejection> {
         let name = driver.name.as_str();
         let mut files = match name {
             "" | "json-file" => Files::default(),
             "local" => LOCAL,
             "none" => return Ok(Checked { driver: Self::None, warnings: Vec::new() }),
+            "syslog" | "journald" => return sink::read(name, &driver.options),
             name => {
-                let message =
-                    format!("log driver {name:?} is not supported: use json-file, local or none");
+                let message = format!(
+                    "log driver {name:?} is not supported: use json-file, local, syslog, journald \
+                     or none"
+                );
                 return Err(Rejection::new(Code::Unimplemented, message));
             }
         };
@@ -61,8 +84,8 @@ impl LogDriver {
             let no_effect =
                 |instead: &str| format!("log option {option}={value} is not supported: {instead}");
             match (option.as_str(), value.as_str()) {
-                ("max-size", size) => files.file_bytes_max = Some(file_bytes(size)?),
-                ("max-file", count) => files.files_max = Some(file_count(count)?),
+                ("max-size", size) => files.file_bytes_max = Some(file_bytes("max-size", size)?),
+                ("max-file", count) => files.files_max = Some(file_count("max-file", count)?),
                 ("mode", "blocking") | ("compress", "false") => {}
                 ("mode", "non-blocking") => warnings.push(no_effect("a task waits for its log")),
                 ("max-buffer-size", _) => warnings.push(no_effect("there is no buffer")),
@@ -90,25 +113,26 @@ impl LogDriver {
         Ok(Checked { driver: Self::Files(files), warnings })
     }
 
-    /// What a task's spec asks for. Specs are checked when they are stored.
+    /// What a task's spec asks for. Specs are checked when they are stored; on its node, the tag is
+    /// written out.
     #[must_use]
     pub fn of(spec: &TaskSpec) -> Self {
-        let checked = spec.log_driver.as_ref().map(Self::check);
+        let checked = spec.log_driver.as_ref().map(Self::read);
         checked.and_then(Result::ok).map_or(Self::Files(Files::default()), |checked| checked.driver)
     }
 
     /// Whether there is something to read.
     #[must_use]
-    pub fn is_read(self) -> bool {
+    pub fn is_read(&self) -> bool {
         match self {
-            Self::None => false,
-            Self::Files(_) => true,
+            Self::None | Self::Sent { cache: None, .. } => false,
+            Self::Files(_) | Self::Sent { cache: Some(_), .. } => true,
         }
     }
 }
 
 /// `10m`, `10MB`, `1024`: units are of 1,000, as in Docker (`units.FromHumanSize`).
-fn file_bytes(text: &str) -> Result<u64, Rejection> {
+fn file_bytes(option: &str, text: &str) -> Result<u64, Rejection> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = lower[digits.len()..].trim_start();
@@ -125,16 +149,16 @@ fn file_bytes(text: &str) -> Result<u64, Rejection> {
     match bytes {
         Some(bytes) if bytes >= FILE_BYTES_MIN => Ok(bytes),
         _ => Err(Rejection::invalid(format!(
-            "log option max-size={text:?}: give a size of at least {FILE_BYTES_MIN} bytes, like 10m"
+            "log option {option}={text:?}: give a size of at least {FILE_BYTES_MIN} bytes, like 10m"
         ))),
     }
 }
 
-fn file_count(text: &str) -> Result<u32, Rejection> {
+fn file_count(option: &str, text: &str) -> Result<u32, Rejection> {
     match text.parse::<u32>() {
         Ok(count) if (1..=FILES_MAX).contains(&count) => Ok(count),
         _ => Err(Rejection::invalid(format!(
-            "log option max-file={text:?}: give a number from 1 to {FILES_MAX}"
+            "log option {option}={text:?}: give a number from 1 to {FILES_MAX}"
         ))),
     }
 }
@@ -175,8 +199,8 @@ mod tests {
     #[test]
     fn what_is_not_served_is_named() {
         for (name, option, code, part) in [
-            ("syslog", ("tag", "x"), Code::Unimplemented, "log driver \"syslog\""),
-            ("journald", ("tag", "x"), Code::Unimplemented, "log driver \"journald\""),
+            ("syslog", ("tag", "{{.Nam}}"), Code::Invalid, "tag=\"{{.Nam}}\": .Nam is unknown"),
+            ("journald", ("tag", "a\nb"), Code::Invalid, "tag=\"a\\nb\""),
             ("json", ("tag", "x"), Code::Unimplemented, "log driver \"json\""),
             ("local", ("colour", "red"), Code::Invalid, "unknown log opt 'colour' for local"),
             ("", ("colour", "red"), Code::Invalid, "unknown log opt 'colour' for json-file"),

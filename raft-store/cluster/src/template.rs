@@ -1,12 +1,14 @@
 //! Templates in a service's spec, like `{{.Node.Hostname}}`: checked when the spec is stored, and
-//! written out for each task when its node is told of it (swarmkit: `template`).
+//! written out for each task when its node is told of it (swarmkit: `template`). The tag of a log
+//! has fields of its own (moby: `daemon/logger/loggerutils/log_tag.go`).
 //!
 //! Known are the fields of Docker's documentation and `index .Service.Labels "NAME"`. The rest of
 //! Go's language (pipes, `if`, functions) is refused by name, and not half understood.
 
+use crate::log_driver::sink::TAG;
 use crate::object::{Node, Slot, Task};
 use crate::rejection::Rejection;
-use crate::spec::{ContainerSpec, Labels, ServiceSpec};
+use crate::spec::{ContainerSpec, Driver, Labels, ServiceSpec};
 
 const OPEN: &str = "{{";
 const CLOSE: &str = "}}";
@@ -14,6 +16,13 @@ const LABELS: &str = ".Service.Labels";
 const REMEDY: &str = "use .Service.ID, .Service.Name, index .Service.Labels \"NAME\", .Node.ID, \
     .Node.Hostname, .Node.Platform.OS, .Node.Platform.Architecture, .Task.ID, .Task.Name or \
     .Task.Slot";
+
+const TAG_REMEDY: &str = "use .ID, .FullID, .Name, .ImageName or .DaemonName";
+/// What Docker's engine calls itself in tags is `docker`.
+const DAEMON_NAME: &str = "skein";
+/// Docker's short form of an id.
+const SHORT_ID_CHARS: usize = 12;
+const TAG_BYTES_MAX: usize = 1_024;
 
 /// The longest id, and the longest host name (`HOST_NAME_MAX` in limits.h).
 const ID_CHARS_MAX: usize = 25;
@@ -32,6 +41,7 @@ pub(crate) struct Context<'a> {
     task_id: String,
     task_name: String,
     slot: String,
+    image: &'a str,
 }
 
 impl<'a> Context<'a> {
@@ -51,6 +61,7 @@ impl<'a> Context<'a> {
                 Slot::Replica(number) => number.to_string(),
                 Slot::Node(node) => node.to_string(),
             },
+            image: &task.spec.container_spec.image,
         }
     }
 }
@@ -68,6 +79,8 @@ enum Value {
     TaskId,
     TaskName,
     Slot,
+    ShortId,
+    Image,
 }
 
 impl Value {
@@ -104,6 +117,36 @@ impl Value {
             Self::TaskId => &context.task_id,
             Self::TaskName => &context.task_name,
             Self::Slot => &context.slot,
+            Self::ShortId => context.task_id.get(..SHORT_ID_CHARS).unwrap_or(&context.task_id),
+            Self::Image => context.image,
+        }
+    }
+}
+
+/// The fields that may stand in a text.
+#[derive(Clone, Copy)]
+enum Fields {
+    OfSpec,
+    OfTag,
+}
+
+impl Fields {
+    fn part(self, field: &str) -> Option<Part> {
+        match (self, field) {
+            (Self::OfSpec, field) => Value::of(field).map(Part::Value),
+            (Self::OfTag, ".ID") => Some(Part::Value(Value::ShortId)),
+            (Self::OfTag, ".FullID") => Some(Part::Value(Value::TaskId)),
+            (Self::OfTag, ".Name") => Some(Part::Value(Value::TaskName)),
+            (Self::OfTag, ".ImageName") => Some(Part::Value(Value::Image)),
+            (Self::OfTag, ".DaemonName") => Some(Part::Text(DAEMON_NAME.to_owned())),
+            (Self::OfTag, _) => None,
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::OfSpec => REMEDY,
+            Self::OfTag => TAG_REMEDY,
         }
     }
 }
@@ -121,6 +164,10 @@ pub(crate) struct Template(Vec<Part>);
 impl Template {
     /// Reads a text; the error is one line for the user.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        Self::of(text, Fields::OfSpec)
+    }
+
+    fn of(text: &str, fields: Fields) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once(OPEN) {
@@ -129,7 +176,7 @@ impl Template {
             let before = if trimmed.is_some() { before.trim_end_matches(is_space) } else { before };
             parts.push(Part::Text(before.to_owned()));
             let mut action = Action::read(trimmed.unwrap_or(after))?;
-            parts.push(action.part()?);
+            parts.push(action.part(fields)?);
             rest = action.rest;
         }
         parts.push(Part::Text(rest.to_owned()));
@@ -186,21 +233,21 @@ impl<'a> Action<'a> {
         }
     }
 
-    fn part(&mut self) -> Result<Part, String> {
+    fn part(&mut self, fields: Fields) -> Result<Part, String> {
+        let remedy = fields.remedy();
         match self.words.as_mut_slice() {
             [] => Err("{{}} holds nothing: leave it out".to_owned()),
             [Word::Quoted(text)] => Ok(Part::Text(std::mem::take(text))),
-            [Word::Plain(field)] if field.starts_with('.') => match Value::of(field) {
-                Some(value) => Ok(Part::Value(value)),
-                None => Err(format!("{field} is unknown: {REMEDY}")),
-            },
+            [Word::Plain(field)] if field.starts_with('.') => {
+                fields.part(field).ok_or_else(|| format!("{field} is unknown: {remedy}"))
+            }
             [Word::Plain(index), Word::Plain(labels), Word::Quoted(name)]
-                if index == "index" && labels == LABELS =>
+                if index == "index" && labels == LABELS && matches!(fields, Fields::OfSpec) =>
             {
                 Ok(Part::Value(Value::Label(std::mem::take(name))))
             }
             [Word::Plain(word) | Word::Quoted(word), ..] => {
-                Err(format!("{word:?} cannot stand here: {REMEDY}"))
+                Err(format!("{word:?} cannot stand here: {remedy}"))
             }
         }
     }
@@ -274,6 +321,7 @@ pub(crate) fn check(spec: &ServiceSpec) -> Result<ServiceSpec, Rejection> {
         task_id: id.clone(),
         task_name: format!("{}.{id}.{id}", spec.name),
         slot: id,
+        image: &spec.task_template.container_spec.image,
     };
     let mut whole = spec.clone();
     visit(&mut whole.task_template.container_spec, |place, text| {
@@ -292,6 +340,24 @@ pub(crate) fn expand(container: &mut ContainerSpec, context: &Context<'_>) {
         }
         Ok(())
     });
+}
+
+/// Refuses a tag that cannot be written out, or that would end its line.
+pub(crate) fn check_tag(tag: &str) -> Result<(), String> {
+    if tag.len() > TAG_BYTES_MAX || tag.contains(char::is_control) {
+        return Err(format!("give {TAG_BYTES_MAX} bytes at most, without control characters"));
+    }
+    Template::of(tag, Fields::OfTag).map(drop)
+}
+
+/// Writes the tag of a task's log out, Docker's where none is given.
+pub(crate) fn expand_tag(driver: &mut Driver, context: &Context<'_>) {
+    if let "syslog" | "journald" = driver.name.as_str() {
+        let tag = driver.options.entry("tag".to_owned()).or_insert_with(|| TAG.to_owned());
+        if let Ok(template) = Template::of(tag, Fields::OfTag) {
+            *tag = template.expand(context);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -343,6 +409,25 @@ mod tests {
         task.slot = Slot::Node(NodeId(2));
         let slot = Template::parse("{{.Task.Slot}}").unwrap().expand(&Context::of(&task, &node));
         assert_eq!(slot, NodeId(2).to_string());
+    }
+
+    #[test]
+    fn the_tag_of_a_log_has_docker_s_fields() {
+        let (mut task, node) = placed();
+        task.spec.container_spec.image = "host:latest".to_owned();
+        for (tag, expected) in [
+            (None, "000000000000"),
+            (Some("{{.FullID}}"), "0000000000000000000000006"),
+            (Some("{{.DaemonName}}/{{.Name}}"), "skein/web.3.0000000000000000000000006"),
+            (Some("{{.ImageName}}"), "host:latest"),
+        ] {
+            let mut driver = Driver { name: "syslog".to_owned(), ..Driver::default() };
+            driver.options.extend(tag.map(|tag| ("tag".to_owned(), tag.to_owned())));
+            expand_tag(&mut driver, &Context::of(&task, &node));
+            assert_eq!(driver.options["tag"], expected);
+        }
+        let error = check_tag("{{.Service.Name}}").unwrap_err();
+        assert!(error.starts_with(".Service.Name is unknown: use .ID"), "{error}");
     }
 
     #[test]

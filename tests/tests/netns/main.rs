@@ -20,6 +20,7 @@ mod firewalls;
 mod history;
 mod interference;
 mod isolation;
+mod log_servers;
 mod machine;
 mod places;
 mod played;

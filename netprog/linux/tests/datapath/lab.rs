@@ -175,6 +175,7 @@ fn own(ports: Vec<PublishedPort>) -> OwnTask {
         desired: TaskState::Running,
         observed: TaskState::New,
         start_after: None,
+        name: String::new(),
         service_name: String::new(),
         service_labels: BTreeMap::new(),
         ports,
