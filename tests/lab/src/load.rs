@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -145,7 +145,7 @@ fn ask(to: SocketAddr, port: u16) -> Result<()> {
     setsockopt(&made, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
     bind(made.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
     connect(made.as_raw_fd(), &SockaddrIn::from(to)).map_err(std::io::Error::from)?;
-    let stream = TcpStream::from(OwnedFd::from(made));
+    let stream = TcpStream::from(made);
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     if line.is_empty() { bail!("closed without an answer") } else { Ok(()) }

@@ -62,7 +62,7 @@ fn no_request_fails_while_a_service_changes() {
     must(balances_by_ipvs(&mut lab));
     for step in rollout::Step::ALL {
         let counts = must(rollout::run(&mut lab, step, GUESTS_PER_SECOND));
-        println!("    rollout: {step:?}: {counts:?}");
+        assert!(counts.sent > 0, "{step:?}: nothing was asked");
     }
 }
 
