@@ -103,6 +103,7 @@ fn families(payload: &[u8]) {
         assert_eq!(wire::read_timeouts(&again), Some(found), "timeouts changed");
     }
     let _answer = probe::read(payload, 600, 80, 7);
+    let _blockers = firewalls::legacy::read(&String::from_utf8_lossy(payload), &["ing0"], &[4789]);
     let message = Nft(payload.to_vec());
     let _drops = firewalls::drops_all(&message);
     let _table = read::table(&message);

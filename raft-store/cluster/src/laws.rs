@@ -202,8 +202,9 @@ proptest! {
                 let assignment = assignment
                     .map(|found| crate::assignment::Assignment { revision: Revision(0), ..found });
                 prop_assert_eq!(digest.is_some(), assignment.is_some());
-                if let Some((old_digest, old)) = before.insert(*node, (digest, assignment.clone())) {
-                    prop_assert_eq!(old_digest == digest, old == assignment, "{}", line);
+                let known = before.insert(*node, (digest, assignment.clone()));
+                if let Some((known, old)) = known {
+                    prop_assert_eq!(known == digest, old == assignment, "{}", line);
                 }
             }
         }

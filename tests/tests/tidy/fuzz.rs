@@ -59,6 +59,7 @@ const DECODERS: &[(&str, &[&str])] = &[
     ("netprog/linux/src/dns_server.rs", &["dns_question"]),
     ("netprog/linux/src/dns_server/upstream.rs", &["dns_answer"]),
     ("netprog/linux/src/drift/notice.rs", &["netlink"]),
+    ("netprog/linux/src/firewalls/legacy.rs", &["netlink"]),
     ("netprog/linux/src/netlink.rs", &["netlink"]),
     ("netprog/linux/src/netlink/raw.rs", &["netlink"]),
     ("netprog/linux/src/nft/element.rs", &["netlink"]),

@@ -34,7 +34,7 @@ pub fn blockers(links: &[&str], ports: &[u16]) -> io::Result<Vec<Blocker>> {
     Ok(read(&String::from_utf8_lossy(&output.stdout), links, ports))
 }
 
-fn read(saved: &str, links: &[&str], ports: &[u16]) -> Vec<Blocker> {
+pub(crate) fn read(saved: &str, links: &[&str], ports: &[u16]) -> Vec<Blocker> {
     let chains: Vec<String> = {
         let declared = saved.lines().filter_map(|line| line.strip_prefix(':'));
         declared.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
