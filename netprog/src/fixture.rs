@@ -83,6 +83,7 @@ pub(crate) fn assignment() -> Assignment {
         target: 80,
         published: 3000,
         mode: PublishMode::Ingress,
+        address: None,
         ingress_ports: (1..=3).map(|n| (node(n), 10_000 + u16::from(n))).collect(),
     });
     Assignment {

@@ -3,15 +3,38 @@
 //! and one that begins to listen on a port that is published here gets none from the network.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
+use cluster::object::PublishedPort;
 use cluster::spec::Protocol;
 
 /// Where the kernel begins to choose ports (net.ipv4.ip_local_port_range).
 const CHOSEN_PORTS: u16 = 32_768;
 
 /// A number that services publish and programs listen on.
-pub type Port = (Protocol, u16);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Its number.
+    pub number: u16,
+    /// The address of the host that alone takes calls; none where all of them do.
+    pub address: Option<IpAddr>,
+}
+
+impl From<&PublishedPort> for Port {
+    fn from(port: &PublishedPort) -> Self {
+        Self { protocol: port.protocol, number: port.published, address: port.address }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} port {}", self.protocol.name(), self.number)?;
+        self.address.map_or(Ok(()), |address| write!(f, " at {address}"))
+    }
+}
 
 /// A socket of a program that waits for calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +60,13 @@ impl Listener {
             IpAddr::V6(address) if address.is_unspecified() => !self.v6_only,
             IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
         }
+    }
+
+    /// Whether it takes calls to the port: those to its own address, or to any.
+    fn takes(&self, port: &Port) -> bool {
+        let meets = self.address.is_unspecified()
+            || port.address.is_none_or(|address| address == self.address.to_canonical());
+        (self.protocol, self.port) == (port.protocol, port.number) && meets
     }
 
     /// Whether a server is more likely to have it than a caller, whom the kernel gave a port.
@@ -84,9 +114,8 @@ impl Ports {
     pub fn settle(&mut self, wanted: &BTreeSet<Port>, listeners: &[Listener]) {
         let mut listened = BTreeMap::new();
         for listener in listeners.iter().filter(|l| l.takes_ipv4() && l.is_a_servers()) {
-            let port = (listener.protocol, listener.port);
-            if wanted.contains(&port) {
-                listened.entry(port).or_insert(*listener);
+            for port in wanted.iter().filter(|port| listener.takes(port)) {
+                listened.entry(*port).or_insert(*listener);
             }
         }
         let is_held = |port: &Port| self.held.contains(port) || self.before.contains(port);
@@ -112,8 +141,8 @@ impl Ports {
 mod tests {
     use super::*;
 
-    const TCP: Port = (Protocol::Tcp, 22);
-    const UDP: Port = (Protocol::Udp, 22);
+    const TCP: Port = Port { protocol: Protocol::Tcp, number: 22, address: None };
+    const UDP: Port = Port { protocol: Protocol::Udp, ..TCP };
 
     fn listener(address: &str, port: u16, v6_only: bool) -> Listener {
         let address = address.parse().unwrap();
@@ -145,6 +174,25 @@ mod tests {
         for (address, port, v6_only, conflicts) in table {
             let listeners = [listener(address, *port, *v6_only)];
             assert_eq!(after(&[&listeners], &[]), (*conflicts, false), "{address}:{port}");
+        }
+    }
+
+    #[test]
+    fn a_port_at_an_address_conflicts_with_what_takes_calls_to_it() {
+        let bound = Port { address: Some([192, 0, 2, 1].into()), ..TCP };
+        let table: &[(&str, bool)] = &[
+            ("0.0.0.0", true),
+            ("192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("127.0.0.1", false),
+            ("::", true),
+            ("::ffff:192.0.2.1", true),
+            ("::ffff:192.0.2.2", false),
+        ];
+        for (address, conflicts) in table {
+            let mut ports = Ports::default();
+            ports.settle(&[bound].into(), &[listener(address, 22, false)]);
+            assert_eq!(ports.withheld().contains_key(&bound), *conflicts, "{address}");
         }
     }
 
@@ -193,7 +241,7 @@ mod tests {
             (udp("224.0.0.251", 514), false),
         ] {
             let mut ports = Ports::default();
-            ports.settle(&[(Protocol::Udp, listener.port)].into(), &[listener]);
+            ports.settle(&[Port { number: listener.port, ..UDP }].into(), &[listener]);
             assert_eq!(!ports.withheld().is_empty(), has, "{listener:?}");
         }
     }

@@ -28,7 +28,7 @@ use crate::local::{Local, LocalSandbox};
 use crate::plane::ipnet_text::Cidr;
 use crate::plane::{Place, Plane, Route, TABLES, Table};
 
-pub use ports::{published, withhold};
+pub use ports::{BOUND, PUBLISHED, published, withhold};
 pub(crate) use service::{LoadBalancer, balancer, virtual_service};
 
 /// Bytes that VXLAN adds to a frame over IPv4 (RFC 7348 section 5: outer Ethernet is not counted

@@ -146,6 +146,7 @@ const PORT: Shape = Object(&[
     ("TargetPort", Leaf),
     ("PublishedPort", Leaf),
     ("PublishMode", Word),
+    ("HostIP", Leaf),
 ]);
 
 /// `POST /services/create`, `POST /services/{id}/update`.

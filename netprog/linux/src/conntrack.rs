@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use netlink_packet_core::NLA_F_NESTED;
 use netprog::op::Op;
 use netprog::plane::{Family, Place, TableKey};
-use netprog::render::{GWBRIDGE, INGRESS_LINK, TABLE};
+use netprog::render::{BOUND, GWBRIDGE, INGRESS_LINK, PUBLISHED, TABLE};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use rtnetlink::sys::Socket;
@@ -49,8 +49,7 @@ const FILTER_REPLY: u16 = 2;
 const BY_PROTOCOL: u32 = 1 << 3;
 
 const UDP: u8 = 17;
-/// Maps of table `ip skein` that translate, on the host and in a sandbox.
-const PUBLISHED: &str = "published";
+/// The map of table `ip skein` that translates in a sandbox.
 const TARGETS: &str = "targets";
 
 /// Address and port.
@@ -61,7 +60,7 @@ pub(crate) fn unsettled_by(op: &Op) -> Option<Place> {
     match op {
         Op::SetMapElement { place, table, map, key, .. } if *table == ours() => {
             let here = match place {
-                Place::Host => map == PUBLISHED,
+                Place::Host => [PUBLISHED, BOUND].contains(&map.as_str()),
                 Place::Sandbox(_) => map == TARGETS,
                 Place::Fabric(_) => false,
             };
@@ -93,7 +92,7 @@ pub(crate) fn settle(socket: &Socket, place: Place) -> Result<(), Refusal> {
 /// Where flows are to lead.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Leads {
-    /// By the address and port that is called; on the host by any address of its own.
+    /// By the address and port that is called; on the host perhaps by any address of its own.
     targets: BTreeMap<(Option<Ipv4Addr>, u16), End>,
     /// The host's own addresses.
     local: Vec<Ipv4Addr>,
@@ -104,7 +103,9 @@ struct Leads {
 impl Leads {
     fn of_host(socket: &Socket) -> Result<Self, Refusal> {
         let elements = list(socket, &ours(), PUBLISHED)?;
-        let targets = elements.iter().filter_map(published).collect();
+        let bound = list(socket, &ours(), BOUND)?;
+        let targets = elements.iter().filter_map(published);
+        let targets = targets.chain(bound.iter().filter_map(target)).collect();
         let mut leads = Self { targets, ..Self::default() };
         for link in getifaddrs()? {
             let v4 = |storage: Option<nix::sys::socket::SockaddrStorage>| {
@@ -215,7 +216,7 @@ fn published((key, data): &Raw) -> Option<((Option<Ipv4Addr>, u16), End)> {
     Some(((None, u16::from_be_bytes([*high, *low])), translated(data)?))
 }
 
-/// Of `targets`: address, protocol, port → address, port.
+/// Of `targets` and `bound`: address, protocol, port → address, port.
 fn target((key, data): &Raw) -> Option<((Option<Ipv4Addr>, u16), End)> {
     let [a, b, c, d, UDP, _, _, _, high, low, ..] = key.as_slice() else { return None };
     let called = Some(Ipv4Addr::new(*a, *b, *c, *d));
@@ -243,7 +244,11 @@ mod tests {
     #[test]
     fn a_flow_that_leads_elsewhere_than_the_map_is_told() {
         let leads = Leads {
-            targets: [((None, 3000), end("10.0.0.5:10001"))].into(),
+            targets: [
+                ((None, 3000), end("10.0.0.5:10001")),
+                ((Some([192, 168, 50, 1].into()), 3002), end("10.0.0.6:10001")),
+            ]
+            .into(),
             local: vec![[192, 168, 50, 1].into(), [172, 18, 0, 1].into()],
             inside: vec![([172, 18, 0, 1].into(), [255, 255, 0, 0].into())],
         };
@@ -254,6 +259,9 @@ mod tests {
             ("192.168.50.1:3001", "172.18.0.9:80", true, "it is not published any more"),
             ("192.168.50.1:3001", "192.168.50.1:3001", false, "a program of the host has it"),
             ("192.168.50.1:3001", "172.17.0.2:80", false, "another program translates it"),
+            ("192.168.50.1:3002", "10.0.0.6:10001", false, "it leads where its address does"),
+            ("192.168.50.1:3002", "10.0.0.5:10001", true, "its address leads elsewhere now"),
+            ("127.0.0.1:3002", "172.18.0.9:80", true, "another address has the port"),
             ("172.18.0.1:53", "172.18.0.1:53", false, "a program of the host itself"),
             ("203.0.113.9:3000", "203.0.113.9:3000", false, "it goes out"),
         ];

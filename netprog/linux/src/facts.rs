@@ -143,6 +143,12 @@ impl HostFacts {
         join(&all)
     }
 
+    /// Whether calls to the address reach this machine.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.interface_of(address).is_some()
+    }
+
     fn interface_of(&self, address: IpAddr) -> Option<&Interface> {
         let has = |interface: &&Interface| interface.addresses.iter().any(|(a, _)| *a == address);
         self.interfaces.values().find(has)

@@ -37,7 +37,7 @@ pub enum Answer {
     Closed,
 }
 
-/// How these ports of a host answer to calls from a namespace that has the address `source`; none
+/// How these ports answer to calls from a namespace that has the address `source`; none
 /// where nothing came. `number` tells one round from others. Blocks, a second for each port without
 /// an answer.
 ///
@@ -45,13 +45,13 @@ pub enum Answer {
 /// When the namespace cannot be entered, or has no such address.
 pub fn answers(
     namespace: OwnedFd,
-    (source, host): (Ipv4Addr, Ipv4Addr),
-    ports: Vec<u16>,
+    source: Ipv4Addr,
+    ports: Vec<SocketAddrV4>,
     number: u32,
 ) -> io::Result<Vec<Option<Answer>>> {
     Namespace::enter("probe", namespace)?.run(move || {
         let each = (number..).zip(ports);
-        each.map(|(number, port)| ask(source, SocketAddrV4::new(host, port), number)).collect()
+        each.map(|(number, port)| ask(source, port, number)).collect()
     })?
 }
 
@@ -152,9 +152,10 @@ mod tests {
         let gone = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let closed = gone.local_addr().expect("it has an address").port();
         drop(gone);
-        let both = (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
+        let here = Ipv4Addr::LOCALHOST;
+        let ends = [open, closed].map(|port| SocketAddrV4::new(here, port)).to_vec();
         let namespace = own_namespace().expect("there is one");
-        let told = answers(namespace, both, vec![open, closed], 7).expect("root may ask");
+        let told = answers(namespace, here, ends, 7).expect("root may ask");
         assert_eq!(told, [Some(Answer::Open), Some(Answer::Closed)]);
         listener.set_nonblocking(true).expect("it is a socket");
         assert!(listener.accept().is_err(), "a connection was made");

@@ -5,8 +5,12 @@ use std::net::IpAddr;
 
 use cluster::net::MacAddr;
 
-use super::{GWBRIDGE, INGRESS_LINK, Scene, TABLE, doors, egress, ingress, senders, table, within};
+use super::ports::{BOUND, PUBLISHED};
+use super::{
+    GWBRIDGE, INGRESS_LINK, Scene, TABLE, doors, egress, ingress, ports, senders, table, within,
+};
 use crate::plane::{ALIAS_PREFIX, Family, Link, LinkKind, Place, Plane, Space, TableKey};
+use crate::ports::Port;
 
 /// Limits of the neighbour tables, for networks of many thousand endpoints: Docker's
 /// (libnetwork, drivers/overlay/ostweaks_linux.go).
@@ -15,9 +19,6 @@ const NEIGHBOUR_LIMITS: [(&str, &str); 3] = [
     ("net/ipv4/neigh/default/gc_thresh2", "49152"),
     ("net/ipv4/neigh/default/gc_thresh3", "65536"),
 ];
-
-/// The map of published ports.
-pub(super) const PUBLISHED: &str = "published";
 
 /// The host's table.
 pub(super) fn key() -> TableKey {
@@ -48,8 +49,10 @@ pub(super) fn render(scene: &Scene<'_>, plane: &mut Plane) {
     space.sysctls.insert("net/ipv4/ip_forward".to_owned(), "1".to_owned());
     let limits = NEIGHBOUR_LIMITS.iter().map(|(name, value)| ((*name).into(), (*value).into()));
     space.sysctls.extend(limits);
-    let mut table = table(structure(scene), &[], &[PUBLISHED]);
-    table.maps.insert(PUBLISHED.to_owned(), published(scene));
+    let mut table = table(structure(scene), &[], &[PUBLISHED, BOUND]);
+    for (port, target) in published(scene) {
+        ports::publish(&mut table, &port, target);
+    }
     space.nft.insert(key(), table);
     space.nft.insert(doors::key(), doors::render(scene));
     space.nft.insert(senders::key(), senders::nobody(subnet.net().addr().is_ipv4(), None));
@@ -58,13 +61,12 @@ pub(super) fn render(scene: &Scene<'_>, plane: &mut Plane) {
 
 /// Every published port of this node and where it leads: to a VIP on the ingress network, or, in
 /// mode `host`, to the task's address on the egress bridge.
-fn published(scene: &Scene<'_>) -> BTreeMap<String, String> {
+fn published(scene: &Scene<'_>) -> BTreeMap<Port, String> {
     let mut published = ingress::published(scene);
     for (task, sandbox) in scene.sandboxes().filter(|(task, _)| !task.assigned.draining) {
         let Some(own) = scene.assignment.own.get(&task.id) else { continue };
         for port in own.host_ports() {
-            let key = format!("{} . {}", port.protocol.name(), port.published);
-            published.insert(key, format!("{} . {}", sandbox.egress, port.target));
+            published.insert(port.into(), format!("{} . {}", sandbox.egress, port.target));
         }
     }
     published
@@ -89,16 +91,19 @@ fn structure(scene: &Scene<'_>) -> String {
     let source = source(scene);
     format!(
         "map published {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
+map bound {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
 chain raw {{
   type filter hook prerouting priority raw; policy accept;
   iifname {{ \"{INGRESS_LINK}\", \"{GWBRIDGE}\" }} ip daddr 127.0.0.0/8 drop
 }}
 chain prerouting {{
   type nat hook prerouting priority dstnat; policy accept;
+  fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @bound
   fib daddr type local dnat ip to meta l4proto . th dport map @published
 }}
 chain output {{
   type nat hook output priority -100; policy accept;
+  fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @bound
   fib daddr type local dnat ip to meta l4proto . th dport map @published
 }}
 chain postrouting {{

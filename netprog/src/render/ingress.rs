@@ -11,6 +11,7 @@ use cluster::spec::PublishMode;
 use super::sandbox::TABLE_MAIN;
 use super::{INGRESS_LINK, Scene, bridge_name, everywhere, fabric, overlay, within};
 use crate::plane::{ALIAS_PREFIX, Link, LinkKind, Place, Plane, Route, VethPair};
+use crate::ports::Port;
 
 /// The other end of `ing0`, in the ingress fabric.
 const OUTER: &str = "ve-ing0";
@@ -77,16 +78,15 @@ pub(super) fn returns(scene: &Scene<'_>) -> BTreeMap<(IpAddr, u16), MacAddr> {
     returns
 }
 
-/// Elements of the host's map: `<protocol> . <published port>` → `<VIP> . <this node's port>`.
-pub(super) fn published(scene: &Scene<'_>) -> BTreeMap<String, String> {
+/// Published port → `<VIP> . <this node's port>`.
+pub(super) fn published(scene: &Scene<'_>) -> BTreeMap<Port, String> {
     let Some((ingress, _)) = scene.ingress() else { return BTreeMap::new() };
     let mut published = BTreeMap::new();
     for service in scene.assignment.services.values() {
         let Some(vip) = service.vips.get(&ingress).filter(|vip| vip.is_ipv4()) else { continue };
         for port in service.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
             if let Some(own) = port.ingress_ports.get(&scene.assignment.node) {
-                let key = format!("{} . {}", port.protocol.name(), port.published);
-                published.insert(key, format!("{vip} . {own}"));
+                published.insert(port.into(), format!("{vip} . {own}"));
             }
         }
     }

@@ -8,33 +8,55 @@ use super::host;
 use crate::plane::{Place, Plane, Table};
 use crate::ports::Port;
 
+/// The map of ports that all addresses of the host take calls to.
+pub const PUBLISHED: &str = "published";
+/// The map of ports that one address takes calls to.
+pub const BOUND: &str = "bound";
+
 /// The ports that lead to services in a host's namespace, desired or observed.
 #[must_use]
 pub fn published(plane: &Plane) -> BTreeSet<Port> {
     let host = plane.spaces.get(&Place::Host);
     let table = host.and_then(|host| host.nft.get(&host::key()));
-    let elements = table.and_then(|table| table.maps.get(host::PUBLISHED));
-    elements.into_iter().flatten().filter_map(|(key, _)| port(key)).collect()
+    let maps = [PUBLISHED, BOUND].into_iter().filter_map(|map| table?.maps.get(map));
+    maps.flatten().filter_map(|(key, _)| port(key)).collect()
 }
 
 /// Leaves these ports to the programs that have them.
 pub fn withhold<'a>(plane: &mut Plane, ports: impl IntoIterator<Item = &'a Port>) {
     let host = plane.spaces.get_mut(&Place::Host);
     let Some(table) = host.and_then(|host| host.nft.get_mut(&host::key())) else { return };
-    withhold_from(table, ports);
+    for (map, key) in ports.into_iter().map(element) {
+        if let Some(elements) = table.maps.get_mut(map) {
+            elements.remove(&key);
+        }
+    }
 }
 
-fn withhold_from<'a>(table: &mut Table, ports: impl IntoIterator<Item = &'a Port>) {
-    let Some(elements) = table.maps.get_mut(host::PUBLISHED) else { return };
-    let ports: BTreeSet<&Port> = ports.into_iter().collect();
-    elements.retain(|key, _| port(key).is_none_or(|port| !ports.contains(&port)));
+/// Publishes a port on the host.
+pub(super) fn publish(table: &mut Table, port: &Port, target: String) {
+    let (map, key) = element(port);
+    table.maps.entry(map.to_owned()).or_default().insert(key, target);
 }
 
-/// Of a key `<protocol> . <port>`, as [`host`] writes it.
+/// In which map a port is, and its key there: `[<address> . ]<protocol> . <port>`.
+fn element(port: &Port) -> (&'static str, String) {
+    let (protocol, number) = (port.protocol.name(), port.number);
+    match port.address {
+        None => (PUBLISHED, format!("{protocol} . {number}")),
+        Some(address) => (BOUND, format!("{address} . {protocol} . {number}")),
+    }
+}
+
+/// Of a key of either map.
 fn port(key: &str) -> Option<Port> {
-    let mut words = key.split(" . ");
-    let (protocol, number) = (words.next()?, words.next()?);
+    let words: Vec<&str> = key.split(" . ").collect();
+    let (address, protocol, number) = match words.as_slice() {
+        [protocol, number] => (None, protocol, number),
+        [address, protocol, number] => (Some(address.parse().ok()?), protocol, number),
+        _ => return None,
+    };
     let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    let protocol = all.into_iter().find(|known| known.name() == protocol)?;
-    Some((protocol, number.parse().ok()?))
+    let protocol = all.into_iter().find(|known| known.name() == *protocol)?;
+    Some(Port { protocol, number: number.parse().ok()?, address })
 }

@@ -204,8 +204,9 @@ async fn ls(client: &Client, list: &ListArgs, out: &mut Out<'_>) -> anyhow::Resu
         let ports: Vec<String> = items(&service["Endpoint"]["Ports"])
             .iter()
             .map(|port| {
+                let address = port["HostIP"].as_str().unwrap_or("*");
                 format!(
-                    "*:{}->{}/{}",
+                    "{address}:{}->{}/{}",
                     text(port, "/PublishedPort"),
                     text(port, "/TargetPort"),
                     text(port, "/Protocol")

@@ -2,6 +2,7 @@
 //! at before a port is published, told by name, and looked at again until the program has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use cluster::assignment::Assignment;
@@ -11,6 +12,7 @@ use netprog::plane::Plane;
 use netprog::ports::{Listener, Port, Ports};
 use netprog::programmer::Programmer;
 use netprog::render::{published, withhold};
+use netprog_linux::facts::HostFacts;
 use netprog_linux::holders::holders;
 use netprog_linux::sock_diag::listeners;
 
@@ -33,6 +35,8 @@ pub(super) struct HostPorts {
     wanted: BTreeSet<Port>,
     /// Whether the kernel was asked what was published before.
     has_asked: bool,
+    /// What this machine is like, where a port at one of its addresses is wanted.
+    machine: Option<HostFacts>,
     /// Processes by the inodes of their sockets; none where nothing tells.
     names: BTreeMap<u32, Option<String>>,
 }
@@ -75,6 +79,13 @@ impl HostPorts {
     }
 
     fn look(&mut self) {
+        self.machine = None;
+        if self.wanted.iter().any(|port| port.address.is_some()) {
+            let machine = HostFacts::read().inspect_err(|error| {
+                tracing::warn!(%error, "read which addresses this machine has");
+            });
+            self.machine = machine.ok();
+        }
         match listeners() {
             Ok(listeners) => self.ports.settle(&self.wanted, &listeners),
             Err(error) => tracing::warn!(%error, "read which programs of this machine listen"),
@@ -99,17 +110,25 @@ impl HostPorts {
         !self.ports.withheld().is_empty()
     }
 
-    /// This node's tasks that publish a port of a program in mode `host`, and why they cannot run.
+    /// This node's tasks that publish, in mode `host`, a port of a program or one at an address
+    /// that this machine does not have, and why they cannot run.
     pub(super) fn refused(&self, assignment: &Assignment) -> BTreeMap<TaskId, String> {
         let reason = |own: &cluster::assignment::OwnTask| {
             own.host_ports().find_map(|port| {
-                let listener = self.ports.withheld().get(&(port.protocol, port.published))?;
-                let (protocol, number) = (port.protocol.name(), port.published);
-                let who = self.who(listener);
-                Some(format!("{protocol} port {number} of this node is in use: {who}"))
+                let port = Port::from(port);
+                if let Some(address) = self.lacks(&port) {
+                    return Some(format!("this node does not have address {address} of {port}"));
+                }
+                let who = self.who(self.ports.withheld().get(&port)?);
+                Some(format!("{port} of this node is in use: {who}"))
             })
         };
         assignment.own.iter().filter_map(|(id, own)| Some((*id, reason(own)?))).collect()
+    }
+
+    fn lacks(&self, port: &Port) -> Option<IpAddr> {
+        let machine = self.machine.as_ref()?;
+        port.address.filter(|address| !machine.has(*address))
     }
 
     /// What an operator should know.
@@ -144,12 +163,11 @@ impl HostPorts {
 }
 
 /// A published port and whose it is.
-fn publication(assignment: &Assignment, (protocol, number): Port) -> String {
+fn publication(assignment: &Assignment, port: Port) -> String {
     let services = assignment.services.values();
-    let ingress = services.filter(|service| {
-        service.ports.iter().any(|port| (port.protocol, port.published) == (protocol, number))
-    });
+    let ingress = services
+        .filter(|service| service.ports.iter().any(|published| Port::from(published) == port));
     let name = ingress.map(|service| service.name.as_str()).next();
     let name = name.map_or_else(String::new, |name| format!(" of service {name}"));
-    format!("{} port {number}{name}", protocol.name())
+    format!("{port}{name}")
 }

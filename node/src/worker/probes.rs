@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use cluster::id::{ServiceId, TaskId};
 use cluster::spec::{Protocol, PublishMode};
 use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, View};
 use netprog::plane::{Place, Plane};
+use netprog::ports::Port;
 use netprog::render::{GWBRIDGE, INGRESS_LINK, published};
 use netprog_linux::facts::HostFacts;
 use netprog_linux::firewalls::{Blocker, Hook, blockers, legacy};
@@ -58,19 +59,21 @@ type Asker = (OwnedFd, Ipv4Addr);
 
 /// Looks until it is dropped; what was found last is in `found`.
 pub(super) async fn run(ends: Ends, found: watch::Sender<BTreeSet<String>>) {
-    let mut misses: BTreeMap<u16, u32> = BTreeMap::new();
+    let mut misses: BTreeMap<Port, u32> = BTreeMap::new();
     let mut next = 0;
     loop {
         tokio::time::sleep(PROBE_INTERVAL).await;
         let (asker, all) = (ends.asker(), ends.targets());
         let skipped = next.min(all.len());
         let (later, first) = (all.iter().take(skipped), all.iter().skip(skipped));
-        let ports: Vec<u16> = first.chain(later).map(|(port, _)| *port).take(PORTS_MAX).collect();
+        let ports: Vec<Port> = first.chain(later).map(|(port, _)| *port).take(PORTS_MAX).collect();
         next = if all.len() <= PORTS_MAX { 0 } else { (next + PORTS_MAX) % all.len() };
         let host = ends.facts.gwbridge.address(1);
         let doors = ends.doors();
         let looked = tokio::task::spawn_blocking(move || {
-            (HostFacts::read(), look(doors), ask(asker, host, ports))
+            let machine = HostFacts::read();
+            let ends = machine.iter().flat_map(|machine| callable(machine, host, &ports)).collect();
+            (machine, look(doors), ask(asker, ends))
         })
         .await;
         let Ok((machine, seen, answers)) = looked else { return };
@@ -170,7 +173,7 @@ impl Ends {
         peers.map(|(id, _)| view.is_alive(*id)).reduce(|one, other| one || other)
     }
 
-    fn targets(&self) -> BTreeMap<u16, String> {
+    fn targets(&self) -> BTreeMap<Port, String> {
         let assignment = self.assignment.borrow();
         let Some(assignment) = assignment.as_deref() else { return BTreeMap::new() };
         targets(assignment, &self.view.borrow(), &self.done.borrow().desired)
@@ -179,7 +182,7 @@ impl Ends {
 
 /// TCP ports that are published here in mode `ingress` and somebody answers on, with the names of
 /// their services.
-fn targets(assignment: &Assignment, view: &View, desired: &Plane) -> BTreeMap<u16, String> {
+fn targets(assignment: &Assignment, view: &View, desired: &Plane) -> BTreeMap<Port, String> {
     let ingress = assignment.networks.iter().find(|(_, network)| network.ingress);
     let Some((ingress, _)) = ingress else { return BTreeMap::new() };
     let published = published(desired);
@@ -196,10 +199,10 @@ fn targets(assignment: &Assignment, view: &View, desired: &Plane) -> BTreeMap<u1
         let ports = service.ports.iter().filter(|port| {
             port.mode == PublishMode::Ingress
                 && port.protocol == Protocol::Tcp
-                && published.contains(&(port.protocol, port.published))
+                && published.contains(&Port::from(*port))
         });
         targets
-            .extend(ports.filter(|_| answers).map(|port| (port.published, service.name.clone())));
+            .extend(ports.filter(|_| answers).map(|port| (Port::from(port), service.name.clone())));
     }
     targets
 }
@@ -245,18 +248,28 @@ fn look(doors: Doors) -> Seen {
     seen
 }
 
-/// Which ports of the host answer; nothing where nobody can ask.
-fn ask(
-    asker: Option<Asker>,
+/// Where tasks of this node can call ports: at its end of the egress bridge, or at the address that
+/// has the port. Nowhere if that is another node's, or the host's own.
+fn callable(
+    machine: &HostFacts,
     host: Option<IpAddr>,
-    ports: Vec<u16>,
-) -> BTreeMap<u16, Option<Answer>> {
-    let (Some((namespace, source)), Some(IpAddr::V4(host))) = (asker, host) else {
-        return BTreeMap::new();
+    ports: &[Port],
+) -> Vec<(Port, SocketAddrV4)> {
+    let end = |port: &Port| {
+        let IpAddr::V4(address) = port.address.or(host)? else { return None };
+        let reached = machine.has(address.into()) && !address.is_loopback();
+        reached.then(|| (*port, SocketAddrV4::new(address, port.number)))
     };
+    ports.iter().filter_map(end).collect()
+}
+
+/// Which ports of the host answer; nothing where nobody can ask.
+fn ask(asker: Option<Asker>, ends: Vec<(Port, SocketAddrV4)>) -> BTreeMap<Port, Option<Answer>> {
+    let Some((namespace, source)) = asker else { return BTreeMap::new() };
+    let (ports, ends): (Vec<Port>, Vec<SocketAddrV4>) = ends.into_iter().unzip();
     let number = u32::try_from(clock::monotonic().as_secs() % u64::from(u32::MAX));
     let number = number.unwrap_or_default().wrapping_mul(PORTS_MAX as u32);
-    match probe::answers(namespace, (source, host), ports.clone(), number) {
+    match probe::answers(namespace, source, ends, number) {
         Ok(answers) => ports.into_iter().zip(answers).collect(),
         Err(error) => {
             // The task has ended meanwhile.
@@ -266,9 +279,9 @@ fn ask(
     }
 }
 
-fn lost_line(port: u16, service: &str) -> String {
+fn lost_line(port: Port, service: &str) -> String {
     format!(
-        "tcp port {port} of service {service} does not answer through this node: calls from its \
+        "{port} of service {service} does not answer through this node: calls from its \
          own tasks are lost between {GWBRIDGE} and {INGRESS_LINK}, or on the way to the service's. \
          Look at `nft list ruleset`, and at `iptables-legacy -S` where /proc/net/ip_tables_names \
          lists a table"

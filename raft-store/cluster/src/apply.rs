@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NetworkId, ServiceId};
-use crate::object::{Meta, Network, Node, Service};
-use crate::spec::{Protocol, PublishMode};
+use crate::object::{Meta, Network, Node, PublishedPort, Service};
+use crate::spec::PublishMode;
 use crate::state::{State, Taken};
 use crate::time::Revision;
 use crate::transaction::{Change, Key, Object, Transaction};
@@ -194,35 +194,32 @@ impl State {
         let clash = self.index.service_names.of(service.spec.name.clone()).find(other);
         let what = || format!("name {}", service.spec.name);
         refuse(&service.id, clash.map(|other| (what(), other.to_string())))?;
-        let clash = published(service).into_iter().find_map(|(protocol, port)| {
-            let mut others = self.index.ports.of((protocol, port)).filter(other);
+        let clash = everywhere(service).find_map(|port| {
+            let mut others = self.index.ports.of((port.protocol, port.published)).filter(other);
             let has = |id: &ServiceId| {
                 let found = self.services.get(id);
-                found.is_some_and(|found| published(found).contains(&(protocol, port)))
+                found.is_some_and(|found| everywhere(found).any(|taken| taken.overlaps(port)))
             };
             let found = others.find(has)?;
-            Some((format!("port {port}/{}", protocol.name()), found.to_string()))
+            Some((format!("port {port}"), found.to_string()))
         });
         refuse(&service.id, clash)
     }
 }
 
 /// The ports that a service has on every node.
-fn published(service: &Service) -> BTreeSet<(Protocol, u16)> {
-    let ingress = service.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
-    ingress.map(|port| (port.protocol, port.published)).collect()
+fn everywhere(service: &Service) -> impl Iterator<Item = &PublishedPort> {
+    service.ports.iter().filter(|port| port.mode == PublishMode::Ingress)
 }
 
 /// Within a service: a published port is given once, and so is the port towards the ingress VIP,
 /// whatever protocol it is for.
 fn check_own_ports(service: &Service) -> Result<(), Conflict> {
     let me = || service.id.to_string();
-    let mut published = BTreeSet::new();
     let mut towards_vip = BTreeSet::new();
-    for port in service.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
-        let twice = !published.insert((port.protocol, port.published));
-        let what = || format!("port {}/{}", port.published, port.protocol.name());
-        refuse(&service.id, twice.then(|| (what(), me())))?;
+    for (at, port) in everywhere(service).enumerate() {
+        let twice = everywhere(service).take(at).any(|other| other.overlaps(port));
+        refuse(&service.id, twice.then(|| (format!("port {port}"), me())))?;
         let twice = port.ingress_ports.values().find(|number| !towards_vip.insert(**number));
         let clash = twice.map(|number| (format!("ingress port {number}"), me()));
         refuse(&service.id, clash)?;

@@ -6,8 +6,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::generic::GenericResource;
-use crate::id::NetworkId;
-use crate::object::{Network, Service, Slot, Task, TaskState};
+use crate::id::{NetworkId, ServiceId};
+use crate::object::{Network, PublishedPort, Service, Slot, Task, TaskState};
 use crate::plan::agenda::Agenda;
 use crate::spec::PublishMode;
 use crate::state::{Index, State};
@@ -66,11 +66,7 @@ pub fn check_allocations(state: &State) -> Vec<Violation> {
         node.raft().map(|place| (place.raft_id.to_string(), node.id.to_string()))
     });
     unique(&mut found, "Raft id", managers);
-    let ports = state.live_services().flat_map(|service| {
-        let ingress = service.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
-        ingress.map(|p| (format!("{}/{}", p.published, p.protocol.name()), service.id.to_string()))
-    });
-    unique(&mut found, "port", ports);
+    check_published(state, &mut found);
     let live: Vec<_> = state.live_networks().collect();
     for (at, network) in live.iter().enumerate() {
         if let Some(other) = live[..at].iter().find(|other| other.subnet.overlaps(&network.subnet))
@@ -100,6 +96,20 @@ fn unique(found: &mut Vec<Violation>, what: &str, held: impl Iterator<Item = (St
     for (value, holder) in held {
         if let Some(other) = holders.insert(value.clone(), holder.clone()) {
             found.push(Violation(format!("{other} and {holder} hold {what} {value}")));
+        }
+    }
+}
+
+/// No node has two services for one call.
+fn check_published(state: &State, found: &mut Vec<Violation>) {
+    let mut held: BTreeMap<_, Vec<(ServiceId, &PublishedPort)>> = BTreeMap::new();
+    for service in state.live_services() {
+        for port in service.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
+            let others = held.entry((port.protocol, port.published)).or_default();
+            for (holder, _) in others.iter().filter(|(_, other)| port.overlaps(other)) {
+                found.push(Violation(format!("{holder} and {} hold port {port}", service.id)));
+            }
+            others.push((service.id, port));
         }
     }
 }

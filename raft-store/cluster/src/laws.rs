@@ -350,13 +350,16 @@ fn garbage() -> impl Strategy<Value = (Transaction, bool)> {
         },
     );
     let port =
-        (1..3_u16, 1..4_u16, any::<bool>()).prop_map(|(published, ingress, host)| PublishedPort {
-            name: String::new(),
-            protocol: Protocol::Tcp,
-            target: 80,
-            published,
-            mode: if host { PublishMode::Host } else { PublishMode::Ingress },
-            ingress_ports: BTreeMap::from([(NodeId(1), ingress)]),
+        (1..3_u16, 1..4_u16, any::<bool>(), 0..3_u8).prop_map(|(published, ingress, host, at)| {
+            PublishedPort {
+                name: String::new(),
+                protocol: Protocol::Tcp,
+                target: 80,
+                published,
+                mode: if host { PublishMode::Host } else { PublishMode::Ingress },
+                address: (at > 0).then_some([192, 0, 2, at].into()),
+                ingress_ports: BTreeMap::from([(NodeId(1), ingress)]),
+            }
         });
     let service = (
         id.clone(),

@@ -378,17 +378,36 @@ pub struct PublishedPort {
     pub published: u16,
     /// On every node, or on the task's.
     pub mode: PublishMode,
+    /// The address of a node that alone takes calls; none where all of them do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// The port towards the ingress VIP, unique to each node, so that no two nodes can make the
     /// same flow. Empty in mode `host`.
     pub ingress_ports: BTreeMap<NodeId, u16>,
 }
 
 impl PublishedPort {
+    /// Whether one node cannot have both: as with bind(2), all addresses include each.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        (self.protocol, self.published) == (other.protocol, other.published)
+            && (self.address.is_none() || other.address.is_none() || self.address == other.address)
+    }
+
     /// Whether both are one port of the nodes, published in one way, wherever each leads.
     #[must_use]
     pub fn is_same_publication(&self, other: &Self) -> bool {
-        let published = |port: &Self| (port.protocol, port.published, port.mode);
+        let published = |port: &Self| (port.protocol, port.published, port.mode, port.address);
         published(self) == published(other)
+    }
+}
+
+impl fmt::Display for PublishedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = self.address {
+            write!(f, "{address}:")?;
+        }
+        write!(f, "{}/{}", self.published, self.protocol.name())
     }
 }
 

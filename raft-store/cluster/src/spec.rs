@@ -232,6 +232,9 @@ pub struct PortConfig {
     pub published_port: u16,
     /// On every node, or on the task's.
     pub publish_mode: PublishMode,
+    /// The address of a node that alone takes calls; empty or `0.0.0.0` for all of them.
+    #[serde(rename = "HostIP", skip_serializing_if = "String::is_empty")]
+    pub host_ip: String,
     /// Kept, not understood.
     #[serde(flatten)]
     pub extra: Extra,

@@ -18,6 +18,7 @@ mod docker_cli;
 mod faults;
 mod firewalls;
 mod history;
+mod host_ip;
 mod interference;
 mod isolation;
 mod log_servers;

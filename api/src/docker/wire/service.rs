@@ -127,6 +127,7 @@ pub(crate) fn port(port: &PublishedPort) -> PortConfig {
         target_port: port.target,
         published_port: port.published,
         publish_mode: port.mode,
+        host_ip: port.address.map(|address| address.to_string()).unwrap_or_default(),
         ..PortConfig::default()
     }
 }

@@ -103,6 +103,7 @@ fn published(protocol: Protocol, published: u16, first: u16) -> PublishedPort {
         target: 80,
         published,
         mode: PublishMode::Ingress,
+        address: None,
         ingress_ports: (1..=2).map(|n| (node(n), first + u16::from(n))).collect(),
     }
 }

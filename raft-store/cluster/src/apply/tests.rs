@@ -5,6 +5,7 @@ use super::*;
 use crate::fixture::{attachment, network, new, node, service, small_state, task, transaction};
 use crate::id::{NodeId, TaskId};
 use crate::object::PublishedPort;
+use crate::spec::Protocol;
 use crate::time::Timestamp;
 
 /// Applies one change at revision 2 and gives the text of the refusal, or `applied`.
@@ -34,6 +35,7 @@ fn with_port(id: u128, name: &str, published: u16, ingress: u16) -> Object {
         protocol: Protocol::Tcp,
         target: 80,
         published,
+        address: None,
         mode: PublishMode::Ingress,
         ingress_ports: BTreeMap::from([(NodeId(2), ingress)]),
     });

@@ -57,7 +57,7 @@ const FIELDS: [(&str, &[(&str, Served)]); 5] = [
         ("EndpointSpec.Ports[].TargetPort", Honoured),
         ("EndpointSpec.Ports[].PublishedPort", Honoured),
         ("EndpointSpec.Ports[].PublishMode", Honoured),
-        ("EndpointSpec.Ports[].HostIP", Only("0.0.0.0")),
+        ("EndpointSpec.Ports[].HostIP", Honoured),
     ]),
     ("TaskTemplate.", &[
         ("PluginSpec", Refused("leave it out")),

@@ -1,6 +1,7 @@
 //! The numbers of published ports.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::id::ServiceId;
 use crate::object::{PublishedPort, Service};
@@ -29,15 +30,17 @@ pub(crate) fn resolve(
     used.extend(ports.iter().map(|port| (port.protocol, port.published_port)));
     let mut result: Vec<PublishedPort> = Vec::with_capacity(ports.len());
     for port in ports {
+        let address = address(port)?;
         let published = if port.published_port == 0 {
             open_port(port, before, &result, &used)?
         } else {
-            check_free(state, port, &others)?;
+            check_free(state, (port, address), &others)?;
             port.published_port
         };
         used.insert((port.protocol, published));
         let kept = before.iter().find(|old| {
-            (old.protocol, old.published, old.mode) == (port.protocol, published, port.publish_mode)
+            (old.protocol, old.published, old.mode, old.address)
+                == (port.protocol, published, port.publish_mode, address)
         });
         result.push(PublishedPort {
             name: port.name.clone(),
@@ -45,6 +48,7 @@ pub(crate) fn resolve(
             target: port.target_port,
             published,
             mode: port.publish_mode,
+            address,
             ingress_ports: kept.map(|old| old.ingress_ports.clone()).unwrap_or_default(),
         });
     }
@@ -60,6 +64,7 @@ fn open_port(
 ) -> Result<u16, Rejection> {
     let same = |old: &&PublishedPort| {
         (old.protocol, old.target, old.mode) == (port.protocol, port.target_port, port.publish_mode)
+            && address(port).is_ok_and(|address| address == old.address)
             && AUTO_PORTS.contains(&old.published)
     };
     let taken = |number: u16| {
@@ -86,9 +91,40 @@ fn open_port(
     )
 }
 
+/// The address of a node that alone takes calls to the port; none for all of them.
+pub(crate) fn address(port: &PortConfig) -> Result<Option<IpAddr>, Rejection> {
+    let given = &port.host_ip;
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let refuse = |why: &str| {
+        let target = port.target_port;
+        Rejection::invalid(format!(
+            "HostIP {given:?} of target port {target} {why}: give an IPv4 address of a node, or \
+             none for all of them"
+        ))
+    };
+    match given.parse() {
+        Ok(IpAddr::V4(address)) if address.is_unspecified() => Ok(None),
+        Ok(IpAddr::V4(address)) if address.is_multicast() || address.is_broadcast() => {
+            Err(refuse("is no address of one machine"))
+        }
+        Ok(address @ IpAddr::V4(_)) => Ok(Some(address)),
+        Ok(IpAddr::V6(_)) => Err(Rejection {
+            code: Code::Unimplemented,
+            ..refuse("is of IPv6, which published ports do not have yet")
+        }),
+        Err(_) => Err(refuse("is no IP address")),
+    }
+}
+
 /// Two services may publish one port in mode `host` (never on one node: the scheduler sees to it);
-/// in mode `ingress` it belongs to one, on all nodes.
-fn check_free(state: &State, port: &PortConfig, others: &[&Service]) -> Result<(), Rejection> {
+/// in mode `ingress` it belongs to one on all nodes, or to one for each address.
+fn check_free(
+    state: &State,
+    (port, address): (&PortConfig, Option<IpAddr>),
+    others: &[&Service],
+) -> Result<(), Rejection> {
     let wanted = (port.protocol, port.published_port);
     if cluster_ports(state).contains(&wanted) {
         return Err(Rejection::invalid(format!(
@@ -98,8 +134,11 @@ fn check_free(state: &State, port: &PortConfig, others: &[&Service]) -> Result<(
         )));
     }
     for other in others {
-        for taken in other.ports.iter().filter(|taken| (taken.protocol, taken.published) == wanted)
-        {
+        let overlaps = |taken: &&PublishedPort| {
+            (taken.protocol, taken.published) == wanted
+                && (taken.address == address || taken.address.is_none() || address.is_none())
+        };
+        for taken in other.ports.iter().filter(overlaps) {
             let how = match (taken.mode, port.publish_mode) {
                 (PublishMode::Ingress, _) => "an ingress port",
                 (PublishMode::Host, PublishMode::Ingress) => "a host-published port",

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::fields;
 use super::size::{self, SERVICE_BYTES_MAX};
+use super::{fields, ports};
 use crate::constraint::{Constraint, check_preference};
 use crate::generic::check_reserved;
 use crate::log_driver::LogDriver;
 use crate::rejection::{Code, Rejection};
 use crate::rights::{Capabilities, check_sysctl, check_ulimit};
 use crate::spec::{
-    ContainerSpec, DnsConfig, EndpointSpec, Mount, MountKind, NetworkTarget, Placement, Protocol,
-    PublishMode, Replicated, ResolutionMode, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ContainerSpec, DnsConfig, EndpointSpec, Mount, MountKind, NetworkTarget, Placement, PortConfig,
+    Protocol, PublishMode, Replicated, ResolutionMode, ServiceMode, ServiceSpec, TaskSpec,
+    UpdateConfig,
 };
 use crate::state::State;
 use crate::template;
@@ -219,7 +220,7 @@ fn check_mode(mode: &mut ServiceMode) -> Result<(), Rejection> {
 }
 
 fn check_endpoint(endpoint: &EndpointSpec) -> Result<(), Rejection> {
-    let mut published = BTreeSet::new();
+    let mut published: Vec<(&PortConfig, Option<IpAddr>)> = Vec::new();
     for port in &endpoint.ports {
         if port.protocol == Protocol::Sctp {
             return Err(Rejection::new(
@@ -243,15 +244,19 @@ fn check_endpoint(endpoint: &EndpointSpec) -> Result<(), Rejection> {
                 port.target_port
             )));
         }
-        let once =
-            port.published_port == 0 || published.insert((port.protocol, port.published_port));
-        if !once {
+        let address = ports::address(port)?;
+        let twice = published.iter().any(|(other, at)| {
+            (other.protocol, other.published_port) == (port.protocol, port.published_port)
+                && (*at == address || at.is_none() || address.is_none())
+        });
+        if twice && port.published_port != 0 {
             return Err(Rejection::invalid(format!(
                 "duplicate published ports provided: {}/{}",
                 port.published_port,
                 port.protocol.name()
             )));
         }
+        published.push((port, address));
     }
     Ok(())
 }

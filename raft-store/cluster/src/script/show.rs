@@ -98,9 +98,10 @@ impl World {
                     .map(|(node, number)| format!("{}={number}", self.node_name(*node)))
                     .collect();
                 let protocol = port.protocol.name();
+                let at = port.address.map_or_else(String::new, |address| format!("{address}:"));
                 let _ = write!(
                     out,
-                    " {}:{}/{protocol}({})",
+                    " {at}{}:{}/{protocol}({})",
                     port.published,
                     port.target,
                     via.join(" ")

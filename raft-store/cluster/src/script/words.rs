@@ -232,6 +232,10 @@ fn port(text: &str) -> PortConfig {
         Some((rest, "sctp")) => (rest, Protocol::Sctp),
         _ => (text, Protocol::Tcp),
     };
+    let (address, text) = match text.rsplitn(3, ':').nth(2) {
+        Some(address) => (address, &text[address.len() + 1..]),
+        None => ("", text),
+    };
     let (published, target) = text.split_once(':').unwrap_or(("0", text));
     PortConfig {
         name: String::new(),
@@ -239,6 +243,7 @@ fn port(text: &str) -> PortConfig {
         target_port: target.parse().unwrap(),
         published_port: published.parse().unwrap(),
         publish_mode,
+        host_ip: address.to_owned(),
         ..PortConfig::default()
     }
 }

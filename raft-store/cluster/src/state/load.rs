@@ -1,11 +1,16 @@
 //! What each node carries, for the scheduler.
 
+use std::net::IpAddr;
+
 use imbl::OrdMap;
 
 use crate::generic::Held;
 use crate::id::{NodeId, ServiceId};
 use crate::object::Task;
 use crate::spec::{Protocol, TaskSpec};
+
+/// A port in mode `host`, and the address that alone takes calls to it.
+type HostPort = (Protocol, u16, Option<IpAddr>);
 
 /// What a node carries.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -18,7 +23,7 @@ pub(crate) struct Load {
     /// Of all tasks that are not known to have ended: those of a lost node may still run there.
     pub(crate) generic: Held,
     /// How many tasks hold a port: more than one only by accident.
-    host_ports: OrdMap<(Protocol, u16), u64>,
+    host_ports: OrdMap<HostPort, u64>,
 }
 
 impl Load {
@@ -32,8 +37,8 @@ impl Load {
         let (nano_cpus, memory_bytes) = reservation(&task.spec);
         add_wide(&mut self.nano_cpus, nano_cpus, held);
         add_wide(&mut self.memory_bytes, memory_bytes, held);
-        for port in host_ports(task) {
-            count(&mut self.host_ports, port, held);
+        for port in task.host_ports() {
+            count(&mut self.host_ports, (port.protocol, port.published, port.address), held);
         }
     }
 
@@ -41,8 +46,15 @@ impl Load {
         self.by_service.get(&service).copied().unwrap_or(0)
     }
 
+    /// Whether a task has a port that this one publishes: at the same address, or one of them at
+    /// all.
     pub(crate) fn holds_port_of(&self, task: &Task) -> bool {
-        host_ports(task).any(|port| self.host_ports.contains_key(&port))
+        task.host_ports().any(|port| {
+            let (protocol, number, address) = (port.protocol, port.published, port.address);
+            let held = self.host_ports.range((protocol, number, None)..).map(|(held, _)| held);
+            let mut held = held.take_while(|held| (held.0, held.1) == (protocol, number));
+            held.any(|held| held.2.is_none() || address.is_none() || held.2 == address)
+        })
     }
 }
 
@@ -70,11 +82,6 @@ fn add_wide(sum: &mut u128, amount: u64, held: bool) {
 pub(crate) fn reservation(spec: &TaskSpec) -> (u64, u64) {
     let reserved = spec.resources.as_ref().and_then(|resources| resources.reservations.as_ref());
     reserved.map_or((0, 0), |amounts| (amounts.nano_cpus, amounts.memory_bytes))
-}
-
-/// Those of the spec that it was made from, whatever its service publishes now.
-fn host_ports(task: &Task) -> impl Iterator<Item = (Protocol, u16)> {
-    task.host_ports().map(|port| (port.protocol, port.published))
 }
 
 /// What nodes carry; one that carries nothing is not here.

@@ -132,19 +132,24 @@ fn network(text: &str) -> anyhow::Result<Value> {
     Ok(target)
 }
 
-/// `3000:80/udp`, or `published=3000,target=80,protocol=udp,mode=host`.
+/// `192.0.2.1:3000:80/udp`, or `published=3000,target=80,protocol=udp,mode=host,host-ip=192.0.2.1`.
 fn port(text: &str) -> anyhow::Result<Value> {
     let wrong =
-        || format!("{text:?}: give [PUBLISHED:]TARGET[/PROTOCOL], like 3000:80 or 53:53/udp");
+        || format!("{text:?}: give [[IP:]PUBLISHED:]TARGET[/PROTOCOL], like 3000:80 or 53:53/udp");
     if !text.contains('=') {
         let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let (published, target) = ports.split_once(':').unwrap_or(("0", ports));
-        return Ok(json!({
+        let (ports, target) = ports.rsplit_once(':').unwrap_or(("0", ports));
+        let (address, published) = ports.rsplit_once(':').unwrap_or(("", ports));
+        let mut port = json!({
             "PublishedPort": published.parse::<u16>().with_context(wrong)?,
             "TargetPort": target.parse::<u16>().with_context(wrong)?,
             "Protocol": protocol,
             "PublishMode": "ingress",
-        }));
+        });
+        if !address.is_empty() {
+            port["HostIP"] = json!(address);
+        }
+        return Ok(port);
     }
     let mut port = json!({
         "PublishedPort": 0, "TargetPort": 0, "Protocol": "tcp", "PublishMode": "ingress",
@@ -158,7 +163,10 @@ fn port(text: &str) -> anyhow::Result<Value> {
             "protocol" => port["Protocol"] = json!(value),
             "mode" => port["PublishMode"] = json!(value),
             "name" => port["Name"] = json!(value),
-            _ => bail!("{field:?}: give published=…, target=…, protocol=…, mode=… or name=…"),
+            "host-ip" => port["HostIP"] = json!(value),
+            _ => bail!(
+                "{field:?}: give published=…, target=…, protocol=…, mode=…, host-ip=… or name=…"
+            ),
         }
     }
     Ok(port)
@@ -286,6 +294,12 @@ mod tests {
     fn short_forms_are_docker_s() {
         assert_eq!(port("3000:80/udp").unwrap()["Protocol"], "udp");
         assert_eq!(port("80").unwrap()["PublishedPort"], 0);
+        assert!(port("80").unwrap().get("HostIP").is_none());
+        for text in ["192.0.2.1:3000:80/udp", "published=3000,target=80,host-ip=192.0.2.1"] {
+            let port = port(text).unwrap();
+            assert_eq!(port["HostIP"], "192.0.2.1", "{text}");
+            assert_eq!((&port["PublishedPort"], &port["TargetPort"]), (&json!(3000), &json!(80)));
+        }
         assert_eq!(port("published=1,target=2,mode=host").unwrap()["PublishMode"], "host");
         assert!(port("x:y").unwrap_err().to_string().contains("like 3000:80"));
         assert!(port("target=1,modus=host").unwrap_err().to_string().contains("modus=host"));
