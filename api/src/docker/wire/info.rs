@@ -82,7 +82,7 @@ fn engine() -> Value {
             "Volume": [],
             "Network": ["overlay"],
             "Authorization": null,
-            "Log": ["json-file"],
+            "Log": ["journald", "json-file", "local", "syslog"],
         },
         "MemoryLimit": true,
         "SwapLimit": true,
