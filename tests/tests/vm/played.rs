@@ -5,8 +5,9 @@
 //! of restarts takes quicker machines: a daemon that was killed has to be back within its node's
 //! lease of 2.5 s, which three guests that count and ping on two processors do not always grant.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lab::Lab;
+use lab::cluster::CONVERGE_MAX;
 use lab::scenario::{Scenario, check, cold_restart, ingress, node_loss, rollout};
 use lab::vm::kernel::Kernel;
 
@@ -64,6 +65,37 @@ fn no_request_fails_while_a_service_changes() {
         let counts = must(rollout::run(&mut lab, step, GUESTS_PER_SECOND));
         assert!(counts.sent > 0, "{step:?}: nothing was asked");
     }
+    must(check(&mut lab, &[("limits hold on cgroup v2 alone", limits_hold)]));
+}
+
+/// Memory kills and is told as 137, processes beyond the limit are not made, and the CPU's quota is
+/// what the spec says.
+fn limits_hold(lab: &mut Lab) -> Result<()> {
+    let mounted = lab.nodes[0].run(20, &["grep", "-c", " cgroup ", "/proc/mounts"])?;
+    ensure!(mounted.stdout.trim() == "0", "there is cgroup v1 too: {mounted}");
+    let large = ["perl", "-e", "my $text = 'x' x (300 << 20); print length $text"];
+    let many = ["sh", "-c", "for i in $(seq 40); do sleep 100 & done; wait"];
+    for (name, flag, line, code) in [
+        ("large", ["--limit-memory", "32M"], large, "(137)"),
+        ("many", ["--limit-pids", "20"], many, "(2)"),
+    ] {
+        let words = [&["--name", name, "--restart-condition", "none"], &flag[..], &["host"]];
+        lab.create_service(0, &[words.concat(), line.to_vec()].concat())?;
+        lab.wait_for(CONVERGE_MAX, &format!("{name} to end"), || {
+            let tasks = lab.all_tasks(0, name)?;
+            let task = tasks.first().context("no task")?;
+            let told = task.state == "failed" && task.message.contains(code);
+            ensure!(told, "{} {}", task.state, task.message);
+            Ok(())
+        })?;
+    }
+    let words = ["--name", "slow", "--limit-cpu", "0.5", "host", "sleep", "100"];
+    lab.create_service(0, &words)?;
+    let task = &lab.wait_running(0, "slow", 1)?[0];
+    let script = "cat /sys/fs/cgroup$(cut -d: -f3 /proc/$0/cgroup)/cpu.max";
+    let quota = lab.nodes[task.node].run(20, &["sh", "-c", script, &task.pid.to_string()])?.ok()?;
+    ensure!(quota == "50000 100000", "{quota}");
+    Ok(())
 }
 
 #[test]
