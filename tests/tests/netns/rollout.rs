@@ -4,7 +4,7 @@ use lab::scenario::rollout::{PER_SECOND, Step, prepare, run};
 
 use crate::stage::Stage;
 
-/// Goal: whoever changes a service loses none of its requests. Method: 600 requests a second, from
+/// Goal: a change of a service loses none of its requests. Method: 600 requests a second, from
 /// source ports that are used again every few seconds, during each kind of change.
 #[test]
 fn no_request_fails_while_a_service_changes() {
