@@ -150,11 +150,13 @@ pub struct Engine {
     elsewhere: BTreeMap<NodeId, Identity>, // runs of listed nodes at addresses that are not theirs
     intake: VecDeque<Waiting>,
     intake_at: Option<Now>,
-    shown_at: Now, // when news of the view last went out
+    shown_at: Now,              // when news of the view last went out
+    shown_since: Now,           // when the oldest of that news arrived
+    unshown_since: Option<Now>, // when the oldest arrived that may be news and is not shown
     restarting: BTreeMap<NodeId, (u64, Now, Proof)>, // generation that ended, end of the grace
     ended: BTreeMap<NodeId, u64>, // generations whose grace is over: their notices count no more
     active: BTreeMap<NodeId, Identity>, // members but us, as of the last step
-    stale: bool,   // liveness has to be computed again, though no membership event came
+    stale: bool, // liveness has to be computed again, though no membership event came
     alone: bool,
     quiet: bool,
     join_at: Now,
@@ -190,6 +192,8 @@ impl Engine {
             intake: VecDeque::new(),
             intake_at: None,
             shown_at: now,
+            shown_since: now,
+            unshown_since: None,
             restarting: BTreeMap::new(),
             ended: BTreeMap::new(),
             active: BTreeMap::new(),
@@ -271,6 +275,18 @@ impl Engine {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.projection.view()
+    }
+
+    /// Since when something waits that arrived and may change the view.
+    #[must_use]
+    pub fn unshown_since(&self) -> Option<Now> {
+        self.unshown_since
+    }
+
+    /// When the oldest news arrived of those that the last change of the view brought.
+    #[must_use]
+    pub fn shown_since(&self) -> Now {
+        self.shown_since
     }
 
     /// Nodes that run at addresses that the managers do not know, and may have moved there.

@@ -16,6 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::telemetry::Seldom;
 use crate::transport::{Lane, Net};
+use crate::worker::lateness::Unseen;
+
+use self::inlet::Inlet;
+
+mod inlet;
 
 /// Inputs that wait for the engine.
 const QUEUE: usize = 1024;
@@ -34,11 +39,22 @@ pub struct Gossip {
     asks: mpsc::Sender<Ask>,
     view: watch::Receiver<Arc<View>>,
     refused: watch::Receiver<Refused>,
+    progress: watch::Receiver<Progress>,
+    unseen: Unseen,
+}
+
+/// How far gossip has come with what arrived; times are the monotonic clock's.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// When it last looked for something to do. It does so at least every [`IDLE_MAX`].
+    looked: Duration,
+    /// Since when something waits that may change the view.
+    waits_since: Option<Duration>,
 }
 
 enum Ask {
     Input(Input),
-    Exchange { bytes: Bytes, reply: oneshot::Sender<Bytes> },
+    Exchange { bytes: Bytes, reply: oneshot::Sender<Bytes>, arrived: Duration },
     Describe(oneshot::Sender<serde_json::Value>),
     Addresses(oneshot::Sender<BTreeMap<NodeId, SocketAddr>>),
 }
@@ -51,22 +67,52 @@ impl Gossip {
         let (asks, inbox) = mpsc::channel(QUEUE);
         let (publish, view) = watch::channel(Arc::default());
         let (refusals, refused) = watch::channel(Refused::default());
+        let now = Progress { looked: clock::monotonic(), ..Progress::default() };
+        let (tell, progress) = watch::channel(now);
         let (config, engine, answers) = (Some(config), None, mpsc::channel(QUEUE).0);
-        let complaints = Seldom::default();
-        let shell = Shell { config, engine, socket, net, publish, refusals, complaints, answers };
+        let (complaints, unseen) = (Seldom::default(), Unseen::default());
+        let inlet = Inlet::new(socket, DATAGRAM_BYTES_MAX);
+        let shell = Shell {
+            config,
+            engine,
+            inlet,
+            net,
+            publish,
+            refusals,
+            progress: tell,
+            unseen: unseen.clone(),
+            complaints,
+            answers,
+        };
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = shell.run(inbox) => {}
             }
         });
-        Self { asks, view, refused }
+        Self { asks, view, refused, progress, unseen }
     }
 
     /// The newest view.
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
+    }
+
+    /// For how long the oldest thing has waited that arrived and may change the view.
+    #[must_use]
+    pub fn waiting(&self, now: Duration) -> Duration {
+        let Progress { looked, waits_since, .. } = *self.progress.borrow();
+        let idle = now.saturating_sub(looked);
+        // While it does not look, it does not know what has arrived.
+        let unread = if idle > 2 * IDLE_MAX { idle } else { Duration::ZERO };
+        waits_since.map_or(unread, |since| now.saturating_sub(since).max(unread))
+    }
+
+    /// When the oldest news came that was made a view of; who follows the views takes it.
+    #[must_use]
+    pub fn unseen(&self) -> Unseen {
+        self.unseen.clone()
     }
 
     /// What it has refused because of whom it was of.
@@ -84,7 +130,8 @@ impl Gossip {
     /// Answers a peer's stream request.
     pub async fn exchange(&self, bytes: Bytes) -> Option<Bytes> {
         let (reply, answer) = oneshot::channel();
-        self.asks.send(Ask::Exchange { bytes, reply }).await.ok()?;
+        let arrived = clock::monotonic();
+        self.asks.send(Ask::Exchange { bytes, reply, arrived }).await.ok()?;
         answer.await.ok()
     }
 
@@ -108,68 +155,118 @@ struct Shell {
     /// Taken by the engine when it begins.
     config: Option<Config>,
     engine: Option<Engine>,
-    socket: UdpSocket,
+    inlet: Inlet,
     net: Net,
     publish: watch::Sender<Arc<View>>,
     refusals: watch::Sender<Refused>,
+    progress: watch::Sender<Progress>,
+    unseen: Unseen,
     complaints: Seldom,
-    answers: mpsc::Sender<(NodeId, Result<Bytes, SyncFailed>)>,
+    answers: mpsc::Sender<Answer>,
+}
+
+/// The outcome of an exchange with a peer, and when it came.
+type Answer = (NodeId, Result<Bytes, SyncFailed>, Duration);
+
+/// What waits for the engine, and for it.
+struct Queues {
+    inbox: mpsc::Receiver<Ask>,
+    answered: mpsc::Receiver<Answer>,
+    pending: BTreeMap<u64, oneshot::Sender<Bytes>>,
+    token: u64,
+}
+
+/// Datagrams that were read at one time.
+struct Burst {
+    /// When the oldest of them arrived.
+    since: Option<Duration>,
+    /// Whether more may lie there.
+    is_cut: bool,
+}
+
+/// What there is to do.
+enum Next {
+    /// An input, and when it arrived.
+    Input(Duration, Input),
+    Nothing,
+    End,
+}
+
+impl Next {
+    fn now(input: Input) -> Self {
+        Self::Input(clock::monotonic(), input)
+    }
 }
 
 impl Shell {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
-        let (answers, mut answered) = mpsc::channel(QUEUE);
+    async fn run(mut self, inbox: mpsc::Receiver<Ask>) {
+        let (answers, answered) = mpsc::channel(QUEUE);
         self.answers = answers;
-        let mut pending: BTreeMap<u64, oneshot::Sender<Bytes>> = BTreeMap::new();
-        let mut token = 0_u64;
-        let mut buffer = vec![0_u8; DATAGRAM_BYTES_MAX];
+        let mut queues = Queues { inbox, answered, pending: BTreeMap::new(), token: 0 };
         loop {
-            let now = clock::monotonic();
-            let deadline = self.engine.as_ref().and_then(Engine::next_deadline);
-            let wait = deadline.map_or(IDLE_MAX, |at| at.saturating_sub(now));
-            let outputs = tokio::select! {
-                ask = inbox.recv() => match ask {
-                    None => return,
-                    Some(Ask::Input(input)) => self.step(input),
-                    Some(Ask::Exchange { bytes, reply }) => {
-                        token = token.wrapping_add(1);
-                        pending.insert(token, reply);
-                        self.step(Input::SyncRequest { token, bytes })
-                    }
-                    Some(Ask::Describe(reply)) => {
-                        let _ = reply.send(self.describe());
-                        continue;
-                    }
-                    Some(Ask::Addresses(reply)) => {
-                        let _ = reply.send(self.addresses());
-                        continue;
-                    }
-                },
-                answer = answered.recv() => {
-                    let Some((peer, result)) = answer else { return };
-                    self.step(Input::SyncAnswer { peer, result })
+            let mut outputs = Vec::new();
+            let burst = self.read(&mut outputs);
+            let arrived = burst.since.unwrap_or_else(clock::monotonic);
+            self.carry_out(outputs, &mut queues.pending, arrived).await;
+            // What is left came no earlier than what was read.
+            self.tell(burst.since.filter(|_| burst.is_cut));
+            match self.next(&mut queues).await {
+                Next::Input(arrived, input) => {
+                    let outputs = self.step(input);
+                    self.carry_out(outputs, &mut queues.pending, arrived).await;
                 }
-                received = self.socket.recv_from(&mut buffer) => {
-                    let mut outputs = Vec::new();
-                    // An ICMP error of an earlier send shows here: the engine finds out by itself.
-                    if let Ok((length, _from)) = received {
-                        self.datagram(&buffer[..length], &mut outputs);
-                        self.drain(&mut buffer, &mut outputs);
-                    }
-                    outputs
-                }
-                () = tokio::time::sleep(wait.min(IDLE_MAX)) => {
-                    if deadline.is_some_and(|at| at <= clock::monotonic()) {
-                        self.step(Input::Timer)
-                    } else {
-                        Vec::new()
-                    }
-                }
-            };
-            let refused = self.engine.as_ref().map(Engine::refused).unwrap_or_default();
-            self.note(refused);
-            self.carry_out(outputs, &mut pending).await;
+                Next::Nothing => {}
+                Next::End => return,
+            }
         }
+    }
+
+    /// Waits for something to do.
+    async fn next(&self, queues: &mut Queues) -> Next {
+        let deadline = self.engine.as_ref().and_then(Engine::next_deadline);
+        let wait = deadline.map_or(IDLE_MAX, |at| at.saturating_sub(clock::monotonic()));
+        tokio::select! {
+            ask = queues.inbox.recv() => match ask {
+                None => Next::End,
+                Some(Ask::Input(input)) => Next::now(input),
+                Some(Ask::Exchange { bytes, reply, arrived }) => {
+                    queues.token = queues.token.wrapping_add(1);
+                    queues.pending.insert(queues.token, reply);
+                    Next::Input(arrived, Input::SyncRequest { token: queues.token, bytes })
+                }
+                Some(Ask::Describe(reply)) => {
+                    let _ = reply.send(self.describe());
+                    Next::Nothing
+                }
+                Some(Ask::Addresses(reply)) => {
+                    let _ = reply.send(self.addresses());
+                    Next::Nothing
+                }
+            },
+            answer = queues.answered.recv() => match answer {
+                None => Next::End,
+                Some((peer, result, arrived)) => {
+                    Next::Input(arrived, Input::SyncAnswer { peer, result })
+                }
+            },
+            () = self.inlet.readable() => Next::Nothing,
+            () = tokio::time::sleep(wait.min(IDLE_MAX)) => {
+                let is_due = deadline.is_some_and(|at| at <= clock::monotonic());
+                if is_due { Next::now(Input::Timer) } else { Next::Nothing }
+            }
+        }
+    }
+
+    /// Tells how far it has come. Nobody waits for that.
+    fn tell(&mut self, unread_since: Option<Duration>) {
+        let refused = self.engine.as_ref().map(Engine::refused).unwrap_or_default();
+        self.note(refused);
+        let unshown = self.engine.as_ref().and_then(Engine::unshown_since);
+        self.progress.send_if_modified(|progress| {
+            progress.looked = clock::monotonic();
+            progress.waits_since = unshown.into_iter().chain(unread_since).min();
+            false
+        });
     }
 
     fn note(&mut self, refused: Refused) {
@@ -200,29 +297,28 @@ impl Shell {
         }
     }
 
-    fn datagram(&mut self, bytes: &[u8], outputs: &mut Vec<Output>) {
-        outputs.extend(self.step(Input::Datagram(Bytes::copy_from_slice(bytes))));
-    }
-
-    fn drain(&mut self, buffer: &mut [u8], outputs: &mut Vec<Output>) {
+    /// Reads what has arrived, up to a limit. Tells since when the oldest of it lay there, and
+    /// whether more may.
+    fn read(&mut self, outputs: &mut Vec<Output>) -> Burst {
+        let mut burst = Burst { since: None, is_cut: false };
         for _ in 0..BURST_MAX {
-            let Ok((length, _from)) = self.socket.try_recv_from(buffer) else { return };
-            self.datagram(&buffer[..length], outputs);
+            let Some((bytes, arrived)) = self.inlet.try_read() else { return burst };
+            burst.since = Some(burst.since.map_or(arrived, |since: Duration| since.min(arrived)));
+            let input = Input::Datagram(Bytes::copy_from_slice(bytes));
+            outputs.extend(self.step(input));
         }
+        Burst { is_cut: true, ..burst }
     }
 
     async fn carry_out(
         &self,
         outputs: Vec<Output>,
         pending: &mut BTreeMap<u64, oneshot::Sender<Bytes>>,
+        arrived: Duration,
     ) {
         for output in outputs {
             match output {
-                Output::Send { to, bytes } => {
-                    if let Err(error) = self.socket.send_to(&bytes, to).await {
-                        tracing::trace!(%to, %error, "gossip datagram");
-                    }
-                }
+                Output::Send { to, bytes } => self.inlet.send(to, &bytes).await,
                 Output::Sync { peer, to, bytes } => self.exchange(peer, to, bytes),
                 Output::SyncReply { token, bytes } => {
                     if let Some(reply) = pending.remove(&token) {
@@ -231,6 +327,7 @@ impl Shell {
                 }
                 Output::ViewChanged => {
                     if let Some(engine) = &self.engine {
+                        self.unseen.note(engine.shown_since().min(arrived));
                         self.publish.send_replace(engine.view());
                     }
                 }
@@ -242,7 +339,8 @@ impl Shell {
         let (net, answers) = (self.net.clone(), self.answers.clone());
         tokio::spawn(async move {
             let called = net.call(to, Lane::Bulk, "/gossip/sync", bytes, EXCHANGE_LIMIT).await;
-            let _ = answers.send((peer, called.map_err(|e| SyncFailed(e.to_string())))).await;
+            let result = called.map_err(|e| SyncFailed(e.to_string()));
+            let _ = answers.send((peer, result, clock::monotonic())).await;
         });
     }
 

@@ -146,7 +146,7 @@ pub async fn answer(services: &NodeServices, call: &NativeCall) -> Result<Value,
                 "passes": done.passes,
                 "operations": done.operations,
                 "failures": done.failures,
-                "late": done.lateness.trouble(crate::clock::monotonic()),
+                "late": services.worker.late(),
                 "spaces": spaces,
                 "tasks": own_tasks(&services.worker, &assignment),
             }))

@@ -124,13 +124,13 @@ pub fn metrics(member: Option<&Member>) -> String {
     gauge(
         &mut text,
         "skein_change_waiting_milliseconds",
-        "For how long the oldest change waits that the kernel does not hold yet.",
-        milliseconds(done.lateness.waiting(clock::monotonic())),
+        "For how long the oldest change waits that came and that the kernel does not hold yet.",
+        milliseconds(member.worker.change_waiting()),
     );
     gauge(
         &mut text,
         "skein_change_last_milliseconds",
-        "From when the last change was known until the kernel held it.",
+        "From when the last change reached the node until the kernel held it.",
         milliseconds(done.lateness.last()),
     );
     gossip(&mut text, member);

@@ -10,8 +10,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 pub mod leader;
+pub mod rows;
 pub mod sandbox;
 pub mod slots;
+pub mod stand_in;
 pub mod vertical;
 
 /// How often a probe looks; the error of a figure is at most this and one look.

@@ -32,6 +32,7 @@ pub(super) struct Waiting {
     bundles: IntoIter<Bundle>,
     current: Option<(NodeId, u64, IntoIter<Row>)>, // owner, floor, rows
     end: Option<End>,
+    arrived: Now,
 }
 
 /// What is to be done once an answer's rows are taken in.
@@ -68,8 +69,12 @@ enum Learned {
 }
 
 impl Waiting {
-    pub(super) fn new(bundles: Vec<Bundle>, end: Option<End>) -> Self {
-        Self { bundles: bundles.into_iter(), current: None, end }
+    pub(super) fn new(bundles: Vec<Bundle>, end: Option<End>, arrived: Now) -> Self {
+        Self { bundles: bundles.into_iter(), current: None, end, arrived }
+    }
+
+    pub(super) fn arrived(&self) -> Now {
+        self.arrived
     }
 
     fn next(&mut self) -> Option<Item> {

@@ -21,6 +21,10 @@ impl Projection {
         Arc::clone(&self.view)
     }
 
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed
+    }
+
     pub(super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }

@@ -101,7 +101,7 @@ impl Engine {
                 })
             }
             Ok(SyncRequest::Give(bundles)) if self.intake.len() < WAITING_MAX => {
-                self.intake.push_back(Waiting::new(bundles, None));
+                self.intake.push_back(Waiting::new(bundles, None, now));
                 SyncReply::Taken
             }
             // Of a `Give` too many: to its sender it has failed, and the next digest is the retry.
@@ -151,7 +151,7 @@ impl Engine {
             self.exchanges.progress(now);
         }
         let end = End { peer, scope, digests, complete, more };
-        self.intake.push_back(Waiting::new(bundles, Some(end)));
+        self.intake.push_back(Waiting::new(bundles, Some(end), now));
     }
 
     /// Notes the restarts that a peer knows; false at the first one that is forged, or if one node

@@ -14,7 +14,7 @@ use crate::Now;
 use crate::anti_entropy::{self, RestartNotice, SyncRequest};
 use crate::codec::{self, Body, DATAGRAM_BYTES_MAX};
 use crate::engine::exchange::{EXCHANGES_MAX, RETRY, Scope, WELCOMES};
-use crate::engine::intake::VIEW_PACE;
+use crate::engine::intake::{VIEW_PACE, Waiting};
 use crate::engine::roster::ANNOUNCE_MAX;
 use crate::engine::{Engine, Output, PUSH_GAP, RESTART_COPIES, SWEEP_PERIOD};
 use crate::identity::Identity;
@@ -137,10 +137,21 @@ impl Engine {
         }
         // Without our own rows the view lacks what runs right here.
         self.projection.complete(self.exchanges.complete && self.own.is_asserted());
+        self.show(now);
+    }
+
+    /// Says that the view has changed, if it has.
+    fn show(&mut self, now: Now) {
+        let waits = self.intake.front().map(Waiting::arrived);
+        if !self.projection.has_changed() {
+            self.unshown_since = waits;
+            return;
+        }
+        let since = *self.unshown_since.get_or_insert(now);
         // A view that is handed out is copied at the next change: not for each slice of a load.
-        let loads = !self.intake.is_empty() && now < self.shown_at + VIEW_PACE;
-        if !loads && self.projection.take_changed() {
-            self.shown_at = now;
+        if waits.is_none() || now >= self.shown_at + VIEW_PACE {
+            self.projection.take_changed();
+            (self.shown_at, self.shown_since, self.unshown_since) = (now, since, waits);
             self.out.push(Output::ViewChanged);
         }
     }

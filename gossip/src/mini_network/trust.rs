@@ -299,3 +299,28 @@ fn a_long_message_is_taken_in_step_by_step() {
     net.step(Y, given(X, 0, rows));
     assert_eq!(net.engine(Y).stats().rows_learned - learned, count);
 }
+
+/// Goal: how late a change is counts from when it arrived. Method: a daemon that has no time for a
+/// long message that it was given.
+#[test]
+fn what_waits_to_be_verified_is_told_from_its_arrival_on() {
+    use crate::engine::intake::VERIFIED_MAX;
+    let mut net = Net::started(9, 3, 0.0);
+    assert_eq!(net.engine(Y).unshown_since(), None, "all is shown");
+    let owner = author(X, X);
+    let count = 3 * VERIFIED_MAX as u64;
+    let rows = (1..=count).map(|n| row((1, 1_000 + n), endpoint_of(X, 100 + n as u16), &owner));
+    let arrived = net.now;
+    net.step(Y, given(X, 0, rows.collect()));
+    assert_eq!(net.engine(Y).unshown_since(), Some(arrived));
+    net.now += ms(7_000);
+    let before = net.engine(Y).view().endpoints.len();
+    net.step(Y, Input::Timer);
+    let engine = net.engine(Y);
+    assert!(engine.view().endpoints.len() > before, "a part was taken in");
+    assert_eq!((engine.shown_since(), engine.unshown_since()), (arrived, Some(arrived)));
+    let end = net.now;
+    while net.engine(Y).stats().intake > 0 && net.advance(end) {}
+    let engine = net.engine(Y);
+    assert_eq!((engine.shown_since(), engine.unshown_since()), (arrived, None));
+}

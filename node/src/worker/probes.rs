@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use cluster::assignment::Assignment;
 use cluster::id::{ServiceId, TaskId};
+use cluster::object::PublishedPort;
 use cluster::spec::{Protocol, PublishMode};
 use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, View};
-use netprog::plane::{Place, Plane};
+use netprog::plane::Place;
 use netprog::ports::Port;
 use netprog::render::{GWBRIDGE, INGRESS_LINK, published};
 use netprog_linux::facts::HostFacts;
@@ -173,19 +174,33 @@ impl Ends {
         peers.map(|(id, _)| view.is_alive(*id)).reduce(|one, other| one || other)
     }
 
-    fn targets(&self) -> BTreeMap<Port, String> {
+    /// TCP ports that are published here and somebody answers on.
+    fn targets(&self) -> BTreeMap<Port, Target> {
         let assignment = self.assignment.borrow();
         let Some(assignment) = assignment.as_deref() else { return BTreeMap::new() };
-        targets(assignment, &self.view.borrow(), &self.done.borrow().desired)
+        let published = published(&self.done.borrow().desired);
+        let mut targets = by_ingress(assignment, &self.view.borrow(), &published);
+        if !bridged_meet_iptables() {
+            targets.extend(by_host(assignment, &self.tasks.borrow(), &published));
+        }
+        targets
     }
 }
 
-/// TCP ports that are published here in mode `ingress` and somebody answers on, with the names of
-/// their services.
-fn targets(assignment: &Assignment, view: &View, desired: &Plane) -> BTreeMap<Port, String> {
+/// Who answers on a published port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    service: String,
+    mode: PublishMode,
+}
+
+fn by_ingress(
+    assignment: &Assignment,
+    view: &View,
+    published: &BTreeSet<Port>,
+) -> BTreeMap<Port, Target> {
     let ingress = assignment.networks.iter().find(|(_, network)| network.ingress);
     let Some((ingress, _)) = ingress else { return BTreeMap::new() };
-    let published = published(desired);
     let answering = assignment.tasks.iter().filter(|(task, assigned)| {
         let key = EndpointKey { network: *ingress, owner: EndpointOwner::Task(**task) };
         let ready = |row: &EndpointRow| row.condition == Condition::Ready;
@@ -193,18 +208,54 @@ fn targets(assignment: &Assignment, view: &View, desired: &Plane) -> BTreeMap<Po
         is_ready && !assigned.draining && view.is_alive(assigned.node)
     });
     let answering: BTreeSet<ServiceId> = answering.map(|(_, task)| task.service).collect();
-    let mut targets = BTreeMap::new();
-    for (id, service) in &assignment.services {
-        let answers = answering.contains(id);
-        let ports = service.ports.iter().filter(|port| {
-            port.mode == PublishMode::Ingress
-                && port.protocol == Protocol::Tcp
-                && published.contains(&Port::from(*port))
-        });
-        targets
-            .extend(ports.filter(|_| answers).map(|port| (Port::from(port), service.name.clone())));
-    }
-    targets
+    let services = assignment.services.iter().filter(|(id, _)| answering.contains(id));
+    services
+        .flat_map(|(_, service)| {
+            let ports = asked(&service.ports, PublishMode::Ingress, published);
+            ports.map(|port| {
+                (port, Target { service: service.name.clone(), mode: PublishMode::Ingress })
+            })
+        })
+        .collect()
+}
+
+/// Whether bridged frames pass the host's IP hooks (br_netfilter). It then bridges what was sent to
+/// the host and leads back to the same bridge, and an isolated port lets no such frame out: tasks
+/// cannot call ports in mode `host` of their own node, and so say nothing of them.
+fn bridged_meet_iptables() -> bool {
+    let read = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables");
+    read.is_ok_and(|value| value.trim() != "0")
+}
+
+fn by_host(
+    assignment: &Assignment,
+    tasks: &BTreeMap<TaskId, LocalTask>,
+    published: &BTreeSet<Port>,
+) -> BTreeMap<Port, Target> {
+    let running = tasks.iter().filter(|(_, task)| task.phase == Phase::Running);
+    running
+        .filter_map(|(id, _)| {
+            let (known, own) = (assignment.tasks.get(id)?, assignment.own.get(id)?);
+            let service = assignment.services.get(&known.service)?;
+            (!known.draining).then_some((own, service.name.clone()))
+        })
+        .flat_map(|(own, service)| {
+            let ports = asked(&own.ports, PublishMode::Host, published);
+            ports.map(move |port| {
+                (port, Target { service: service.clone(), mode: PublishMode::Host })
+            })
+        })
+        .collect()
+}
+
+/// A datagram has no handshake: the user's program would get it. So only TCP is asked.
+fn asked<'a>(
+    ports: &'a [PublishedPort],
+    mode: PublishMode,
+    published: &'a BTreeSet<Port>,
+) -> impl Iterator<Item = Port> + use<'a> {
+    let ports = ports.iter().filter(move |p| p.mode == mode && p.protocol == Protocol::Tcp);
+    ports.map(Port::from).filter(|port| published.contains(port))
 }
 
 /// Ports on which other nodes reach this one by UDP.
@@ -279,12 +330,18 @@ fn ask(asker: Option<Asker>, ends: Vec<(Port, SocketAddrV4)>) -> BTreeMap<Port, 
     }
 }
 
-fn lost_line(port: Port, service: &str) -> String {
+fn lost_line(port: Port, target: &Target) -> String {
+    let way = match target.mode {
+        PublishMode::Ingress => {
+            format!("between {GWBRIDGE} and {INGRESS_LINK}, or on the way to the service's")
+        }
+        PublishMode::Host => format!("on their way back to {GWBRIDGE}"),
+    };
     format!(
-        "{port} of service {service} does not answer through this node: calls from its \
-         own tasks are lost between {GWBRIDGE} and {INGRESS_LINK}, or on the way to the service's. \
-         Look at `nft list ruleset`, and at `iptables-legacy -S` where /proc/net/ip_tables_names \
-         lists a table"
+        "{port} of service {} does not answer through this node: calls from its own tasks are lost \
+         {way}. Look at `nft list ruleset`, and at `iptables-legacy -S` where \
+         /proc/net/ip_tables_names lists a table",
+        target.service
     )
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::Input;
-use super::lateness::Lateness;
+use super::lateness::{Lateness, Unseen};
 use super::ports::{Conflicts, HostPorts, LOOK_INTERVAL};
 use crate::clock;
 use crate::wire::Digest;
@@ -94,14 +94,35 @@ pub enum Ask {
     TearDown(oneshot::Sender<PassReport>),
 }
 
-/// The loop's ends.
-pub struct Ends {
+/// What passes are made from, as it changes.
+pub struct News {
     /// What is wanted.
     pub wanted: watch::Receiver<Wanted>,
     /// What gossip says.
     pub view: watch::Receiver<Arc<View>>,
     /// MTU of the underlay in bytes.
     pub underlay_mtu: watch::Receiver<u32>,
+    /// When the oldest of it came that was not looked at.
+    pub unseen: Unseen,
+}
+
+impl News {
+    /// Waits for a change, and tells when the news of it reached the node; none once there are no
+    /// more.
+    async fn changed(&mut self) -> Option<Duration> {
+        let changed = tokio::select! {
+            changed = self.wanted.changed() => changed,
+            changed = self.view.changed() => changed,
+            changed = self.underlay_mtu.changed() => changed,
+        };
+        changed.ok().map(|()| self.unseen.take().unwrap_or_else(clock::monotonic))
+    }
+}
+
+/// The loop's ends.
+pub struct Ends {
+    /// What passes are made from.
+    pub news: News,
     /// Rings when another hand changed what is ours.
     pub drift: Doorbell,
     /// What the loop is asked besides.
@@ -175,9 +196,9 @@ async fn next<K: Kernel + Send + 'static>(
     loop {
         let cause = tokio::select! {
             () = std::future::ready(()), if has_news => Cause::News,
-            goes_on = changed(&mut ends.wanted, &mut ends.view, &mut ends.underlay_mtu) => {
-                goes_on.then_some(())?;
-                ends.tell(|lateness| lateness.news(clock::monotonic()));
+            since = ends.news.changed() => {
+                let since = since?;
+                ends.tell(|lateness| lateness.news(since));
                 Cause::News
             }
             disturbed = disturbed(&ends.drift, drift_at) => Cause::Drift(disturbed),
@@ -217,14 +238,19 @@ async fn pass<K: Kernel + Send + 'static>(
     ends: &mut Ends,
     cause: &Cause,
 ) -> Option<(Tools<K>, bool)> {
-    let wanted = ends.wanted.borrow_and_update().clone();
-    let view = ends.view.borrow_and_update().clone();
-    let underlay_mtu = *ends.underlay_mtu.borrow_and_update();
+    let wanted = ends.news.wanted.borrow_and_update().clone();
+    let view = ends.news.view.borrow_and_update().clone();
+    let underlay_mtu = *ends.news.underlay_mtu.borrow_and_update();
     let Some((digest, assignment)) = wanted.assignment.clone() else {
         ends.tell(|lateness| *lateness = Lateness::default());
         return Some((tools, false));
     };
-    ends.tell(Lateness::begin);
+    // What came between the last look and these readings is in this pass, too.
+    let unseen = ends.news.unseen.take();
+    ends.tell(|lateness| {
+        unseen.into_iter().for_each(|since| lateness.news(since));
+        lateness.begin();
+    });
     let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
     let local = Local { underlay_mtu, ..facts.local(&wanted) };
     let (assigned, look, knows_tasks) = (assignment.clone(), cause.look(), wanted.knows_tasks);
@@ -254,19 +280,6 @@ async fn pass<K: Kernel + Send + 'static>(
     Some((tools, failed))
 }
 
-/// Waits for a change of what is wanted; false once there are no more.
-async fn changed(
-    wanted: &mut watch::Receiver<Wanted>,
-    view: &mut watch::Receiver<Arc<View>>,
-    underlay_mtu: &mut watch::Receiver<u32>,
-) -> bool {
-    tokio::select! {
-        changed = wanted.changed() => changed.is_ok(),
-        changed = view.changed() => changed.is_ok(),
-        changed = underlay_mtu.changed() => changed.is_ok(),
-    }
-}
-
 /// What another program has changed, not before the given time.
 async fn disturbed(bell: &Doorbell, from: Duration) -> BTreeMap<Place, Disturbance> {
     let wait = from.saturating_sub(clock::monotonic());
@@ -292,14 +305,10 @@ impl Ends {
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                more = changed(&mut self.wanted, &mut self.view, &mut self.underlay_mtu),
-                    if goes_on =>
-                {
-                    goes_on = more;
-                    if more {
-                        self.tell(|lateness| lateness.news(clock::monotonic()));
-                    }
-                }
+                since = self.news.changed(), if goes_on => match since {
+                    Some(since) => self.tell(|lateness| lateness.news(since)),
+                    None => goes_on = false,
+                },
             }
         }
     }

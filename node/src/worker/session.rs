@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
 use super::Input;
+use crate::clock;
 use crate::dispatcher::{LEASE, REPORT_INTERVAL};
 use crate::gossip_io::Gossip;
 use crate::member::Office;
@@ -97,8 +98,16 @@ impl Report {
     }
 }
 
-/// An assignment from a manager with the digest that names its content.
-pub type Received = (Digest, Arc<Assignment>);
+/// An assignment from a manager.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Names its content.
+    pub digest: Digest,
+    /// What it is.
+    pub assignment: Arc<Assignment>,
+    /// When it came, by the monotonic clock.
+    pub arrived: Duration,
+}
 
 impl Session {
     /// A session with the leader, which is found among the managers that are known.
@@ -209,13 +218,15 @@ impl Session {
             else {
                 continue;
             };
+            let arrived = clock::monotonic();
             if inbox.send(Input::LeaderTime(answer.now)).await.is_err() {
                 return;
             }
             if let Some((digest, assignment)) = answer.assignment {
                 have = Some(digest);
                 let assignment = Arc::new(assignment);
-                current.send_replace(Some((digest, assignment.clone())));
+                let received = Received { digest, assignment: assignment.clone(), arrived };
+                current.send_replace(Some(received));
                 let input = Input::Assignment { assignment, from_manager: true };
                 if inbox.send(input).await.is_err() {
                     return;

@@ -89,9 +89,36 @@ pub struct WorkerHandle {
     ended: watch::Receiver<bool>,
     session: Session,
     report: watch::Sender<Report>,
+    received: watch::Receiver<Option<Received>>,
+    gossip: Gossip,
 }
 
 impl WorkerHandle {
+    /// For how long the oldest change waits that reached this node and that the kernel does not
+    /// hold yet.
+    #[must_use]
+    pub fn change_waiting(&self) -> Duration {
+        self.before_pass().max(self.done.borrow().lateness.waiting(clock::monotonic()))
+    }
+
+    /// Whether this node is behind with what it was told, in words.
+    #[must_use]
+    pub fn late(&self) -> Option<String> {
+        self.done.borrow().lateness.trouble(self.before_pass(), clock::monotonic())
+    }
+
+    /// For how long the oldest change waits that no pass can know of yet.
+    fn before_pass(&self) -> Duration {
+        let now = clock::monotonic();
+        let (received, taken) = (self.received.borrow(), self.assignment.borrow());
+        let is_taken = |received: &Received| {
+            taken.as_ref().is_some_and(|taken| Arc::ptr_eq(&received.assignment, taken))
+        };
+        let untaken = received.as_ref().filter(|received| !is_taken(received));
+        let untaken = untaken.map_or(Duration::ZERO, |r| now.saturating_sub(r.arrived));
+        untaken.max(self.gossip.waiting(now)).max(self.gossip.unseen().waiting(now))
+    }
+
     /// Asks the leader for a new certificate; nothing if none could be asked.
     pub async fn renew(&self, call: &RenewCall) -> Option<RenewAnswer> {
         self.session.renew(call).await
@@ -237,10 +264,14 @@ impl Shell {
         let sandboxes = Sandboxes::default();
         let kernel = kernel(exe, run_dir, sandboxes.clone()).await?;
         let (gossip, session) = open_session(ends, managers_reader, &assignment_reader);
-        let ends = programmer::Ends {
+        let news = programmer::News {
             wanted: wanted_reader,
             view: gossip.view(),
+            unseen: gossip.unseen(),
             underlay_mtu: underlay_mtu.subscribe(),
+        };
+        let ends = programmer::Ends {
+            news,
             drift: kernel.doorbell(),
             asks: asked,
             done: done_writer,
@@ -300,6 +331,8 @@ impl Shell {
             ended,
             session,
             report: self.report.clone(),
+            received: self.received.clone(),
+            gossip: self.gossip.clone(),
         }
     }
 
@@ -377,20 +410,26 @@ impl Shell {
     /// The level-triggered readings of the core, each to where it is wanted.
     async fn publish(&mut self) {
         self.open_sandboxes().await;
-        let digest = self.received.borrow().as_ref().map(|(digest, a)| (*digest, a.clone()));
-        let assignment = self.worker.assignment().map(|assignment| {
-            let of_manager = digest.filter(|(_, received)| Arc::ptr_eq(received, assignment));
-            (of_manager.map(|(digest, _)| digest), assignment.clone())
+        let received = self.received.borrow().clone();
+        let of_manager = received.filter(|received| {
+            let taken = self.worker.assignment();
+            taken.is_some_and(|taken| Arc::ptr_eq(&received.assignment, taken))
         });
+        let digest = of_manager.as_ref().map(|received| received.digest);
+        let assignment = self.worker.assignment().map(|taken| (digest, taken.clone()));
+        let since = of_manager.map_or_else(clock::monotonic, |received| received.arrived);
+        let unseen = self.gossip.unseen();
         self.wanted.send_if_modified(|wanted| {
             let (sandboxes, knows_tasks) = (self.worker.local(), self.worker.knows_all());
-            let same = wanted.sandboxes == sandboxes
-                && wanted.knows_tasks == knows_tasks
-                && match (&wanted.assignment, &assignment) {
-                    (Some((_, a)), Some((_, b))) => Arc::ptr_eq(a, b),
-                    (None, None) => true,
-                    (Some(_), None) | (None, Some(_)) => false,
-                };
+            let is_old = match (&wanted.assignment, &assignment) {
+                (Some((_, a)), Some((_, b))) => Arc::ptr_eq(a, b),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            let same = is_old && wanted.sandboxes == sandboxes && wanted.knows_tasks == knows_tasks;
+            if !same {
+                unseen.note(if is_old { clock::monotonic() } else { since });
+            }
             *wanted = Wanted { assignment: assignment.clone(), sandboxes, knows_tasks };
             !same
         });

@@ -11,6 +11,8 @@ use crate::stage::Stage;
 
 const PORT: u16 = 8080;
 const TARGET: &str = "80";
+/// Of a service in mode `host`.
+const HOST_PORT: u16 = 8081;
 
 const CHECKS: &[Check] = &[
     ("a network is made", make_network),
@@ -55,10 +57,15 @@ fn call(lab: &Lab) -> Result<()> {
 }
 
 fn publish(lab: &mut Lab) -> Result<()> {
+    // As where br_netfilter is not loaded: tasks can call ports in mode `host` of their own node.
+    lab.nodes[0].run(10, &["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=0"])?.ok()?;
     let port = format!("published={PORT},target={TARGET}");
     // On the node that is looked at: it asks from one of its own tasks.
     let flags = ["--publish", &port, "--constraint", "node.hostname==node1"];
     serve(lab, "web", &flags, &[&probe(lab)?, "serve", TARGET], 1)?;
+    let port = format!("mode=host,published={HOST_PORT},target={TARGET}");
+    let flags = ["--publish", &port, "--constraint", "node.hostname==node1"];
+    serve(lab, "own", &flags, &[&probe(lab)?, "serve", TARGET], 1)?;
     lab.wait_for(CONVERGE_MAX, "the port to answer", || call(lab))?;
     doctor(lab, &[]).map(drop)
 }
@@ -106,9 +113,10 @@ fn lost(lab: &mut Lab) -> Result<()> {
     nft(
         lab,
         "table inet fw { chain forward { type filter hook forward priority filter; policy \
-              accept; oifname \"ing0\" drop; }; }",
+              accept; oifname { ing0, skein_gwbridge } ct state new drop; }; }",
     )?;
     doctor(lab, &[&format!("tcp port {PORT} of service web does not answer")])?;
+    doctor(lab, &[&format!("tcp port {HOST_PORT} of service own does not answer")])?;
     nft(lab, "delete table inet fw")?;
     doctor(lab, &[]).map(drop)
 }

@@ -30,6 +30,7 @@ mod recovery;
 mod resources;
 mod roles;
 mod rollout;
+mod rows;
 mod single_node;
 mod sockets;
 mod stage;

@@ -118,6 +118,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "tests",
         &[
             "anyhow",
+            "axum",
             "api",
             "cluster",
             "gossip",
@@ -132,6 +133,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "skein",
             "tempfile",
             "tokio",
+            "tokio-util",
         ],
     ),
 ];
