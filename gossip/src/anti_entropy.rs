@@ -1,7 +1,7 @@
 //! Repair of tables: two nodes compare digests per owner and exchange what either lacks.
 //!
 //! One exchange (`Ask` with the asker's digests, answered by a `Delta`) brings the asker up to
-//! the answerer's knowledge; `AskOwn` up to what the answerer itself has written. If the answer's
+//! the answerer's knowledge; `AskOf` up to what the answerer knows of some owners. If the answer's
 //! digests show that the answerer lacks rows, a second one (`Give`, answered by `Taken`) goes the
 //! other way. Cut-off answers say so and are continued by another `Ask`.
 
@@ -74,8 +74,8 @@ pub(crate) enum SyncRequest {
     /// The asker's digest of every owner, and the owner after which to go on if the last answer
     /// was cut off.
     Ask(Vec<Digest>, Option<NodeId>),
-    /// The asker's digest of the answerer's own rows.
-    AskOwn(Digest),
+    /// The asker's digests of some owners, of whom the answerer knows more.
+    AskOf(Vec<Digest>),
     /// Rows that the answer to an `Ask` showed to be lacking.
     Give(Vec<Bundle>),
 }

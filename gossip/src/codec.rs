@@ -17,13 +17,17 @@ use crate::proof::Statement;
 use crate::row::Row;
 
 /// Version of the wire format.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;
 /// UDP payload that every path of 1,400 bytes MTU carries unfragmented, with room for tunnels.
 pub const DATAGRAM_BYTES_MAX: usize = 1300;
-/// What is left in a datagram for rows or for foca: sealing, version, and the digest take the rest,
-/// each at its longest encoding.
+/// What is left in a datagram for rows or for foca, and for further digests: sealing, version, and
+/// the sender's digest take the rest, each at its longest encoding.
 pub const PAYLOAD_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - SEAL_BYTES - ENVELOPE_BYTES_MAX;
-const ENVELOPE_BYTES_MAX: usize = 1 + 1 + (17 + 9 + 18 + 5 + 9) + 3;
+const ENVELOPE_BYTES_MAX: usize = 1 + 1 + 1 + DIGEST_BYTES_MAX + 3;
+/// A digest at its longest encoding: owner, floor, last version, count, hash.
+pub const DIGEST_BYTES_MAX: usize = 17 + 9 + 18 + 5 + 9;
+/// Digests in a datagram.
+pub const DIGESTS_MAX: usize = 9;
 /// Bytes of a message of an exchange: a decoder refuses to allocate more.
 pub const SYNC_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -56,8 +60,9 @@ pub(crate) enum CodecError {
 /// The kinds of datagrams, before sealing, which names the sender.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Body {
-    /// foca's, with the digest of the sender's own rows.
-    Membership(Digest, Vec<u8>),
+    /// foca's, with digests: first that of the sender's own rows, then of owners whose rows have
+    /// changed a moment ago, as the sender has them. At most [`DIGESTS_MAX`].
+    Membership(Vec<Digest>, Vec<u8>),
     /// News: rows that were written or learned a moment ago.
     Rows(Vec<Bundle>),
     /// To a node that the sender holds suspect, so that it can refute at once; memberlist's

@@ -9,6 +9,7 @@ mod own;
 mod projection;
 mod receive;
 pub mod roster;
+pub mod rumours;
 mod settle;
 pub mod stats;
 mod vet;
@@ -34,6 +35,7 @@ use crate::engine::outbox::Outbox;
 use crate::engine::own::Own;
 use crate::engine::projection::Projection;
 use crate::engine::roster::{Peer, Roster};
+use crate::engine::rumours::Rumours;
 use crate::engine::stats::{MemberRow, Refused, Stats};
 use crate::identity::Identity;
 use crate::keyring::{Keyring, RUN_BYTES, Sender};
@@ -143,6 +145,7 @@ pub struct Engine {
     table: Table,
     own: Own,
     outbox: Outbox,
+    rumours: Rumours,
     exchanges: Exchanges,
     projection: Projection,
     choices: StdRng,
@@ -184,6 +187,7 @@ impl Engine {
             table: Table::default(),
             own: Own::new(author.clone(), config.generation),
             outbox: Outbox::default(),
+            rumours: Rumours::default(),
             exchanges: Exchanges::default(),
             projection: Projection::default(),
             choices: StdRng::from_seed(config.stream(STREAM_CHOICES)),
@@ -396,6 +400,7 @@ impl Engine {
         }
         self.membership.forget(node);
         self.exchanges.forget(node);
+        self.rumours.forget(node);
         self.restarting.remove(&node);
         self.ended.remove(&node);
         self.proven.remove(&node);

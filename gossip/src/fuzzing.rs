@@ -110,7 +110,7 @@ pub fn engine(bytes: &[u8]) -> bool {
 /// Has the engine hear of the other node and ask it for its rows.
 fn begin_exchange(engine: &mut Engine, now: &mut Duration) {
     let heard = packet_of(Message::Gossip, vec![Member::alive(other())]).unwrap_or_default();
-    let heard = encode_datagram(&Body::Membership(digest(), heard)).unwrap_or_default();
+    let heard = encode_datagram(&Body::Membership(vec![digest()], heard)).unwrap_or_default();
     let _said = engine.step(Input::Datagram(sealed(&heard)), *now);
     for _step in 0..STEPS_TO_EXCHANGE {
         if engine.stats().exchanges_begun > 0 {
@@ -220,11 +220,12 @@ fn packets() -> Vec<Vec<u8>> {
 /// Datagrams and packets of every kind.
 #[must_use]
 pub fn datagram_seeds() -> Vec<Vec<u8>> {
-    let bodies = (packets().into_iter().map(|inner| Body::Membership(digest(), inner))).chain([
-        Body::Rows(vec![bundle()]),
-        Body::Suspected(other(), 4),
-        Body::Restarting(notice()),
-    ]);
+    let bodies = (packets().into_iter().map(|inner| Body::Membership(vec![digest()], inner)))
+        .chain([
+            Body::Rows(vec![bundle()]),
+            Body::Suspected(other(), 4),
+            Body::Restarting(notice()),
+        ]);
     bodies.filter_map(|body| encode_datagram(&body).ok()).chain(packets()).collect()
 }
 
@@ -237,7 +238,7 @@ pub fn sync_seeds() -> Vec<Vec<u8>> {
 fn requests() -> Vec<Vec<u8>> {
     let requests = [
         SyncRequest::Ask(vec![digest()], Some(node(OTHER))),
-        SyncRequest::AskOwn(digest()),
+        SyncRequest::AskOf(vec![digest()]),
         SyncRequest::Give(vec![bundle()]),
     ];
     requests.iter().filter_map(|request| encode_sync(request).ok()).collect()

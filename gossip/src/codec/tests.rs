@@ -67,7 +67,7 @@ fn bundle() -> Bundle {
 fn golden_datagrams() {
     let notice = RestartNotice { node: NodeId(6), generation: 9, grace_ms: 30_000, proof: proof() };
     let bodies = [
-        Body::Membership(digest(), vec![1, 2, 3]),
+        Body::Membership(vec![digest(), digest()], vec![1, 2, 3]),
         Body::Rows(vec![bundle()]),
         Body::Suspected(identity(3), 4),
         Body::Restarting(notice),
@@ -82,14 +82,15 @@ fn golden_datagrams() {
     golden(
         &text,
         expect![[r#"
-            0200050303fc7011010028fdffffffffffffffff03010203
-            02010105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
+            030002050303fc7011010028fdffffffffffffffff050303fc7011010028fdffffffffffffffff03
+                010203
+            03010105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
                 0a000905010c<proof>03fc7011010000fe000000000000000000000000100000000108010100000
                 00000000000000000000000000102420a000905010c<proof>03fc7011010000fe00000000000000
                 000000000010000000000700<proof>03fc701101000101000a010203<proof>03fc701101000100
                 <proof>
-            020203fb2c0102000a010203fb0a1f<proof>04
-            02030609fb3075<proof>
+            030203fb2c0102000a010203fb0a1f<proof>04
+            03030609fb3075<proof>
         "#]],
     );
 }
@@ -97,7 +98,7 @@ fn golden_datagrams() {
 #[test]
 fn golden_exchanges() {
     let ask = SyncRequest::Ask(vec![digest()], Some(NodeId(2)));
-    let give = SyncRequest::Give(vec![bundle()]);
+    let (give, ask_of) = (SyncRequest::Give(vec![bundle()]), SyncRequest::AskOf(vec![digest()]));
     let delta = SyncReply::Delta(Delta {
         bundles: vec![Bundle { rows: Vec::new(), ..bundle() }],
         digests: vec![digest()],
@@ -115,20 +116,22 @@ fn golden_exchanges() {
         hex(&encode_sync(&give).unwrap()),
         hex(&encode_sync(&delta).unwrap()),
         hex(&encode_sync(&SyncReply::Taken).unwrap()),
+        hex(&encode_sync(&ask_of).unwrap()),
     ];
     assert_eq!(decode_sync::<SyncRequest>(&encode_sync(&ask).unwrap()).unwrap(), ask);
     assert_eq!(decode_sync::<SyncReply>(&encode_sync(&delta).unwrap()).unwrap(), delta);
     golden(
         &text,
         expect![[r#"
-            020001050303fc7011010028fdffffffffffffffff0102
-            02020105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
+            030001050303fc7011010028fdffffffffffffffff0102
+            03020105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
                 0a000905010c<proof>03fc7011010000fe000000000000000000000000100000000108010100000
                 00000000000000000000000000102420a000905010c<proof>03fc7011010000fe00000000000000
                 000000000010000000000700<proof>03fc701101000101000a010203<proof>03fc701101000100
                 <proof>
-            02000105030001050303fc7011010028fdffffffffffffffff01060901<proof>0100
-            0201
+            03000105030001050303fc7011010028fdffffffffffffffff01060901<proof>0100
+            0301
+            030101050303fc7011010028fdffffffffffffffff
         "#]],
     );
 }
@@ -244,9 +247,12 @@ fn the_longest_envelope_leaves_room_for_the_payload() {
     let last = Version { generation: u64::MAX, counter: u64::MAX };
     let head =
         Digest { owner: NodeId(u128::MAX), floor: u64::MAX, last, live: u32::MAX, hash: u64::MAX };
-    let body = Body::Membership(head, vec![0; PAYLOAD_BYTES_MAX]);
+    let body = Body::Membership(vec![head], vec![0; PAYLOAD_BYTES_MAX]);
     let bytes = encode_datagram(&body).unwrap();
     assert_eq!(bytes.len() + SEAL_BYTES, DATAGRAM_BYTES_MAX);
+    let payload = PAYLOAD_BYTES_MAX - (DIGESTS_MAX - 1) * DIGEST_BYTES_MAX;
+    let body = Body::Membership(vec![head; DIGESTS_MAX], vec![0; payload]);
+    assert_eq!(encode_datagram(&body).unwrap().len() + SEAL_BYTES, DATAGRAM_BYTES_MAX);
 }
 
 #[test]
@@ -274,17 +280,17 @@ fn other_versions_and_cut_or_padded_messages_are_refused() {
     padded.push(0);
     assert!(matches!(decode_datagram(&padded), Err(CodecError::Trailing(1))));
     let mut newer = bytes;
-    newer[0] = 3;
+    newer[0] = 4;
     assert_eq!(
         decode_datagram(&newer).unwrap_err().to_string(),
-        "the message is of wire version 3, this node speaks 2"
+        "the message is of wire version 4, this node speaks 3"
     );
 }
 
 #[test]
 fn a_claimed_length_is_not_allocated() {
     // A `Give` of 2^60 bundles in twelve bytes.
-    let bytes = [2, 2, 253, 0, 0, 0, 0, 0, 0, 0, 16, 0];
+    let bytes = [3, 2, 253, 0, 0, 0, 0, 0, 0, 0, 16, 0];
     assert!(matches!(decode_sync::<SyncRequest>(&bytes), Err(CodecError::Decode(_))));
 }
 

@@ -34,23 +34,54 @@ pub const COMPLETE_MAX: Duration = Duration::from_secs(300);
 /// by pushes.
 pub const WELCOMES: usize = 8;
 
+/// Owners that one exchange asks about; further ones follow in the next.
+pub const OWNERS_ASKED_MAX: usize = 64;
+
 /// What an exchange compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// The peer's own rows.
-    Own,
+    /// Rows of some owners.
+    Some,
     /// The whole table.
     All,
+}
+
+/// What a peer is to be asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Rows of these owners: the peer itself, or others of whom it knows more.
+    Of(BTreeSet<NodeId>),
+    /// The whole table.
+    All,
+}
+
+impl Wish {
+    fn scope(&self) -> Scope {
+        match self {
+            Self::Of(_) => Scope::Some,
+            Self::All => Scope::All,
+        }
+    }
+}
+
+/// A digest that no row has explained yet.
+#[derive(Debug, Clone, Copy)]
+struct Unexplained {
+    /// When it is asked about.
+    due: Now,
+    digest: Digest,
+    /// Who has told it.
+    by: NodeId,
 }
 
 /// The scheduler of exchanges.
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
-    wanted: BTreeMap<NodeId, Scope>,
+    wanted: BTreeMap<NodeId, Wish>,
     running: BTreeMap<NodeId, (Now, Scope)>,
     resting: BTreeMap<NodeId, Now>, // after a failure, until then
-    unexplained: BTreeMap<NodeId, (Now, Digest)>,
-    settle_at: Option<Now>, // not after the earliest of them
+    unexplained: BTreeMap<NodeId, Unexplained>, // by owner
+    settle_at: Option<Now>,         // not after the earliest of them
     finished: BTreeSet<NodeId>,
     first_finished: Option<Now>,
     begun: Option<Now>,    // since when peers are named
@@ -61,24 +92,40 @@ pub(super) struct Exchanges {
 }
 
 impl Exchanges {
-    pub(super) fn want(&mut self, node: NodeId, scope: Scope) {
-        let wanted = self.wanted.entry(node).or_insert(scope);
-        *wanted = scope.max(*wanted);
+    pub(super) fn want_all(&mut self, peer: NodeId) {
+        self.wanted.insert(peer, Wish::All);
+    }
+
+    /// What a peer knows of an owner is wanted.
+    pub(super) fn want_of(&mut self, peer: NodeId, owner: NodeId) {
+        match self.wanted.entry(peer).or_insert_with(|| Wish::Of(BTreeSet::new())) {
+            Wish::All => {}
+            Wish::Of(owners) if owners.len() >= OWNERS_ASKED_MAX => {}
+            Wish::Of(owners) => {
+                owners.insert(owner);
+            }
+        }
     }
 
     /// Exchanges of whole tables that are wanted or under way.
     pub(super) fn whole(&self) -> usize {
-        let running = self.running.values().map(|(_, scope)| scope);
-        self.wanted.values().chain(running).filter(|scope| **scope == Scope::All).count()
+        let running = self.running.values().map(|(_, scope)| *scope);
+        let wanted = self.wanted.values().map(Wish::scope);
+        wanted.chain(running).filter(|scope| *scope == Scope::All).count()
     }
 
-    /// Takes the digest that a member sent of its own rows.
-    pub(super) fn head(&mut self, head: Digest, table: &Table, now: Now) {
-        if head.agrees(&table.digest(head.owner)) {
-            self.unexplained.remove(&head.owner);
-        } else {
-            self.unexplained.entry(head.owner).or_insert((now + SETTLE, head));
-            self.settle_at.get_or_insert(now + SETTLE);
+    /// Takes the digest that a member sent of its own rows, or of another owner's as it has them.
+    pub(super) fn heard(&mut self, digest: Digest, by: NodeId, table: &Table, now: Now) {
+        let mine = table.digest(digest.owner);
+        if digest.agrees(&mine) {
+            self.unexplained.remove(&digest.owner);
+            return;
+        }
+        // Who is not the owner may itself be the one who lacks something.
+        if by == digest.owner || digest.last > mine.last {
+            let due = now + SETTLE;
+            self.unexplained.entry(digest.owner).or_insert(Unexplained { due, digest, by });
+            self.settle_at.get_or_insert(due);
         }
     }
 
@@ -88,16 +135,16 @@ impl Exchanges {
             return;
         }
         let unexplained = std::mem::take(&mut self.unexplained).into_iter();
-        let (due, later) = unexplained.partition::<BTreeMap<_, _>, _>(|(_, (at, _))| *at <= now);
+        let (due, later) = unexplained.partition::<BTreeMap<_, _>, _>(|(_, u)| u.due <= now);
         self.unexplained = later;
-        for (node, (_, head)) in due {
-            let mine = table.digest(node);
+        for (owner, Unexplained { digest, by, .. }) in due {
+            let mine = table.digest(owner);
             // With later rows than the digest knew there is nothing to compare; the next one tells.
-            if !mine.agrees(&head) && mine.last <= head.last {
-                self.want(node, Scope::Own);
+            if !mine.agrees(&digest) && mine.last <= digest.last {
+                self.want_of(by, owner);
             }
         }
-        self.settle_at = self.unexplained.values().map(|(at, _)| *at).min();
+        self.settle_at = self.unexplained.values().map(|u| u.due).min();
     }
 
     /// The members to ask now.
@@ -105,24 +152,23 @@ impl Exchanges {
         &mut self,
         active: &BTreeMap<NodeId, Identity>,
         now: Now,
-    ) -> Vec<(NodeId, Scope)> {
+    ) -> Vec<(NodeId, Wish)> {
         self.running.retain(|_, (until, _)| *until > now);
         // Who is gone is asked when it is back: it arrives again.
         self.wanted.retain(|node, _| active.contains_key(node));
         self.resting.retain(|_, until| *until > now);
         let room = EXCHANGES_MAX.saturating_sub(self.running.len());
-        let ready: Vec<(NodeId, Scope)> = (self.wanted.iter())
-            .filter(|(node, _)| {
-                !self.running.contains_key(node) && !self.resting.contains_key(node)
-            })
+        let ready: Vec<NodeId> = (self.wanted.keys())
+            .filter(|node| !self.running.contains_key(node) && !self.resting.contains_key(node))
             .take(room)
-            .map(|(node, scope)| (*node, *scope))
+            .copied()
             .collect();
-        for (node, scope) in &ready {
-            self.wanted.remove(node);
-            self.running.insert(*node, (now + EXCHANGE_WAIT, *scope));
+        let begun = ready.into_iter().filter_map(|node| Some((node, self.wanted.remove(&node)?)));
+        let begun: Vec<(NodeId, Wish)> = begun.collect();
+        for (node, wish) in &begun {
+            self.running.insert(*node, (now + EXCHANGE_WAIT, wish.scope()));
         }
-        ready
+        begun
     }
 
     /// Prolongs an exchange that goes on; `None` if it is not under way.

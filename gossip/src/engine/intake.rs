@@ -173,6 +173,10 @@ impl Engine {
         self.table.merge(owner, row, now);
         self.stats.rows_learned += 1;
         self.projection.row(&self.table, owner, key);
+        // What a part of a table is like says nothing of what others lack.
+        if self.exchanges.complete {
+            self.rumours.note(owner, now);
+        }
         if pushed_by.is_some() {
             self.outbox.push(owner, key, pushed_by);
         }

@@ -8,7 +8,7 @@ use cluster::id::NodeId;
 
 use crate::Now;
 use crate::anti_entropy::{self, Delta, RestartNotice, SyncReply, SyncRequest};
-use crate::codec::{self, Body};
+use crate::codec::{self, Body, DIGESTS_MAX};
 use crate::engine::exchange::Scope;
 use crate::engine::intake::{End, WAITING_MAX, Waiting};
 use crate::engine::{Engine, Output, SyncFailed};
@@ -30,11 +30,17 @@ impl Engine {
         };
         self.stats.datagrams_received += 1;
         match body {
-            Body::Membership(head, payload) => {
+            Body::Membership(digests, payload) => {
+                if digests.len() > DIGESTS_MAX {
+                    self.stats.datagrams_refused += 1;
+                    return;
+                }
                 let Some(payload) = self.vet(payload) else { return };
                 self.membership.receive(&payload);
-                if head.owner != self.config.node && head.owner == sender {
-                    self.exchanges.head(head, &self.table, now);
+                for digest in digests {
+                    if digest.owner != self.config.node && self.roster.get(digest.owner).is_some() {
+                        self.exchanges.heard(digest, sender, &self.table, now);
+                    }
                 }
             }
             Body::Rows(bundles) => self.take_push(bundles, sender, now),
@@ -90,11 +96,14 @@ impl Engine {
                     more,
                 })
             }
-            Ok(SyncRequest::AskOwn(theirs)) => {
-                let mine = self.table.digest(self.config.node);
+            Ok(SyncRequest::AskOf(theirs)) => {
+                // What is cut off the next digest tells of.
+                let (bundles, _cut) = anti_entropy::deltas(&self.table, theirs.iter().copied());
+                let mine = theirs.iter().map(|theirs| (self.table.digest(theirs.owner), theirs));
+                let differing = mine.filter(|(mine, theirs)| !mine.agrees(theirs));
                 SyncReply::Delta(Delta {
-                    bundles: self.table.delta(&theirs).into_iter().collect(),
-                    digests: if mine.agrees(&theirs) { Vec::new() } else { vec![mine] },
+                    bundles,
+                    digests: differing.map(|(mine, _)| mine).collect(),
                     restarting: Vec::new(),
                     complete: self.exchanges.complete,
                     more: None,
@@ -187,8 +196,9 @@ impl Engine {
             self.exchanges.ended(peer);
             return;
         }
-        if more.is_some() {
-            self.exchanges.want(peer, scope);
+        // Of some owners the next digest tells.
+        if more.is_some() && scope == Scope::All {
+            self.exchanges.want_all(peer);
         }
         self.post(peer, &SyncRequest::Give(give));
     }

@@ -13,7 +13,7 @@ use rand::seq::IndexedRandom;
 use crate::Now;
 use crate::anti_entropy::{self, RestartNotice, SyncRequest};
 use crate::codec::{self, Body, DATAGRAM_BYTES_MAX};
-use crate::engine::exchange::{EXCHANGES_MAX, RETRY, Scope, WELCOMES};
+use crate::engine::exchange::{EXCHANGES_MAX, RETRY, WELCOMES, Wish};
 use crate::engine::intake::{VIEW_PACE, Waiting};
 use crate::engine::roster::ANNOUNCE_MAX;
 use crate::engine::{Engine, Output, PUSH_GAP, RESTART_COPIES, SWEEP_PERIOD};
@@ -66,7 +66,7 @@ impl Engine {
         }
         let active: Vec<NodeId> = self.active.keys().copied().collect();
         if let Some(node) = active.choose(&mut self.choices) {
-            self.exchanges.want(*node, Scope::All);
+            self.exchanges.want_all(*node);
         }
         // Nodes that started together must not stay in step.
         let spread = self.choices.random_range(75..=125_u32);
@@ -92,7 +92,7 @@ impl Engine {
         }
         let room = EXCHANGES_MAX.saturating_sub(self.exchanges.whole());
         for node in reachable.sample(&mut self.choices, room) {
-            self.exchanges.want(*node, Scope::All);
+            self.exchanges.want_all(*node);
         }
     }
 
@@ -115,7 +115,7 @@ impl Engine {
         }
         let more = self.membership.decide(now);
         for (to, payload) in decided.sends.into_iter().chain(more.sends) {
-            self.send_membership(to, &payload);
+            self.send_membership(to, &payload, now);
         }
         let view = self.projection.view();
         let suspect = |node| view.liveness.get(node) == Some(&Liveness::Suspect);
@@ -127,11 +127,14 @@ impl Engine {
         if !self.exchanges.complete {
             self.catch_up(now);
         }
-        for (peer, scope) in self.exchanges.start(&self.active, now) {
+        for (peer, wish) in self.exchanges.start(&self.active, now) {
             self.stats.exchanges_begun += 1;
-            let ask = match scope {
-                Scope::All => SyncRequest::Ask(anti_entropy::digests(&self.table), None),
-                Scope::Own => SyncRequest::AskOwn(self.table.digest(peer)),
+            let ask = match wish {
+                Wish::All => SyncRequest::Ask(anti_entropy::digests(&self.table), None),
+                Wish::Of(owners) => {
+                    let digests = owners.iter().map(|owner| self.table.digest(*owner));
+                    SyncRequest::AskOf(digests.collect())
+                }
             };
             self.post(peer, &ask);
         }
@@ -178,7 +181,7 @@ impl Engine {
             let all = self.active.len() <= WELCOMES;
             let chosen = all || self.choices.random_range(0..self.active.len()) < WELCOMES;
             if chosen && self.exchanges.complete && self.active.contains_key(&node) {
-                self.exchanges.want(node, Scope::All);
+                self.exchanges.want_all(node);
             }
         }
         if self.active.is_empty() {
@@ -236,9 +239,10 @@ impl Engine {
         self.send(&to, body.clone());
     }
 
-    fn send_membership(&mut self, to: Identity, payload: &Bytes) {
-        let head = self.table.digest(self.config.node);
-        self.send(&[to.address], Body::Membership(head, payload.to_vec()));
+    fn send_membership(&mut self, to: Identity, payload: &Bytes, now: Now) {
+        let mut digests = vec![self.table.digest(self.config.node)];
+        digests.extend(self.rumours.take(payload.len(), &self.table, now));
+        self.send(&[to.address], Body::Membership(digests, payload.to_vec()));
     }
 
     /// Seals once and sends to all of these.

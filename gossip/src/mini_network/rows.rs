@@ -211,3 +211,24 @@ fn one_seed_is_one_history() {
     assert_eq!(history(13), history(13));
     assert_ne!(history(13).0, history(14).0);
 }
+
+/// Goal: a push that does not arrive costs little time. Method: nothing reaches one of many
+/// hosts while a change is pushed; its owner need not speak to it soon.
+#[test]
+fn a_missed_push_is_heard_of_from_whoever_speaks_next() {
+    let mut times = Vec::new();
+    for seed in 0..6 {
+        let (owner, deaf) = (1, 20);
+        let mut net = Net::started(seed, 24, 0.0);
+        net.run(ms(3_000));
+        net.cut = (1..=24).map(|host| (host, deaf)).collect();
+        net.input(owner, own(owner, 0..11));
+        net.run(ms(20));
+        net.cut.clear();
+        let shows = |net: &Net, host| net.engine(host).view().endpoints.contains_key(&key(1, 10));
+        let others = net.hosts.keys().filter(|host| **host != deaf);
+        assert!(others.copied().all(|host| shows(&net, host)) && !shows(&net, deaf));
+        times.push(net.until("the row there", ms(10_000), |net| shows(net, deaf)));
+    }
+    assert!(times.iter().all(|took| *took <= ms(300)), "{times:?}");
+}

@@ -166,7 +166,7 @@ fn said(members: Vec<Member<crate::Identity>>, message: Message<crate::Identity>
     let dst = crate::Identity::of_run(&author(Y, Y), 1, 0, address(Y));
     let header = Header { src, src_incarnation: 0, dst, message };
     let payload = Packet { header, members }.encode().unwrap();
-    sealed(&Body::Membership(Digest::empty(node(THIEF)), payload))
+    sealed(&Body::Membership(vec![Digest::empty(node(THIEF))], payload))
 }
 
 /// Goal: nobody gives a node another address, or a run that its real one loses against. Method: a
