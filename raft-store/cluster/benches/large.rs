@@ -51,6 +51,16 @@ fn round([nodes, services, tasks]: [usize; 3]) {
     world.timed("when the next thing is due", |world, _| {
         assert_eq!(next_due(&world.state, NOW), None);
     });
+    let asked = |world: &World, name: &str| {
+        cluster::plan::why(&world.state, name, NOW, &|_task| Vec::new()).unwrap().waiting.len()
+    };
+    world.timed("why, of a service that runs", |world, run| {
+        assert_eq!(asked(world, &format!("service-{run}")), 0);
+    });
+    world.request(&homeless("homeless", "net-0", &world));
+    world.timed("why, of a task that no node takes", |world, _| {
+        assert_eq!(asked(world, "homeless"), 1);
+    });
     world.timed("service create, one task", |world, run| {
         world.request(&create_service(&format!("new-{run}"), "net-0", world, 1));
     });
@@ -253,6 +263,14 @@ fn create_network(name: &str) -> Request {
 fn create_service(name: &str, network: &str, world: &World, replicas: usize) -> Request {
     let network = world.state.find_network(network).unwrap().id;
     Request::CreateService { spec: Box::new(service_spec(name, network, replicas)) }
+}
+
+/// A service whose one task no node can take.
+fn homeless(name: &str, network: &str, world: &World) -> Request {
+    let mut spec = service_spec(name, world.state.find_network(network).unwrap().id, 1);
+    let placement = json!({ "Constraints": ["node.hostname==nowhere"] });
+    spec.task_template.placement = serde_json::from_value(placement).unwrap();
+    Request::CreateService { spec: Box::new(spec) }
 }
 
 fn service_spec(name: &str, network: NetworkId, replicas: usize) -> ServiceSpec {

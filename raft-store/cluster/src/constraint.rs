@@ -179,11 +179,17 @@ fn is_part(c: char, marks: &str) -> bool {
     c.is_ascii_alphanumeric() || marks.contains(c)
 }
 
-/// Whether a node meets all constraints of a task's spec. A constraint that cannot be read is met
-/// by no node; specs are checked when they are stored.
+/// Whether a node meets all constraints of a task's spec.
 pub(crate) fn all_match(spec: &TaskSpec, node: &Node) -> bool {
+    unmet(spec, node).is_none()
+}
+
+/// The first constraint of a task's spec that a node does not meet. One that cannot be read is met
+/// by no node; specs are checked when they are stored.
+pub(crate) fn unmet<'a>(spec: &'a TaskSpec, node: &Node) -> Option<&'a str> {
     let constraints = spec.placement.iter().flat_map(|placement| &placement.constraints);
-    constraints.map(|text| Constraint::parse(text)).all(|c| c.is_ok_and(|c| c.matches(node)))
+    let is_met = |text: &str| Constraint::parse(text).is_ok_and(|c| c.matches(node));
+    constraints.map(String::as_str).find(|text| !is_met(text))
 }
 
 #[cfg(test)]

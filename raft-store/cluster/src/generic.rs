@@ -143,6 +143,14 @@ pub fn check_reserved(wanted: &[GenericResource]) -> Result<(), String> {
     Ok(())
 }
 
+/// A kind of which a node has too little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Short<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) wanted: u64,
+    pub(crate) free: u64,
+}
+
 /// What is in use on a node.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Held {
@@ -178,17 +186,22 @@ impl Held {
         self.names.retain(|_, names| !names.is_empty());
     }
 
-    /// What a task gets where this is in use; `None` if that is not enough. A kind that was
+    /// What a task gets where this is in use, or what there is too little of. A kind that was
     /// offered in the other form when it was taken counts as well.
-    pub(crate) fn claim(
+    pub(crate) fn claim<'a>(
         &self,
-        wanted: &[GenericResource],
+        wanted: &'a [GenericResource],
         offered: &[GenericResource],
-    ) -> Option<Vec<GenericResource>> {
+    ) -> Result<Vec<GenericResource>, Short<'a>> {
         let mut claimed = Vec::new();
         for resource in wanted {
-            let GenericResource::Discrete(Discrete { kind, value }) = resource else { return None };
-            let wanted = u64::try_from(*value).ok()?;
+            let kind = resource.kind();
+            // A service that reserves anything else is refused.
+            let wanted = match resource {
+                GenericResource::Discrete(Discrete { value, .. }) => u64::try_from(*value).ok(),
+                GenericResource::Named(_) => None,
+            };
+            let wanted = wanted.ok_or(Short { kind, wanted: 1, free: 0 })?;
             if wanted == 0 {
                 continue;
             }
@@ -210,15 +223,19 @@ impl Held {
             if free.is_empty() {
                 let named = names.map_or(0, |names| names.len() as u64);
                 let left = all.saturating_sub(counted.saturating_add(named));
-                (wanted <= left).then(|| claimed.push(resource.clone()))?;
+                if wanted > left {
+                    return Err(Short { kind, wanted, free: left });
+                }
+                claimed.push(resource.clone());
             } else {
                 let left = (free.len() as u64).saturating_sub(counted);
-                let count = usize::try_from(wanted).ok().filter(|_| wanted <= left)?;
+                let count = usize::try_from(wanted).ok().filter(|_| wanted <= left);
+                let count = count.ok_or(Short { kind, wanted, free: left })?;
                 let taken = free[..count].iter().map(|offer| (*offer).clone());
                 claimed.extend(taken.map(GenericResource::Named));
             }
         }
-        Some(claimed)
+        Ok(claimed)
     }
 }
 
@@ -302,12 +319,12 @@ mod tests {
         ] {
             let mut held = Held::default();
             held.note(&offered(used).unwrap(), true);
-            let claimed = held.claim(&offered(wanted).unwrap(), &offered(has).unwrap());
+            let claimed = held.claim(&offered(wanted).unwrap(), &offered(has).unwrap()).ok();
             let expected = expected.map(|texts| offered(texts).unwrap());
             assert_eq!(claimed, expected, "{wanted} of {has} with {used} in use");
         }
         let none = [GenericResource::discrete("gpu", 0)];
-        assert_eq!(Held::default().claim(&none, &[]), Some(vec![]));
+        assert_eq!(Held::default().claim(&none, &[]), Ok(vec![]));
     }
 
     #[test]

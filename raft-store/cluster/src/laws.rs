@@ -14,10 +14,11 @@ use crate::fixture;
 use crate::generic::GenericResource;
 use crate::id::{NetworkId, NodeId};
 use crate::invariant;
-use crate::object::{Meta, PublishedPort, Service, Task, TaskState};
+use crate::object::{Meta, PublishedPort, Service, Slot, Task, TaskState};
+use crate::plan::{self, Cause, Why};
 use crate::request::Request;
 use crate::script::World;
-use crate::spec::{Protocol, PublishMode};
+use crate::spec::{Protocol, PublishMode, Replicated, ServiceMode};
 use crate::state::State;
 use crate::time::Revision;
 use crate::transaction::{Change, Key, Object, Transaction};
@@ -210,6 +211,30 @@ proptest! {
         }
     }
 
+    /// Goal: at rest everything that is not as it should be says why, in the words that clients see
+    /// of pending tasks, and what falls due is what the planners will do.
+    /// Method: random stories; after each command `why` of all services.
+    #[test]
+    fn what_waits_says_why(commands in proptest::collection::vec(command(), 1..40)) {
+        let mut world = World::new();
+        let mut told = String::new();
+        for line in ["init a generic=gpu=x", "ready a", "join b", "ready b",
+            "network tiny subnet=10.0.1.0/29"]
+            .into_iter()
+            .chain(commands.iter().map(String::as_str))
+        {
+            world.command(line, &mut told);
+            let mut due = Vec::new();
+            for service in world.state.services.values() {
+                let why = plan::why(&world.state, &service.id.to_string(), world.now, &|_| vec![]);
+                let why = why.unwrap();
+                check_why(&world.state, service, &why);
+                due.extend(why.next_due);
+            }
+            prop_assert_eq!(due.into_iter().min(), plan::next_due(&world.state, world.now));
+        }
+    }
+
     /// Goal: `apply` is total and deterministic, changes nothing when it rejects, and gives nothing
     /// out twice, whatever is in the log.
     /// Method: transactions of random objects from a small pool of ids, names and addresses.
@@ -273,6 +298,43 @@ fn replay(log: &[(Revision, Transaction)]) -> State {
         assert_eq!(state.apply(*revision, transaction), Outcome::Applied);
     }
     state
+}
+
+/// A service's tasks are as they should be, or are listed with what they wait for.
+fn check_why(state: &State, service: &Service, why: &Why) {
+    let listed = |id| why.waiting.iter().find(|waiting| waiting.task == Some(id));
+    let mut untils = Vec::new();
+    for reason in why.waiting.iter().flat_map(|waiting| &waiting.reasons) {
+        assert_ne!(reason.cause, Cause::Due, "the planners are at rest: {why:?}");
+        untils.extend(reason.until);
+    }
+    assert!(why.waiting.iter().all(|waiting| !waiting.reasons.is_empty()), "{why:?}");
+    assert!(why.next_due.is_none_or(|due| untils.contains(&due)), "{why:?}");
+    for task in state.tasks_of(service.id) {
+        let is_new = task.spec_version == service.spec_version;
+        let runs = task.status.state == TaskState::Running;
+        if task.is_wanted() && runs && is_new || task.status.state.is_terminal() {
+            continue;
+        }
+        let waiting = listed(task.id).unwrap_or_else(|| panic!("{task:?} is not in {why:?}"));
+        let first = &waiting.reasons[0];
+        if task.is_wanted() && task.node.is_none() {
+            assert!(matches!(first.cause, Cause::NoNode | Cause::NoAddress), "{why:?}");
+            if first.cause == Cause::NoAddress {
+                assert_eq!(first.text, task.status.error);
+            }
+            let nodes: usize = first.nodes.iter().map(|refused| refused.nodes).sum();
+            let all = if matches!(task.slot, Slot::Node(_)) { 1 } else { state.nodes.len() };
+            assert!(first.cause == Cause::NoAddress || nodes == all, "{why:?}");
+        }
+    }
+    if why.waiting.is_empty() {
+        let wanted = state.tasks_of(service.id).filter(|task| task.is_wanted()).count();
+        assert_eq!(why.running, wanted, "{why:?}");
+        if let ServiceMode::Replicated(Replicated { replicas, .. }) = service.spec.mode {
+            assert_eq!(why.running as u64, replicas.unwrap_or(1), "{why:?}");
+        }
+    }
 }
 
 /// No node is told of two tasks with one address, and of every open task of its own.

@@ -14,6 +14,7 @@ use crate::transaction::Transaction;
 pub(crate) mod agenda;
 pub(crate) mod allocator;
 mod drain;
+mod obstacle;
 mod orchestrator;
 mod reaper;
 pub mod restart;
@@ -22,6 +23,10 @@ mod scheduler;
 mod schema;
 mod slots;
 mod updater;
+mod why;
+
+pub use self::obstacle::Refused;
+pub use self::why::{Cause, Reason, Waiting, Why, why};
 
 /// What is due now; empty if nothing is. A large plan comes in several transactions: propose until
 /// it is empty.
@@ -45,6 +50,19 @@ fn planned(state: &State, now: Timestamp) -> (Transaction, Option<Timestamp>) {
     draft.finish()
 }
 
+/// The same for one service: at the cost of its tasks, and of the nodes if one waits for a node.
+fn planned_for(
+    state: &State,
+    service: ServiceId,
+    now: Timestamp,
+) -> (Transaction, Option<Timestamp>) {
+    let agenda = state.agenda.of_service(state, service);
+    let state = State { agenda, ..state.clone() };
+    let mut draft = Draft::new(&state, seed(&state, now), now);
+    run_services(&mut draft);
+    draft.finish()
+}
+
 /// The seed of a plan's ids: no plan on another revision, at another time or of another cluster
 /// has it.
 fn seed(state: &State, now: Timestamp) -> u128 {
@@ -62,6 +80,10 @@ fn update_state(draft: &Draft<'_>, service: ServiceId) -> Option<UpdateState> {
 pub(crate) fn run(draft: &mut Draft<'_>) {
     schema::run(draft);
     rotation::run(draft);
+    run_services(draft);
+}
+
+fn run_services(draft: &mut Draft<'_>) {
     drain::run(draft);
     for service in draft.state().agenda.restless.clone() {
         // First, so that an empty slot is an unneeded one for the updater; then again, because the

@@ -85,6 +85,9 @@ impl World {
         if verb == "show" {
             return self.show(args, out);
         }
+        if verb == "why" {
+            return self.show_why(args, out);
+        }
         if verb == "obey" {
             return self.obey(args.first().copied());
         }
@@ -165,7 +168,7 @@ impl World {
     pub(crate) fn request_of(&self, line: &str) -> Option<Request> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (verb, args) = (words[0], &words[1..]);
-        let by_itself = ["show", "obey", "wait"].contains(&verb);
+        let by_itself = ["show", "why", "obey", "wait"].contains(&verb);
         if by_itself { None } else { self.request(verb, args).ok() }
     }
 

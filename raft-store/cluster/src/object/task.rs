@@ -143,14 +143,18 @@ impl Task {
     /// `Complete`, and there as `shutdown`; one whose restart delay is not over is to be `ready`.
     #[must_use]
     pub fn shown_desired(&self, now: Timestamp) -> TaskState {
-        // One that was started does not wait, whatever the clock was set to since.
-        let waits =
-            self.status.state <= TaskState::Ready && self.start_after.is_some_and(|at| now < at);
         match self.desired {
             TaskState::Complete => TaskState::Shutdown,
-            TaskState::Running if waits => TaskState::Ready,
+            TaskState::Running if self.delayed_until(now).is_some() => TaskState::Ready,
             other => other,
         }
+    }
+
+    /// When its restart delay is over, if it still waits for that. One that was started does not,
+    /// whatever the clock was set to since.
+    #[must_use]
+    pub fn delayed_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.start_after.filter(|at| self.status.state <= TaskState::Ready && now < *at)
     }
 }
 

@@ -50,6 +50,29 @@ impl Agenda {
         agenda
     }
 
+    /// What concerns one service alone.
+    pub(super) fn of_service(&self, state: &State, id: ServiceId) -> Self {
+        let only = |set: &OrdSet<ServiceId>| set.get(&id).into_iter().copied().collect();
+        let tasks = |set: &OrdSet<TaskId>| {
+            let own = state.tasks_of(id).map(|task| task.id);
+            own.filter(|task| set.contains(task)).collect()
+        };
+        let crowded = (id, Slot::Replica(0))..=(id, Slot::Node(NodeId(u128::MAX)));
+        Self {
+            restless: only(&self.restless),
+            gaps: self.gaps.clone(),
+            globals: self.globals.clone(),
+            leaving: only(&self.leaving),
+            crowded: self.crowded.range(crowded).copied().collect(),
+            adrift: tasks(&self.adrift),
+            lost: tasks(&self.lost),
+            waiting: tasks(&self.waiting),
+            removed_networks: OrdSet::new(),
+            misplaced: OrdSet::new(),
+            lacking: only(&self.lacking),
+        }
+    }
+
     /// How many objects planners have to look at.
     #[cfg(test)]
     pub(crate) fn to_do(&self) -> usize {

@@ -206,25 +206,39 @@ fn give_ingress_ports(draft: &mut Draft<'_>, service: &Service) {
     });
 }
 
-/// Gives a task all addresses that it lacks, or none and says on which network they ran out.
-fn attach_task(draft: &mut Draft<'_>, task: &Task) {
+/// What a task is to be attached to, and the networks on which it gets an address for that: each
+/// with the address after which the next search begins.
+type Places = (Vec<Attachment>, Vec<(NetworkId, u64)>);
+
+/// All addresses of a task, those that it lacks among them, or on which network they ran out.
+fn places(state: &State, task: &Task) -> Result<Places, String> {
     let mut attachments = Vec::new();
     let mut fresh = Vec::new();
-    for (id, aliases) in networks_of(draft.state(), task) {
+    for (id, aliases) in networks_of(state, task) {
         if let Some(held) = task.attachments.iter().find(|held| held.network == id) {
             attachments.push(held.clone());
             continue;
         }
-        let Some(network) = draft.state().networks.get(&id) else {
-            return wait(draft, task.id, format!("network {id} not found"));
-        };
-        let Some((address, behind)) = ipam::next_address(draft.state(), network) else {
-            let error = full(network);
-            return wait(draft, task.id, error);
-        };
+        let network = state.networks.get(&id).ok_or_else(|| format!("network {id} not found"))?;
+        let found = ipam::next_address(state, network);
+        let (address, behind) = found.ok_or_else(|| full(network))?;
         attachments.push(attachment(id, address, aliases));
         fresh.push((id, behind));
     }
+    Ok((attachments, fresh))
+}
+
+/// Why a task does not get its addresses; `None` if it can have them.
+pub(super) fn lacks_address(state: &State, task: &Task) -> Option<String> {
+    places(state, task).err()
+}
+
+/// Gives a task all addresses that it lacks, or none and says on which network they ran out.
+fn attach_task(draft: &mut Draft<'_>, task: &Task) {
+    let (attachments, fresh) = match places(draft.state(), task) {
+        Ok(places) => places,
+        Err(error) => return wait(draft, task.id, error),
+    };
     let changed = !fresh.is_empty() || task.status.state < TaskState::Pending;
     for (id, behind) in fresh {
         draft.edit_network(id, |network| network.next_address = behind);

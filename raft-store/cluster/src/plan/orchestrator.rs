@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::constraint;
 use crate::draft::Draft;
 use crate::id::{NodeId, ServiceId};
-use crate::object::{Node, NodeState, Restarts, Service, Slot, TaskState};
+use crate::object::{Node, Restarts, Service, Slot, TaskState};
+use crate::plan::obstacle::ineligible;
 use crate::plan::restart::{self, Verdict};
 use crate::plan::slots::{SlotTasks, create, retire, slots};
-use crate::spec::{Availability, Replicated, ServiceMode};
+use crate::spec::{Replicated, ServiceMode};
 use crate::state::State;
 
 pub(super) fn run(draft: &mut Draft<'_>, id: ServiceId) {
@@ -39,7 +39,7 @@ fn judge_ended(draft: &mut Draft<'_>, service: &Service) {
             }
             let verdict = restart::verdict(task, draft.now());
             match verdict {
-                Verdict::Done => retire(draft, task.id, TaskState::Complete),
+                Verdict::Done(_) => retire(draft, task.id, TaskState::Complete),
                 Verdict::Replace { start_after, restarts } => {
                     retire(draft, task.id, TaskState::Shutdown);
                     let same_spec = task.spec_version == service.spec_version;
@@ -70,7 +70,8 @@ fn counts(service: &Service, tasks: &SlotTasks) -> bool {
     !tasks.occupants.is_empty() || waits(service, tasks)
 }
 
-fn waits(service: &Service, tasks: &SlotTasks) -> bool {
+/// Whether a slot gets its next task when the old one has ended.
+pub(super) fn waits(service: &Service, tasks: &SlotTasks) -> bool {
     // A task to be removed will not be followed by another.
     tasks.waits_for_old(service)
         && tasks.leaving.iter().all(|task| task.desired < TaskState::Remove)
@@ -158,7 +159,5 @@ pub(super) fn is_gap(state: &State, service: &Service, node: &Node) -> bool {
 }
 
 fn is_eligible(service: &Service, node: &Node) -> bool {
-    node.status.state == NodeState::Ready
-        && node.spec.availability == Availability::Active
-        && constraint::all_match(&service.spec.task_template, node)
+    ineligible(service, node).is_none()
 }

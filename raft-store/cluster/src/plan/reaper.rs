@@ -8,6 +8,7 @@ use crate::id::{NetworkId, ServiceId, TaskId};
 use crate::object::{Cluster, Slot, Task, TaskState};
 use crate::plan::slots;
 use crate::state::State;
+use crate::time::Timestamp;
 use crate::transaction::Key;
 
 /// Docker's default for `TaskHistoryRetentionLimit`.
@@ -39,7 +40,7 @@ fn give_up(draft: &mut Draft<'_>) {
     let now = draft.now();
     for id in draft.state().agenda.lost.clone() {
         let since = draft.base().tasks.get(&id).filter(|before| before.released);
-        let due = since.map_or(now, |before| before.meta.updated_at).plus_ms(ORPHAN_MS);
+        let due = since.map_or(now.plus_ms(ORPHAN_MS), |before| orphaned_at(before));
         if now < due {
             draft.wake_at(due);
         } else if !draft.is_full() {
@@ -68,6 +69,11 @@ fn forget_service(draft: &mut Draft<'_>, id: ServiceId) {
 /// Whether a task's node may still tell of it, but has been silent for too long to be waited for.
 pub(super) fn is_lost(task: &Task) -> bool {
     task.released && !task.status.state.is_terminal()
+}
+
+/// When the task that is lost counts as orphaned.
+pub(super) fn orphaned_at(lost: &Task) -> Timestamp {
+    lost.meta.updated_at.plus_ms(ORPHAN_MS)
 }
 
 /// Whether a slot of a live service has more history than is kept.

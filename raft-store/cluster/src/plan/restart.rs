@@ -29,13 +29,23 @@ pub(super) enum Verdict {
         restarts: Restarts,
     },
     /// It stays as it is until the service changes.
-    Done,
+    Done(Spent),
+}
+
+/// Why a task is not replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spent {
+    /// The policy's condition does not ask for it.
+    Condition(RestartCondition),
+    /// It was so often as the policy allows.
+    Attempts(u64),
 }
 
 /// Judges a task that ended by itself, by the policy that it was made with.
 pub(super) fn verdict(task: &Task, now: Timestamp) -> Verdict {
     let policy = task.spec.restart_policy.clone().unwrap_or_default();
-    let again = match policy.condition.unwrap_or_default() {
+    let condition = policy.condition.unwrap_or_default();
+    let again = match condition {
         RestartCondition::None => false,
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
         RestartCondition::Any => true,
@@ -47,9 +57,11 @@ pub(super) fn verdict(task: &Task, now: Timestamp) -> Verdict {
         restarts.attempts = 0;
         restarts.window_start = now;
     }
-    let spent = policy.max_attempts.is_some_and(|max| max > 0 && restarts.attempts >= max);
-    if !again || spent {
-        return Verdict::Done;
+    if !again {
+        return Verdict::Done(Spent::Condition(condition));
+    }
+    if let Some(max) = policy.max_attempts.filter(|max| *max > 0 && restarts.attempts >= *max) {
+        return Verdict::Done(Spent::Attempts(max));
     }
     restarts.attempts = restarts.attempts.saturating_add(1);
     restarts.first = task.first_run();
@@ -97,7 +109,7 @@ mod tests {
     fn replaced(policy: &RestartPolicy, task: &Task, after_ms: u64) -> bool {
         let mut task = task.clone();
         task.spec.restart_policy = Some(policy.clone());
-        verdict(&task, NOW.plus_ms(after_ms)) != Verdict::Done
+        matches!(verdict(&task, NOW.plus_ms(after_ms)), Verdict::Replace { .. })
     }
 
     #[test]
@@ -130,7 +142,7 @@ mod tests {
         task.meta.created_at = NOW;
         let streak = |after_ms| match verdict(&task, NOW.plus_ms(after_ms)) {
             Verdict::Replace { restarts, .. } => restarts.streak,
-            Verdict::Done => panic!("the default policy replaces always"),
+            Verdict::Done(_) => panic!("the default policy replaces always"),
         };
         assert_eq!((streak(QUICK_RUN_MS - 1), streak(QUICK_RUN_MS)), (5, 0));
     }

@@ -6,29 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::constraint::{self, place_in_spread, runs_on};
+use crate::constraint::place_in_spread;
 use crate::draft::Draft;
-use crate::generic::{GenericResource, Held};
+use crate::generic::GenericResource;
 use crate::id::{NodeId, ServiceId};
-use crate::object::{Node, NodeState, Slot, Task, TaskState};
+use crate::object::{Node, Slot, Task, TaskState};
 use crate::plan::allocator::{self, networks_of};
-use crate::spec::{Availability, Preference};
-use crate::state::{Load, State, reservation};
+use crate::plan::obstacle::{Refusal, claim, explain, obstacle};
+use crate::spec::Preference;
+use crate::state::{Load, State};
 use crate::time::{Revision, Timestamp};
 
 /// A rejection counts against its node for so long (swarmkit's `monitorFailures`, scheduler.go).
 const REJECTION_MS: u64 = 5 * 60 * 1000;
-
-/// Why a node cannot take a task, in the order in which Docker looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Obstacle {
-    NotReady,
-    Resources,
-    Constraints,
-    Platform,
-    HostPort,
-    MaxReplicas,
-}
 
 pub(super) fn run(draft: &mut Draft<'_>) {
     let ready = |task: &&Arc<Task>| is_ready(draft.state(), task);
@@ -50,12 +40,14 @@ pub(super) fn run(draft: &mut Draft<'_>) {
             left.push(task);
             continue;
         }
-        match place(draft.state(), rejections.of(draft.state(), &task, draft.now()), &task) {
-            Ok(node) => {
+        let rejected = rejections.of(draft.state(), &task, draft.now());
+        // Why not is told when the rest is placed.
+        match place(draft.state(), rejected, &task).ok() {
+            Some(node) => {
                 let given = claim(draft.state(), node, &task).unwrap_or_default();
                 assign(draft, &task, node, given);
             }
-            Err(_before_the_rest_was_placed) => {
+            None => {
                 hopeless.insert(kind);
                 left.push(task);
             }
@@ -67,7 +59,7 @@ pub(super) fn run(draft: &mut Draft<'_>) {
             return;
         }
         let rejected = rejections.of(draft.state(), &task, draft.now());
-        let place = || place(draft.state(), rejected, &task);
+        let place = || place(draft.state(), rejected, &task).map_err(|refusals| explain(&refusals));
         if let Err(error) = reasons.entry(kind(&task)).or_insert_with(place).clone() {
             draft.edit_task(task.id, |task| {
                 "pending task scheduling".clone_into(&mut task.status.message);
@@ -79,9 +71,9 @@ pub(super) fn run(draft: &mut Draft<'_>) {
 
 /// Tasks of one kind go to the same nodes: of one spec of a service, and of one node if the service
 /// is global.
-type Kind = (ServiceId, Revision, Option<NodeId>);
+pub(super) type Kind = (ServiceId, Revision, Option<NodeId>);
 
-fn kind(task: &Task) -> Kind {
+pub(super) fn kind(task: &Task) -> Kind {
     let node = match task.slot {
         Slot::Replica(_) => None,
         Slot::Node(node) => Some(node),
@@ -111,7 +103,7 @@ impl Rejections {
 }
 
 /// Whether a task lacks nothing but a node.
-fn is_ready(state: &State, task: &Task) -> bool {
+pub(super) fn is_ready(state: &State, task: &Task) -> bool {
     task.status.state == TaskState::Pending
         && task.attachments.len() == networks_of(state, task).len()
 }
@@ -128,28 +120,20 @@ fn assign(draft: &mut Draft<'_>, task: &Task, node: NodeId, given: Vec<GenericRe
     });
 }
 
-/// What the task would get of the node's generic resources; `None` if there is not enough.
-fn claim(state: &State, node: NodeId, task: &Task) -> Option<Vec<GenericResource>> {
-    let reserved = task.spec.resources.as_ref().and_then(|all| all.reservations.as_ref());
-    let wanted = reserved.map_or(&[][..], |amounts| &amounts.generic_resources);
-    if wanted.is_empty() {
-        return Some(Vec::new());
-    }
-    let nothing = Held::default();
-    let held = state.index.loads.of(node).map_or(&nothing, |load| &load.generic);
-    held.claim(wanted, &state.nodes.get(&node)?.description.generic_resources)
-}
-
-/// The best node, or why there is none, in Docker's words.
-fn place(state: &State, rejected: &BTreeMap<NodeId, usize>, task: &Task) -> Result<NodeId, String> {
+/// The best node, or why each cannot take the task.
+fn place<'a>(
+    state: &'a State,
+    rejected: &BTreeMap<NodeId, usize>,
+    task: &'a Task,
+) -> Result<NodeId, Vec<Refusal<'a>>> {
     let idle = Load::default();
     let spread = Spread::over(state, task);
     let mut best: Option<(usize, Vec<u64>, u64, u64, NodeId)> = None;
-    let mut obstacles: BTreeMap<Obstacle, usize> = BTreeMap::new();
+    let mut refusals = Vec::new();
     for node in candidates(state, task) {
         let load = state.index.loads.of(node.id).unwrap_or(&idle);
         match obstacle(state, node, load, task) {
-            Some(obstacle) => *obstacles.entry(obstacle).or_default() += 1,
+            Some(obstacle) => refusals.push(Refusal { node, obstacle }),
             None => {
                 let same = load.of_service(task.service);
                 let rejected = rejected.get(&node.id).copied().unwrap_or(0);
@@ -158,7 +142,12 @@ fn place(state: &State, rejected: &BTreeMap<NodeId, usize>, task: &Task) -> Resu
             }
         }
     }
-    best.map(|(.., node)| node).ok_or_else(|| explain(&obstacles))
+    best.map(|(.., node)| node).ok_or(refusals)
+}
+
+/// Why each node cannot take a task; `None` if one can.
+pub(super) fn refusals<'a>(state: &'a State, task: &'a Task) -> Option<Vec<Refusal<'a>>> {
+    place(state, &BTreeMap::new(), task).err()
 }
 
 /// How many tasks of a service are where its preferences tell nodes apart. As in Docker, those on
@@ -198,58 +187,4 @@ fn candidates<'a>(state: &'a State, task: &Task) -> Vec<&'a Arc<Node>> {
         Slot::Replica(_) => state.nodes.values().collect(),
         Slot::Node(node) => state.nodes.get(&node).into_iter().collect(),
     }
-}
-
-fn obstacle(state: &State, node: &Node, load: &Load, task: &Task) -> Option<Obstacle> {
-    let ready =
-        node.status.state == NodeState::Ready && node.spec.availability == Availability::Active;
-    if !ready {
-        return Some(Obstacle::NotReady);
-    }
-    let (nano_cpus, memory_bytes) = reservation(&task.spec);
-    let fits = |wanted: u64, held: u128, all: u64| {
-        wanted == 0 || held.saturating_add(wanted.into()) <= all.into()
-    };
-    if !(fits(nano_cpus, load.nano_cpus, node.description.nano_cpus)
-        && fits(memory_bytes, load.memory_bytes, node.description.memory_bytes)
-        && claim(state, node.id, task).is_some())
-    {
-        return Some(Obstacle::Resources);
-    }
-    if !constraint::all_match(&task.spec, node) {
-        return Some(Obstacle::Constraints);
-    }
-    if !runs_on(&task.spec, node) {
-        return Some(Obstacle::Platform);
-    }
-    if load.holds_port_of(task) {
-        return Some(Obstacle::HostPort);
-    }
-    let limit = task.spec.placement.as_ref().map_or(0, |placement| placement.max_replicas);
-    let same = load.of_service(task.service);
-    (limit > 0 && same >= limit).then_some(Obstacle::MaxReplicas)
-}
-
-fn explain(obstacles: &BTreeMap<Obstacle, usize>) -> String {
-    let nodes = |count: &usize| match count {
-        1 => "1 node".to_owned(),
-        more => format!("{more} nodes"),
-    };
-    let reasons: Vec<String> = obstacles
-        .iter()
-        .map(|(obstacle, count)| match obstacle {
-            Obstacle::NotReady => format!("{} not available for new tasks", nodes(count)),
-            Obstacle::Resources => format!("insufficient resources on {}", nodes(count)),
-            Obstacle::Constraints => {
-                format!("scheduling constraints not satisfied on {}", nodes(count))
-            }
-            Obstacle::Platform => format!("unsupported platform on {}", nodes(count)),
-            Obstacle::HostPort => format!("host-mode port already in use on {}", nodes(count)),
-            Obstacle::MaxReplicas => "max replicas per node limit exceed".to_owned(),
-        })
-        .collect();
-    if reasons.is_empty() {
-        return "no suitable node".to_owned();
-    }
-    format!("no suitable node ({})", reasons.join("; "))
 }

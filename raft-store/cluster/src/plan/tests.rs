@@ -79,6 +79,11 @@ fn pool_story() {
 }
 
 #[test]
+fn why_story() {
+    story(&expect_file!["../../testdata/why.script"]);
+}
+
+#[test]
 fn rotation_story() {
     story(&expect_file!["../../testdata/rotation.script"]);
 }

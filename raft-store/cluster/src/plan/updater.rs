@@ -21,8 +21,10 @@ use crate::plan::slots::{self, SlotTasks, create, retire};
 use crate::spec::UpdateConfig;
 use crate::time::Timestamp;
 
-/// Docker's default of `Monitor`.
-const MONITOR_MS: u64 = 5_000;
+pub(super) use progress::Progress;
+use progress::{Settled, monitor_ms, settled_at};
+
+mod progress;
 
 /// One step; whether it ended a task that no node had got, so that the next step may follow at
 /// once.
@@ -77,75 +79,38 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) -> bool {
     // Whatever the order is now: an update that was start-first may have left pairs.
     retire_relieved(draft, &service, &slots);
     slots = slots::slots(draft.state(), id);
-    let delay_ms = config.delay / 1_000_000;
-    let mut busy = 0_u64;
-    for tasks in slots.values() {
-        match settled_at(&service, tasks) {
-            Settled::OutOfDate => {}
-            Settled::Not => busy += 1,
-            Settled::Since { at, .. } if draft.now().since_ms(at) < delay_ms => {
-                draft.wake_at(at.plus_ms(delay_ms));
-                busy += 1;
-            }
-            Settled::Since { .. } | Settled::Empty => {}
-        }
-    }
+    let progress = Progress::of(&service, &status, &config, &slots, draft.now());
+    let now = draft.now();
+    let wakes = progress.next_turn().into_iter().chain(progress.monitored_until(now));
+    wakes.for_each(|at| draft.wake_at(at));
     let mut emptied = false;
-    let limit = if config.parallelism == 0 { u64::MAX } else { config.parallelism };
-    for (slot, tasks) in &slots {
-        if !matches!(settled_at(&service, tasks), Settled::OutOfDate) {
-            continue;
-        }
-        if busy >= limit || draft.is_full() {
+    for slot in progress.out_of_date.iter().take(progress.room()) {
+        if draft.is_full() {
             return emptied;
         }
-        busy += 1;
         if start_first {
             create(draft, &service, *slot, None, Restarts::default());
         } else {
-            for task in &tasks.occupants {
+            for task in slots.get(slot).into_iter().flat_map(|tasks| &tasks.occupants) {
                 retire(draft, task.id, TaskState::Shutdown);
                 emptied |= task.node.is_none();
             }
         }
     }
-    complete(draft, &service, &status, &config, &slots);
+    if progress.is_over(now) {
+        complete(draft, &service, &status);
+    }
     emptied
 }
 
-/// How far a slot is.
-enum Settled {
-    /// Only tasks of other spec versions stand for it.
-    OutOfDate,
-    /// On its way: its task is being stopped, made, moved or started.
-    Not,
-    /// Its first task of the present version, which was made then, runs or ended since.
-    Since { made_at: Timestamp, at: Timestamp },
-    /// Nothing is to stand for it.
-    Empty,
-}
-
-fn settled_at(service: &Service, tasks: &SlotTasks) -> Settled {
-    let current = tasks.occupants.iter().find(|task| task.spec_version == service.spec_version);
-    match current {
-        None if tasks.occupants.is_empty() => {
-            if tasks.waits_for_old(service) {
-                Settled::Not
-            } else {
-                Settled::Empty
-            }
-        }
-        None => Settled::OutOfDate,
-        Some(task) => match task.first_run() {
-            Some(first) => Settled::Since { made_at: first.made_at, at: first.ended_at },
-            None if task.status.state == TaskState::Running
-                || task.desired == TaskState::Complete =>
-            {
-                Settled::Since { made_at: task.meta.created_at, at: task.status.at }
-            }
-            None => Settled::Not,
-        },
-    }
+/// How far the update of a service is; `None` if none is under way.
+pub(super) fn progress(
+    service: &Service,
+    slots: &BTreeMap<Slot, SlotTasks>,
+    now: Timestamp,
+) -> Option<Progress> {
+    let status = service.update_status.as_ref().filter(|status| status.state.is_running())?;
+    Some(Progress::of(service, status, &config(service, status), slots, now))
 }
 
 fn is_dirty(service: &Service, tasks: &SlotTasks) -> bool {
@@ -182,29 +147,8 @@ fn stands(task: &Task) -> bool {
     task.status.state == TaskState::Running || (task.desired == TaskState::Complete && ran)
 }
 
-/// Ends the update when every slot is at the present spec and has been watched for long enough.
-fn complete(
-    draft: &mut Draft<'_>,
-    service: &Service,
-    status: &UpdateStatus,
-    config: &UpdateConfig,
-    slots: &BTreeMap<Slot, SlotTasks>,
-) {
-    let mut watched_until = status.started_at;
-    for tasks in slots.values() {
-        match settled_at(service, tasks) {
-            Settled::OutOfDate | Settled::Not => return,
-            // A task that was there before the update began is not watched.
-            Settled::Since { made_at, at } if made_at >= status.started_at => {
-                watched_until = watched_until.max(at.plus_ms(monitor_ms(config)));
-            }
-            Settled::Since { .. } | Settled::Empty => {}
-        }
-    }
-    if draft.now() < watched_until {
-        draft.wake_at(watched_until);
-        return;
-    }
+/// Ends the update.
+fn complete(draft: &mut Draft<'_>, service: &Service, status: &UpdateStatus) {
     let (state, message) = match status.state {
         UpdateState::RollbackStarted => (UpdateState::RollbackCompleted, "rollback completed"),
         UpdateState::Updating
@@ -299,10 +243,6 @@ fn config(service: &Service, status: &UpdateStatus) -> UpdateConfig {
         }
     };
     config.clone().unwrap_or_default()
-}
-
-fn monitor_ms(config: &UpdateConfig) -> u64 {
-    if config.monitor == 0 { MONITOR_MS } else { config.monitor / 1_000_000 }
 }
 
 #[cfg(test)]

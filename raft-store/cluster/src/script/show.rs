@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 
 use super::World;
-use crate::id::NodeId;
-use crate::object::{Slot, Task, Trust};
+use crate::id::{NodeId, TaskId};
+use crate::object::{Slot, Task, TaskState, Trust};
+use crate::plan::why;
+use crate::script::words::words;
+use crate::time::Timestamp;
 
 impl World {
     pub(super) fn show(&self, args: &[&str], out: &mut String) {
@@ -18,6 +21,49 @@ impl World {
             "assignment" => self.show_assignment(args[1], out),
             other => panic!("show {other}"),
         }
+    }
+
+    /// `why web behind=b`: the nodes that have not taken stopping tasks out of their balancers.
+    pub(super) fn show_why(&self, args: &[&str], out: &mut String) {
+        let behind: Vec<NodeId> =
+            words(args, "behind").map(|name| self.state.find_node(name).unwrap().id).collect();
+        let why = match why(&self.state, args[0], self.now, &|_task| behind.clone()) {
+            Ok(why) => why,
+            Err(rejection) => {
+                let _ = writeln!(out, "{:?}: {rejection}", rejection.code);
+                return;
+            }
+        };
+        let in_ms = |at: Option<Timestamp>| {
+            at.map_or_else(String::new, |at| format!(", in {} ms", at.since_ms(self.now)))
+        };
+        let _ = writeln!(out, "{}: {} running{}", why.name, why.running, in_ms(why.next_due));
+        for waiting in &why.waiting {
+            for reason in &waiting.reasons {
+                let state = waiting.state.map_or("-", TaskState::name);
+                let (name, text) = (self.renamed(&waiting.name), self.renamed(&reason.text));
+                let _ = writeln!(
+                    out,
+                    "  {name} {state} {:?}: {text}{}",
+                    reason.cause,
+                    in_ms(reason.until)
+                );
+            }
+        }
+        if why.left_out > 0 {
+            let _ = writeln!(out, "  and {} more", why.left_out);
+        }
+        for refused in &why.passed_over {
+            let _ = writeln!(out, "  none on {}", self.renamed(&refused.to_string()));
+        }
+    }
+
+    /// With the story's names in place of the ids of tasks.
+    fn renamed(&self, text: &str) -> String {
+        let rename = |text: String, (id, number): (&TaskId, &usize)| {
+            text.replace(&id.to_string(), &format!("t{number}"))
+        };
+        self.names.iter().fold(text.to_owned(), rename)
     }
 
     fn node_name(&self, id: NodeId) -> String {
@@ -108,11 +154,7 @@ impl World {
                 );
             }
             if let Some(status) = &service.update_status {
-                let mut message = status.message.clone();
-                for (id, number) in &self.names {
-                    message = message.replace(&id.to_string(), &format!("t{number}"));
-                }
-                let _ = write!(out, " {message}");
+                let _ = write!(out, " {}", self.renamed(&status.message));
             }
             out.push_str(if service.removed { " removed\n" } else { "\n" });
         }

@@ -156,13 +156,18 @@ pub(super) fn edit_service(spec: &mut ServiceSpec, args: &[&str]) {
     }
 }
 
-/// `gpu=2`
+/// `gpu=2`, `cpu=2`, `memory=1073741824`.
 fn reserve(spec: &mut ServiceSpec, text: &str) {
     let (kind, count) = text.split_once('=').unwrap_or((text, ""));
     let count: i64 = count.parse().unwrap();
     let resource = json!({ "DiscreteResourceSpec": { "Kind": kind, "Value": count } });
     let resources = spec.task_template.resources.get_or_insert_default();
     let reserved = resources.reservations.get_or_insert_default();
+    match (kind, u64::try_from(count).unwrap_or_default()) {
+        ("cpu", count) => return reserved.nano_cpus = count * 1_000_000_000,
+        ("memory", count) => return reserved.memory_bytes = count,
+        _ => {}
+    }
     reserved.generic_resources.push(serde_json::from_value(resource).unwrap());
 }
 

@@ -6,7 +6,7 @@ use imbl::OrdMap;
 
 use crate::generic::Held;
 use crate::id::{NodeId, ServiceId};
-use crate::object::Task;
+use crate::object::{PublishedPort, Task};
 use crate::spec::{Protocol, TaskSpec};
 
 /// A port in mode `host`, and the address that alone takes calls to it.
@@ -46,10 +46,10 @@ impl Load {
         self.by_service.get(&service).copied().unwrap_or(0)
     }
 
-    /// Whether a task has a port that this one publishes: at the same address, or one of them at
+    /// The first port of a task that one here publishes: at the same address, or one of them at
     /// all.
-    pub(crate) fn holds_port_of(&self, task: &Task) -> bool {
-        task.host_ports().any(|port| {
+    pub(crate) fn held_port_of<'a>(&self, task: &'a Task) -> Option<&'a PublishedPort> {
+        task.host_ports().find(|port| {
             let (protocol, number, address) = (port.protocol, port.published, port.address);
             let held = self.host_ports.range((protocol, number, None)..).map(|(held, _)| held);
             let mut held = held.take_while(|held| (held.0, held.1) == (protocol, number));
