@@ -362,6 +362,8 @@ pub enum NativeTopic {
     Dataplane,
     /// Which node has which revision in its kernel.
     Receipts,
+    /// What a service waits for.
+    Why,
     /// A core printed as a table; the word after `debug/`.
     Debug(String),
 }

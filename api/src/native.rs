@@ -32,6 +32,7 @@ pub(crate) async fn resource(
         "gossip" => NativeTopic::Gossip,
         "dataplane" => NativeTopic::Dataplane,
         "receipts" => NativeTopic::Receipts,
+        "why" => NativeTopic::Why,
         _ => return Err(ApiError::page_not_found()),
     };
     ask(plane, topic, params).await

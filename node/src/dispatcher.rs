@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cluster::assign::Parts;
 use cluster::id::{NodeId, TaskId};
-use cluster::object::NodeState;
+use cluster::object::{NodeState, Task};
 use cluster::state::State;
 use cluster::time::Revision;
 
@@ -122,10 +122,21 @@ impl Dispatcher {
         stopping.filter(|task| self.is_out(state, task)).map(|task| task.id).collect()
     }
 
-    fn is_out(&self, state: &State, task: &cluster::object::Task) -> bool {
+    fn is_out(&self, state: &State, task: &Task) -> bool {
+        self.behind(state, task).next().is_none()
+    }
+
+    /// Live nodes on a task's networks that are not known to have followed its last change: one
+    /// that is to stop may still be in their balancers.
+    pub fn behind<'a>(
+        &'a self,
+        state: &'a State,
+        task: &'a Task,
+    ) -> impl Iterator<Item = NodeId> + 'a {
         let taking_part = task.attachments.iter().flat_map(|held| state.nodes_on(held.network));
-        let mut ready = taking_part.filter(|node| node.status.state == NodeState::Ready);
-        ready.all(|node| self.applied(node.id).is_some_and(|at| at >= task.meta.version))
+        let ready = taking_part.filter(|node| node.status.state == NodeState::Ready);
+        let follows = |id| self.applied(id).is_some_and(|at| at >= task.meta.version);
+        ready.map(|node| node.id).filter(move |id| !follows(*id))
     }
 
     /// The newest revision that a node's kernel is known to hold.

@@ -24,6 +24,7 @@ use crate::enter::Enter;
 use crate::executor::{DnsConfig, LaunchSpec, Root, StartSpec};
 use crate::identity::{AddressFlags, Identity};
 use crate::manager::agreement::{Compared, DigestCall};
+use crate::manager::why::{WhyAnswer, WhyCall};
 use crate::native::NativeCall;
 use crate::pki::{Credentials, Tls};
 use crate::supervise::protocol::{Phase, TaskReport};
@@ -72,6 +73,8 @@ pub fn message(bytes: &[u8]) -> bool {
         wire_law::<wire::NotLeader>(bytes),
         wire_law::<DigestCall>(bytes),
         wire_law::<Compared>(bytes),
+        wire_law::<WhyCall>(bytes),
+        wire_law::<WhyAnswer>(bytes),
         wire_law::<NativeCall>(bytes),
         wire_law::<serde_json::Value>(bytes),
         wire_law::<log_stream::LogCall>(bytes),
@@ -117,8 +120,10 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
         stdout: true,
         stderr: false,
     });
+    let why = wire::encode(&WhyCall { service: "web".to_owned() });
     let line = br#"{"time":9,"stderr":true,"text":"a"}"#.to_vec();
-    let answers = [watch.ok(), report.ok(), logs.ok()].map(|bytes| bytes.map(|b| b.to_vec()));
+    let answers =
+        [watch.ok(), report.ok(), logs.ok(), why.ok()].map(|bytes| bytes.map(|b| b.to_vec()));
     (join.map(|bytes| bytes.to_vec()).into_iter())
         .chain(answers.into_iter().flatten())
         .chain([line])

@@ -34,6 +34,7 @@ pub mod raft_transport;
 pub mod rotation;
 pub mod routes;
 mod session;
+pub mod why;
 
 /// How long a request may take, the search for a leader included.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -105,15 +106,30 @@ impl Manager {
 
     /// Decides here, or asks the leader.
     pub async fn request(&self, request: Request) -> Result<Answer, Rejection> {
+        let request = &request;
+        let here = || self.decide(request.clone());
+        self.at_leader(here, |leader| self.forward(leader, request)).await
+    }
+
+    /// Does a thing here if this node leads, or has the leader do it.
+    async fn at_leader<T, H, F>(
+        &self,
+        here: impl Fn() -> H,
+        there: impl Fn(SocketAddr) -> F,
+    ) -> Result<T, Rejection>
+    where
+        H: Future<Output = Result<T, Rejection>>,
+        F: Future<Output = Result<T, Forward>>,
+    {
         let search = async {
             let mut status = self.raft.watch();
             loop {
                 let seen = status.borrow_and_update().clone();
                 if seen.is_leader {
-                    return self.decide(request.clone()).await;
+                    return here().await;
                 }
                 if let Some(leader) = seen.leader.and_then(|peer| peer.address.parse().ok()) {
-                    match self.forward(leader, &request).await {
+                    match there(leader).await {
                         Err(Forward::TryAgain) => {}
                         Err(Forward::Final(rejection)) => return Err(rejection),
                         Ok(answer) => return Ok(answer),

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::enter::Enter;
 use crate::manager::Manager;
+use crate::manager::why::WhyCall;
 use crate::member::Member;
 use crate::node_routes::NodeServices;
 use crate::transport::Lane;
@@ -58,6 +59,7 @@ pub async fn serve(member: &Member, request: &NativeRequest) -> Result<NativeAns
         NativeTopic::Gossip => Topic::Gossip,
         NativeTopic::Dataplane => Topic::Dataplane,
         NativeTopic::Topology => return topology(member).map(NativeAnswer::Json),
+        NativeTopic::Why => return why(member, request).await.map(NativeAnswer::Json),
         NativeTopic::Receipts => return receipts(member).map(NativeAnswer::Json),
         NativeTopic::Debug(what) => return debug(member, what),
     };
@@ -297,6 +299,14 @@ fn raft(status: &raft_store::Status) -> Value {
         "voters": peers(&status.voters),
         "learners": peers(&status.learners),
     })
+}
+
+async fn why(member: &Member, request: &NativeRequest) -> Result<Value, ApiError> {
+    let manager = member.manager().ok_or_else(ApiError::not_manager)?;
+    let service = request.query.get("service").cloned().ok_or_else(|| {
+        ApiError::bad_request("parameter service is missing: give ?service=NAME, or a task's id")
+    })?;
+    Ok(manager.why(&WhyCall { service }).await?)
 }
 
 fn receipts(member: &Member) -> Result<Value, ApiError> {

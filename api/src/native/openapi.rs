@@ -59,6 +59,13 @@ const RESOURCES: &[Resource] = &[
         answers: JSON,
     },
     Resource {
+        path: "/skein/v1/why",
+        summary: "What a service waits for: its tasks that are not as they should be, each with \
+                  its reasons, and when planners next have something to do for it",
+        parameters: &[("service", "id, name or prefix of the id of a service, or of a task of it")],
+        answers: JSON,
+    },
+    Resource {
         path: "/skein/v1/backup",
         summary: "The cluster's state as a backup, with the CA's key and all tokens in it",
         parameters: &[],

@@ -267,6 +267,10 @@ async fn skeins_own_resources_are_passed_on() {
         get(&router, "/skein/v1/explain?from=a&to=b").await,
         json!({ "topic": "Explain", "query": { "from": "a", "to": "b" } })
     );
+    assert_eq!(
+        get(&router, "/skein/v1/why?service=web").await,
+        json!({ "topic": "Why", "query": { "service": "web" } })
+    );
     for (uri, status, text) in [
         ("/skein/v1/debug/state", 200, "state\n"),
         ("/metrics", 200, "skein_revision 7\n"),

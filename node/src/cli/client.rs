@@ -31,6 +31,8 @@ pub enum ClientCommand {
     Task(task::TaskCommand),
     /// Why does a task reach a name, or not
     Explain(own::ExplainArgs),
+    /// What a service waits for, and why
+    Why(own::WhyArgs),
     /// Kernel operations that would run now on a node
     Plan(own::NodeArgs),
     /// Gossip members, rows and versions of a node
@@ -79,6 +81,7 @@ pub async fn run(
         ClientCommand::Service(command) => return service::run(&client, command, &mut out).await,
         ClientCommand::Task(command) => task::run(&client, command, &mut out).await?,
         ClientCommand::Explain(args) => own::explain(&client, &args, &mut out).await?,
+        ClientCommand::Why(args) => own::why(&client, &args, &mut out).await?,
         ClientCommand::Plan(args) => own::plan(&client, &args, &mut out).await?,
         ClientCommand::Gossip(args) => own::gossip(&client, &args, &mut out).await?,
         ClientCommand::Top => own::top(&client, &mut out).await?,

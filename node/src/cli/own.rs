@@ -21,6 +21,16 @@ pub struct ExplainArgs {
     json: bool,
 }
 
+/// Flags of `why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// Id or name of a service, or id of a task
+    service: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// Flags of commands about one node.
 #[derive(Debug, Args)]
 pub struct NodeArgs {
@@ -64,6 +74,42 @@ pub async fn explain(client: &Client, args: &ExplainArgs, out: &mut Out<'_>) -> 
         }
     }
     Ok(())
+}
+
+/// `skein why`.
+pub async fn why(client: &Client, args: &WhyArgs, out: &mut Out<'_>) -> anyhow::Result<()> {
+    let why = client.get(&format!("/skein/v1/why?service={}", escape(&args.service))).await?;
+    if args.json {
+        return out.json(&why);
+    }
+    told(&why).iter().try_for_each(|line| out.line(line))
+}
+
+/// What `why` prints.
+fn told(why: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (name, running) = (text(why, "/name"), text(why, "/running"));
+    let waiting = items(&why["waiting"]);
+    let verdict = if waiting.is_empty() { ", and nothing waits" } else { "" };
+    lines.push(format!("{name}: {running} tasks run{verdict}"));
+    for waiting in waiting {
+        let state = waiting["state"].as_str().map_or_else(String::new, |state| format!(" {state}"));
+        for reason in items(&waiting["reasons"]) {
+            lines.push(format!("{}{state}: {}", text(waiting, "/name"), text(reason, "/text")));
+        }
+    }
+    let left_out = why["left_out"].as_u64().unwrap_or_default();
+    lines.extend((left_out > 0).then(|| format!("and {left_out} more")));
+    for refused in items(&why["passed_over"]) {
+        let (reason, count) = (text(refused, "/reason"), text(refused, "/nodes"));
+        let example = text(refused, "/example");
+        lines.push(format!("no task is to run on {count} nodes, such as {example}: {reason}"));
+    }
+    if let (Some(at), Some(due)) = (why["at"].as_u64(), why["next_due"].as_u64()) {
+        let seconds = due.saturating_sub(at).div_ceil(1000);
+        lines.push(format!("by time alone, something follows in {seconds} s"));
+    }
+    lines
 }
 
 /// `skein plan`.
@@ -195,4 +241,34 @@ pub async fn exec(client: &Client, args: ExecArgs) -> anyhow::Result<u8> {
     enter.argv = args.command;
     let status = enter.command(&std::env::current_exe()?)?.status()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_is_told_line_by_line() {
+        let reason = |text: &str| json!({ "cause": "no-node", "text": text });
+        let mut why = json!({
+            "name": "web", "running": 2, "left_out": 7, "at": 1_000, "next_due": 3_500,
+            "waiting": [
+                { "name": "web", "reasons": [reason("a")] },
+                { "name": "web.3.x", "state": "pending", "reasons": [reason("b"), reason("c")] },
+            ],
+            "passed_over": [{ "reason": "node is paused", "nodes": 2, "example": "n" }],
+        });
+        let expected = [
+            "web: 2 tasks run",
+            "web: a",
+            "web.3.x pending: b",
+            "web.3.x pending: c",
+            "and 7 more",
+            "no task is to run on 2 nodes, such as n: node is paused",
+            "by time alone, something follows in 3 s",
+        ];
+        assert_eq!(told(&why), expected);
+        why = json!({ "name": "web", "running": 2, "waiting": [], "next_due": null, "at": 1 });
+        assert_eq!(told(&why), ["web: 2 tasks run, and nothing waits"]);
+    }
 }

@@ -154,6 +154,7 @@ fn a_stopping_task_is_released_when_every_node_has_it_out() {
     assert_eq!(dispatcher.released(&state, B), BTreeSet::new());
     dispatcher.hear(B, Some(digest(&state, B)), ms(1));
     assert_eq!(dispatcher.released(&state, B), BTreeSet::new(), "node A balances to it too");
+    assert_eq!(dispatcher.behind(&state, &state.tasks[&on_b]).collect::<Vec<_>>(), [A]);
     dispatcher.hear(A, Some(digest(&state, A)), ms(2));
     assert_eq!(dispatcher.released(&state, B), BTreeSet::from([on_b]));
 }

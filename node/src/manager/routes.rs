@@ -36,6 +36,7 @@ pub fn router(manager: Manager) -> Router {
         .route("/raft/{class}", post(raft))
         .route("/join", post(join_route).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .route("/manager/request", post(request))
+        .route("/manager/why", post(why).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .route("/manager/digest", post(digest).layer(DefaultBodyLimit::max(JOIN_BYTES_MAX)))
         .route("/session/watch", post(watch).layer(DefaultBodyLimit::max(SESSION_BYTES_MAX)))
         .route("/session/report", post(report).layer(DefaultBodyLimit::max(SESSION_BYTES_MAX)))
@@ -88,6 +89,14 @@ async fn request(State(manager): State<Manager>, body: Bytes) -> Result<Response
     let reply = encode_reply(&manager.decide(request).await)
         .map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     Ok(reply.into_response())
+}
+
+async fn why(State(manager): State<Manager>, body: Bytes) -> Result<Response, Refused> {
+    let call: super::why::WhyCall = read(&body)?;
+    if !manager.raft.status().leader_ready {
+        return Ok(not_leader(&manager));
+    }
+    Ok(write(&manager.explain(&call).await))
 }
 
 async fn digest(State(manager): State<Manager>, body: Bytes) -> Result<Response, Refused> {

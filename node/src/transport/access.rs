@@ -34,11 +34,12 @@ pub enum Callers {
 const RAFT: &str = "/raft/{class}";
 
 /// Every route between nodes. One that is not here answers nobody.
-pub const ROUTES: [(&str, Callers); 12] = [
+pub const ROUTES: [(&str, Callers); 13] = [
     ("/join", Callers::Anyone),
     (RAFT, Callers::Managers),
     ("/manager/request", Callers::Managers),
     ("/manager/digest", Callers::Managers),
+    ("/manager/why", Callers::Managers),
     ("/session/watch", Callers::Members),
     ("/session/report", Callers::Members),
     ("/session/leave", Callers::Members),

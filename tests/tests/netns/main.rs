@@ -37,3 +37,4 @@ mod stage;
 mod surroundings;
 mod underlay;
 mod versions;
+mod why;

@@ -77,6 +77,7 @@ const DECODERS: &[(&str, &[&str])] = &[
     ("node/src/logs/reader.rs", &["node_log"]),
     ("node/src/manager/agreement.rs", &["node_message"]),
     ("node/src/manager/routes.rs", &["node_message"]),
+    ("node/src/manager/why.rs", &["node_message"]),
     ("node/src/native.rs", &["node_message"]),
     ("node/src/node_routes.rs", &["node_message"]),
     ("node/src/pki.rs", &["node_certificate"]),
