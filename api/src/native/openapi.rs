@@ -62,7 +62,11 @@ const RESOURCES: &[Resource] = &[
         path: "/skein/v1/why",
         summary: "What a service waits for: its tasks that are not as they should be, each with \
                   its reasons, and when planners next have something to do for it",
-        parameters: &[("service", "id, name or prefix of the id of a service, or of a task of it")],
+        parameters: &[(
+            "service",
+            "id, name or prefix of the id of a service or of a task; id or name of a service or a \
+             network that is being removed",
+        )],
         answers: JSON,
     },
     Resource {

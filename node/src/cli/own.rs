@@ -24,7 +24,7 @@ pub struct ExplainArgs {
 /// Flags of `why`.
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    /// Id or name of a service, or id of a task
+    /// Id or name of a service or a task; of a network that is being removed
     service: String,
     /// Print JSON
     #[arg(long)]

@@ -15,7 +15,7 @@ use crate::wire::{self, NOT_LEADER};
 /// `POST /manager/why`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyCall {
-    /// Id, name or prefix of the id of a service, or of a task of one.
+    /// A service, a task, or a network that is being removed (`cluster::plan::why`).
     pub service: String,
 }
 

@@ -1,6 +1,7 @@
 //! What a service may ask of a node: constraints like `node.role==worker`, platforms, and labels
 //! to spread over (swarmkit `manager/constraint`, `manager/scheduler`).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -55,24 +56,28 @@ impl Constraint {
 
     /// Whether the node meets it. Values compare without regard to case, as in Docker; labels too.
     pub(crate) fn matches(&self, node: &Node) -> bool {
-        let id;
-        let actual = match &self.key {
-            Key::Id => {
-                id = node.id.to_string();
-                id.as_str()
+        let same = match &self.key {
+            Key::Address(prefix) => prefix.contains(&address(node)),
+            Key::Architecture => same_architecture(&node.description.architecture, &self.value),
+            Key::Id | Key::Hostname | Key::Role | Key::Os | Key::Label(_) | Key::EngineLabel => {
+                self.actual(node).eq_ignore_ascii_case(&self.value)
             }
-            Key::Hostname => &node.description.hostname,
-            Key::Address(prefix) => return self.equal == prefix.contains(&address(node)),
-            Key::Role => node.role().name(),
-            Key::Os => &node.description.os,
-            Key::Architecture => {
-                return self.equal
-                    == same_architecture(&node.description.architecture, &self.value);
-            }
-            Key::Label(name) => label(node, name),
-            Key::EngineLabel => "",
         };
-        self.equal == actual.eq_ignore_ascii_case(&self.value)
+        self.equal == same
+    }
+
+    /// What the node has; empty if nothing.
+    fn actual<'a>(&self, node: &'a Node) -> Cow<'a, str> {
+        match &self.key {
+            Key::Id => node.id.to_string().into(),
+            Key::Hostname => Cow::from(&node.description.hostname),
+            Key::Address(_) => address(node).to_string().into(),
+            Key::Role => node.role().name().into(),
+            Key::Os => Cow::from(&node.description.os),
+            Key::Architecture => Cow::from(&node.description.architecture),
+            Key::Label(name) => label(node, name).into(),
+            Key::EngineLabel => "".into(),
+        }
     }
 }
 
@@ -190,6 +195,11 @@ pub(crate) fn unmet<'a>(spec: &'a TaskSpec, node: &Node) -> Option<&'a str> {
     let constraints = spec.placement.iter().flat_map(|placement| &placement.constraints);
     let is_met = |text: &str| Constraint::parse(text).is_ok_and(|c| c.matches(node));
     constraints.map(String::as_str).find(|text| !is_met(text))
+}
+
+/// What a node has of that which a constraint is about; empty if nothing.
+pub(crate) fn actual<'a>(constraint: &str, node: &'a Node) -> Cow<'a, str> {
+    Constraint::parse(constraint).map(|parsed| parsed.actual(node)).unwrap_or_default()
 }
 
 #[cfg(test)]

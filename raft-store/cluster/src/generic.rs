@@ -323,6 +323,13 @@ mod tests {
             let expected = expected.map(|texts| offered(texts).unwrap());
             assert_eq!(claimed, expected, "{wanted} of {has} with {used} in use");
         }
+        let mut held = Held::default();
+        held.note(&offered("gpu=a ssd=2").unwrap(), true);
+        for (wanted, has, free) in [("ssd=3", "ssd=4", 2), ("gpu=2", "gpu=a gpu=b", 1)] {
+            let wanted = offered(wanted).unwrap();
+            let short = held.claim(&wanted, &offered(has).unwrap()).unwrap_err();
+            assert_eq!((short.kind, short.free), (wanted[0].kind(), free));
+        }
         let none = [GenericResource::discrete("gpu", 0)];
         assert_eq!(Held::default().claim(&none, &[]), Ok(vec![]));
     }

@@ -26,7 +26,7 @@ mod updater;
 mod why;
 
 pub use self::obstacle::Refused;
-pub use self::why::{Cause, Reason, Waiting, Why, why};
+pub use self::why::{Cause, Reason, Subject, Waiting, Why, why};
 
 /// What is due now; empty if nothing is. A large plan comes in several transactions: propose until
 /// it is empty.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::{Lab, Node};
 use serde_json::Value;
 
-use lab::scenario::services::{make_network, serve_echo};
+use lab::scenario::services::{NETWORK, make_network, serve_echo};
 
 use crate::stage::Stage;
 
@@ -105,11 +105,14 @@ fn stopping(lab: &mut Lab) -> Result<()> {
     let waits = format!("it may stop when these nodes send it no more connections: {worker}\n");
     lab.nodes[WORKER].stop()?;
     lab.nodes[0].docker(&["service", "rm", "echo"])?.ok()?;
+    lab.nodes[0].docker(&["network", "rm", NETWORK])?.ok()?;
     let seen = lab.wait_for(SOON, "the other nodes to follow", || {
-        for told in why(lab, "echo")? {
-            let removed = "echo: it is being removed: 3 tasks have yet to end";
-            let waiting = format!("{told}\n").matches(&waits).count();
-            ensure!(told.contains(removed) && waiting == 3, "{told}");
+        for (name, tasks) in [("echo", "tasks"), (NETWORK, "tasks on it")] {
+            for told in why(lab, name)? {
+                let removed = format!("{name}: it is being removed: 3 {tasks} have yet to end");
+                let waiting = format!("{told}\n").matches(&waits).count();
+                ensure!(told.contains(&removed) && waiting == 3, "{told}");
+            }
         }
         Ok(())
     });

@@ -254,7 +254,11 @@ impl Refusal<'_> {
                 format!("it is {}", named(&about.os, &about.architecture))
             }
             Obstacle::HostPort(port) => self.holder(state, port),
-            Obstacle::Absent(_) | Obstacle::Constraint(_) | Obstacle::Replicas(_) => String::new(),
+            Obstacle::Constraint(text) => match &*constraint::actual(text, self.node) {
+                "" => "it has none".to_owned(),
+                actual => format!("it has {actual}"),
+            },
+            Obstacle::Absent(_) | Obstacle::Replicas(_) => String::new(),
         }
     }
 

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use crate::draft::Draft;
-use crate::id::{NetworkId, ServiceId, TaskId};
-use crate::object::{Cluster, Slot, Task, TaskState};
+use crate::id::{NetworkId, ServiceId};
+use crate::object::{Cluster, Service, Slot, Task, TaskState};
 use crate::plan::slots;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -119,7 +119,19 @@ fn forget_networks(draft: &mut Draft<'_>) {
 }
 
 fn is_used(state: &State, network: NetworkId) -> bool {
-    let open = |id: TaskId| state.tasks.get(&id).is_some_and(|task| !task.is_over());
-    state.index.open_on_network.of(network).any(open)
-        || state.services_on(network).any(|service| service.vips.contains_key(&network))
+    tasks_on(state, network).next().is_some() || services_at(state, network).next().is_some()
+}
+
+/// Tasks that a network waits for before it goes.
+pub(super) fn tasks_on(state: &State, network: NetworkId) -> impl Iterator<Item = &Arc<Task>> {
+    let open = state.index.open_on_network.of(network).filter_map(|id| state.tasks.get(&id));
+    open.filter(|task| !task.is_over())
+}
+
+/// Services that it waits for: they have an address there.
+pub(super) fn services_at(
+    state: &State,
+    network: NetworkId,
+) -> impl Iterator<Item = &Arc<Service>> {
+    state.services_on(network).filter(move |service| service.vips.contains_key(&network))
 }

@@ -1,10 +1,14 @@
 //! What a story cannot show: the form that clients get, limits, and what is asked for by an id.
 
+use std::sync::Arc;
+
 use expect_test::expect;
 
-use super::{Why, duration, names, why};
-use crate::object::TaskState;
+use super::{Cause, Why, duration, names, why};
+use crate::object::{Service, TaskState};
 use crate::script::World;
+use crate::spec::ResolutionMode;
+use crate::transaction::Object;
 
 fn world(lines: &[&str]) -> World {
     let mut world = World::new();
@@ -38,12 +42,13 @@ fn clients_get_json() {
               "reasons": [
                 {
                   "cause": "no-node",
-                  "text": "no suitable node: constraint node.hostname==b is not met: a",
+                  "text": "no suitable node: constraint node.hostname==b is not met: a (it has a)",
                   "nodes": [
                     {
                       "reason": "constraint node.hostname==b is not met",
                       "nodes": 1,
-                      "example": "a"
+                      "example": "a",
+                      "detail": "it has a"
                     }
                   ]
                 }
@@ -84,6 +89,21 @@ fn a_task_is_asked_about_alone_and_also_when_its_service_goes() {
     assert_eq!(of(&world, &old.id.to_string()), ("web".to_owned(), vec![old.id]));
     assert_eq!(of(&world, "web").1.len(), 3, "by its name too, until nothing is left of it");
     assert_eq!(of(&world, "0").0, "0");
+}
+
+/// Goal: a service that has lost its virtual address on a full network says so.
+#[test]
+fn a_service_without_an_address_says_on_which_network() {
+    let world =
+        world(&["network tiny subnet=10.0.1.0/29", "service web replicas=9 network=tiny dnsrr"]);
+    let mut state = world.state.clone();
+    let mut service = Service::clone(state.find_service("web").unwrap());
+    service.spec.endpoint_spec.mode = ResolutionMode::Vip;
+    state.put(Object::Service(Arc::new(service))).unwrap();
+    let why = why(&state, "web", world.now, &|_task| Vec::new()).unwrap();
+    let reason = &why.waiting[0].reasons[0];
+    assert_eq!((why.waiting[0].task, reason.cause), (None, Cause::NoAddress));
+    assert!(reason.text.starts_with("no available IPv4 addresses on network tiny (10.0.1.0/29)"));
 }
 
 #[test]
