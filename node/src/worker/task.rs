@@ -164,7 +164,10 @@ impl LocalTask {
                     self.advance(TaskState::Running, "started", wall);
                 } else {
                     // Until the first check passes it counts as starting, as Docker's.
-                    self.advance(TaskState::Starting, "waiting for its health check", wall);
+                    self.advance(TaskState::Starting, "starting", wall);
+                    if self.status.state == TaskState::Starting {
+                        "waiting for its health check".clone_into(&mut self.status.message);
+                    }
                 }
                 self.status.error = detail;
             }

@@ -156,6 +156,25 @@ fn a_task_without_a_check_is_young_until_something_listens() {
 }
 
 #[test]
+fn a_task_whose_check_has_not_passed_says_so_until_it_has() {
+    let mut worker = worker();
+    step(&mut worker, assignment(10, Some(TaskState::Running), TaskState::Assigned), 0);
+    let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
+    step(&mut worker, Input::Task(TASK, prepared), 1);
+    let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
+    assert_eq!(step(&mut worker, programmed, 2), [Command::Start(TASK)]);
+    let told = |worker: &Worker| worker.statuses()[&TASK].message.clone();
+    let awaited = "waiting for its health check";
+    assert_eq!(told(&worker), "starting");
+    step(&mut worker, running(Health::Starting), 3);
+    assert_eq!((state(&worker), told(&worker).as_str()), (TaskState::Starting, awaited));
+    step(&mut worker, running(Health::Healthy), 4);
+    assert_eq!((state(&worker), told(&worker).as_str()), (TaskState::Running, "started"));
+    step(&mut worker, running(Health::Starting), 5);
+    assert_eq!(told(&worker), "started", "a state only rises");
+}
+
+#[test]
 fn a_failing_health_check_takes_the_endpoint_out_and_ends_the_task() {
     let mut worker = worker();
     start(&mut worker);

@@ -127,6 +127,12 @@ fn health_gates(lab: &mut Lab) -> Result<()> {
         ensure!(task.state == "starting" && task.pid > 0, "{task:?}");
         Ok(task)
     })?;
+    lab.wait_for(SOON, "skein why to name the check", || {
+        let told = lab.nodes[0].skein(&["why", "checked"])?.ok()?;
+        let line = format!("checked.1.{} starting: node node1 has yet to start it", started.id);
+        ensure!(told.contains(&line) && told.contains("(waiting for its health check"), "{told}");
+        Ok(())
+    })?;
     let client = &lab.running(0, "client")?[0];
     let named = lab.in_task(client, &["dig", "+short", "+tries=1", "tasks.checked"])?.ok()?;
     ensure!(!named.contains("10."), "it has a name before its check passed: {named}");

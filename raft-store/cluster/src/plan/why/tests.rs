@@ -5,7 +5,7 @@ use std::sync::Arc;
 use expect_test::expect;
 
 use super::{Cause, Why, duration, names, why};
-use crate::object::{Service, TaskState};
+use crate::object::{Service, Task, TaskState};
 use crate::script::World;
 use crate::spec::ResolutionMode;
 use crate::transaction::Object;
@@ -104,6 +104,24 @@ fn a_service_without_an_address_says_on_which_network() {
     let reason = &why.waiting[0].reasons[0];
     assert_eq!((why.waiting[0].task, reason.cause), (None, Cause::NoAddress));
     assert!(reason.text.starts_with("no available IPv4 addresses on network tiny (10.0.1.0/29)"));
+}
+
+/// Goal: what a node says of a task that it has yet to start is passed on.
+#[test]
+fn the_words_of_the_node_are_told() {
+    let world = world(&["service web"]);
+    let mut state = world.state.clone();
+    let mut task = Task::clone(state.tasks.values().next().unwrap());
+    task.status.state = TaskState::Starting;
+    "waiting for its health check".clone_into(&mut task.status.message);
+    "connection refused".clone_into(&mut task.status.error);
+    state.put(Object::Task(Arc::new(task))).unwrap();
+    let why = why(&state, "web", world.now.plus_ms(4_200), &|_task| Vec::new()).unwrap();
+    assert_eq!(
+        why.waiting[0].reasons[0].text,
+        "node a has yet to start it: starting for 4.2 s (waiting for its health check: \
+         connection refused)"
+    );
 }
 
 #[test]
