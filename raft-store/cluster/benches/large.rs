@@ -57,10 +57,6 @@ fn round([nodes, services, tasks]: [usize; 3]) {
     world.timed("why, of a service that runs", |world, run| {
         assert_eq!(asked(world, &format!("service-{run}")), 0);
     });
-    world.request(&homeless("homeless", "net-0", &world));
-    world.timed("why, of a task that no node takes", |world, _| {
-        assert_eq!(asked(world, "homeless"), 1);
-    });
     world.timed("service create, one task", |world, run| {
         world.request(&create_service(&format!("new-{run}"), "net-0", world, 1));
     });
@@ -96,6 +92,11 @@ fn round([nodes, services, tasks]: [usize; 3]) {
             networks.map(|held| world.state.nodes_on(held.network).count()).sum::<usize>()
         };
         assert_ne!(nodes.iter().map(stopping).sum::<usize>(), 0);
+    });
+    // Last: every commit looks for a node for it.
+    world.request(&homeless("homeless", "net-0", &world));
+    world.timed("why, of a task that no node takes", |world, _| {
+        assert_eq!(asked(world, "homeless"), 1);
     });
     let mut world = World::new();
     for number in 0..MORE_NETWORKS {
