@@ -1,9 +1,9 @@
 //! How long a change takes to the last of many nodes where datagrams are lost. Prints figures for
 //! docs/benchmarks.md.
 //!
-//! `cargo run --release -p gossip --example spread [NODES CHANGES PERCENT]`: 1,000 nodes, 50 changes
-//! and 1 % of datagrams lost unless told otherwise. The engines are real, network and time are not:
-//! a datagram takes 0.2 to 0.8 ms. Nodes join one after the other.
+//! `cargo run --release -p gossip --example spread [NODES CHANGES PERCENT]`: 1,000 nodes, 50
+//! changes and 1 % of datagrams lost unless told otherwise. The engines are real, network and time
+//! are not: a datagram takes 0.2 to 0.8 ms. Nodes join one after the other.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
