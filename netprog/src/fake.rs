@@ -6,7 +6,7 @@ use cluster::id::TaskId;
 
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{Model, sysctl_link};
-use crate::op::Op;
+use crate::op::{Kind, Op};
 use crate::plan::is_optional_sysctl;
 use crate::plane::{ALIAS_PREFIX, Link, Place, Plane, Space, TABLE_PREFIX, Table};
 
@@ -81,9 +81,9 @@ impl FakeKernel {
         if self.faults.remove(&number) {
             return Err("injected fault".to_owned());
         }
-        if let Op::SetSysctl(_, name, _) = op
+        if let Kind::Sysctl(sysctl) = &op.kind
             && self.bare
-            && is_optional_sysctl(name)
+            && is_optional_sysctl(&sysctl.name)
         {
             return Ok(());
         }

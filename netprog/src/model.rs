@@ -7,11 +7,13 @@
 mod entries;
 mod ipvs;
 mod links;
+mod nft;
+mod routes;
 
 use std::collections::BTreeMap;
 
-use crate::op::Op;
-use crate::plane::{Place, Plane, Space, TABLE_PREFIX, TableKey};
+use crate::op::{Kind, Op, SpaceOp, Sysctl};
+use crate::plane::{Place, Plane, Space};
 
 pub(crate) use links::{release, strip};
 
@@ -46,56 +48,17 @@ impl Model {
     /// Applies one operation; nothing changes if it is refused. What should be removed and is not
     /// there is a success, as in the real kernel's shell.
     pub(crate) fn apply(&mut self, op: &Op) -> Refused {
-        match op {
-            Op::CreateSpace(place) => self.create_space(*place),
-            Op::DeleteSpace(place) => self.delete_space(*place),
-            Op::CreateVeth(pair) => self.create_veth(pair),
-            Op::CreateLink(place, name, link) => self.create_link(*place, name, link),
-            Op::DeleteLink(place, name) => {
-                self.space(*place)?;
-                self.delete_link(*place, name);
-                Ok(())
-            }
-            Op::SetLink(place, name, change) => self.set_link(*place, name, change),
-            Op::AddAddress(place, link, cidr) => self.add_address(*place, link, *cidr),
-            Op::DeleteAddress(place, link, cidr) => {
-                self.gone(*place, |space| entries::delete_address(space, link, *cidr))
-            }
-            Op::AddRoute(place, route) => self.add_route(*place, route),
-            Op::DeleteRoute(place, route) => self.gone(*place, |space| {
-                space.routes.remove(route);
-            }),
-            Op::AddRule(place, rule) => {
-                self.space(*place)?.rules.insert(rule.clone());
-                Ok(())
-            }
-            Op::DeleteRule(place, rule) => self.gone(*place, |space| {
-                space.rules.remove(rule);
-            }),
-            Op::SetFdb(place, key, vtep) => self.set_fdb(*place, key, *vtep),
-            Op::DeleteFdb(place, key) => self.gone(*place, |space| {
-                space.fdb.remove(key);
-            }),
-            Op::SetNeighbour(place, device, address, mac) => {
-                links::existing(self.space(*place)?, device)?;
-                let entry = (device.clone(), *address);
-                self.space(*place)?.neighbours.insert(entry, *mac);
-                Ok(())
-            }
-            Op::DeleteNeighbour(place, device, address) => self.gone(*place, |space| {
-                space.neighbours.remove(&(device.clone(), *address));
-            }),
-            Op::SetSysctl(place, name, value) => self.set_sysctl(*place, name, value),
-            Op::SetVirtualService(..)
-            | Op::DeleteVirtualService(..)
-            | Op::SetRealServer(..)
-            | Op::DeleteRealServer(..)
-            | Op::SetIpvsTimeouts(..) => self.change_ipvs(op),
-            Op::LoadTable(..)
-            | Op::DeleteTable(..)
-            | Op::AddElement(..)
-            | Op::DeleteElement(..)
-            | Op::SetMapElement { .. } => self.change_nft(op),
+        let place = op.place;
+        match &op.kind {
+            Kind::Space(SpaceOp::Create) => self.create_space(place),
+            Kind::Space(SpaceOp::Delete) => self.delete_space(place),
+            Kind::NewLink(op) => self.make_link(place, op),
+            Kind::Link(op) => self.change_link(place, op),
+            Kind::Route(op) => self.change_routes(place, op),
+            Kind::Entry(op) => self.change_entries(place, op),
+            Kind::Sysctl(sysctl) => self.set_sysctl(place, sysctl),
+            Kind::Ipvs(op) => self.change_ipvs(place, op),
+            Kind::Nft(op) => self.change_nft(place, op),
         }
     }
 
@@ -147,64 +110,14 @@ impl Model {
         self.plane.spaces.remove(&place);
     }
 
-    fn set_sysctl(&mut self, place: Place, name: &str, value: &str) -> Refused {
+    fn set_sysctl(&mut self, place: Place, sysctl: &Sysctl) -> Refused {
         let space = self.space(place)?;
-        if let Some(link) = sysctl_link(name) {
+        if let Some(link) = sysctl_link(&sysctl.name) {
             links::existing(space, link)?;
         }
-        space.sysctls.insert(name.to_owned(), value.to_owned());
+        space.sysctls.insert(sysctl.name.clone(), sysctl.value.clone());
         Ok(())
     }
-
-    fn change_nft(&mut self, op: &Op) -> Refused {
-        match op {
-            Op::LoadTable(place, key, table) => {
-                if !key.name.starts_with(TABLE_PREFIX) {
-                    return Err(format!("table {} is not ours", key.name));
-                }
-                self.space(*place)?.nft.insert(key.clone(), table.clone());
-                Ok(())
-            }
-            Op::DeleteTable(place, key) => self.gone(*place, |space| {
-                space.nft.remove(key);
-            }),
-            Op::AddElement(place, key, set, element) => {
-                let table = self.table(*place, key)?;
-                let elements = table.sets.get_mut(set).ok_or_else(|| no_set(key, set))?;
-                elements.insert(element.clone());
-                Ok(())
-            }
-            Op::DeleteElement(place, key, set, element) => {
-                let table = self.table(*place, key)?;
-                let elements = table.sets.get_mut(set).ok_or_else(|| no_set(key, set))?;
-                elements.remove(element);
-                Ok(())
-            }
-            Op::SetMapElement { place, table, map, key, old, new } => {
-                let elements = self.table(*place, table)?.maps.get_mut(map);
-                let elements = elements.ok_or_else(|| no_set(table, map))?;
-                if old.is_some() {
-                    elements.remove(key);
-                }
-                let Some(new) = new else { return Ok(()) };
-                if elements.get(key).is_some_and(|there| there != new) {
-                    return Err(format!("map {map} has another value for {key}"));
-                }
-                elements.insert(key.clone(), new.clone());
-                Ok(())
-            }
-            _ => Err("not an nft operation".to_owned()),
-        }
-    }
-
-    fn table(&mut self, place: Place, key: &TableKey) -> Result<&mut crate::plane::Table, String> {
-        let space = self.space(place)?;
-        space.nft.get_mut(key).ok_or_else(|| format!("there is no table {}", key.name))
-    }
-}
-
-fn no_set(key: &TableKey, set: &str) -> String {
-    format!("table {} has no set or map {set}", key.name)
 }
 
 /// The link that a sysctl belongs to: `net/ipv4/conf/<link>/…`.

@@ -10,67 +10,144 @@ use crate::plane::ipnet_text::Cidr;
 use crate::plane::ipvs::{Scheduler, Timeouts, VirtualKey};
 use crate::plane::{FdbKey, Link, Place, PortFlags, Route, Rule, Table, TableKey, VethPair};
 
-/// One operation in one namespace (a veth pair names its own two).
+/// One operation in one namespace (a new veth pair ends in a second one).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Op {
-    /// Make a fabric's namespace.
-    CreateSpace(Place),
-    /// Remove a fabric's namespace with all that is in it.
-    DeleteSpace(Place),
-    /// Make a veth pair with both ends where they belong, down.
-    CreateVeth(VethPair),
-    /// Make a bridge or VXLAN device, down, with MTU, MAC address and alias.
-    CreateLink(Place, String, Link),
-    /// Remove a link (a veth takes its peer along).
-    DeleteLink(Place, String),
-    /// Change one property of a link.
-    SetLink(Place, String, LinkChange),
-    /// Add an address.
-    AddAddress(Place, String, Cidr),
-    /// Remove an address.
-    DeleteAddress(Place, String, Cidr),
+pub struct Op {
+    /// The namespace; of a veth pair its outer end's.
+    pub place: Place,
+    /// What is done there.
+    pub kind: Kind,
+}
+
+/// Operations by the kind of kernel object, each with its own planner, model and requests.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// The namespace itself.
+    Space(SpaceOp),
+    /// A link that is made.
+    NewLink(NewLink),
+    /// A link that is there.
+    Link(LinkOp),
+    /// Addresses, routes and policy rules.
+    Route(RouteOp),
+    /// Forwarding and neighbour entries.
+    Entry(EntryOp),
+    /// A sysctl that is written.
+    Sysctl(Sysctl),
+    /// Virtual services and real servers.
+    Ipvs(IpvsOp),
+    /// nftables.
+    Nft(NftOp),
+}
+
+/// Of a fabric's namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SpaceOp {
+    /// Make it.
+    Create,
+    /// Remove it with all that is in it.
+    Delete,
+}
+
+/// Links to make. It takes more than the namespace that the link will be in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum NewLink {
+    /// A veth pair with both ends where they belong, down.
+    Veth {
+        /// Name of the outer end.
+        name: String,
+        /// Namespace and name of the inner end.
+        peer: (Place, String),
+    },
+    /// A bridge or VXLAN device by name, down, with MTU, MAC address and alias.
+    Device(String, Link),
+}
+
+/// Of a link.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LinkOp {
+    /// Remove it (a veth takes its peer along).
+    Delete(String),
+    /// Change one property.
+    Set(String, LinkChange),
+}
+
+/// Of addresses, routes and policy rules.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RouteOp {
+    /// Add an address to a link.
+    AddAddress(String, Cidr),
+    /// Remove an address of a link.
+    DeleteAddress(String, Cidr),
     /// Add or replace a route.
-    AddRoute(Place, Route),
+    AddRoute(Route),
     /// Remove a route.
-    DeleteRoute(Place, Route),
+    DeleteRoute(Route),
     /// Add a policy rule.
-    AddRule(Place, Rule),
+    AddRule(Rule),
     /// Remove a policy rule.
-    DeleteRule(Place, Rule),
-    /// Add or replace a permanent FDB entry.
-    SetFdb(Place, FdbKey, Option<IpAddr>),
+    DeleteRule(Rule),
+}
+
+/// Of permanent entries.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum EntryOp {
+    /// Add or replace an FDB entry.
+    SetFdb(FdbKey, Option<IpAddr>),
     /// Remove an FDB entry.
-    DeleteFdb(Place, FdbKey),
-    /// Add or replace a permanent neighbour entry.
-    SetNeighbour(Place, String, IpAddr, MacAddr),
-    /// Remove a neighbour entry.
-    DeleteNeighbour(Place, String, IpAddr),
-    /// Write a sysctl.
-    SetSysctl(Place, String, String),
-    /// Add a virtual service of IPVS, or give it another scheduler.
-    SetVirtualService(Place, VirtualKey, Scheduler),
+    DeleteFdb(FdbKey),
+    /// Add or replace a neighbour entry of a device.
+    SetNeighbour(String, IpAddr, MacAddr),
+    /// Remove a neighbour entry of a device.
+    DeleteNeighbour(String, IpAddr),
+}
+
+/// A sysctl and its new value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Sysctl {
+    /// Path below /proc/sys.
+    pub name: String,
+    /// Value.
+    pub value: String,
+}
+
+/// Of IPVS.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum IpvsOp {
+    /// Add a virtual service, or give it another scheduler.
+    SetService(VirtualKey, Scheduler),
     /// Remove a virtual service with its real servers.
-    DeleteVirtualService(Place, VirtualKey),
+    DeleteService(VirtualKey),
     /// Add a real server by direct routing, or give it another weight.
-    SetRealServer(Place, VirtualKey, IpAddr, u32),
+    SetReal(VirtualKey, IpAddr, u32),
     /// Remove a real server.
-    DeleteRealServer(Place, VirtualKey, IpAddr),
-    /// Say how long IPVS keeps connections.
-    SetIpvsTimeouts(Place, Timeouts),
-    /// Load a table whole (replacing one of the same name) with its elements.
-    LoadTable(Place, TableKey, Table),
-    /// Remove a table.
-    DeleteTable(Place, TableKey),
+    DeleteReal(VirtualKey, IpAddr),
+    /// Say how long connections are kept.
+    SetTimeouts(Timeouts),
+}
+
+/// Of a table of nftables.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NftOp {
+    /// The table.
+    pub table: TableKey,
+    /// What is done with it.
+    pub change: NftChange,
+}
+
+/// A change of a table or of an element in it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum NftChange {
+    /// Load the table whole (replacing one of the same name) with its elements.
+    Load(Table),
+    /// Remove the table.
+    Delete,
     /// Add an element of a set.
-    AddElement(Place, TableKey, String, String),
+    AddElement(String, String),
     /// Remove an element of a set.
-    DeleteElement(Place, TableKey, String, String),
+    DeleteElement(String, String),
     /// Set an element of a map; the old value is given where there is one.
     SetMapElement {
-        /// Namespace.
-        place: Place,
-        /// Table.
-        table: TableKey,
         /// Map.
         map: String,
         /// Key.
@@ -83,39 +160,77 @@ pub enum Op {
 }
 
 impl Op {
+    /// An operation in a namespace.
+    pub fn new(place: Place, kind: impl Into<Kind>) -> Self {
+        Self { place, kind: kind.into() }
+    }
+
+    /// A new veth pair.
+    #[must_use]
+    pub fn veth(pair: VethPair) -> Self {
+        let (place, name) = pair.outer;
+        Self::new(place, NewLink::Veth { name, peer: pair.inner })
+    }
+
+    /// A change of a table.
+    #[must_use]
+    pub fn nft(place: Place, table: TableKey, change: NftChange) -> Self {
+        Self::new(place, NftOp { table, change })
+    }
+
+    /// A sysctl that is written.
+    #[must_use]
+    pub fn sysctl(place: Place, name: String, value: String) -> Self {
+        Self::new(place, Sysctl { name, value })
+    }
+
     /// The namespaces that it changes: one, or the two ends of a veth pair.
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
-        match self {
-            Self::CreateVeth(pair) => vec![pair.outer.0, pair.inner.0],
-            Self::CreateSpace(place)
-            | Self::DeleteSpace(place)
-            | Self::CreateLink(place, ..)
-            | Self::DeleteLink(place, _)
-            | Self::SetLink(place, ..)
-            | Self::AddAddress(place, ..)
-            | Self::DeleteAddress(place, ..)
-            | Self::AddRoute(place, _)
-            | Self::DeleteRoute(place, _)
-            | Self::AddRule(place, _)
-            | Self::DeleteRule(place, _)
-            | Self::SetFdb(place, ..)
-            | Self::DeleteFdb(place, _)
-            | Self::SetNeighbour(place, ..)
-            | Self::DeleteNeighbour(place, ..)
-            | Self::SetSysctl(place, ..)
-            | Self::SetVirtualService(place, ..)
-            | Self::DeleteVirtualService(place, _)
-            | Self::SetRealServer(place, ..)
-            | Self::DeleteRealServer(place, ..)
-            | Self::SetIpvsTimeouts(place, _)
-            | Self::LoadTable(place, ..)
-            | Self::DeleteTable(place, _)
-            | Self::AddElement(place, ..)
-            | Self::DeleteElement(place, ..)
-            | Self::SetMapElement { place, .. } => vec![*place],
+        match &self.kind {
+            Kind::NewLink(NewLink::Veth { peer, .. }) => vec![self.place, peer.0],
+            Kind::NewLink(NewLink::Device(..))
+            | Kind::Space(_)
+            | Kind::Link(_)
+            | Kind::Route(_)
+            | Kind::Entry(_)
+            | Kind::Sysctl(_)
+            | Kind::Ipvs(_)
+            | Kind::Nft(_) => vec![self.place],
         }
     }
+}
+
+impl EntryOp {
+    /// Whether it removes an entry.
+    #[must_use]
+    pub fn deletes(&self) -> bool {
+        match self {
+            Self::SetFdb(..) | Self::SetNeighbour(..) => false,
+            Self::DeleteFdb(_) | Self::DeleteNeighbour(..) => true,
+        }
+    }
+}
+
+macro_rules! kind_from {
+    ($($kind:ident($of:ty),)*) => {
+        $(impl From<$of> for Kind {
+            fn from(op: $of) -> Self {
+                Self::$kind(op)
+            }
+        })*
+    };
+}
+
+kind_from! {
+    Space(SpaceOp),
+    NewLink(NewLink),
+    Link(LinkOp),
+    Route(RouteOp),
+    Entry(EntryOp),
+    Sysctl(Sysctl),
+    Ipvs(IpvsOp),
+    Nft(NftOp),
 }
 
 /// One property of a link.

@@ -15,7 +15,7 @@ mod nft;
 #[cfg(test)]
 mod tests;
 
-use crate::op::Op;
+use crate::op::{Op, SpaceOp};
 use crate::plane::{ALIAS_PREFIX, Link, Place, Plane, Space};
 
 /// Whether absence means anything yet.
@@ -124,13 +124,13 @@ fn possible(desired: &Plane, observed: &Plane) -> Plane {
 
 fn create_spaces(desired: &Plane, observed: &Plane) -> Vec<Op> {
     let missing = desired.spaces.keys().filter(|place| !observed.spaces.contains_key(place));
-    missing.map(|place| Op::CreateSpace(*place)).collect()
+    missing.map(|place| Op::new(*place, SpaceOp::Create)).collect()
 }
 
 fn remove_spaces(desired: &Plane, observed: &Plane, ops: &mut Vec<Op>) {
     for place in observed.spaces.keys().filter(|place| !desired.spaces.contains_key(place)) {
         match place {
-            Place::Fabric(_) => ops.push(Op::DeleteSpace(*place)),
+            Place::Fabric(_) => ops.push(Op::new(*place, SpaceOp::Delete)),
             Place::Host | Place::Sandbox(_) => {}
         }
     }

@@ -158,6 +158,7 @@ mod tests {
     use super::*;
     use crate::fake::FakeKernel;
     use crate::fixture::{REDIS, WEB, World, task};
+    use crate::op::EntryOp;
     use crate::render::render;
 
     fn desired(tasks: &[(u8, u8)]) -> Plane {
@@ -195,7 +196,7 @@ mod tests {
         programmer.pass(&desired, Knowledge::Complete, &Look::Remember);
         let fabric = &desired.spaces[&Place::Fabric(WEB)];
         let gone = fabric.fdb.keys().next().unwrap().clone();
-        let op = Op::DeleteFdb(Place::Fabric(WEB), gone);
+        let op = Op::new(Place::Fabric(WEB), EntryOp::DeleteFdb(gone));
         programmer.kernel().interfere(&op).unwrap();
         assert_eq!(programmer.pass(&desired, Knowledge::Complete, &Look::Remember).operations, 0);
         let repair = programmer.pass(&desired, Knowledge::Complete, &Look::Whole);

@@ -3,9 +3,13 @@
 
 use std::fmt;
 
-use crate::op::{LinkChange, Op};
+use crate::op::{
+    EntryOp, IpvsOp, Kind, LinkChange, LinkOp, NewLink, NftChange, NftOp, Op, RouteOp, SpaceOp,
+    Sysctl,
+};
 use crate::plane::{
-    FdbKey, FdbTable, Link, LinkKind, Plane, PortFlags, Route, Rule, Space, TableKey, VethPair,
+    FdbKey, FdbTable, Link, LinkKind, Place, Plane, PortFlags, Route, Rule, Space, TableKey,
+    VethPair,
 };
 
 /// Map elements of one map beyond this many are counted, not printed.
@@ -13,70 +17,118 @@ const ELEMENTS_SHOWN: usize = 12;
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = &self.place;
+        match &self.kind {
+            Kind::NewLink(NewLink::Veth { name, peer }) => {
+                write!(f, "create {}", Veth((*place, name), (peer.0, &peer.1)))
+            }
+            Kind::NewLink(NewLink::Device(name, link)) => {
+                write!(f, "{place}: create {name}: {link}")
+            }
+            Kind::Space(SpaceOp::Create) => write!(f, "{place}: create namespace"),
+            Kind::Space(SpaceOp::Delete) => write!(f, "{place}: delete namespace"),
+            Kind::Link(op) => write!(f, "{place}: {op}"),
+            Kind::Route(op) => write!(f, "{place}: {op}"),
+            Kind::Entry(op) => write!(f, "{place}: {op}"),
+            Kind::Sysctl(Sysctl { name, value }) => write!(f, "{place}: set {name} = {value}"),
+            Kind::Ipvs(op) => write!(f, "{place}: {op}"),
+            Kind::Nft(op) => write!(f, "{place}: {op}"),
+        }
+    }
+}
+
+impl fmt::Display for LinkOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CreateSpace(place) => write!(f, "{place}: create namespace"),
-            Self::DeleteSpace(place) => write!(f, "{place}: delete namespace"),
-            Self::CreateVeth(pair) => write!(f, "create {pair}"),
-            Self::CreateLink(place, name, link) => write!(f, "{place}: create {name}: {link}"),
-            Self::DeleteLink(place, name) => write!(f, "{place}: delete link {name}"),
-            Self::SetLink(place, name, change) => write!(f, "{place}: set {name} {change}"),
-            Self::AddAddress(place, link, cidr) => write!(f, "{place}: add {cidr} dev {link}"),
-            Self::DeleteAddress(place, link, cidr) => {
-                write!(f, "{place}: delete {cidr} dev {link}")
+            Self::Delete(name) => write!(f, "delete link {name}"),
+            Self::Set(name, change) => write!(f, "set {name} {change}"),
+        }
+    }
+}
+
+impl fmt::Display for RouteOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddAddress(link, cidr) => write!(f, "add {cidr} dev {link}"),
+            Self::DeleteAddress(link, cidr) => write!(f, "delete {cidr} dev {link}"),
+            Self::AddRoute(route) => write!(f, "add route {route}"),
+            Self::DeleteRoute(route) => write!(f, "delete route {route}"),
+            Self::AddRule(rule) => write!(f, "add rule {rule}"),
+            Self::DeleteRule(rule) => write!(f, "delete rule {rule}"),
+        }
+    }
+}
+
+impl fmt::Display for EntryOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetFdb(key, Some(vtep)) => write!(f, "set fdb {key} dst {vtep}"),
+            Self::SetFdb(key, None) => write!(f, "set fdb {key}"),
+            Self::DeleteFdb(key) => write!(f, "delete fdb {key}"),
+            Self::SetNeighbour(device, address, mac) => {
+                write!(f, "set neigh {address} lladdr {mac} dev {device}")
             }
-            Self::AddRoute(place, route) => write!(f, "{place}: add route {route}"),
-            Self::DeleteRoute(place, route) => write!(f, "{place}: delete route {route}"),
-            Self::AddRule(place, rule) => write!(f, "{place}: add rule {rule}"),
-            Self::DeleteRule(place, rule) => write!(f, "{place}: delete rule {rule}"),
-            Self::SetFdb(place, key, Some(vtep)) => write!(f, "{place}: set fdb {key} dst {vtep}"),
-            Self::SetFdb(place, key, None) => write!(f, "{place}: set fdb {key}"),
-            Self::DeleteFdb(place, key) => write!(f, "{place}: delete fdb {key}"),
-            Self::SetNeighbour(place, device, address, mac) => {
-                write!(f, "{place}: set neigh {address} lladdr {mac} dev {device}")
-            }
-            Self::DeleteNeighbour(place, device, address) => {
-                write!(f, "{place}: delete neigh {address} dev {device}")
-            }
-            Self::SetSysctl(place, name, value) => write!(f, "{place}: set {name} = {value}"),
-            Self::SetVirtualService(place, key, scheduler) => {
-                write!(f, "{place}: set virtual service {key} {scheduler}")
-            }
-            Self::DeleteVirtualService(place, key) => {
-                write!(f, "{place}: delete virtual service {key}")
-            }
-            Self::SetRealServer(place, key, address, weight) => {
-                write!(f, "{place}: set real server {key} -r {address} -g -w {weight}")
-            }
-            Self::SetIpvsTimeouts(place, timeouts) => write!(f, "{place}: ipvs {timeouts}"),
-            Self::DeleteRealServer(place, key, address) => {
-                write!(f, "{place}: delete real server {key} -r {address}")
-            }
-            Self::LoadTable(place, key, table) => {
-                let sets: usize = table.sets.values().map(|set| set.len()).sum();
-                let maps: usize = table.maps.values().map(|map| map.len()).sum();
-                write!(f, "{place}: load table {key} with {} elements", sets + maps)
-            }
-            Self::DeleteTable(place, key) => write!(f, "{place}: delete table {key}"),
-            Self::AddElement(place, key, set, element) => {
-                write!(f, "{place}: add element {key} {set} {{ {element} }}")
-            }
-            Self::DeleteElement(place, key, set, element) => {
-                write!(f, "{place}: delete element {key} {set} {{ {element} }}")
-            }
-            Self::SetMapElement { place, table, map, key, old, new } => {
-                let unset = || "-".to_owned();
-                let (old, new) =
-                    (old.clone().unwrap_or_else(unset), new.clone().unwrap_or_else(unset));
-                write!(f, "{place}: set element {table} {map} {{ {key} : {old} -> {new} }}")
+            Self::DeleteNeighbour(device, address) => {
+                write!(f, "delete neigh {address} dev {device}")
             }
         }
     }
 }
 
+impl fmt::Display for IpvsOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetService(key, scheduler) => write!(f, "set virtual service {key} {scheduler}"),
+            Self::DeleteService(key) => write!(f, "delete virtual service {key}"),
+            Self::SetReal(key, address, weight) => {
+                write!(f, "set real server {key} -r {address} -g -w {weight}")
+            }
+            Self::DeleteReal(key, address) => write!(f, "delete real server {key} -r {address}"),
+            Self::SetTimeouts(timeouts) => write!(f, "ipvs {timeouts}"),
+        }
+    }
+}
+
+impl fmt::Display for NftOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.table;
+        match &self.change {
+            NftChange::Load(table) => {
+                let sets: usize = table.sets.values().map(|set| set.len()).sum();
+                let maps: usize = table.maps.values().map(|map| map.len()).sum();
+                write!(f, "load table {key} with {} elements", sets + maps)
+            }
+            NftChange::Delete => write!(f, "delete table {key}"),
+            NftChange::AddElement(set, element) => {
+                write!(f, "add element {key} {set} {{ {element} }}")
+            }
+            NftChange::DeleteElement(set, element) => {
+                write!(f, "delete element {key} {set} {{ {element} }}")
+            }
+            NftChange::SetMapElement { map, key: element, old, new } => {
+                let unset = || "-".to_owned();
+                let (old, new) =
+                    (old.clone().unwrap_or_else(unset), new.clone().unwrap_or_else(unset));
+                write!(f, "set element {key} {map} {{ {element} : {old} -> {new} }}")
+            }
+        }
+    }
+}
+
+/// A veth pair by its ends.
+struct Veth<'a>((Place, &'a str), (Place, &'a str));
+
+impl fmt::Display for Veth<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self((outer_place, outer), (inner_place, inner)) = self;
+        write!(f, "veth {outer_place}/{outer} = {inner_place}/{inner}")
+    }
+}
+
 impl fmt::Display for VethPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ((outer_place, outer), (inner_place, inner)) = (&self.outer, &self.inner);
-        write!(f, "veth {outer_place}/{outer} = {inner_place}/{inner}")
+        let (outer, inner) = (&self.outer, &self.inner);
+        Veth((outer.0, &outer.1), (inner.0, &inner.1)).fmt(f)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use netprog::fake::FakeKernel;
 use netprog::kernel::{Kernel, KernelError};
-use netprog::op::Op;
+use netprog::op::{EntryOp, Kind, NftChange, Op, RouteOp};
 use netprog::plan::{Knowledge, plan};
 use netprog::plane::{FdbKey, FdbTable, Place, Plane, Route};
 use netprog::programmer::{Look, PassReport, Programmer};
@@ -102,7 +102,12 @@ fn removal_grows_with_what_is_removed() {
     };
     grows_evenly("removal", moved, |(wanted, there)| {
         let ops = plan(&wanted, &there, Knowledge::Complete);
-        let removed = |op: &&Op| matches!(op, Op::DeleteFdb(..) | Op::DeleteRoute(..));
+        let removed = |op: &&Op| {
+            matches!(
+                op.kind,
+                Kind::Entry(EntryOp::DeleteFdb(_)) | Kind::Route(RouteOp::DeleteRoute(_))
+            )
+        };
         let endpoints = there.spaces[&Place::Fabric(world::NETWORK)].neighbours.len() / 2;
         assert_eq!(ops.iter().filter(removed).count(), 2 * endpoints + endpoints / 10);
     });
@@ -150,8 +155,11 @@ fn only_what_was_disturbed_is_read() {
     let wreck = world::wreck(&desired);
     let table = world::fabric(&desired).nft.keys().next().unwrap().clone();
     let on_host = desired.spaces[&Place::Host].nft.keys().next().unwrap().clone();
-    let both =
-        [wreck[0].clone(), Op::DeleteTable(fabric, table), Op::DeleteTable(Place::Host, on_host)];
+    let both = [
+        wreck[0].clone(),
+        Op::nft(fabric, table, NftChange::Delete),
+        Op::nft(Place::Host, on_host, NftChange::Delete),
+    ];
     let of = |place| Look::At(BTreeSet::from([place]));
     assert_eq!(look(&of(fabric), &both), (2, vec![fabric]));
     assert_eq!(look(&of(fabric), &[]), (0, vec![fabric]));

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use cluster::net::MacAddr;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
     NetlinkPayload,
@@ -16,6 +15,7 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netprog::op::EntryOp;
 use netprog::plane::{FdbKey, FdbTable};
 use nix::errno::Errno;
 use rtnetlink::sys::Socket;
@@ -31,65 +31,47 @@ pub(crate) const BATCH_MAX: usize = 256;
 /// Room for one datagram of answers.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
-/// A change of one entry.
-#[derive(Debug, Clone)]
-pub(crate) enum Entry {
-    SetFdb(FdbKey, Option<IpAddr>),
-    DeleteFdb(FdbKey),
-    SetNeighbour(String, IpAddr, MacAddr),
-    DeleteNeighbour(String, IpAddr),
+fn device(op: &EntryOp) -> &str {
+    match op {
+        EntryOp::SetFdb(key, _) | EntryOp::DeleteFdb(key) => &key.device,
+        EntryOp::SetNeighbour(device, ..) | EntryOp::DeleteNeighbour(device, _) => device,
+    }
 }
 
-impl Entry {
-    fn deletes(&self) -> bool {
-        match self {
-            Self::SetFdb(..) | Self::SetNeighbour(..) => false,
-            Self::DeleteFdb(_) | Self::DeleteNeighbour(..) => true,
-        }
+fn outcome(op: &EntryOp, ifindex: u32) -> Outcome {
+    match op {
+        EntryOp::SetFdb(key, vtep) => Outcome::Fdb(ifindex, key.mac, *vtep),
+        EntryOp::DeleteFdb(key) => Outcome::NoFdb(ifindex, key.mac),
+        EntryOp::SetNeighbour(_, address, mac) => Outcome::Neighbour(ifindex, *address, *mac),
+        EntryOp::DeleteNeighbour(_, address) => Outcome::NoNeighbour(ifindex, *address),
     }
+}
 
-    fn device(&self) -> &str {
-        match self {
-            Self::SetFdb(key, _) | Self::DeleteFdb(key) => &key.device,
-            Self::SetNeighbour(device, ..) | Self::DeleteNeighbour(device, _) => device,
-        }
-    }
-
-    fn outcome(&self, ifindex: u32) -> Outcome {
-        match self {
-            Self::SetFdb(key, vtep) => Outcome::Fdb(ifindex, key.mac, *vtep),
-            Self::DeleteFdb(key) => Outcome::NoFdb(ifindex, key.mac),
-            Self::SetNeighbour(_, address, mac) => Outcome::Neighbour(ifindex, *address, *mac),
-            Self::DeleteNeighbour(_, address) => Outcome::NoNeighbour(ifindex, *address),
-        }
-    }
-
-    /// Entries are permanent and written with replace: exclusive creation fails on the leftover of
-    /// an earlier run and then keeps the wrong destination.
-    fn message(&self, ifindex: u32) -> (RouteNetlinkMessage, u16) {
-        let mut message = NeighbourMessage::default();
-        message.header.ifindex = ifindex;
-        message.header.state = NeighbourState::Permanent;
-        match self {
-            Self::SetFdb(key, destination) => {
-                fdb_header(&mut message, key);
-                if let Some(vtep) = destination {
-                    let vtep = NeighbourAddress::from(*vtep);
-                    message.attributes.push(NeighbourAttribute::Destination(vtep));
-                }
+/// Entries are permanent and written with replace: exclusive creation fails on the leftover of
+/// an earlier run and then keeps the wrong destination.
+fn message(op: &EntryOp, ifindex: u32) -> (RouteNetlinkMessage, u16) {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = ifindex;
+    message.header.state = NeighbourState::Permanent;
+    match op {
+        EntryOp::SetFdb(key, destination) => {
+            fdb_header(&mut message, key);
+            if let Some(vtep) = destination {
+                let vtep = NeighbourAddress::from(*vtep);
+                message.attributes.push(NeighbourAttribute::Destination(vtep));
             }
-            Self::DeleteFdb(key) => fdb_header(&mut message, key),
-            Self::SetNeighbour(_, address, mac) => {
-                neighbour_header(&mut message, *address);
-                message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-            }
-            Self::DeleteNeighbour(_, address) => neighbour_header(&mut message, *address),
         }
-        if self.deletes() {
-            (RouteNetlinkMessage::DelNeighbour(message), 0)
-        } else {
-            (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+        EntryOp::DeleteFdb(key) => fdb_header(&mut message, key),
+        EntryOp::SetNeighbour(_, address, mac) => {
+            neighbour_header(&mut message, *address);
+            message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
         }
+        EntryOp::DeleteNeighbour(_, address) => neighbour_header(&mut message, *address),
+    }
+    if op.deletes() {
+        (RouteNetlinkMessage::DelNeighbour(message), 0)
+    } else {
+        (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 }
 
@@ -117,17 +99,17 @@ fn neighbour_header(message: &mut NeighbourMessage, address: IpAddr) {
 }
 
 /// Applies entries in order and returns what failed, by index. Deleting what is gone succeeds.
-pub(crate) fn apply(inside: &Inside, entries: &[Entry]) -> Vec<(usize, Refusal)> {
+pub(crate) fn apply(inside: &Inside, entries: &[EntryOp]) -> Vec<(usize, Refusal)> {
     let mut failed = Vec::new();
     let mut devices = BTreeMap::new();
     let mut messages = Vec::with_capacity(entries.len());
     let mut outcomes = BTreeSet::new();
     for (at, entry) in entries.iter().enumerate() {
-        let device = entry.device();
+        let device = device(entry);
         match devices.entry(device).or_insert_with(|| index(device)) {
             Ok(ifindex) => {
-                messages.push((at, entry.message(*ifindex)));
-                outcomes.insert(entry.outcome(*ifindex));
+                messages.push((at, message(entry, *ifindex)));
+                outcomes.insert(outcome(entry, *ifindex));
             }
             // With its link the entry is gone as well.
             Err(_gone) if entry.deletes() => {}

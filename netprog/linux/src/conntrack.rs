@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use netlink_packet_core::NLA_F_NESTED;
-use netprog::op::Op;
+use netprog::op::{Kind, NftChange, Op};
 use netprog::plane::{Family, Place, TableKey};
 use netprog::render::{BOUND, GWBRIDGE, INGRESS_LINK, PUBLISHED, TABLE};
 use nix::errno::Errno;
@@ -57,18 +57,23 @@ type End = (Ipv4Addr, u16);
 
 /// Where this operation may leave flows that lead elsewhere.
 pub(crate) fn unsettled_by(op: &Op) -> Option<Place> {
-    match op {
-        Op::SetMapElement { place, table, map, key, .. } if *table == ours() => {
-            let here = match place {
+    let Kind::Nft(nft) = &op.kind else { return None };
+    if nft.table != ours() {
+        return None;
+    }
+    let may_lead_elsewhere = match &nft.change {
+        NftChange::SetMapElement { map, key, .. } => {
+            let here = match op.place {
                 Place::Host => [PUBLISHED, BOUND].contains(&map.as_str()),
                 Place::Sandbox(_) => map == TARGETS,
                 Place::Fabric(_) => false,
             };
-            (here && key.split(" . ").any(|part| part == "udp")).then_some(*place)
+            here && key.split(" . ").any(|part| part == "udp")
         }
-        Op::LoadTable(Place::Host, table, _) if *table == ours() => Some(Place::Host),
-        nft_op!() | shared_op!() | single_op!() | entry_op!() | ipvs_op!() => None,
-    }
+        NftChange::Load(_) => op.place == Place::Host,
+        NftChange::Delete | NftChange::AddElement(..) | NftChange::DeleteElement(..) => false,
+    };
+    may_lead_elsewhere.then_some(op.place)
 }
 
 fn ours() -> TableKey {

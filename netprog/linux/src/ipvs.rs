@@ -7,7 +7,7 @@ pub(crate) mod wire;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use netprog::op::Op;
+use netprog::op::IpvsOp;
 use netprog::plane::ipvs::{Scheduler, Timeouts, VirtualEntry, VirtualKey};
 use nix::errno::Errno;
 use rtnetlink::sys::Socket;
@@ -43,26 +43,23 @@ impl Client {
 
     /// Applies operations in order and returns what failed, by index. What should be removed and
     /// is gone succeeds.
-    pub(crate) fn apply(&self, ops: &[Op]) -> Vec<(usize, Refusal)> {
+    pub(crate) fn apply(&self, ops: &[IpvsOp]) -> Vec<(usize, Refusal)> {
         let results = ops.iter().map(|op| self.apply_one(op));
         results.enumerate().filter_map(|(at, result)| Some((at, result.err()?))).collect()
     }
 
-    fn apply_one(&self, op: &Op) -> Result<(), Refusal> {
+    fn apply_one(&self, op: &IpvsOp) -> Result<(), Refusal> {
         match op {
-            Op::SetVirtualService(_, key, scheduler) => self.set_service(*key, scheduler),
-            Op::DeleteVirtualService(_, key) => {
+            IpvsOp::SetService(key, scheduler) => self.set_service(*key, scheduler),
+            IpvsOp::DeleteService(key) => {
                 gone(self.change(wire::DELETE_SERVICE, &wire::named(*key)))
             }
-            Op::SetRealServer(_, key, address, weight) => self.set_real(*key, *address, *weight),
-            Op::DeleteRealServer(_, key, address) => {
+            IpvsOp::SetReal(key, address, weight) => self.set_real(*key, *address, *weight),
+            IpvsOp::DeleteReal(key, address) => {
                 gone(self.change(wire::DELETE_REAL, &wire::real_named(*key, *address)))
             }
-            Op::SetIpvsTimeouts(_, timeouts) => {
+            IpvsOp::SetTimeouts(timeouts) => {
                 self.change(wire::SET_CONFIG, &wire::timeouts(*timeouts))
-            }
-            shared_op!() | single_op!() | entry_op!() | nft_op!() => {
-                Err(Refusal::other("this operation is not one of IPVS"))
             }
         }
     }

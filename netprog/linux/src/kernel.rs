@@ -1,6 +1,7 @@
 //! The real kernel as netprog's [`Kernel`].
 
 mod activity;
+mod batch;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,15 +12,15 @@ use netprog::kernel::{Kernel, KernelError};
 use netprog::op::Op;
 use netprog::plane::{Place, Plane, Space};
 
-use crate::bulk::{self, Entry};
+use crate::bulk;
 use crate::drift::Doorbell;
-use crate::link;
 use crate::namespace::{Identity, Inside, Namespace, Pending};
 use crate::netlink::Refusal;
 use crate::observe::{self, Unread, Wanted};
 use crate::spaces::Spaces;
-use crate::{conntrack, ipvs, nft, route, sysctl};
+use crate::{conntrack, ipvs, nft};
 use activity::activity;
+use batch::Batch;
 
 /// The kernel of this machine. Its methods block: call them from a thread of yours, never from a
 /// runtime's worker.
@@ -159,49 +160,40 @@ impl<S: Spaces> LinuxKernel<S> {
         self.unsettled = Some(unsettled);
     }
 
-    fn apply_run(&mut self, run: Run, ops: &[Op]) -> Vec<(usize, Refusal)> {
-        match run {
-            Run::Entries(place) => {
-                let entries: Vec<Entry> = ops.iter().filter_map(entry).collect();
-                self.run_inside(place, ops.len(), move |inside| async move {
-                    bulk::apply(&inside, &entries)
-                })
-            }
-            Run::Ipvs(place) => {
-                let ops = ops.to_vec();
-                self.run_inside(place, ops.len(), move |inside| async move {
-                    match inside.ipvs() {
-                        Ok(Some(client)) => client.apply(&ops),
-                        Ok(None) => ipvs::absent(ops.len()),
-                        Err(refusal) => (0..ops.len()).map(|at| (at, refusal.clone())).collect(),
+    fn apply_batch(&mut self, place: Place, batch: Batch) -> Vec<(usize, Refusal)> {
+        let count = batch.len();
+        match batch {
+            Batch::Space(op) => alone(self.change_space(place, op)),
+            Batch::NewLink(op) => alone(self.make_link(place, &op)),
+            Batch::Inside(requests) => self.run_inside(place, count, move |inside| async move {
+                let mut failed = Vec::new();
+                for (at, request) in requests.iter().enumerate() {
+                    if let Err(refusal) = request.send(&inside).await {
+                        failed.push((at, refusal));
                     }
-                })
-            }
-            Run::Nft(place) => {
-                let ops = ops.to_vec();
-                self.run_inside(place, ops.len(), move |inside| async move {
-                    let socket = inside.nft.borrow().socket();
-                    nft::apply(&socket, &ops).await
-                })
-            }
-            Run::Inside(place) => {
-                let ops = ops.to_vec();
-                self.run_inside(place, ops.len(), move |inside| async move {
-                    let mut failed = Vec::new();
-                    for (at, op) in ops.iter().enumerate() {
-                        if let Err(refusal) = inside_op(&inside, op).await {
-                            failed.push((at, refusal));
-                        }
-                    }
-                    failed
-                })
-            }
-            Run::Alone => {
-                let results = ops.iter().map(|op| self.alone(op));
-                results.enumerate().filter_map(|(at, result)| Some((at, result.err()?))).collect()
-            }
+                }
+                failed
+            }),
+            Batch::Entries(ops) => self
+                .run_inside(place, count, move |inside| async move { bulk::apply(&inside, &ops) }),
+            Batch::Ipvs(ops) => self.run_inside(place, count, move |inside| async move {
+                match inside.ipvs() {
+                    Ok(Some(client)) => client.apply(&ops),
+                    Ok(None) => ipvs::absent(count),
+                    Err(refusal) => (0..count).map(|at| (at, refusal.clone())).collect(),
+                }
+            }),
+            Batch::Nft(ops) => self.run_inside(place, count, move |inside| async move {
+                let socket = inside.nft.borrow().socket();
+                nft::apply(&socket, &ops).await
+            }),
         }
     }
+}
+
+/// The failure of an operation that goes by itself.
+fn alone(result: Result<(), Refusal>) -> Vec<(usize, Refusal)> {
+    result.err().map(|refusal| (0, refusal)).into_iter().collect()
 }
 
 impl<S: Spaces> Kernel for LinuxKernel<S> {
@@ -244,108 +236,18 @@ impl<S: Spaces> Kernel for LinuxKernel<S> {
     fn apply(&mut self, ops: &[Op]) -> Vec<(usize, KernelError)> {
         let mut failures = Failures::new();
         let mut start = 0;
-        while let Some(first) = ops.get(start) {
-            let run = Run::of(first);
-            let same = ops[start..].iter().take_while(|op| Run::of(op) == run);
-            let length = same.take(run.ops_max()).count();
-            let part = &ops[start..start + length];
-            for (at, refusal) in self.apply_run(run, part) {
+        while let Some((first, rest)) = ops[start..].split_first() {
+            let mut batch = Batch::of(&first.kind);
+            let more = rest.iter().take_while(|op| op.place == first.place && batch.add(&op.kind));
+            let part = &ops[start..=start + more.count()];
+            for (at, refusal) in self.apply_batch(first.place, batch) {
                 let Some(op) = part.get(at) else { continue };
                 let error = KernelError { activity: activity(op), reason: refusal.to_string() };
                 failures.push((start + at, error));
             }
-            start += length;
+            start += part.len();
         }
         self.settle_flows(ops);
         failures
-    }
-}
-
-/// Consecutive operations of one kind go to the kernel together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Run {
-    /// FDB and neighbour entries of one namespace.
-    Entries(Place),
-    /// Virtual services of one namespace.
-    Ipvs(Place),
-    /// nftables of one namespace.
-    Nft(Place),
-    /// Single requests in one namespace.
-    Inside(Place),
-    /// More than one namespace is concerned.
-    Alone,
-}
-
-/// Requests of one job, and routes, links and the like: after each job what it caused is read, and
-/// must fit the buffer of who listens.
-const JOB_OPS_MAX: usize = bulk::BATCH_MAX;
-
-impl Run {
-    /// Operations that are one job of the namespace's thread.
-    fn ops_max(self) -> usize {
-        match self {
-            Self::Entries(_) | Self::Ipvs(_) | Self::Inside(_) | Self::Alone => JOB_OPS_MAX,
-            Self::Nft(_) => nft::TRANSACTION_OPS_MAX,
-        }
-    }
-
-    fn of(op: &Op) -> Self {
-        match op {
-            shared_op!() => Self::Alone,
-            Op::DeleteLink(place, ..)
-            | Op::SetLink(place, ..)
-            | Op::AddAddress(place, ..)
-            | Op::DeleteAddress(place, ..)
-            | Op::AddRoute(place, _)
-            | Op::DeleteRoute(place, _)
-            | Op::AddRule(place, _)
-            | Op::DeleteRule(place, _)
-            | Op::SetSysctl(place, ..) => Self::Inside(*place),
-            Op::SetFdb(place, ..)
-            | Op::DeleteFdb(place, _)
-            | Op::SetNeighbour(place, ..)
-            | Op::DeleteNeighbour(place, ..) => Self::Entries(*place),
-            Op::SetVirtualService(place, ..)
-            | Op::DeleteVirtualService(place, _)
-            | Op::SetRealServer(place, ..)
-            | Op::DeleteRealServer(place, ..)
-            | Op::SetIpvsTimeouts(place, _) => Self::Ipvs(*place),
-            Op::LoadTable(place, ..)
-            | Op::DeleteTable(place, _)
-            | Op::AddElement(place, ..)
-            | Op::DeleteElement(place, ..)
-            | Op::SetMapElement { place, .. } => Self::Nft(*place),
-        }
-    }
-}
-
-fn entry(op: &Op) -> Option<Entry> {
-    match op {
-        Op::SetFdb(_, key, vtep) => Some(Entry::SetFdb(key.clone(), *vtep)),
-        Op::DeleteFdb(_, key) => Some(Entry::DeleteFdb(key.clone())),
-        Op::SetNeighbour(_, device, address, mac) => {
-            Some(Entry::SetNeighbour(device.clone(), *address, *mac))
-        }
-        Op::DeleteNeighbour(_, device, address) => {
-            Some(Entry::DeleteNeighbour(device.clone(), *address))
-        }
-        shared_op!() | single_op!() | ipvs_op!() | nft_op!() => None,
-    }
-}
-
-async fn inside_op(inside: &Inside, op: &Op) -> Result<(), Refusal> {
-    match op {
-        Op::DeleteLink(_, name) => link::delete(inside, name).await,
-        Op::SetLink(_, name, change) => link::set(inside, name, change).await,
-        Op::AddAddress(_, link, cidr) => route::add_address(inside, link, *cidr).await,
-        Op::DeleteAddress(_, link, cidr) => route::delete_address(inside, link, *cidr).await,
-        Op::AddRoute(_, route) => route::add_route(inside, route).await,
-        Op::DeleteRoute(_, route) => route::delete_route(inside, route).await,
-        Op::AddRule(_, rule) => route::add_rule(inside, rule).await,
-        Op::DeleteRule(_, rule) => route::delete_rule(inside, rule).await,
-        Op::SetSysctl(_, name, value) => sysctl::write(name, value),
-        shared_op!() | entry_op!() | ipvs_op!() | nft_op!() => {
-            Err(Refusal::other("this operation is not a single request"))
-        }
     }
 }

@@ -5,9 +5,6 @@
 //! a thread of its own, because `setns` is per thread; everything that must happen inside it is a
 //! job for that thread.
 
-#[macro_use]
-mod kinds;
-
 mod bulk;
 mod conntrack;
 pub mod dns_server;

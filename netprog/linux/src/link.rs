@@ -9,7 +9,7 @@ use netlink_packet_route::link::{
     InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
     InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netprog::op::LinkChange;
+use netprog::op::{LinkChange, LinkOp};
 use netprog::plane::{Link, LinkKind, PortFlags};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
@@ -118,8 +118,16 @@ pub(crate) async fn create_veth(
     request(&inside.route, message, NLM_F_CREATE | NLM_F_EXCL).await
 }
 
+/// Applies one operation on a link that is there.
+pub(crate) async fn apply(inside: &Inside, op: &LinkOp) -> Result<(), Refusal> {
+    match op {
+        LinkOp::Delete(name) => delete(inside, name).await,
+        LinkOp::Set(name, change) => set(inside, name, change).await,
+    }
+}
+
 /// Removes a link; success if there is none.
-pub(crate) async fn delete(inside: &Inside, name: &str) -> Result<(), Refusal> {
+async fn delete(inside: &Inside, name: &str) -> Result<(), Refusal> {
     let Ok(index) = index(name) else { return Ok(()) };
     let mut message = LinkMessage::default();
     message.header.index = index;

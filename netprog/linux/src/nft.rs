@@ -13,7 +13,7 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
-use netprog::op::Op;
+use netprog::op::{NftChange, NftOp};
 use rtnetlink::sys::Socket;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -43,7 +43,7 @@ pub(crate) struct Names {
 /// Applies nft operations of the calling thread's namespace in order, as one transaction. If the
 /// kernel refuses it, its halves are tried one after the other, down to single operations, so
 /// that each failure is found and all else is done.
-pub(crate) async fn apply(socket: &Socket, ops: &[Op]) -> Vec<(usize, Refusal)> {
+pub(crate) async fn apply(socket: &Socket, ops: &[NftOp]) -> Vec<(usize, Refusal)> {
     let mut failed = Vec::new();
     // A stack of ranges, the first on top: order is kept.
     let mut waiting: Vec<_> = (0..ops.len())
@@ -70,7 +70,7 @@ pub(crate) async fn apply(socket: &Socket, ops: &[Op]) -> Vec<(usize, Refusal)> 
 /// Runs operations as one transaction, and notes what their tables are then. Where other programs
 /// change nftables all the time, what is read back may hold a change of theirs: that is accepted
 /// after some loads, as tables that are never done would hold up every task.
-async fn together(socket: &Socket, ops: &[Op]) -> Result<(), Refusal> {
+async fn together(socket: &Socket, ops: &[NftOp]) -> Result<(), Refusal> {
     let script = script::transaction(ops);
     let loaded = reference::loaded(ops);
     if loaded.is_empty() {
@@ -92,29 +92,28 @@ async fn together(socket: &Socket, ops: &[Op]) -> Result<(), Refusal> {
 }
 
 /// A single operation that was refused: what it should remove may be gone already.
-async fn alone(op: &Op, refusal: Refusal) -> Result<(), Refusal> {
+async fn alone(op: &NftOp, refusal: Refusal) -> Result<(), Refusal> {
     let nothing_there = refusal.is(nix::errno::Errno::ENOENT);
     // The program itself refuses what names no table or set; the kernel, what names no element.
     let no_element = nothing_there && refusal.text.starts_with(KERNEL_REFUSES);
-    match op {
-        Op::DeleteTable(..) if nothing_there => Ok(()),
-        Op::DeleteElement(..) | Op::SetMapElement { old: Some(_), new: None, .. } if no_element => {
-            Ok(())
-        }
-        Op::SetMapElement { place, table, map, key, old: Some(_), new: Some(new) }
+    match &op.change {
+        NftChange::Delete if nothing_there => Ok(()),
+        NftChange::DeleteElement(..) | NftChange::SetMapElement { old: Some(_), new: None, .. }
             if no_element =>
         {
-            let add = Op::SetMapElement {
-                place: *place,
-                table: table.clone(),
-                map: map.clone(),
-                key: key.clone(),
-                old: None,
-                new: Some(new.clone()),
-            };
+            Ok(())
+        }
+        NftChange::SetMapElement { map, key, old: Some(_), new: Some(new) } if no_element => {
+            let (map, key) = (map.clone(), key.clone());
+            let change = NftChange::SetMapElement { map, key, old: None, new: Some(new.clone()) };
+            let add = NftOp { table: op.table.clone(), change };
             run(&script::transaction(&[add])).await
         }
-        nft_op!() | shared_op!() | single_op!() | entry_op!() | ipvs_op!() => Err(refusal),
+        NftChange::Load(_)
+        | NftChange::Delete
+        | NftChange::AddElement(..)
+        | NftChange::DeleteElement(..)
+        | NftChange::SetMapElement { .. } => Err(refusal),
     }
 }
 

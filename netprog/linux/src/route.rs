@@ -9,6 +9,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netprog::op::RouteOp;
 use netprog::plane::ipnet_text::Cidr;
 use netprog::plane::{Route, Rule};
 use nix::errno::Errno;
@@ -16,6 +17,18 @@ use nix::errno::Errno;
 use crate::link::index;
 use crate::namespace::Inside;
 use crate::netlink::{Refusal, request};
+
+/// Applies one operation.
+pub(crate) async fn apply(inside: &Inside, op: &RouteOp) -> Result<(), Refusal> {
+    match op {
+        RouteOp::AddAddress(link, cidr) => add_address(inside, link, *cidr).await,
+        RouteOp::DeleteAddress(link, cidr) => delete_address(inside, link, *cidr).await,
+        RouteOp::AddRoute(route) => add_route(inside, route).await,
+        RouteOp::DeleteRoute(route) => delete_route(inside, route).await,
+        RouteOp::AddRule(rule) => add_rule(inside, rule).await,
+        RouteOp::DeleteRule(rule) => delete_rule(inside, rule).await,
+    }
+}
 
 fn family(address: IpAddr) -> AddressFamily {
     match address {
@@ -36,7 +49,7 @@ fn address_message(link: &str, cidr: Cidr) -> Result<AddressMessage, Refusal> {
 
 /// Adds an address; success if it is there. Addresses are allocated by the cluster, so duplicate
 /// detection would only delay them.
-pub(crate) async fn add_address(inside: &Inside, link: &str, cidr: Cidr) -> Result<(), Refusal> {
+async fn add_address(inside: &Inside, link: &str, cidr: Cidr) -> Result<(), Refusal> {
     let mut message = address_message(link, cidr)?;
     if cidr.address.is_ipv6() {
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
@@ -49,7 +62,7 @@ pub(crate) async fn add_address(inside: &Inside, link: &str, cidr: Cidr) -> Resu
 }
 
 /// Removes an address; success if it or its link is gone.
-pub(crate) async fn delete_address(inside: &Inside, link: &str, cidr: Cidr) -> Result<(), Refusal> {
+async fn delete_address(inside: &Inside, link: &str, cidr: Cidr) -> Result<(), Refusal> {
     let Ok(message) = address_message(link, cidr) else { return Ok(()) };
     match request(&inside.route, RouteNetlinkMessage::DelAddress(message), 0).await {
         Err(refusal) if refusal.is(Errno::EADDRNOTAVAIL) || refusal.is(Errno::ENODEV) => Ok(()),
@@ -83,13 +96,13 @@ fn route_message(route: &Route) -> Result<RouteMessage, Refusal> {
 }
 
 /// Adds a route, or replaces the one to the same destination in its table.
-pub(crate) async fn add_route(inside: &Inside, route: &Route) -> Result<(), Refusal> {
+async fn add_route(inside: &Inside, route: &Route) -> Result<(), Refusal> {
     let message = RouteNetlinkMessage::NewRoute(route_message(route)?);
     request(&inside.route, message, NLM_F_CREATE | NLM_F_REPLACE).await
 }
 
 /// Removes a route; success if it or its link is gone.
-pub(crate) async fn delete_route(inside: &Inside, route: &Route) -> Result<(), Refusal> {
+async fn delete_route(inside: &Inside, route: &Route) -> Result<(), Refusal> {
     let Ok(message) = route_message(route) else { return Ok(()) };
     match request(&inside.route, RouteNetlinkMessage::DelRoute(message), 0).await {
         Err(refusal) if refusal.is(Errno::ESRCH) || refusal.is(Errno::ENODEV) => Ok(()),
@@ -111,7 +124,7 @@ fn rule_message(rule: &Rule) -> RuleMessage {
 }
 
 /// Adds a policy rule; success if it is there.
-pub(crate) async fn add_rule(inside: &Inside, rule: &Rule) -> Result<(), Refusal> {
+async fn add_rule(inside: &Inside, rule: &Rule) -> Result<(), Refusal> {
     let message = RouteNetlinkMessage::NewRule(rule_message(rule));
     match request(&inside.route, message, NLM_F_CREATE | NLM_F_EXCL).await {
         Err(refusal) if refusal.is(Errno::EEXIST) => Ok(()),
@@ -120,7 +133,7 @@ pub(crate) async fn add_rule(inside: &Inside, rule: &Rule) -> Result<(), Refusal
 }
 
 /// Removes a policy rule; success if there is none.
-pub(crate) async fn delete_rule(inside: &Inside, rule: &Rule) -> Result<(), Refusal> {
+async fn delete_rule(inside: &Inside, rule: &Rule) -> Result<(), Refusal> {
     let message = RouteNetlinkMessage::DelRule(rule_message(rule));
     match request(&inside.route, message, 0).await {
         Err(refusal) if refusal.is(Errno::ENOENT) => Ok(()),

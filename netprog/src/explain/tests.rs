@@ -4,7 +4,7 @@ use super::*;
 use crate::fake::FakeKernel;
 use crate::fixture::{REDIS, VOTE, WEB, World, task};
 use crate::kernel::Kernel;
-use crate::op::Op;
+use crate::op::{EntryOp, Op};
 use crate::plan::Knowledge;
 use crate::plane::Place;
 use crate::programmer::{Look, Programmer};
@@ -69,7 +69,7 @@ fn what_is_missing_is_named() {
     let world = small();
     let desired = render(&world.assignment, &world.view, &world.local);
     let fdb = desired.spaces[&fabric].fdb.iter().find(|(_, vtep)| vtep.is_some()).unwrap();
-    let interference = [Op::DeleteFdb(fabric, fdb.0.clone())];
+    let interference = [Op::new(fabric, EntryOp::DeleteFdb(fdb.0.clone()))];
     check(&world, "10.0.1.12", &interference, expect_file!["../../testdata/explain/missing.txt"]);
 }
 

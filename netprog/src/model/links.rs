@@ -2,9 +2,9 @@
 
 use cluster::net::MacAddr;
 
-use super::{Model, Refused, sysctl_link};
-use crate::op::LinkChange;
-use crate::plane::{FdbTable, Link, LinkKind, Place, PortFlags, Space, VethPair};
+use super::{End, Model, Refused, sysctl_link};
+use crate::op::{LinkChange, LinkOp, NewLink};
+use crate::plane::{FdbTable, Link, LinkKind, Place, PortFlags, Space};
 
 const LOOPBACK: &str = "lo";
 /// What a port of a bridge starts with.
@@ -51,13 +51,31 @@ pub(crate) fn release(space: &mut Space, port: &str) {
 }
 
 impl Model {
-    pub(super) fn create_veth(&mut self, pair: &VethPair) -> Refused {
-        for (place, name) in [&pair.outer, &pair.inner] {
+    pub(super) fn make_link(&mut self, place: Place, op: &NewLink) -> Refused {
+        match op {
+            NewLink::Veth { name, peer } => self.create_veth((place, name.clone()), peer.clone()),
+            NewLink::Device(name, link) => self.create_link(place, name, link),
+        }
+    }
+
+    pub(super) fn change_link(&mut self, place: Place, op: &LinkOp) -> Refused {
+        match op {
+            LinkOp::Delete(name) => {
+                self.space(place)?;
+                self.delete_link(place, name);
+                Ok(())
+            }
+            LinkOp::Set(name, change) => self.set_link(place, name, change),
+        }
+    }
+
+    fn create_veth(&mut self, outer: End, inner: End) -> Refused {
+        for (place, name) in [&outer, &inner] {
             if self.space(*place)?.links.contains_key(name) {
                 return Err(format!("device {name} exists"));
             }
         }
-        for (place, name) in [&pair.outer, &pair.inner] {
+        for (place, name) in [&outer, &inner] {
             let link = Link {
                 kind: LinkKind::Veth,
                 up: false,
@@ -69,12 +87,12 @@ impl Model {
             };
             self.space(*place)?.links.insert(name.clone(), link);
         }
-        self.peers.insert(pair.outer.clone(), pair.inner.clone());
-        self.peers.insert(pair.inner.clone(), pair.outer.clone());
+        self.peers.insert(outer.clone(), inner.clone());
+        self.peers.insert(inner, outer);
         Ok(())
     }
 
-    pub(super) fn create_link(&mut self, place: Place, name: &str, link: &Link) -> Refused {
+    fn create_link(&mut self, place: Place, name: &str, link: &Link) -> Refused {
         match link.kind {
             LinkKind::Bridge | LinkKind::Vxlan { .. } => {}
             LinkKind::Veth => return Err("a veth is made as a pair".to_owned()),
@@ -103,7 +121,7 @@ impl Model {
         }
     }
 
-    pub(super) fn set_link(&mut self, place: Place, name: &str, change: &LinkChange) -> Refused {
+    fn set_link(&mut self, place: Place, name: &str, change: &LinkChange) -> Refused {
         let space = self.space(place)?;
         existing(space, name)?;
         if let LinkChange::Master(Some(master)) = change {

@@ -2,12 +2,12 @@
 
 use super::links::after_moves;
 use super::{is_optional_sysctl, is_our_device};
-use crate::op::Op;
+use crate::op::{EntryOp, Op, RouteOp};
 use crate::plane::{FdbTable, Place, Space};
 
 pub(super) fn addresses(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
     for (link, cidr) in wanted.addresses.difference(&there.addresses) {
-        ops.push(Op::AddAddress(place, link.clone(), *cidr));
+        ops.push(Op::new(place, RouteOp::AddAddress(link.clone(), *cidr)));
     }
 }
 
@@ -18,17 +18,17 @@ pub(super) fn sysctls(place: Place, wanted: &Space, there: &Space, known: bool, 
         let now = there.sysctls.get(name);
         let absent = known && now.is_none() && is_optional_sysctl(name);
         if now != Some(value) && !absent {
-            ops.push(Op::SetSysctl(place, name.clone(), value.clone()));
+            ops.push(Op::sysctl(place, name.clone(), value.clone()));
         }
     }
 }
 
 pub(super) fn routes(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
     for route in wanted.routes.difference(&there.routes) {
-        ops.push(Op::AddRoute(place, route.clone()));
+        ops.push(Op::new(place, RouteOp::AddRoute(route.clone())));
     }
     for rule in wanted.rules.difference(&there.rules) {
-        ops.push(Op::AddRule(place, rule.clone()));
+        ops.push(Op::new(place, RouteOp::AddRule(rule.clone())));
     }
 }
 
@@ -36,12 +36,12 @@ pub(super) fn forwarding(place: Place, wanted: &Space, there: &Space, ops: &mut 
     let there = &*after_moves(wanted, there);
     for (key, vtep) in &wanted.fdb {
         if there.fdb.get(key) != Some(vtep) {
-            ops.push(Op::SetFdb(place, key.clone(), *vtep));
+            ops.push(Op::new(place, EntryOp::SetFdb(key.clone(), *vtep)));
         }
     }
     for ((device, address), mac) in &wanted.neighbours {
         if there.neighbours.get(&(device.clone(), *address)) != Some(mac) {
-            ops.push(Op::SetNeighbour(place, device.clone(), *address, *mac));
+            ops.push(Op::new(place, EntryOp::SetNeighbour(device.clone(), *address, *mac)));
         }
     }
 }
@@ -56,14 +56,14 @@ pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<
     for (device, address) in there.neighbours.keys() {
         let entry = (device.clone(), *address);
         if !wanted.neighbours.contains_key(&entry) && ours(device) {
-            ops.push(Op::DeleteNeighbour(place, device.clone(), *address));
+            ops.push(Op::new(place, EntryOp::DeleteNeighbour(device.clone(), *address)));
         }
     }
     for key in there.fdb.keys().filter(|key| !wanted.fdb.contains_key(key)) {
         // A bridge has one entry for a MAC address: writing the new one has moved it.
         let moved = key.table == FdbTable::Bridge && wanted.in_bridges(key.mac).next().is_some();
         if !moved && ours(&key.device) {
-            ops.push(Op::DeleteFdb(place, key.clone()));
+            ops.push(Op::new(place, EntryOp::DeleteFdb(key.clone())));
         }
     }
     remove_rules(place, wanted, there, ops);
@@ -71,12 +71,12 @@ pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<
         // One to the same destination in the same table has been replaced.
         let replaced = wanted.routes_to(route.table, route.destination).next().is_some();
         if !replaced && ours(&route.device) {
-            ops.push(Op::DeleteRoute(place, route.clone()));
+            ops.push(Op::new(place, RouteOp::DeleteRoute(route.clone())));
         }
     }
     for (link, cidr) in there.addresses.difference(&wanted.addresses) {
         if ours(link) {
-            ops.push(Op::DeleteAddress(place, link.clone(), *cidr));
+            ops.push(Op::new(place, RouteOp::DeleteAddress(link.clone(), *cidr)));
         }
     }
 }
@@ -86,7 +86,7 @@ fn remove_rules(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) 
     match place {
         Place::Fabric(_) => {
             for rule in there.rules.difference(&wanted.rules) {
-                ops.push(Op::DeleteRule(place, rule.clone()));
+                ops.push(Op::new(place, RouteOp::DeleteRule(rule.clone())));
             }
         }
         Place::Host | Place::Sandbox(_) => {}

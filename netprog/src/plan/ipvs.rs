@@ -2,7 +2,7 @@
 //! after them.
 
 use super::Knowledge;
-use crate::op::Op;
+use crate::op::{IpvsOp, Op};
 use crate::plane::{Place, Space};
 
 /// Adds what is missing. A service or a weight that is there takes another value only with
@@ -18,18 +18,18 @@ pub(super) fn set(
     if let Some(timeouts) = wanted.ipvs_timeouts
         && there.ipvs_timeouts != Some(timeouts)
     {
-        ops.push(Op::SetIpvsTimeouts(place, timeouts));
+        ops.push(Op::new(place, IpvsOp::SetTimeouts(timeouts)));
     }
     let complete = knowledge == Knowledge::Complete;
     for (key, service) in &wanted.ipvs {
         let now = there.ipvs.get(key);
         if now.is_none_or(|now| complete && now.scheduler != service.scheduler) {
-            ops.push(Op::SetVirtualService(place, *key, service.scheduler.clone()));
+            ops.push(Op::new(place, IpvsOp::SetService(*key, service.scheduler.clone())));
         }
         for (address, weight) in &service.real {
             let there = now.and_then(|now| now.real.get(address));
             if there.is_none_or(|there| complete && there != weight) {
-                ops.push(Op::SetRealServer(place, *key, *address, *weight));
+                ops.push(Op::new(place, IpvsOp::SetReal(*key, *address, *weight)));
             }
         }
     }
@@ -43,11 +43,11 @@ pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<
     }
     for (key, service) in &there.ipvs {
         let Some(wanted) = wanted.ipvs.get(key) else {
-            ops.push(Op::DeleteVirtualService(place, *key));
+            ops.push(Op::new(place, IpvsOp::DeleteService(*key)));
             continue;
         };
         for address in service.real.keys().filter(|address| !wanted.real.contains_key(address)) {
-            ops.push(Op::DeleteRealServer(place, *key, *address));
+            ops.push(Op::new(place, IpvsOp::DeleteReal(*key, *address)));
         }
     }
 }

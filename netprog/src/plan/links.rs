@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Knowledge, is_ours};
 use crate::model::{release, strip};
-use crate::op::{LinkChange, Op};
+use crate::op::{LinkChange, LinkOp, NewLink, Op};
 use crate::plane::{Link, LinkKind, Place, Plane, Space, VethPair};
 
 type End = (Place, String);
@@ -26,7 +26,7 @@ pub(super) fn replace(
             .and_then(|space| space.links.get(&name))
             .is_some_and(|link| is_ours(place, link));
         if knowledge == Knowledge::Complete && removable {
-            ops.push(Op::DeleteLink(place, name.clone()));
+            ops.push(Op::new(place, LinkOp::Delete(name.clone())));
             forget(left, &pairs, (place, name));
         } else {
             // Not ours to remove: the kernel's refusal says which link is in the way.
@@ -60,8 +60,8 @@ fn creation(desired: &Plane, pairs: &Pairs, end: &End) -> Option<Op> {
     let pair = pairs.0.get(end).filter(|pair| desired.veths.contains(pair));
     let link = desired.spaces.get(&end.0).and_then(|space| space.links.get(&end.1));
     pair.cloned()
-        .map(Op::CreateVeth)
-        .or_else(|| Some(Op::CreateLink(end.0, end.1.clone(), link?.clone())))
+        .map(Op::veth)
+        .or_else(|| Some(Op::new(end.0, NewLink::Device(end.1.clone(), link?.clone()))))
 }
 
 fn in_the_way(desired: &Plane, left: &Plane) -> Vec<End> {
@@ -115,7 +115,7 @@ pub(super) fn create(desired: &Plane, left: &Plane, ops: &mut Vec<Op>) {
     let mut later = Vec::new();
     for (place, space) in &desired.spaces {
         for (name, link) in space.links.iter().filter(|(name, _)| !is_there(place, name)) {
-            let op = Op::CreateLink(*place, name.clone(), link.clone());
+            let op = Op::new(*place, NewLink::Device(name.clone(), link.clone()));
             match link.kind {
                 LinkKind::Bridge => ops.push(op),
                 LinkKind::Vxlan { .. } => later.push(op),
@@ -127,7 +127,7 @@ pub(super) fn create(desired: &Plane, left: &Plane, ops: &mut Vec<Op>) {
     let missing = desired.veths.iter().filter(|pair| {
         !is_there(&pair.outer.0, &pair.outer.1) && !is_there(&pair.inner.0, &pair.inner.1)
     });
-    ops.extend(missing.cloned().map(Op::CreateVeth));
+    ops.extend(missing.cloned().map(Op::veth));
 }
 
 /// Properties of links that are or will be there.
@@ -135,7 +135,7 @@ pub(super) fn set(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>
     for (name, link) in &wanted.links {
         let now = there.links.get(name);
         for change in changes(link, now) {
-            ops.push(Op::SetLink(place, name.clone(), change));
+            ops.push(Op::new(place, LinkOp::Set(name.clone(), change)));
         }
     }
 }
@@ -190,7 +190,7 @@ pub(super) fn after_moves<'a>(wanted: &Space, there: &'a Space) -> Cow<'a, Space
 pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
     for (name, link) in &there.links {
         if !wanted.links.contains_key(name) && is_ours(place, link) {
-            ops.push(Op::DeleteLink(place, name.clone()));
+            ops.push(Op::new(place, LinkOp::Delete(name.clone())));
         }
     }
 }

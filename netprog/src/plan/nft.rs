@@ -1,7 +1,7 @@
 //! nftables: structure whole, elements one by one.
 
 use super::Knowledge;
-use crate::op::Op;
+use crate::op::{NftChange, Op};
 use crate::plane::{Place, Space, TABLES, Table, TableKey};
 
 /// Of the tables, those that say who may send VXLAN, or all others.
@@ -15,13 +15,13 @@ pub(super) fn change(
     let complete = knowledge == Knowledge::Complete;
     for (key, table) in wanted.nft.iter().filter(|(key, _)| key.is_door() == doors) {
         match there.nft.get(key) {
-            None => ops.push(Op::LoadTable(place, key.clone(), table.clone())),
+            None => ops.push(Op::nft(place, key.clone(), NftChange::Load(table.clone()))),
             Some(now) if now.digest == table.digest => {
                 elements(place, key, (table, now), complete, ops);
             }
             // Loading anew would take away elements that are not known to be wrong.
             Some(_) if complete => {
-                ops.push(Op::LoadTable(place, key.clone(), table.clone()));
+                ops.push(Op::nft(place, key.clone(), NftChange::Load(table.clone())));
             }
             // What it has room for comes in meanwhile.
             Some(now) => elements(place, key, (&known(table, now), now), false, ops),
@@ -31,7 +31,7 @@ pub(super) fn change(
         let extra = there.nft.keys().filter(|key| !wanted.nft.contains_key(key));
         let ours = |key: &&TableKey| TABLES.contains(&key.name.as_str());
         for key in extra.filter(|key| key.is_door() == doors).filter(ours) {
-            ops.push(Op::DeleteTable(place, key.clone()));
+            ops.push(Op::nft(place, key.clone(), NftChange::Delete));
         }
     }
 }
@@ -57,7 +57,11 @@ fn elements(
     for (name, elements) in &wanted.sets {
         let there = now.sets.get(name).unwrap_or(&none);
         for element in elements.difference(there) {
-            ops.push(Op::AddElement(place, key.clone(), name.clone(), element.clone()));
+            ops.push(Op::nft(
+                place,
+                key.clone(),
+                NftChange::AddElement(name.clone(), element.clone()),
+            ));
         }
     }
     let none = Default::default();
@@ -83,7 +87,11 @@ fn elements(
     for (name, elements) in &wanted.sets {
         let there = now.sets.get(name).unwrap_or(&none);
         for element in there.difference(elements) {
-            ops.push(Op::DeleteElement(place, key.clone(), name.clone(), element.clone()));
+            ops.push(Op::nft(
+                place,
+                key.clone(),
+                NftChange::DeleteElement(name.clone(), element.clone()),
+            ));
         }
     }
 }
@@ -94,12 +102,11 @@ fn set(
     map: &str,
     (key, old, new): (&str, Option<&String>, Option<&String>),
 ) -> Op {
-    Op::SetMapElement {
-        place,
-        table: table.clone(),
+    let change = NftChange::SetMapElement {
         map: map.to_owned(),
         key: key.to_owned(),
         old: old.cloned(),
         new: new.cloned(),
-    }
+    };
+    Op::nft(place, table.clone(), change)
 }

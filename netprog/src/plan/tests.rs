@@ -8,6 +8,7 @@ use crate::fake::FakeKernel;
 use crate::fixture::{REDIS, VOTE, WEB, World, node, task};
 use crate::kernel::Kernel;
 use crate::local::Balancer;
+use crate::op::{EntryOp, IpvsOp, Kind, LinkOp, NftChange, Op, RouteOp, SpaceOp};
 use crate::render::render;
 
 const TASKS_MAX: u8 = 6;
@@ -97,35 +98,35 @@ fn text(ops: &[Op]) -> String {
 }
 
 fn removes(op: &Op) -> bool {
-    match op {
-        Op::DeleteSpace(_)
-        | Op::DeleteLink(..)
-        | Op::DeleteAddress(..)
-        | Op::DeleteRoute(..)
-        | Op::DeleteRule(..)
-        | Op::DeleteFdb(..)
-        | Op::DeleteNeighbour(..)
-        | Op::DeleteVirtualService(..)
-        | Op::DeleteRealServer(..)
-        | Op::DeleteTable(..)
-        | Op::DeleteElement(..)
-        | Op::SetMapElement { old: Some(_), .. } => true,
-        Op::CreateSpace(_)
-        | Op::CreateVeth(_)
-        | Op::CreateLink(..)
-        | Op::SetLink(..)
-        | Op::AddAddress(..)
-        | Op::AddRoute(..)
-        | Op::AddRule(..)
-        | Op::SetFdb(..)
-        | Op::SetNeighbour(..)
-        | Op::SetSysctl(..)
-        | Op::SetVirtualService(..)
-        | Op::SetRealServer(..)
-        | Op::SetIpvsTimeouts(..)
-        | Op::LoadTable(..)
-        | Op::AddElement(..)
-        | Op::SetMapElement { old: None, .. } => false,
+    match &op.kind {
+        Kind::Space(op) => *op == SpaceOp::Delete,
+        Kind::NewLink(_) | Kind::Sysctl(_) => false,
+        Kind::Link(op) => match op {
+            LinkOp::Delete(_) => true,
+            LinkOp::Set(..) => false,
+        },
+        Kind::Route(op) => match op {
+            RouteOp::DeleteAddress(..) | RouteOp::DeleteRoute(_) | RouteOp::DeleteRule(_) => true,
+            RouteOp::AddAddress(..) | RouteOp::AddRoute(_) | RouteOp::AddRule(_) => false,
+        },
+        Kind::Entry(op) => op.deletes(),
+        Kind::Ipvs(op) => match op {
+            IpvsOp::DeleteService(_) | IpvsOp::DeleteReal(..) => true,
+            IpvsOp::SetService(..) | IpvsOp::SetReal(..) | IpvsOp::SetTimeouts(_) => false,
+        },
+        Kind::Nft(op) => match &op.change {
+            NftChange::Delete | NftChange::DeleteElement(..) => true,
+            NftChange::Load(_) | NftChange::AddElement(..) => false,
+            NftChange::SetMapElement { old, .. } => old.is_some(),
+        },
+    }
+}
+
+/// The change of a table that an operation is.
+fn nft(op: &Op) -> Option<&NftChange> {
+    match &op.kind {
+        Kind::Nft(op) => Some(&op.change),
+        _ => None,
     }
 }
 
@@ -264,8 +265,9 @@ fn a_remote_backend_comes_and_goes() {
     prepare(&mut kernel);
     pass(&mut kernel, &desired(&redis(&[(1, 1)])), Knowledge::Complete);
     let shown = |ops: &[Op]| {
-        let slots = ops.iter().filter(|op| matches!(op, Op::SetMapElement { .. })).count();
-        let others = ops.iter().filter(|op| !matches!(op, Op::SetMapElement { .. }));
+        let is_slot = |op: &&Op| matches!(nft(op), Some(NftChange::SetMapElement { .. }));
+        let slots = ops.iter().filter(is_slot).count();
+        let others = ops.iter().filter(|op| !is_slot(op));
         format!("{}{slots} slots\n", text(&others.cloned().collect::<Vec<_>>()))
     };
     let both = desired(&redis(&[(1, 1), (2, 2)]));
@@ -344,7 +346,7 @@ fn interference_is_put_right_with_few_operations() {
     let desired = desired(&redis(&[(1, 1), (2, 2)]));
     pass(&mut kernel, &desired, Knowledge::Complete);
     let (key, _) = desired.spaces[&Place::Fabric(WEB)].fdb.iter().next().unwrap();
-    kernel.interfere(&Op::DeleteFdb(Place::Fabric(WEB), key.clone())).unwrap();
+    kernel.interfere(&Op::new(Place::Fabric(WEB), EntryOp::DeleteFdb(key.clone()))).unwrap();
     let ops = pass(&mut kernel, &desired, Knowledge::Complete);
     assert_eq!(ops.len(), 1, "{}", text(&ops));
 }
@@ -363,15 +365,21 @@ fn a_vtep_is_let_in_first_and_shut_out_with_full_knowledge_only() {
     assert_eq!(kernel.apply(&settle), []);
     let observed = kernel.observe(&desired(&after)).unwrap();
     let ops = plan(&desired(&after), &observed, Knowledge::Complete);
-    let is_door = |op: &Op| matches!(op, Op::AddElement(Place::Host, _, set, _) if set == "vteps");
+    let is_door = |op: &Op| {
+        op.place == Place::Host
+            && matches!(nft(op), Some(NftChange::AddElement(set, _)) if set == "vteps")
+    };
     let let_in = ops.iter().position(is_door).unwrap();
-    let sent = ops.iter().position(|op| matches!(op, Op::SetFdb(_, _, Some(_)))).unwrap();
+    let is_remote = |op: &Op| matches!(op.kind, Kind::Entry(EntryOp::SetFdb(_, Some(_))));
+    let sent = ops.iter().position(is_remote).unwrap();
     assert!(let_in < sent, "{ops:?}");
     assert_eq!(kernel.apply(&ops), []);
     let observed = kernel.observe(&desired(&before)).unwrap();
     assert_eq!(plan(&desired(&before), &observed, Knowledge::Partial), []);
     let ops = plan(&desired(&before), &observed, Knowledge::Complete);
-    let shut_out =
-        |op: &Op| matches!(op, Op::DeleteElement(Place::Host, _, set, _) if set == "vteps");
+    let shut_out = |op: &Op| {
+        op.place == Place::Host
+            && matches!(nft(op), Some(NftChange::DeleteElement(set, _)) if set == "vteps")
+    };
     assert!(ops.iter().any(shut_out), "{ops:?}");
 }

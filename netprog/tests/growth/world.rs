@@ -11,7 +11,7 @@ use cluster::net::{MacAddr, Vni};
 use cluster::time::{Revision, Timestamp};
 use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, Liveness, View};
 use netprog::local::{Balancer, Local};
-use netprog::op::Op;
+use netprog::op::{EntryOp, Op, RouteOp};
 use netprog::plane::{Place, Plane, Space};
 use netprog::render::render;
 
@@ -119,10 +119,12 @@ pub(crate) fn fabric(plane: &Plane) -> &Space {
 /// What another program does that takes all entries and routes away.
 pub(crate) fn wreck(plane: &Plane) -> Vec<Op> {
     let (place, space) = (Place::Fabric(NETWORK), fabric(plane));
-    let routes = space.routes.iter().map(|route| Op::DeleteRoute(place, route.clone()));
-    let fdb = space.fdb.keys().map(|key| Op::DeleteFdb(place, key.clone()));
+    let routes =
+        space.routes.iter().map(|route| Op::new(place, RouteOp::DeleteRoute(route.clone())));
+    let fdb = space.fdb.keys().map(|key| Op::new(place, EntryOp::DeleteFdb(key.clone())));
     let neighbours = space.neighbours.keys();
-    let neighbours =
-        neighbours.map(|(device, address)| Op::DeleteNeighbour(place, device.clone(), *address));
+    let neighbours = neighbours.map(|(device, address)| {
+        Op::new(place, EntryOp::DeleteNeighbour(device.clone(), *address))
+    });
     routes.chain(fdb).chain(neighbours).collect()
 }

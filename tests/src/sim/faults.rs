@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use cluster::id::NodeId;
-use netprog::op::Op;
+use netprog::op::{EntryOp, Op};
 use netprog::plane::Place;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -212,7 +212,7 @@ impl World {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let entries = host.kernel.contents().spaces.iter().filter_map(|(place, space)| {
             let key = space.fdb.keys().next().filter(|_| matches!(place, Place::Fabric(_)))?;
-            Some(Op::DeleteFdb(*place, key.clone()))
+            Some(Op::new(*place, EntryOp::DeleteFdb(key.clone())))
         });
         let entries: Vec<Op> = entries.collect();
         if entries.is_empty() {

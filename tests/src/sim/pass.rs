@@ -12,7 +12,7 @@ use cluster::net::MacAddr;
 use cluster::view::View;
 use netprog::kernel::Kernel as _;
 use netprog::local::{Balancer, Local};
-use netprog::op::Op;
+use netprog::op::{EntryOp, Kind, Op};
 use netprog::plan::{Knowledge, plan};
 use netprog::plane::{FdbKey, FdbTable, Place, Plane};
 use netprog::render::{render, vxlan_name};
@@ -215,8 +215,8 @@ fn skip_an_entry(desired: &Plane, ops: &mut Vec<Op>) {
         .spaces
         .values()
         .find_map(|space| space.fdb.keys().find(|key| key.table == FdbTable::Device).cloned());
-    ops.retain(|op| match op {
-        Op::SetFdb(_, key, _) => Some(key) != first.as_ref(),
+    ops.retain(|op| match &op.kind {
+        Kind::Entry(EntryOp::SetFdb(key, _)) => Some(key) != first.as_ref(),
         _ => true,
     });
 }

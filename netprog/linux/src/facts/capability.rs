@@ -4,9 +4,9 @@
 use std::fmt;
 use std::io;
 
-use netprog::op::Op;
+use netprog::op::{IpvsOp, NftChange, NftOp};
 use netprog::plane::ipvs::{FLAG_FALLBACK, FLAG_PORT, Scheduler, VirtualKey};
-use netprog::plane::{Family, Link, LinkKind, Place, Table, TableKey};
+use netprog::plane::{Family, Link, LinkKind, Table, TableKey};
 
 use crate::namespace::Namespace;
 use crate::spaces::{new_namespace, own_namespace};
@@ -125,11 +125,11 @@ fn vxlan() -> Link {
     link_of(LinkKind::Vxlan { vni, local, port: 4789 })
 }
 
-fn trial_table() -> Op {
+fn trial_table() -> NftOp {
     let key = TableKey { family: Family::Bridge, name: "skein-probe".to_owned() };
     let table =
         Table { digest: "probe".to_owned(), structure: TRIAL_TABLE.to_owned(), ..Table::default() };
-    Op::LoadTable(Place::Host, key, table)
+    NftOp { table: key, change: NftChange::Load(table) }
 }
 
 /// `nftables v1.0.6 (Lester Gooch #5)`.
@@ -155,7 +155,7 @@ fn try_ipvs() -> Result<(), String> {
     let client = client.ok_or("ip_vs works in the host's network namespace only")?;
     let services = [false, true].map(|ipv6| {
         let scheduler = Scheduler { name: "mh".to_owned(), flags: FLAG_FALLBACK | FLAG_PORT };
-        Op::SetVirtualService(Place::Host, VirtualKey { ipv6, fwmark: 1 }, scheduler)
+        IpvsOp::SetService(VirtualKey { ipv6, fwmark: 1 }, scheduler)
     });
     match client.apply(&services).into_iter().next() {
         None => Ok(()),

@@ -1,78 +1,88 @@
 //! An operation in words, for errors: what was tried, with names and values.
 
-use netprog::op::{LinkChange, Op};
-use netprog::plane::{FdbKey, FdbTable, Link, LinkKind, TableKey};
+use netprog::op::{
+    EntryOp, IpvsOp, Kind, LinkChange, LinkOp, NewLink, NftChange, NftOp, Op, RouteOp, SpaceOp,
+    Sysctl,
+};
+use netprog::plane::{FdbKey, FdbTable, Link, LinkKind, Route};
 
 /// As in `set fdb 02:42:0a:00:00:05 on vx-001000-abcde to 192.0.2.2 in fabric-…`.
 pub(super) fn activity(op: &Op) -> String {
+    let place = op.place;
+    let done = match &op.kind {
+        Kind::Space(SpaceOp::Create) => return format!("create namespace {place}"),
+        Kind::Space(SpaceOp::Delete) => return format!("delete namespace {place}"),
+        Kind::NewLink(NewLink::Veth { name, peer: (peer_place, peer) }) => {
+            return format!("create veth {name} in {place} with peer {peer} in {peer_place}");
+        }
+        Kind::NewLink(NewLink::Device(name, link)) => format!("create {} {name}", kind(link)),
+        Kind::Link(LinkOp::Delete(name)) => format!("delete link {name}"),
+        Kind::Link(LinkOp::Set(name, change)) => format!("set link {name} {}", property(change)),
+        Kind::Route(op) => routes(op),
+        Kind::Entry(op) => entries(op),
+        Kind::Sysctl(Sysctl { name, value }) => format!("set sysctl {name} to {value}"),
+        Kind::Ipvs(op) => ipvs(op),
+        Kind::Nft(op) => nft(op),
+    };
+    format!("{done} in {place}")
+}
+
+fn routes(op: &RouteOp) -> String {
+    let route = |route: &Route| {
+        format!("route {} dev {} table {}", route.destination, route.device, route.table)
+    };
     match op {
-        Op::CreateSpace(place) => format!("create namespace {place}"),
-        Op::DeleteSpace(place) => format!("delete namespace {place}"),
-        Op::CreateVeth(pair) => format!(
-            "create veth {} in {} with peer {} in {}",
-            pair.outer.1, pair.outer.0, pair.inner.1, pair.inner.0
-        ),
-        Op::CreateLink(place, name, link) => {
-            format!("create {} {name} in {place}", kind(link))
+        RouteOp::AddAddress(link, cidr) => format!("add address {cidr} to {link}"),
+        RouteOp::DeleteAddress(link, cidr) => format!("delete address {cidr} from {link}"),
+        RouteOp::AddRoute(new) => format!("add {}", route(new)),
+        RouteOp::DeleteRoute(old) => format!("delete {}", route(old)),
+        RouteOp::AddRule(rule) => format!("add rule {} for mark {}", rule.priority, rule.fwmark),
+        RouteOp::DeleteRule(rule) => {
+            format!("delete rule {} for mark {}", rule.priority, rule.fwmark)
         }
-        Op::DeleteLink(place, name) => format!("delete link {name} in {place}"),
-        Op::SetLink(place, name, change) => {
-            format!("set link {name} {} in {place}", property(change))
+    }
+}
+
+fn entries(op: &EntryOp) -> String {
+    match op {
+        EntryOp::SetFdb(key, Some(vtep)) => format!("set {} to {vtep}", fdb(key)),
+        EntryOp::SetFdb(key, None) => format!("set {}", fdb(key)),
+        EntryOp::DeleteFdb(key) => format!("delete {}", fdb(key)),
+        EntryOp::SetNeighbour(device, address, mac) => {
+            format!("set neighbour {address} on {device} to {mac}")
         }
-        Op::AddAddress(place, link, cidr) => format!("add address {cidr} to {link} in {place}"),
-        Op::DeleteAddress(place, link, cidr) => {
-            format!("delete address {cidr} from {link} in {place}")
+        EntryOp::DeleteNeighbour(device, address) => {
+            format!("delete neighbour {address} on {device}")
         }
-        Op::AddRoute(place, route) => format!(
-            "add route {} dev {} table {} in {place}",
-            route.destination, route.device, route.table
-        ),
-        Op::DeleteRoute(place, route) => format!(
-            "delete route {} dev {} table {} in {place}",
-            route.destination, route.device, route.table
-        ),
-        Op::AddRule(place, rule) => {
-            format!("add rule {} for mark {} in {place}", rule.priority, rule.fwmark)
+    }
+}
+
+fn ipvs(op: &IpvsOp) -> String {
+    match op {
+        IpvsOp::SetService(key, scheduler) => format!("set virtual service {key} {scheduler}"),
+        IpvsOp::DeleteService(key) => format!("delete virtual service {key}"),
+        IpvsOp::SetReal(key, address, weight) => {
+            format!("set real server {address} of {key} to weight {weight}")
         }
-        Op::DeleteRule(place, rule) => {
-            format!("delete rule {} for mark {} in {place}", rule.priority, rule.fwmark)
+        IpvsOp::DeleteReal(key, address) => format!("delete real server {address} of {key}"),
+        IpvsOp::SetTimeouts(to) => format!("set timeouts {to} of IPVS"),
+    }
+}
+
+fn nft(op: &NftOp) -> String {
+    let of = &op.table;
+    match &op.change {
+        NftChange::Load(_) => format!("load table {of}"),
+        NftChange::Delete => format!("delete table {of}"),
+        NftChange::AddElement(set, element) => format!("add {element} to set {set} of {of}"),
+        NftChange::DeleteElement(set, element) => {
+            format!("delete {element} from set {set} of {of}")
         }
-        Op::SetFdb(place, key, Some(vtep)) => format!("set {} to {vtep} in {place}", fdb(key)),
-        Op::SetFdb(place, key, None) => format!("set {} in {place}", fdb(key)),
-        Op::DeleteFdb(place, key) => format!("delete {} in {place}", fdb(key)),
-        Op::SetNeighbour(place, device, address, mac) => {
-            format!("set neighbour {address} on {device} to {mac} in {place}")
+        NftChange::SetMapElement { map, key, new: Some(new), .. } => {
+            format!("set {key} to {new} in map {map} of {of}")
         }
-        Op::DeleteNeighbour(place, device, address) => {
-            format!("delete neighbour {address} on {device} in {place}")
-        }
-        Op::SetSysctl(place, name, value) => format!("set sysctl {name} to {value} in {place}"),
-        Op::SetVirtualService(place, key, scheduler) => {
-            format!("set virtual service {key} {scheduler} in {place}")
-        }
-        Op::DeleteVirtualService(place, key) => {
-            format!("delete virtual service {key} in {place}")
-        }
-        Op::SetRealServer(place, key, address, weight) => {
-            format!("set real server {address} of {key} to weight {weight} in {place}")
-        }
-        Op::DeleteRealServer(place, key, address) => {
-            format!("delete real server {address} of {key} in {place}")
-        }
-        Op::SetIpvsTimeouts(place, to) => format!("set timeouts {to} of IPVS in {place}"),
-        Op::LoadTable(place, key, _) => format!("load table {} in {place}", table(key)),
-        Op::DeleteTable(place, key) => format!("delete table {} in {place}", table(key)),
-        Op::AddElement(place, key, set, element) => {
-            format!("add {element} to set {set} of {} in {place}", table(key))
-        }
-        Op::DeleteElement(place, key, set, element) => {
-            format!("delete {element} from set {set} of {} in {place}", table(key))
-        }
-        Op::SetMapElement { place, table: of, map, key, new: Some(new), .. } => {
-            format!("set {key} to {new} in map {map} of {} in {place}", table(of))
-        }
-        Op::SetMapElement { place, table: of, map, key, new: None, .. } => {
-            format!("delete {key} from map {map} of {} in {place}", table(of))
+        NftChange::SetMapElement { map, key, new: None, .. } => {
+            format!("delete {key} from map {map} of {of}")
         }
     }
 }
@@ -116,8 +126,4 @@ fn fdb(key: &FdbKey) -> String {
         FdbTable::Bridge => "master",
     };
     format!("FDB entry {} on {} ({table})", key.mac, key.device)
-}
-
-fn table(key: &TableKey) -> String {
-    format!("{} {}", key.family.name(), key.name)
 }

@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use netprog::op::{LinkChange, Op};
-use netprog::plane::{Link, LinkKind, Place, VethPair};
+use netprog::op::{LinkChange, NewLink, SpaceOp};
+use netprog::plane::{Link, LinkKind, Place};
 
 use super::{LinuxKernel, no_namespace};
 use crate::link::{self, VethEnd};
@@ -13,15 +13,17 @@ use crate::netlink::Refusal;
 use crate::spaces::Spaces;
 
 impl<S: Spaces> LinuxKernel<S> {
-    pub(super) fn alone(&mut self, op: &Op) -> Result<(), Refusal> {
+    pub(super) fn change_space(&mut self, place: Place, op: SpaceOp) -> Result<(), Refusal> {
         match op {
-            Op::CreateSpace(place) => self.create_space(*place),
-            Op::DeleteSpace(place) => self.delete_space(*place),
-            Op::CreateVeth(pair) => self.create_veth(pair),
-            Op::CreateLink(place, name, link) => self.create_link(*place, name, link),
-            single_op!() | entry_op!() | ipvs_op!() | nft_op!() => {
-                Err(Refusal::other("this operation belongs to one namespace"))
-            }
+            SpaceOp::Create => self.create_space(place),
+            SpaceOp::Delete => self.delete_space(place),
+        }
+    }
+
+    pub(super) fn make_link(&mut self, place: Place, op: &NewLink) -> Result<(), Refusal> {
+        match op {
+            NewLink::Veth { name, peer } => self.create_veth((place, name), (peer.0, &peer.1)),
+            NewLink::Device(name, link) => self.create_link(place, name, link),
         }
     }
 
@@ -69,16 +71,19 @@ impl<S: Spaces> LinuxKernel<S> {
         self.inside(place, move |inside| async move { link::finish(&inside, &text, &new).await })
     }
 
-    fn create_veth(&mut self, pair: &VethPair) -> Result<(), Refusal> {
-        let mut end = |(place, name): &(Place, String)| {
-            Ok::<_, Refusal>(VethEnd { name: name.clone(), namespace: self.file(*place)? })
+    fn create_veth(
+        &mut self,
+        (outer_place, outer): (Place, &str),
+        (inner_place, inner): (Place, &str),
+    ) -> Result<(), Refusal> {
+        let mut end = |place: Place, name: &str| {
+            Ok::<_, Refusal>(VethEnd { name: name.to_owned(), namespace: self.file(place)? })
         };
-        let (outer, inner) = (end(&pair.outer)?, end(&pair.inner)?);
+        let (outer, inner) = (end(outer_place, outer)?, end(inner_place, inner)?);
         // Asked for where the first end will be: Linux before 6.14 looks for a link of its name in
         // the asking namespace (`__rtnl_newlink` in net/core/rtnetlink.c), and outer ends of a task
         // have one name in all of theirs.
-        let changed = [pair.outer.0, pair.inner.0];
-        self.asked_by(pair.outer.0, changed, move |inside| async move {
+        self.asked_by(outer_place, [outer_place, inner_place], move |inside| async move {
             link::create_veth(&inside, &outer, &inner).await
         })
     }

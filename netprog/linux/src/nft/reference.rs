@@ -7,7 +7,7 @@
 use std::hash::Hasher as _;
 use std::net::Ipv6Addr;
 
-use netprog::op::Op;
+use netprog::op::{NftChange, NftOp};
 use netprog::plane::TableKey;
 use rtnetlink::sys::Socket;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
@@ -66,14 +66,14 @@ pub(super) fn is_as_loaded(socket: &Socket, key: &TableKey) -> Result<bool, Refu
 }
 
 /// The tables that these operations load and leave there.
-pub(super) fn loaded(ops: &[Op]) -> Vec<&TableKey> {
+pub(super) fn loaded(ops: &[NftOp]) -> Vec<&TableKey> {
     let mut keys = Vec::new();
     for op in ops {
-        if let Op::LoadTable(_, key, _) | Op::DeleteTable(_, key) = op {
-            keys.retain(|loaded| *loaded != key);
+        if let NftChange::Load(_) | NftChange::Delete = op.change {
+            keys.retain(|loaded| *loaded != &op.table);
         }
-        if let Op::LoadTable(_, key, _) = op {
-            keys.push(key);
+        if let NftChange::Load(_) = op.change {
+            keys.push(&op.table);
         }
     }
     keys

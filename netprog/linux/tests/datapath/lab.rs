@@ -16,7 +16,7 @@ use cluster::time::{Revision, Timestamp};
 use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, Liveness, View, VtepRow};
 use netprog::kernel::Kernel;
 use netprog::local::{Local, LocalSandbox};
-use netprog::op::{LinkChange, Op};
+use netprog::op::{LinkChange, LinkOp, Op};
 use netprog::plan::{Knowledge, plan};
 use netprog::plane::Place;
 use netprog::render::render;
@@ -253,7 +253,7 @@ impl Lab {
         self.assignment.own.insert(task(n), own(ports));
         let owner = self.nodes.get_mut(&on).unwrap();
         owner.kernel.spaces().create_sandbox(task(n)).unwrap();
-        let up = Op::SetLink(sandbox(n), "lo".to_owned(), LinkChange::Up(true));
+        let up = Op::new(sandbox(n), LinkOp::Set("lo".to_owned(), LinkChange::Up(true)));
         assert_eq!(owner.kernel.apply(&[up]), []);
         let sandbox = LocalSandbox {
             egress: ip(&format!("172.18.0.{}", 10 + n)),

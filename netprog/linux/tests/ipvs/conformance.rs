@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cluster::id::NetworkId;
 use netprog::fake::FakeKernel;
 use netprog::kernel::Kernel;
-use netprog::op::Op;
+use netprog::op::{IpvsOp, Op, SpaceOp};
 use netprog::plane::ipvs::{FLAG_FALLBACK, FLAG_PORT, Scheduler, Timeouts, VirtualKey};
 use netprog::plane::{Place, Plane};
 use netprog_linux::spaces::new_namespace;
@@ -35,22 +35,22 @@ fn op() -> impl Strategy<Value = Op> {
     let key = select(&KEYS[..]);
     let address = select(&ADDRESSES[..]).prop_map(|text| text.parse::<IpAddr>().unwrap());
     prop_oneof![
-        1 => Just(Op::CreateSpace(FABRIC)),
-        1 => Just(Op::DeleteSpace(FABRIC)),
+        1 => Just(Op::new(FABRIC, SpaceOp::Create)),
+        1 => Just(Op::new(FABRIC, SpaceOp::Delete)),
         6 => (key.clone(), scheduler())
-            .prop_map(|(key, scheduler)| Op::SetVirtualService(FABRIC, key, scheduler)),
-        2 => key.clone().prop_map(|key| Op::DeleteVirtualService(FABRIC, key)),
+            .prop_map(|(key, scheduler)| Op::new(FABRIC, IpvsOp::SetService(key, scheduler))),
+        2 => key.clone().prop_map(|key| Op::new(FABRIC, IpvsOp::DeleteService(key))),
         8 => (key.clone(), address.clone(), 0..3_u32)
-            .prop_map(|(key, address, weight)| Op::SetRealServer(FABRIC, key, address, weight)),
+            .prop_map(|(key, to, weight)| Op::new(FABRIC, IpvsOp::SetReal(key, to, weight))),
         1 => select(&[Timeouts::KERNEL, Timeouts { tcp: 86_400, tcp_fin: 90, udp: 60 }][..])
-            .prop_map(|timeouts| Op::SetIpvsTimeouts(FABRIC, timeouts)),
-        3 => (key, address).prop_map(|(key, address)| Op::DeleteRealServer(FABRIC, key, address)),
+            .prop_map(|timeouts| Op::new(FABRIC, IpvsOp::SetTimeouts(timeouts))),
+        3 => (key, address).prop_map(|(key, to)| Op::new(FABRIC, IpvsOp::DeleteReal(key, to))),
     ]
 }
 
 /// What failed, and what is there at the end.
 fn run(kernel: &mut impl Kernel, ops: &[Op]) -> (Vec<String>, String) {
-    assert_eq!(kernel.apply(&[Op::CreateSpace(FABRIC)]), []);
+    assert_eq!(kernel.apply(&[Op::new(FABRIC, SpaceOp::Create)]), []);
     let failed = kernel.apply(ops).into_iter().map(|(at, _)| format!("{at}: {}", ops[at]));
     (failed.collect(), kernel.observe(&Plane::default()).unwrap().to_string())
 }

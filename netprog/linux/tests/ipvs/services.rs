@@ -4,7 +4,7 @@ use std::process::Command;
 
 use cluster::id::NetworkId;
 use netprog::kernel::Kernel;
-use netprog::op::Op;
+use netprog::op::{IpvsOp, Op, SpaceOp};
 use netprog::plane::ipvs::{
     FLAG_FALLBACK, FLAG_PORT, Scheduler, Timeouts, VirtualEntry, VirtualKey,
 };
@@ -27,12 +27,12 @@ impl Fabric {
     fn new() -> Self {
         let mut kernel = LinuxKernel::new(HeldSpaces::new(new_namespace().unwrap()));
         let real = |key, address: &str, weight| {
-            Op::SetRealServer(FABRIC, key, address.parse().unwrap(), weight)
+            Op::new(FABRIC, IpvsOp::SetReal(key, address.parse().unwrap(), weight))
         };
         let ops = [
-            Op::CreateSpace(FABRIC),
-            Op::SetVirtualService(FABRIC, KEY, mh()),
-            Op::SetVirtualService(FABRIC, KEY_SIX, mh()),
+            Op::new(FABRIC, SpaceOp::Create),
+            Op::new(FABRIC, IpvsOp::SetService(KEY, mh())),
+            Op::new(FABRIC, IpvsOp::SetService(KEY_SIX, mh())),
             real(KEY, "10.0.1.11", 1),
             real(KEY, "10.0.1.12", 1),
             real(KEY_SIX, "fd00:a::11", 1),
@@ -97,7 +97,7 @@ fn timeouts_are_as_set_and_seen_again() {
     };
     assert_eq!(seen(&mut fabric), None);
     let timeouts = Timeouts { tcp: 86_400, tcp_fin: 121, udp: 301 };
-    assert_eq!(fabric.0.apply(&[Op::SetIpvsTimeouts(FABRIC, timeouts)]), []);
+    assert_eq!(fabric.0.apply(&[Op::new(FABRIC, IpvsOp::SetTimeouts(timeouts))]), []);
     let shown = fabric.ipvsadm("-L --timeout");
     assert!(shown.contains("86400 121 301"), "{shown}");
     assert_eq!(seen(&mut fabric), Some(timeouts));

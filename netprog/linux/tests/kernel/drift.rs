@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use netprog::op::{LinkChange, Op};
+use netprog::op::{EntryOp, LinkChange, LinkOp, NewLink, NftChange, Op, RouteOp};
 use netprog::plane::{FdbKey, FdbTable, Place, Table, TableKey, VethPair};
 use netprog_linux::drift::{Disturbance, Doorbell};
 
@@ -19,15 +19,15 @@ fn settled() -> (World, Doorbell) {
     let key = FdbKey { device: text("vx0"), mac, table: FdbTable::Device };
     let table = TableKey { family: netprog::plane::Family::Bridge, name: "skein-lb".to_owned() };
     world.done(&[
-        Op::CreateLink(FABRIC, text("br0"), bridge("skein:net")),
-        Op::CreateLink(FABRIC, text("vx0"), vxlan("127.0.0.1", 4098)),
-        Op::CreateVeth(VethPair { outer: (FABRIC, text("v0")), inner: (SANDBOX, text("eth0")) }),
-        Op::SetLink(FABRIC, text("vx0"), LinkChange::Master(Some(text("br0")))),
-        Op::SetFdb(FABRIC, key, "192.0.2.2".parse().ok()),
-        Op::SetNeighbour(FABRIC, text("br0"), "10.0.0.5".parse().unwrap(), mac),
-        Op::LoadTable(FABRIC, table, Table::default()),
-        Op::CreateLink(Place::Host, text("skein0"), bridge("skein:gwbridge")),
-        Op::CreateLink(Place::Host, text("foreign0"), bridge("of others")),
+        Op::new(FABRIC, NewLink::Device(text("br0"), bridge("skein:net"))),
+        Op::new(FABRIC, NewLink::Device(text("vx0"), vxlan("127.0.0.1", 4098))),
+        Op::veth(VethPair { outer: (FABRIC, text("v0")), inner: (SANDBOX, text("eth0")) }),
+        Op::new(FABRIC, LinkOp::Set(text("vx0"), LinkChange::Master(Some(text("br0"))))),
+        Op::new(FABRIC, EntryOp::SetFdb(key, "192.0.2.2".parse().ok())),
+        Op::new(FABRIC, EntryOp::SetNeighbour(text("br0"), "10.0.0.5".parse().unwrap(), mac)),
+        Op::nft(FABRIC, table, NftChange::Load(Table::default())),
+        Op::new(Place::Host, NewLink::Device(text("skein0"), bridge("skein:gwbridge"))),
+        Op::new(Place::Host, NewLink::Device(text("foreign0"), bridge("of others"))),
     ]);
     world.seen(FABRIC);
     let bell = world.kernel.doorbell();
@@ -78,12 +78,14 @@ fn what_is_not_ours_and_what_we_do_ourselves_does_not_ring() {
     world.run(Place::Host, "ip link set foreign0 mtu 1400");
     world.run(Place::Host, "nft add table inet filter");
     world.done(&[
-        Op::AddAddress(FABRIC, "br0".to_owned(), cidr("10.0.0.1/24")),
-        Op::SetNeighbour(
+        Op::new(FABRIC, RouteOp::AddAddress("br0".to_owned(), cidr("10.0.0.1/24"))),
+        Op::new(
             FABRIC,
-            "br0".to_owned(),
-            "10.0.0.6".parse().unwrap(),
-            "02:42:0a:00:00:06".parse().unwrap(),
+            EntryOp::SetNeighbour(
+                "br0".to_owned(),
+                "10.0.0.6".parse().unwrap(),
+                "02:42:0a:00:00:06".parse().unwrap(),
+            ),
         ),
     ]);
     world.run(SANDBOX, "ip link set lo down");

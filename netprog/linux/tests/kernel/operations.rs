@@ -1,26 +1,23 @@
 //! Each operation alone: applied, seen, applied again, undone, undone again.
 
-use netprog::op::{LinkChange, Op};
+use netprog::op::{EntryOp, LinkChange, LinkOp, NewLink, Op, RouteOp, SpaceOp};
 use netprog::plane::{FdbKey, FdbTable, Place, Plane, PortFlags, Route, Rule, Space, VethPair};
 
 use super::world::{FABRIC, NETWORK, SANDBOX, TASK, World, bridge, cidr, up, vxlan};
 
 fn veth() -> Op {
-    Op::CreateVeth(VethPair {
-        outer: (FABRIC, "v0".to_owned()),
-        inner: (SANDBOX, "eth0".to_owned()),
-    })
+    Op::veth(VethPair { outer: (FABRIC, "v0".to_owned()), inner: (SANDBOX, "eth0".to_owned()) })
 }
 
 /// A bridge `br0` with the VXLAN device `vx0` and one end of a veth pair as ports.
 fn furnished() -> World {
     let mut world = World::furnished();
     world.done(&[
-        Op::CreateLink(FABRIC, "br0".to_owned(), bridge("skein:net")),
-        Op::CreateLink(FABRIC, "vx0".to_owned(), vxlan("127.0.0.1", 4097)),
+        Op::new(FABRIC, NewLink::Device("br0".to_owned(), bridge("skein:net"))),
+        Op::new(FABRIC, NewLink::Device("vx0".to_owned(), vxlan("127.0.0.1", 4097))),
         veth(),
-        Op::SetLink(FABRIC, "vx0".to_owned(), LinkChange::Master(Some("br0".to_owned()))),
-        Op::SetLink(FABRIC, "v0".to_owned(), LinkChange::Master(Some("br0".to_owned()))),
+        Op::new(FABRIC, LinkOp::Set("vx0".to_owned(), LinkChange::Master(Some("br0".to_owned())))),
+        Op::new(FABRIC, LinkOp::Set("v0".to_owned(), LinkChange::Master(Some("br0".to_owned())))),
         up(FABRIC, "br0"),
         up(FABRIC, "vx0"),
         up(FABRIC, "v0"),
@@ -34,15 +31,15 @@ fn fabrics_come_and_go() {
     let mut world = World::new();
     assert_eq!(world.kernel.spaces_seen(), ["host"]);
     for _twice in 0..2 {
-        world.done(&[Op::CreateSpace(FABRIC)]);
+        world.done(&[Op::new(FABRIC, SpaceOp::Create)]);
         assert_eq!(world.kernel.spaces_seen(), ["host", &format!("fabric-{NETWORK}")]);
     }
     for _twice in 0..2 {
-        world.done(&[Op::DeleteSpace(FABRIC)]);
+        world.done(&[Op::new(FABRIC, SpaceOp::Delete)]);
         assert_eq!(world.kernel.spaces_seen(), ["host"]);
     }
     assert_eq!(
-        world.refused(Op::CreateSpace(SANDBOX)),
+        world.refused(Op::new(SANDBOX, SpaceOp::Create)),
         format!("create namespace {SANDBOX}: {SANDBOX} is not a fabric: others make it")
     );
     assert_eq!(
@@ -56,7 +53,7 @@ fn fabrics_come_and_go() {
 #[test]
 fn a_sandbox_made_anew_is_noticed() {
     let mut world = World::furnished();
-    let address = |text| Op::AddAddress(SANDBOX, "lo".to_owned(), cidr(text));
+    let address = |text| Op::new(SANDBOX, RouteOp::AddAddress("lo".to_owned(), cidr(text)));
     world.done(&[address("10.0.0.1/32")]);
     world.kernel.spaces().create_sandbox(TASK).unwrap();
     world.done(&[up(SANDBOX, "lo"), address("10.0.0.2/32")]);
@@ -104,7 +101,7 @@ fn every_property_of_a_link_is_set_and_seen() {
     let mut world = furnished();
     let port =
         PortFlags { learning: false, flood: false, hairpin: true, isolated: true, proxied: true };
-    let set = |change| Op::SetLink(FABRIC, "v0".to_owned(), change);
+    let set = |change| Op::new(FABRIC, LinkOp::Set("v0".to_owned(), change));
     world.done(&[
         set(LinkChange::Mtu(1400)),
         set(LinkChange::Mac("02:00:00:00:00:05".parse().unwrap())),
@@ -130,7 +127,7 @@ fn refusals_name_what_was_tried() {
         world.refused(up(FABRIC, "nix0")),
         format!("set link nix0 up in {FABRIC}: no device nix0 (no such device)")
     );
-    let again = Op::CreateLink(FABRIC, "vx1".to_owned(), vxlan("127.0.0.1", 4097));
+    let again = Op::new(FABRIC, NewLink::Device("vx1".to_owned(), vxlan("127.0.0.1", 4097)));
     let refusal = world.refused(again);
     assert!(
         refusal.starts_with(&format!(
@@ -146,7 +143,7 @@ fn refusals_name_what_was_tried() {
 fn a_deleted_link_takes_its_peer_along() {
     let mut world = furnished();
     for _twice in 0..2 {
-        world.done(&[Op::DeleteLink(FABRIC, "v0".to_owned())]);
+        world.done(&[Op::new(FABRIC, LinkOp::Delete("v0".to_owned()))]);
     }
     assert!(!world.seen(FABRIC).links.contains_key("v0"));
     assert_eq!(world.seen(SANDBOX).links, Space::default().links);
@@ -175,9 +172,11 @@ fn addresses_routes_and_rules_round_trip() {
         Rule { priority: 21, fwmark: 2, table: 1001, ipv6: true },
     ];
     let mut ops = Vec::new();
-    ops.extend(addresses.map(|a| Op::AddAddress(SANDBOX, "eth0".to_owned(), cidr(a))));
-    ops.extend(routes.clone().map(|route| Op::AddRoute(SANDBOX, route)));
-    ops.extend(rules.clone().map(|rule| Op::AddRule(SANDBOX, rule)));
+    ops.extend(
+        addresses.map(|a| Op::new(SANDBOX, RouteOp::AddAddress("eth0".to_owned(), cidr(a)))),
+    );
+    ops.extend(routes.clone().map(|route| Op::new(SANDBOX, RouteOp::AddRoute(route))));
+    ops.extend(rules.clone().map(|rule| Op::new(SANDBOX, RouteOp::AddRule(rule))));
     for _twice in 0..2 {
         world.done(&ops);
         let space = world.seen(SANDBOX);
@@ -189,14 +188,16 @@ fn addresses_routes_and_rules_round_trip() {
 
     // A route to the same destination takes the place of the old one.
     let elsewhere = route("10.7.0.0/16", false, Some("10.0.0.9"), 254, "eth0");
-    world.done(&[Op::AddRoute(SANDBOX, elsewhere.clone())]);
+    world.done(&[Op::new(SANDBOX, RouteOp::AddRoute(elsewhere.clone()))]);
     let routes_now = world.seen(SANDBOX).routes;
     assert!(routes_now.contains(&elsewhere) && routes_now.len() == routes.len());
 
     let mut undo = Vec::new();
-    undo.extend(rules.map(|rule| Op::DeleteRule(SANDBOX, rule)));
-    undo.extend(routes_now.into_iter().map(|route| Op::DeleteRoute(SANDBOX, route)));
-    undo.extend(addresses.map(|a| Op::DeleteAddress(SANDBOX, "eth0".to_owned(), cidr(a))));
+    undo.extend(rules.map(|rule| Op::new(SANDBOX, RouteOp::DeleteRule(rule))));
+    undo.extend(routes_now.into_iter().map(|route| Op::new(SANDBOX, RouteOp::DeleteRoute(route))));
+    undo.extend(
+        addresses.map(|a| Op::new(SANDBOX, RouteOp::DeleteAddress("eth0".to_owned(), cidr(a)))),
+    );
     for _twice in 0..2 {
         world.done(&undo);
         let space = world.seen(SANDBOX);
@@ -219,10 +220,10 @@ fn entries_are_replaced_and_deleted() {
     for vtep in ["192.0.2.2", "192.0.2.2", "192.0.2.3"] {
         let vtep = Some(vtep.parse().unwrap());
         world.done(&[
-            Op::SetFdb(FABRIC, device.clone(), vtep),
-            Op::SetFdb(FABRIC, port.clone(), None),
-            Op::SetFdb(FABRIC, local.clone(), None),
-            Op::SetNeighbour(FABRIC, "br0".to_owned(), address, mac.parse().unwrap()),
+            Op::new(FABRIC, EntryOp::SetFdb(device.clone(), vtep)),
+            Op::new(FABRIC, EntryOp::SetFdb(port.clone(), None)),
+            Op::new(FABRIC, EntryOp::SetFdb(local.clone(), None)),
+            Op::new(FABRIC, EntryOp::SetNeighbour("br0".to_owned(), address, mac.parse().unwrap())),
         ]);
         let space = world.seen(FABRIC);
         let fdb = [(device.clone(), vtep), (port.clone(), None), (local.clone(), None)];
@@ -233,16 +234,16 @@ fn entries_are_replaced_and_deleted() {
 
     // An entry that moves from one port to another exists once.
     let moved = key("v0", mac, FdbTable::Bridge);
-    world.done(&[Op::SetFdb(FABRIC, moved.clone(), None)]);
+    world.done(&[Op::new(FABRIC, EntryOp::SetFdb(moved.clone(), None))]);
     assert!(!world.seen(FABRIC).fdb.contains_key(&port));
 
     for _twice in 0..2 {
         world.done(&[
-            Op::DeleteFdb(FABRIC, device.clone()),
-            Op::DeleteFdb(FABRIC, moved.clone()),
-            Op::DeleteFdb(FABRIC, local.clone()),
-            Op::DeleteNeighbour(FABRIC, "br0".to_owned(), address),
-            Op::DeleteFdb(FABRIC, key("nix0", mac, FdbTable::Device)),
+            Op::new(FABRIC, EntryOp::DeleteFdb(device.clone())),
+            Op::new(FABRIC, EntryOp::DeleteFdb(moved.clone())),
+            Op::new(FABRIC, EntryOp::DeleteFdb(local.clone())),
+            Op::new(FABRIC, EntryOp::DeleteNeighbour("br0".to_owned(), address)),
+            Op::new(FABRIC, EntryOp::DeleteFdb(key("nix0", mac, FdbTable::Device))),
         ]);
         let space = world.seen(FABRIC);
         assert_eq!((space.fdb, space.neighbours), Default::default());
@@ -257,12 +258,14 @@ fn one_bad_entry_among_a_thousand_is_named_and_the_others_are_set() {
             let [high, low] = n.to_be_bytes();
             let mac = cluster::net::MacAddr([2, 0x42, 10, 0, high, low]);
             let device = FdbKey { device: "vx0".to_owned(), mac, table: FdbTable::Device };
-            Op::SetFdb(FABRIC, device, "192.0.2.2".parse().ok())
+            Op::new(FABRIC, EntryOp::SetFdb(device, "192.0.2.2".parse().ok()))
         })
         .collect();
-    ops[300] = Op::SetFdb(FABRIC, key("nix0", "02:00:00:00:00:01", FdbTable::Device), None);
+    ops[300] =
+        Op::new(FABRIC, EntryOp::SetFdb(key("nix0", "02:00:00:00:00:01", FdbTable::Device), None));
     // Without a destination the VXLAN device refuses.
-    ops[700] = Op::SetFdb(FABRIC, key("vx0", "02:00:00:00:00:01", FdbTable::Device), None);
+    ops[700] =
+        Op::new(FABRIC, EntryOp::SetFdb(key("vx0", "02:00:00:00:00:01", FdbTable::Device), None));
     let failed: Vec<usize> =
         netprog::kernel::Kernel::apply(&mut world.kernel, &ops).iter().map(|f| f.0).collect();
     assert_eq!(failed, [300, 700]);
@@ -284,16 +287,16 @@ fn sysctls_are_those_of_the_namespace() {
         wanted.sysctls.insert("net/ipv4/nix".to_owned(), "1".to_owned());
         desired.spaces.insert(SANDBOX, wanted);
         for value in values {
-            world.done(&[Op::SetSysctl(SANDBOX, name.clone(), value.to_owned())]);
+            world.done(&[Op::sysctl(SANDBOX, name.clone(), value.to_owned())]);
             let seen = world.see(SANDBOX, &desired).sysctls;
             assert_eq!(seen, [(name.clone(), value.to_owned())].into());
         }
     }
     // Only the initial namespace has these, and need not: they are the machine's limits.
     let limit = "net/ipv4/neigh/default/gc_thresh1".to_owned();
-    world.done(&[Op::SetSysctl(SANDBOX, limit, "8192".to_owned())]);
+    world.done(&[Op::sysctl(SANDBOX, limit, "8192".to_owned())]);
     for bad in ["kernel/hostname", "net/../kernel/hostname", "/etc/passwd", "net/ipv4/nix"] {
-        world.refused(Op::SetSysctl(SANDBOX, bad.to_owned(), "x".to_owned()));
+        world.refused(Op::sysctl(SANDBOX, bad.to_owned(), "x".to_owned()));
     }
 }
 
@@ -301,10 +304,10 @@ fn sysctls_are_those_of_the_namespace() {
 fn of_the_host_only_what_is_ours_is_seen() {
     let mut world = World::furnished();
     world.done(&[
-        Op::CreateLink(Place::Host, "skein0".to_owned(), bridge("skein:gwbridge")),
-        Op::CreateLink(Place::Host, "foreign0".to_owned(), bridge("of others")),
-        Op::AddAddress(Place::Host, "skein0".to_owned(), cidr("172.18.0.1/16")),
-        Op::AddAddress(Place::Host, "foreign0".to_owned(), cidr("172.19.0.1/16")),
+        Op::new(Place::Host, NewLink::Device("skein0".to_owned(), bridge("skein:gwbridge"))),
+        Op::new(Place::Host, NewLink::Device("foreign0".to_owned(), bridge("of others"))),
+        Op::new(Place::Host, RouteOp::AddAddress("skein0".to_owned(), cidr("172.18.0.1/16"))),
+        Op::new(Place::Host, RouteOp::AddAddress("foreign0".to_owned(), cidr("172.19.0.1/16"))),
         up(Place::Host, "skein0"),
         up(Place::Host, "foreign0"),
     ]);

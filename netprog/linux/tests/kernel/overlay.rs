@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cluster::id::TaskId;
 use cluster::net::MacAddr;
-use netprog::op::{LinkChange, Op};
+use netprog::op::{EntryOp, LinkChange, LinkOp, NewLink, Op, RouteOp};
 use netprog::plane::{FdbKey, FdbTable, Place, PortFlags, VethPair};
 use netprog_linux::namespace::Namespace;
 use netprog_linux::{HeldSpaces, LinuxKernel};
@@ -27,12 +27,12 @@ fn underlay(a: &mut World, b: &mut World) {
     spaces.adopt_sandbox(TaskId(1), b.open(Place::Host));
     let mut world = World { kernel: LinuxKernel::new(spaces) };
     world.done(&[
-        Op::CreateVeth(VethPair {
+        Op::veth(VethPair {
             outer: (Place::Host, "u0".to_owned()),
             inner: (other, "u0".to_owned()),
         }),
-        Op::AddAddress(Place::Host, "u0".to_owned(), cidr("192.0.2.1/24")),
-        Op::AddAddress(other, "u0".to_owned(), cidr("192.0.2.2/24")),
+        Op::new(Place::Host, RouteOp::AddAddress("u0".to_owned(), cidr("192.0.2.1/24"))),
+        Op::new(other, RouteOp::AddAddress("u0".to_owned(), cidr("192.0.2.2/24"))),
         up(Place::Host, "u0"),
         up(other, "u0"),
     ]);
@@ -45,30 +45,46 @@ fn node(world: &mut World, own: u8, peer: u8, vteps: (&str, &str)) {
         |flood| PortFlags { learning: false, flood, hairpin: true, isolated: false, proxied: true };
     let peer_fdb = |table| FdbKey { device: text("vx0"), mac: mac(peer), table };
     world.done(&[
-        Op::CreateLink(FABRIC, text("br0"), bridge("skein:net")),
-        Op::CreateLink(FABRIC, text("vx0"), vxlan(vteps.0, 4096)),
-        Op::CreateVeth(VethPair { outer: (FABRIC, text("v0")), inner: (SANDBOX, text("eth0")) }),
-        Op::SetLink(FABRIC, text("vx0"), LinkChange::Master(Some(text("br0")))),
-        Op::SetLink(FABRIC, text("v0"), LinkChange::Master(Some(text("br0")))),
-        Op::SetLink(FABRIC, text("vx0"), LinkChange::Port(flags(false))),
-        Op::SetLink(FABRIC, text("v0"), LinkChange::Port(flags(true))),
-        Op::SetLink(SANDBOX, text("eth0"), LinkChange::Mac(mac(own))),
-        Op::SetLink(SANDBOX, text("eth0"), LinkChange::Mtu(1450)),
-        Op::AddAddress(FABRIC, text("br0"), cidr("10.0.0.1/24")),
-        Op::AddAddress(SANDBOX, text("eth0"), cidr(&format!("10.0.0.{own}/24"))),
+        Op::new(FABRIC, NewLink::Device(text("br0"), bridge("skein:net"))),
+        Op::new(FABRIC, NewLink::Device(text("vx0"), vxlan(vteps.0, 4096))),
+        Op::veth(VethPair { outer: (FABRIC, text("v0")), inner: (SANDBOX, text("eth0")) }),
+        Op::new(FABRIC, LinkOp::Set(text("vx0"), LinkChange::Master(Some(text("br0"))))),
+        Op::new(FABRIC, LinkOp::Set(text("v0"), LinkChange::Master(Some(text("br0"))))),
+        Op::new(FABRIC, LinkOp::Set(text("vx0"), LinkChange::Port(flags(false)))),
+        Op::new(FABRIC, LinkOp::Set(text("v0"), LinkChange::Port(flags(true)))),
+        Op::new(SANDBOX, LinkOp::Set(text("eth0"), LinkChange::Mac(mac(own)))),
+        Op::new(SANDBOX, LinkOp::Set(text("eth0"), LinkChange::Mtu(1450))),
+        Op::new(FABRIC, RouteOp::AddAddress(text("br0"), cidr("10.0.0.1/24"))),
+        Op::new(SANDBOX, RouteOp::AddAddress(text("eth0"), cidr(&format!("10.0.0.{own}/24")))),
         up(FABRIC, "br0"),
         up(FABRIC, "vx0"),
         up(FABRIC, "v0"),
         up(SANDBOX, "eth0"),
-        Op::SetFdb(
+        Op::new(
             FABRIC,
-            FdbKey { device: text("v0"), mac: mac(own), table: FdbTable::Bridge },
-            None,
+            EntryOp::SetFdb(
+                FdbKey { device: text("v0"), mac: mac(own), table: FdbTable::Bridge },
+                None,
+            ),
         ),
-        Op::SetFdb(FABRIC, peer_fdb(FdbTable::Device), vteps.1.parse().ok()),
-        Op::SetFdb(FABRIC, peer_fdb(FdbTable::Bridge), None),
-        Op::SetNeighbour(FABRIC, text("vx0"), format!("10.0.0.{peer}").parse().unwrap(), mac(peer)),
-        Op::SetNeighbour(FABRIC, text("br0"), format!("10.0.0.{peer}").parse().unwrap(), mac(peer)),
+        Op::new(FABRIC, EntryOp::SetFdb(peer_fdb(FdbTable::Device), vteps.1.parse().ok())),
+        Op::new(FABRIC, EntryOp::SetFdb(peer_fdb(FdbTable::Bridge), None)),
+        Op::new(
+            FABRIC,
+            EntryOp::SetNeighbour(
+                text("vx0"),
+                format!("10.0.0.{peer}").parse().unwrap(),
+                mac(peer),
+            ),
+        ),
+        Op::new(
+            FABRIC,
+            EntryOp::SetNeighbour(
+                text("br0"),
+                format!("10.0.0.{peer}").parse().unwrap(),
+                mac(peer),
+            ),
+        ),
     ]);
 }
 

@@ -1,7 +1,7 @@
 //! nftables: loaded whole, changed by elements, read back as written.
 
 use netprog::kernel::Kernel;
-use netprog::op::Op;
+use netprog::op::{NftChange, Op};
 use netprog::plane::{Family, Plane, Space, Table, TableKey};
 
 use super::world::{FABRIC, World};
@@ -78,14 +78,13 @@ fn holds(world: &mut World, table: &Table) {
 }
 
 fn slot(n: u32, old: Option<&str>, new: Option<&str>) -> Op {
-    Op::SetMapElement {
-        place: FABRIC,
-        table: key(),
+    let change = NftChange::SetMapElement {
         map: "slots".to_owned(),
         key: format!("10.0.0.15 . {n}"),
         old: old.map(str::to_owned),
         new: new.map(str::to_owned),
-    }
+    };
+    Op::nft(FABRIC, key(), change)
 }
 
 #[test]
@@ -94,11 +93,11 @@ fn a_table_reads_back_as_it_was_written() {
     let mut table = table();
     for digest in ["d1", "d2"] {
         table.digest = digest.to_owned();
-        world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
+        world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
         holds(&mut world, &table);
     }
     for _twice in 0..2 {
-        world.done(&[Op::DeleteTable(FABRIC, key())]);
+        world.done(&[Op::nft(FABRIC, key(), NftChange::Delete)]);
         assert_eq!(world.seen(FABRIC).nft, [].into());
     }
 }
@@ -108,8 +107,12 @@ fn a_table_reads_back_as_it_was_written() {
 fn a_table_that_is_gone_can_be_deleted_beside_others() {
     let mut world = World::furnished();
     let other = TableKey { family: Family::Bridge, name: "skein-la".to_owned() };
-    world.done(&[Op::LoadTable(FABRIC, other, Table::default()), Op::DeleteTable(FABRIC, key())]);
-    let gone = Op::DeleteElement(FABRIC, key(), "live".to_owned(), "10.0.0.1".to_owned());
+    world.done(&[
+        Op::nft(FABRIC, other, NftChange::Load(Table::default())),
+        Op::nft(FABRIC, key(), NftChange::Delete),
+    ]);
+    let gone =
+        Op::nft(FABRIC, key(), NftChange::DeleteElement("live".to_owned(), "10.0.0.1".to_owned()));
     assert!(world.refused(gone).contains("No such file or directory"));
 }
 
@@ -118,9 +121,10 @@ fn elements_change_one_by_one() {
     let mut world = World::furnished();
     let mut table = table();
     let live = |mac: &str| format!("10.0.0.15 . {mac}");
-    let add = |mac| Op::AddElement(FABRIC, key(), "live".to_owned(), live(mac));
-    let delete = |mac| Op::DeleteElement(FABRIC, key(), "live".to_owned(), live(mac));
-    world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
+    let add = |mac| Op::nft(FABRIC, key(), NftChange::AddElement("live".to_owned(), live(mac)));
+    let delete =
+        |mac| Op::nft(FABRIC, key(), NftChange::DeleteElement("live".to_owned(), live(mac)));
+    world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
     for _twice in 0..2 {
         world.done(&[add("02:42:0a:00:00:07"), delete("02:42:0a:00:00:05")]);
     }
@@ -149,13 +153,15 @@ fn elements_change_one_by_one() {
 fn a_bad_line_is_named_and_the_others_are_done() {
     let mut world = World::furnished();
     let mut table = table();
-    world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
-    let add = |element: &str| Op::AddElement(FABRIC, key(), "live".to_owned(), element.to_owned());
+    world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
+    let add = |element: &str| {
+        Op::nft(FABRIC, key(), NftChange::AddElement("live".to_owned(), element.to_owned()))
+    };
     let ops = [
         add("10.0.0.16 . 02:42:0a:00:00:05"),
         add("nonsense"),
         add("10.0.0.17 . 02:42:0a:00:00:05"),
-        Op::AddElement(FABRIC, key(), "nix".to_owned(), "10.0.0.1".to_owned()),
+        Op::nft(FABRIC, key(), NftChange::AddElement("nix".to_owned(), "10.0.0.1".to_owned())),
         slot(3, None, Some("02:42:0a:00:00:0a")),
         add("10.0.0.18 . 02:42:0a:00:00:05"),
     ];
@@ -172,7 +178,7 @@ fn a_bad_line_is_named_and_the_others_are_done() {
 fn a_table_that_lost_a_set_is_reported_as_altered() {
     let mut world = World::furnished();
     let table = table();
-    world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
+    world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
     let mut more = table.clone();
     more.sets.insert("missing".to_owned(), [].into());
     let seen = world.see(FABRIC, &desired(&more)).nft.remove(&key()).unwrap();
@@ -196,7 +202,7 @@ fn a_table_that_was_changed_is_reported_as_altered() {
         for is_seen_before in [true, false] {
             let mut world = World::furnished();
             let table = table();
-            world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
+            world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
             if is_seen_before {
                 holds(&mut world, &table);
             }
@@ -208,7 +214,7 @@ fn a_table_that_was_changed_is_reported_as_altered() {
                 let seen = world.see(FABRIC, &desired(&table)).nft.remove(&key()).unwrap();
                 assert_eq!(seen.digest, "", "{line}");
             }
-            world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
+            world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
             holds(&mut world, &table);
             world.restart();
             holds(&mut world, &table);
@@ -221,9 +227,13 @@ fn a_table_that_was_changed_is_reported_as_altered() {
 fn a_table_whose_elements_changed_is_not_altered() {
     let mut world = World::furnished();
     let mut table = table();
-    world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
+    world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
     let element = "10.0.0.16 . 02:42:0a:00:00:05".to_owned();
-    world.done(&[Op::AddElement(FABRIC, key(), "live".to_owned(), element.clone())]);
+    world.done(&[Op::nft(
+        FABRIC,
+        key(),
+        NftChange::AddElement("live".to_owned(), element.clone()),
+    )]);
     table.sets.get_mut("live").unwrap().insert(element);
     world.restart();
     holds(&mut world, &table);
@@ -234,7 +244,7 @@ fn a_table_whose_elements_changed_is_not_altered() {
 fn elements_changed_by_others_are_seen() {
     let mut world = World::furnished();
     let mut table = table();
-    world.done(&[Op::LoadTable(FABRIC, key(), table.clone())]);
+    world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
     holds(&mut world, &table);
     let element = "10.0.0.15 . 02:42:0a:00:00:05";
     world.run(FABRIC, &format!("nft delete element bridge skein-lb live {{ {element} }}"));
@@ -246,6 +256,6 @@ fn elements_changed_by_others_are_seen() {
 fn tables_of_others_are_not_seen() {
     let mut world = World::furnished();
     let other = TableKey { family: Family::Inet, name: "filter".to_owned() };
-    world.done(&[Op::LoadTable(FABRIC, other, Table::default())]);
+    world.done(&[Op::nft(FABRIC, other, NftChange::Load(Table::default()))]);
     assert_eq!(world.seen(FABRIC).nft, [].into());
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use cluster::id::{NetworkId, TaskId};
 use netprog::kernel::Kernel;
-use netprog::op::{LinkChange, Op};
+use netprog::op::{LinkChange, LinkOp, Op, SpaceOp};
 use netprog::plane::ipnet_text::Cidr;
 use netprog::plane::{Link, LinkKind, Place, Plane, Space};
 use netprog_linux::namespace::Namespace;
@@ -34,7 +34,7 @@ impl World {
     pub(crate) fn furnished() -> Self {
         let mut world = Self::new();
         world.kernel.spaces().create_sandbox(TASK).unwrap();
-        world.done(&[Op::CreateSpace(FABRIC), up(SANDBOX, "lo"), up(Place::Host, "lo")]);
+        world.done(&[Op::new(FABRIC, SpaceOp::Create), up(SANDBOX, "lo"), up(Place::Host, "lo")]);
         world
     }
 
@@ -84,7 +84,7 @@ impl World {
 }
 
 pub(crate) fn up(place: Place, link: &str) -> Op {
-    Op::SetLink(place, link.to_owned(), LinkChange::Up(true))
+    Op::new(place, LinkOp::Set(link.to_owned(), LinkChange::Up(true)))
 }
 
 pub(crate) fn cidr(text: &str) -> Cidr {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use cluster::net::MacAddr;
-use netprog::op::{LinkChange, Op};
+use netprog::op::{EntryOp, LinkChange, LinkOp, NewLink, NftChange, Op, RouteOp, SpaceOp};
 use netprog::plane::{
     Family, FdbKey, FdbTable, Place, Plane, PortFlags, Route, Rule, Space, Table, TableKey,
     VethPair,
@@ -34,18 +34,18 @@ fn text(name: &str) -> String {
 /// A bridge with a VXLAN device and one end of a veth pair as ports, all up.
 pub(super) fn furniture() -> Vec<Op> {
     vec![
-        Op::CreateSpace(FABRIC),
-        Op::CreateLink(FABRIC, text("br0"), bridge("skein:net")),
-        Op::CreateLink(FABRIC, text("vx0"), vxlan("127.0.0.1", 4096)),
-        Op::CreateVeth(pair("v0", "eth0")),
-        Op::SetLink(FABRIC, text("vx0"), LinkChange::Master(Some(text("br0")))),
-        Op::SetLink(FABRIC, text("v0"), LinkChange::Master(Some(text("br0")))),
+        Op::new(FABRIC, SpaceOp::Create),
+        Op::new(FABRIC, NewLink::Device(text("br0"), bridge("skein:net"))),
+        Op::new(FABRIC, NewLink::Device(text("vx0"), vxlan("127.0.0.1", 4096))),
+        Op::veth(pair("v0", "eth0")),
+        Op::new(FABRIC, LinkOp::Set(text("vx0"), LinkChange::Master(Some(text("br0"))))),
+        Op::new(FABRIC, LinkOp::Set(text("v0"), LinkChange::Master(Some(text("br0"))))),
         up(FABRIC, "br0"),
         up(FABRIC, "vx0"),
         up(FABRIC, "v0"),
         up(SANDBOX, "eth0"),
-        Op::AddAddress(SANDBOX, text("eth0"), cidr("10.0.0.2/24")),
-        Op::LoadTable(FABRIC, table_key(), table()),
+        Op::new(SANDBOX, RouteOp::AddAddress(text("eth0"), cidr("10.0.0.2/24"))),
+        Op::nft(FABRIC, table_key(), NftChange::Load(table())),
     ]
 }
 
@@ -112,16 +112,16 @@ fn change() -> impl Strategy<Value = LinkChange> {
 
 fn links() -> impl Strategy<Value = Op> {
     prop_oneof![
-        1 => Just(Op::CreateSpace(FABRIC)),
-        1 => Just(Op::DeleteSpace(FABRIC)),
+        1 => Just(Op::new(FABRIC, SpaceOp::Create)),
+        1 => Just(Op::new(FABRIC, SpaceOp::Delete)),
         3 => (select(&["v0", "v1"][..]), select(&SANDBOX_LINKS[..]))
-            .prop_map(|(outer, inner)| Op::CreateVeth(pair(outer, inner))),
+            .prop_map(|(outer, inner)| Op::veth(pair(outer, inner))),
         2 => select(&["br0", "br1"][..])
-            .prop_map(|name| Op::CreateLink(FABRIC, text(name), bridge("skein:net"))),
-        1 => Just(Op::CreateLink(FABRIC, text("vx0"), vxlan("127.0.0.1", 4096))),
-        2 => link().prop_map(|(place, name)| Op::DeleteLink(place, name)),
+            .prop_map(|name| Op::new(FABRIC, NewLink::Device(text(name), bridge("skein:net")))),
+        1 => Just(Op::new(FABRIC, NewLink::Device(text("vx0"), vxlan("127.0.0.1", 4096)))),
+        2 => link().prop_map(|(place, name)| Op::new(place, LinkOp::Delete(name))),
         12 => (link(), change())
-            .prop_map(|((place, name), change)| Op::SetLink(place, name, change)),
+            .prop_map(|((place, name), change)| Op::new(place, LinkOp::Set(name, change))),
     ]
 }
 
@@ -152,13 +152,15 @@ fn addresses() -> impl Strategy<Value = Op> {
     let sandbox_link = select(&SANDBOX_LINKS[..]);
     let addressed = (sandbox_link, address).prop_map(|(link, a)| (text(link), cidr(a)));
     prop_oneof![
-        addressed.clone().prop_map(|(link, cidr)| Op::AddAddress(SANDBOX, link, cidr)),
-        addressed.prop_map(|(link, cidr)| Op::DeleteAddress(SANDBOX, link, cidr)),
-        route.clone().prop_map(|route| Op::AddRoute(SANDBOX, route)),
-        route.prop_map(|route| Op::DeleteRoute(SANDBOX, route)),
-        rule.clone().prop_map(|rule| Op::AddRule(SANDBOX, rule)),
-        rule.prop_map(|rule| Op::DeleteRule(SANDBOX, rule)),
-        (link(), select(&["0", "1"][..])).prop_map(|((place, link), value)| Op::SetSysctl(
+        addressed
+            .clone()
+            .prop_map(|(link, cidr)| Op::new(SANDBOX, RouteOp::AddAddress(link, cidr))),
+        addressed.prop_map(|(link, cidr)| Op::new(SANDBOX, RouteOp::DeleteAddress(link, cidr))),
+        route.clone().prop_map(|route| Op::new(SANDBOX, RouteOp::AddRoute(route))),
+        route.prop_map(|route| Op::new(SANDBOX, RouteOp::DeleteRoute(route))),
+        rule.clone().prop_map(|rule| Op::new(SANDBOX, RouteOp::AddRule(rule))),
+        rule.prop_map(|rule| Op::new(SANDBOX, RouteOp::DeleteRule(rule))),
+        (link(), select(&["0", "1"][..])).prop_map(|((place, link), value)| Op::sysctl(
             place,
             sysctl(&link),
             text(value)
@@ -177,16 +179,16 @@ fn entries() -> impl Strategy<Value = Op> {
         select(&["192.0.2.2", "192.0.2.3"][..]).prop_map(|vtep| vtep.parse::<IpAddr>().unwrap());
     let set = (key.clone(), vtep).prop_map(|(key, vtep)| {
         let vtep = (key.table == FdbTable::Device).then_some(vtep);
-        Op::SetFdb(FABRIC, key, vtep)
+        Op::new(FABRIC, EntryOp::SetFdb(key, vtep))
     });
     let neighbour = (select(&FABRIC_LINKS[..]), select(&["10.0.0.5", "10.0.0.6"][..]))
         .prop_map(|(device, address)| (text(device), address.parse::<IpAddr>().unwrap()));
     prop_oneof![
         2 => set,
-        1 => key.prop_map(|key| Op::DeleteFdb(FABRIC, key)),
+        1 => key.prop_map(|key| Op::new(FABRIC, EntryOp::DeleteFdb(key))),
         2 => (neighbour.clone(), mac())
-            .prop_map(|((device, a), mac)| Op::SetNeighbour(FABRIC, device, a, mac)),
-        1 => neighbour.prop_map(|(device, a)| Op::DeleteNeighbour(FABRIC, device, a)),
+            .prop_map(|((device, a), mac)| Op::new(FABRIC, EntryOp::SetNeighbour(device, a, mac))),
+        1 => neighbour.prop_map(|(device, a)| Op::new(FABRIC, EntryOp::DeleteNeighbour(device, a))),
     ]
 }
 
@@ -200,21 +202,18 @@ fn nft() -> impl Strategy<Value = Op> {
     ];
     let slot = (place.clone(), select(&["0", "1"][..]), values);
     prop_oneof![
-        1 => place.clone().prop_map(|place| Op::LoadTable(place, table_key(), table())),
-        1 => place.prop_map(|place| Op::DeleteTable(place, table_key())),
+        1 => place.clone().prop_map(|place| Op::nft(place, table_key(), NftChange::Load(table()))),
+        1 => place.prop_map(|place| Op::nft(place, table_key(), NftChange::Delete)),
         3 => element.clone().prop_map(|(place, set, element)| {
-            Op::AddElement(place, table_key(), text(set), text(element))
+            Op::nft(place, table_key(), NftChange::AddElement(text(set), text(element)))
         }),
         3 => element.prop_map(|(place, set, element)| {
-            Op::DeleteElement(place, table_key(), text(set), text(element))
+            Op::nft(place, table_key(), NftChange::DeleteElement(text(set), text(element)))
         }),
-        4 => slot.prop_map(|(place, key, (old, new))| Op::SetMapElement {
-            place,
-            table: table_key(),
-            map: text("slots"),
-            key: text(key),
-            old: old.map(|mac| mac.to_string()),
-            new: new.map(|mac| mac.to_string()),
+        4 => slot.prop_map(|(place, key, (old, new))| {
+            let (old, new) = (old.map(|mac| mac.to_string()), new.map(|mac| mac.to_string()));
+            let change = NftChange::SetMapElement { map: text("slots"), key: text(key), old, new };
+            Op::nft(place, table_key(), change)
         }),
     ]
 }
