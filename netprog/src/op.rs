@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use cluster::net::MacAddr;
 use serde::{Deserialize, Serialize};
 
+use crate::plane::element::Element;
 use crate::plane::ipnet_text::Cidr;
 use crate::plane::ipvs::{Scheduler, Timeouts, VirtualKey};
 use crate::plane::{FdbKey, Link, Place, PortFlags, Route, Rule, Table, TableKey, VethPair};
 
 /// One operation in one namespace (a new veth pair ends in a second one).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Op {
     /// The namespace; of a veth pair its outer end's.
     pub place: Place,
@@ -20,7 +21,7 @@ pub struct Op {
 }
 
 /// Operations by the kind of kernel object, each with its own planner, model and requests.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Kind {
     /// The namespace itself.
     Space(SpaceOp),
@@ -127,7 +128,7 @@ pub enum IpvsOp {
 }
 
 /// Of a table of nftables.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NftOp {
     /// The table.
     pub table: TableKey,
@@ -136,26 +137,26 @@ pub struct NftOp {
 }
 
 /// A change of a table or of an element in it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum NftChange {
     /// Load the table whole (replacing one of the same name) with its elements.
     Load(Table),
     /// Remove the table.
     Delete,
     /// Add an element of a set.
-    AddElement(String, String),
+    AddElement(String, Element),
     /// Remove an element of a set.
-    DeleteElement(String, String),
+    DeleteElement(String, Element),
     /// Set an element of a map; the old value is given where there is one.
     SetMapElement {
         /// Map.
         map: String,
         /// Key.
-        key: String,
+        key: Element,
         /// Value that is there now.
-        old: Option<String>,
+        old: Option<Element>,
         /// Value that should be there; unset: remove.
-        new: Option<String>,
+        new: Option<Element>,
     },
 }
 

@@ -5,6 +5,7 @@
 //! carries our mark: links whose alias begins with `skein:`, addresses, routes and entries on
 //! those links, and nft tables whose name begins with `skein`.
 
+pub mod element;
 pub mod ipvs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use cluster::id::{NetworkId, TaskId};
 use cluster::net::{MacAddr, Vni};
 use serde::{Deserialize, Serialize};
 
+use element::Element;
 use ipvs::{Timeouts, VirtualEntry, VirtualKey};
 
 /// Alias prefix of every link that we make: `skein:<what it belongs to>`.
@@ -46,7 +48,7 @@ impl fmt::Display for Place {
 }
 
 /// Everything of a node's kernel that is ours.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Plane {
     /// Namespaces. Observed: those that exist. Desired: fabrics to make and keep; sandboxes exist
     /// already, their supervisors made them.
@@ -65,7 +67,7 @@ pub struct VethPair {
 }
 
 /// One namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Space {
     /// Links by name; `lo` is not listed (it is always up in namespaces that we make).
     pub links: BTreeMap<String, Link>,
@@ -293,15 +295,15 @@ impl Family {
 /// An nft table: fixed structure and changing elements. The structure is loaded once in one
 /// transaction; its digest is kept in the table's comment, which is how it is observed.
 /// Elements are compared and changed one by one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 pub struct Table {
     /// Digest of `structure`; all that an observed plane knows of it.
     pub digest: String,
     /// Declarations of sets, maps and chains between the braces of `table … { }`; empty in an
     /// observed plane.
     pub structure: String,
-    /// Elements of static sets: set name → elements, as nft prints them (`10.0.0.15 . 02:42:…`).
-    pub sets: BTreeMap<String, BTreeSet<String>>,
+    /// Elements of static sets: set name → elements.
+    pub sets: BTreeMap<String, BTreeSet<Element>>,
     /// Elements of static maps: map name → key → value.
-    pub maps: BTreeMap<String, BTreeMap<String, String>>,
+    pub maps: BTreeMap<String, BTreeMap<Element, Element>>,
 }

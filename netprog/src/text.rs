@@ -1,12 +1,14 @@
 //! Planes and operations as text for people: one line each, in the words of `ip`, `bridge` and
 //! `nft` where they have words. Golden tests and the `plan` and `dataplane` resources print it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::op::{
     EntryOp, IpvsOp, Kind, LinkChange, LinkOp, NewLink, NftChange, NftOp, Op, RouteOp, SpaceOp,
     Sysctl,
 };
+use crate::plane::element::Element;
 use crate::plane::{
     FdbKey, FdbTable, Link, LinkKind, Place, Plane, PortFlags, Route, Rule, Space, TableKey,
     VethPair,
@@ -106,9 +108,10 @@ impl fmt::Display for NftOp {
                 write!(f, "delete element {key} {set} {{ {element} }}")
             }
             NftChange::SetMapElement { map, key: element, old, new } => {
-                let unset = || "-".to_owned();
-                let (old, new) =
-                    (old.clone().unwrap_or_else(unset), new.clone().unwrap_or_else(unset));
+                let text = |value: &Option<Element>| {
+                    value.as_ref().map_or_else(|| "-".to_owned(), Element::to_string)
+                };
+                let (old, new) = (text(old), text(new));
                 write!(f, "set element {key} {map} {{ {element} : {old} -> {new} }}")
             }
         }
@@ -269,7 +272,7 @@ impl fmt::Display for Space {
         for (key, table) in &self.nft {
             writeln!(f, "  table {key} {}", table.digest)?;
             for (name, elements) in &table.sets {
-                let elements: Vec<&str> = elements.iter().map(String::as_str).collect();
+                let elements: Vec<String> = elements.iter().map(Element::to_string).collect();
                 writeln!(f, "    set {name} {{ {} }}", elements.join(", "))?;
             }
             for (name, elements) in &table.maps {
@@ -283,7 +286,7 @@ impl fmt::Display for Space {
 fn write_map(
     f: &mut fmt::Formatter<'_>,
     name: &str,
-    elements: &std::collections::BTreeMap<String, String>,
+    elements: &BTreeMap<Element, Element>,
 ) -> fmt::Result {
     if elements.len() > ELEMENTS_SHOWN {
         return writeln!(f, "    map {name}: {} elements", elements.len());

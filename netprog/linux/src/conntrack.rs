@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 
 use netlink_packet_core::NLA_F_NESTED;
 use netprog::op::{Kind, NftChange, Op};
+use netprog::plane::element::Part;
 use netprog::plane::{Family, Place, TableKey};
 use netprog::render::{BOUND, GWBRIDGE, INGRESS_LINK, PUBLISHED, TABLE};
 use nix::errno::Errno;
@@ -68,7 +69,7 @@ pub(crate) fn unsettled_by(op: &Op) -> Option<Place> {
                 Place::Sandbox(_) => map == TARGETS,
                 Place::Fabric(_) => false,
             };
-            here && key.split(" . ").any(|part| part == "udp")
+            here && key.parts().contains(&Part::Proto(UDP))
         }
         NftChange::Load(_) => op.place == Place::Host,
         NftChange::Delete | NftChange::AddElement(..) | NftChange::DeleteElement(..) => false,

@@ -109,10 +109,10 @@ fn families(payload: &[u8]) {
     let _table = read::table(&message);
     let (_name, (keys, values)) = read::set(&message);
     for (key, value) in read::raw(&message) {
-        let _texts = (
-            keys.as_ref().and_then(|keys| keys.text(&key)),
-            values.as_ref().and_then(|values| values.text(&value)),
-        );
+        let read = [(&keys, &key), (&values, &value)];
+        for element in read.iter().filter_map(|(of, bytes)| of.as_ref()?.read(bytes)) {
+            assert!(!element.to_string().is_empty(), "an element without text");
+        }
     }
 }
 

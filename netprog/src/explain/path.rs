@@ -9,6 +9,7 @@ use cluster::view::{EndpointOwner, Liveness};
 
 use super::{Entry, Hop, Scene};
 use crate::endpoint::{Endpoint, open};
+use crate::plane::element::Element;
 use crate::plane::{Family, FdbKey, FdbTable, Place, Space, Table, TableKey};
 use crate::render::{
     TABLE, balancer, bridge_name, doors, outer, senders, vip_route, virtual_service, vxlan_name,
@@ -223,8 +224,8 @@ impl Scene<'_> {
         let place = Place::Sandbox(task);
         let family = if vip.is_ipv4() { Family::Ip } else { Family::Ip6 };
         let own = self.table(place, family).and_then(|table| table.maps.get("own"));
-        let present =
-            own.and_then(|own| own.get(&vip.to_string())) == Some(&endpoint.address.to_string());
+        let address = Element::of([endpoint.address.into()]);
+        let present = own.and_then(|own| own.get(&Element::of([vip.into()]))) == Some(&address);
         let text = format!("own {{ {vip} : {} }}", endpoint.address);
         let summary = format!(
             "{} takes {vip} for its own {} and answers as the VIP",

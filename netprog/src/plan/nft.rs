@@ -2,6 +2,7 @@
 
 use super::Knowledge;
 use crate::op::{NftChange, Op};
+use crate::plane::element::Element;
 use crate::plane::{Place, Space, TABLES, Table, TableKey};
 
 /// Of the tables, those that say who may send VXLAN, or all others.
@@ -100,11 +101,11 @@ fn set(
     place: Place,
     table: &TableKey,
     map: &str,
-    (key, old, new): (&str, Option<&String>, Option<&String>),
+    (key, old, new): (&Element, Option<&Element>, Option<&Element>),
 ) -> Op {
     let change = NftChange::SetMapElement {
         map: map.to_owned(),
-        key: key.to_owned(),
+        key: key.clone(),
         old: old.cloned(),
         new: new.cloned(),
     };

@@ -9,6 +9,7 @@ use crate::fixture::{REDIS, VOTE, WEB, World, node, task};
 use crate::kernel::Kernel;
 use crate::local::Balancer;
 use crate::op::{EntryOp, IpvsOp, Kind, LinkOp, NftChange, Op, RouteOp, SpaceOp};
+use crate::plane::element::{Element, Part};
 use crate::render::render;
 
 const TASKS_MAX: u8 = 6;
@@ -236,8 +237,7 @@ fn slots_are_live(plane: &Plane) -> bool {
     plane.spaces.values().flat_map(|space| space.nft.values()).all(|table| {
         let Some(live) = table.sets.get("live") else { return true };
         table.maps["slots"].iter().all(|(key, mac)| {
-            let (vip, _) = key.split_once(" . ").unwrap();
-            live.contains(&format!("{vip} . {mac}"))
+            live.contains(&Element::of([key.parts()[0].clone(), mac.parts()[0].clone()]))
         })
     })
 }
@@ -245,7 +245,8 @@ fn slots_are_live(plane: &Plane) -> bool {
 fn marks_are_served(plane: &Plane) -> bool {
     plane.spaces.values().all(|space| {
         let marks = space.nft.values().filter_map(|table| table.maps.get("marks")).flatten();
-        marks.map(|(_, mark)| mark.parse::<u32>().unwrap()).all(|fwmark| {
+        marks.map(|(_, mark)| mark.parts()).all(|mark| {
+            let [Part::Mark(fwmark)] = *mark else { return false };
             space.ipvs.contains_key(&crate::plane::ipvs::VirtualKey { ipv6: false, fwmark })
         })
     })

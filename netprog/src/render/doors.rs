@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cluster::assignment::AssignedNode;
+use cluster::spec::Protocol;
 
 use super::{GWBRIDGE, INGRESS_LINK, Scene, TABLE, overlay, table};
+use crate::plane::element::{Element, Part};
 use crate::plane::{Family, Table, TableKey};
 
 /// The set of VTEPs whose frames are taken.
@@ -19,16 +21,16 @@ pub(crate) fn key() -> TableKey {
 /// Whether frames of a VTEP are taken, with the entry that lets them in.
 pub(crate) fn evidence(host: &crate::plane::Space, vtep: IpAddr) -> (String, bool) {
     let vteps = host.nft.get(&key()).and_then(|table| table.sets.get(VTEPS));
-    let present = vteps.is_some_and(|vteps| vteps.contains(&vtep.to_string()));
+    let present = vteps.is_some_and(|vteps| vteps.contains(&Element::of([vtep.into()])));
     (format!("{VTEPS} {{ {vtep} }}"), present)
 }
 
 pub(super) fn render(scene: &Scene<'_>) -> Table {
     let mut table = table(structure(scene), &["own", "members", "members6", VTEPS], &[]);
-    let mut fill = |set: &str, elements: BTreeSet<String>| {
+    let mut fill = |set: &str, elements: BTreeSet<Element>| {
         table.sets.insert(set.to_owned(), elements);
     };
-    fill(VTEPS, vteps(scene).iter().map(ToString::to_string).collect());
+    fill(VTEPS, vteps(scene).into_iter().map(|vtep| Element::of([vtep.into()])).collect());
     fill("own", own(scene));
     fill("members", members(scene, IpAddr::is_ipv4));
     fill("members6", members(scene, IpAddr::is_ipv6));
@@ -44,29 +46,33 @@ fn vteps(scene: &Scene<'_>) -> BTreeSet<IpAddr> {
 }
 
 /// This node's ports, whatever address of it is called.
-fn own(scene: &Scene<'_>) -> BTreeSet<String> {
+fn own(scene: &Scene<'_>) -> BTreeSet<Element> {
     let node = scene.assignment.nodes.get(&scene.assignment.node);
     let gossip = node.map(|node| node.gossip.port());
-    let gossip = gossip.into_iter().flat_map(|port| [("tcp", port), ("udp", port)]);
-    let ports = gossip.chain([("tcp", scene.local.cluster_port)]);
-    ports.map(|(protocol, port)| format!("{protocol} . {port}")).collect()
+    let gossip = gossip.into_iter().flat_map(|port| [(Protocol::Tcp, port), (Protocol::Udp, port)]);
+    let ports = gossip.chain([(Protocol::Tcp, scene.local.cluster_port)]);
+    let element = |(protocol, port)| Element::of([Part::protocol(protocol), Part::Port(port)]);
+    ports.map(element).collect()
 }
 
 /// Every node's ports by its addresses.
-fn members(scene: &Scene<'_>, family: fn(&IpAddr) -> bool) -> BTreeSet<String> {
+fn members(scene: &Scene<'_>, family: fn(&IpAddr) -> bool) -> BTreeSet<Element> {
     let ports = |node: &AssignedNode| {
         let gossip = node.gossip.port();
         let mut doors = Vec::new();
         for address in [node.gossip.ip(), node.vtep] {
-            doors.extend([(address, "tcp", gossip), (address, "udp", gossip)]);
-            doors.extend(node.manager.map(|manager| (address, "tcp", manager.port())));
+            doors.extend([(address, Protocol::Tcp, gossip), (address, Protocol::Udp, gossip)]);
+            doors.extend(node.manager.map(|manager| (address, Protocol::Tcp, manager.port())));
         }
-        doors.extend(node.manager.map(|manager| (manager.ip(), "tcp", manager.port())));
+        doors.extend(node.manager.map(|manager| (manager.ip(), Protocol::Tcp, manager.port())));
         doors
     };
     let doors = scene.assignment.nodes.values().flat_map(ports);
     let doors = doors.filter(|(address, ..)| family(address));
-    doors.map(|(address, protocol, port)| format!("{address} . {protocol} . {port}")).collect()
+    let element = |(address, protocol, port): (IpAddr, Protocol, u16)| {
+        Element::of([address.into(), Part::protocol(protocol), Part::Port(port)])
+    };
+    doors.map(element).collect()
 }
 
 /// Tasks are kept from the VXLAN port of any address: a node has addresses that the cluster does

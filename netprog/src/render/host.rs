@@ -9,6 +9,7 @@ use super::ports::{BOUND, PUBLISHED};
 use super::{
     GWBRIDGE, INGRESS_LINK, Scene, TABLE, doors, egress, ingress, ports, senders, table, within,
 };
+use crate::plane::element::{Element, Part};
 use crate::plane::{ALIAS_PREFIX, Family, Link, LinkKind, Place, Plane, Space, TableKey};
 use crate::ports::Port;
 
@@ -61,12 +62,13 @@ pub(super) fn render(scene: &Scene<'_>, plane: &mut Plane) {
 
 /// Every published port of this node and where it leads: to a VIP on the ingress network, or, in
 /// mode `host`, to the task's address on the egress bridge.
-fn published(scene: &Scene<'_>) -> BTreeMap<Port, String> {
+fn published(scene: &Scene<'_>) -> BTreeMap<Port, Element> {
     let mut published = ingress::published(scene);
     for (task, sandbox) in scene.sandboxes().filter(|(task, _)| !task.assigned.draining) {
         let Some(own) = scene.assignment.own.get(&task.id) else { continue };
         for port in own.host_ports() {
-            published.insert(port.into(), format!("{} . {}", sandbox.egress, port.target));
+            let target = Element::of([sandbox.egress.into(), Part::Port(port.target)]);
+            published.insert(port.into(), target);
         }
     }
     published

@@ -10,6 +10,7 @@ use cluster::spec::PublishMode;
 
 use super::sandbox::TABLE_MAIN;
 use super::{INGRESS_LINK, Scene, bridge_name, everywhere, fabric, overlay, within};
+use crate::plane::element::{Element, Part};
 use crate::plane::{ALIAS_PREFIX, Link, LinkKind, Place, Plane, Route, VethPair};
 use crate::ports::Port;
 
@@ -79,14 +80,15 @@ pub(super) fn returns(scene: &Scene<'_>) -> BTreeMap<(IpAddr, u16), MacAddr> {
 }
 
 /// Published port → `<VIP> . <this node's port>`.
-pub(super) fn published(scene: &Scene<'_>) -> BTreeMap<Port, String> {
+pub(super) fn published(scene: &Scene<'_>) -> BTreeMap<Port, Element> {
     let Some((ingress, _)) = scene.ingress() else { return BTreeMap::new() };
     let mut published = BTreeMap::new();
     for service in scene.assignment.services.values() {
         let Some(vip) = service.vips.get(&ingress).filter(|vip| vip.is_ipv4()) else { continue };
         for port in service.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
             if let Some(own) = port.ingress_ports.get(&scene.assignment.node) {
-                published.insert(port.into(), format!("{vip} . {own}"));
+                let target = Element::of([(*vip).into(), Part::Port(*own)]);
+                published.insert(port.into(), target);
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Published ports in the host's table: which there are, and those that are left to programs.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use cluster::spec::Protocol;
 
 use super::host;
+use crate::plane::element::{Element, Part};
 use crate::plane::{Place, Plane, Table};
 use crate::ports::Port;
 
@@ -34,29 +36,30 @@ pub fn withhold<'a>(plane: &mut Plane, ports: impl IntoIterator<Item = &'a Port>
 }
 
 /// Publishes a port on the host.
-pub(super) fn publish(table: &mut Table, port: &Port, target: String) {
+pub(super) fn publish(table: &mut Table, port: &Port, target: Element) {
     let (map, key) = element(port);
     table.maps.entry(map.to_owned()).or_default().insert(key, target);
 }
 
 /// In which map a port is, and its key there: `[<address> . ]<protocol> . <port>`.
-fn element(port: &Port) -> (&'static str, String) {
-    let (protocol, number) = (port.protocol.name(), port.number);
+fn element(port: &Port) -> (&'static str, Element) {
+    let (protocol, number) = (Part::protocol(port.protocol), Part::Port(port.number));
     match port.address {
-        None => (PUBLISHED, format!("{protocol} . {number}")),
-        Some(address) => (BOUND, format!("{address} . {protocol} . {number}")),
+        None => (PUBLISHED, Element::of([protocol, number])),
+        Some(address) => (BOUND, Element::of([address.into(), protocol, number])),
     }
 }
 
 /// Of a key of either map.
-fn port(key: &str) -> Option<Port> {
-    let words: Vec<&str> = key.split(" . ").collect();
-    let (address, protocol, number) = match words.as_slice() {
-        [protocol, number] => (None, protocol, number),
-        [address, protocol, number] => (Some(address.parse().ok()?), protocol, number),
+fn port(key: &Element) -> Option<Port> {
+    let (address, protocol, number) = match key.parts() {
+        [protocol, Part::Port(number)] => (None, protocol, number),
+        [Part::V4(address), protocol, Part::Port(number)] => {
+            (Some(IpAddr::V4(*address)), protocol, number)
+        }
         _ => return None,
     };
     let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    let protocol = all.into_iter().find(|known| known.name() == *protocol)?;
-    Some(Port { protocol, number: number.parse().ok()?, address })
+    let protocol = all.into_iter().find(|known| Part::protocol(*known) == *protocol)?;
+    Some(Port { protocol, number: *number, address })
 }

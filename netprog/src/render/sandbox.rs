@@ -12,6 +12,7 @@ use super::{
     within,
 };
 use crate::local::LocalSandbox;
+use crate::plane::element::{Element, Part};
 use crate::plane::{
     ALIAS_PREFIX, Family, Link, LinkKind, Place, Plane, Route, Rule, Space, Table, TableKey,
     VethPair,
@@ -255,9 +256,10 @@ fn fill_vips(
     for leg in legs.iter().filter(|leg| !leg.network.ingress) {
         let vip = service.vips.get(&leg.attachment.network).filter(|vip| vip.is_ipv4() == ipv4);
         if let Some(vip) = vip {
-            table.sets.entry("vips".to_owned()).or_default().insert(vip.to_string());
+            table.sets.entry("vips".to_owned()).or_default().insert(Element::of([(*vip).into()]));
             let own = table.maps.entry("own".to_owned()).or_default();
-            own.insert(vip.to_string(), leg.attachment.address.to_string());
+            let address = leg.attachment.address;
+            own.insert(Element::of([(*vip).into()]), Element::of([address.into()]));
         }
     }
 }
@@ -270,20 +272,22 @@ fn fill_targets(
 ) {
     let Some(service) = scene.assignment.services.get(&task.assigned.service) else { return };
     let Some(vip) = service.vips.get(&ingress.attachment.network) else { return };
-    table.sets.entry("ingress_vips".to_owned()).or_default().insert(vip.to_string());
+    let ingress_vips = table.sets.entry("ingress_vips".to_owned()).or_default();
+    ingress_vips.insert(Element::of([(*vip).into()]));
     let Some(own) = scene.assignment.own.get(&task.id) else { return };
     let open = table.sets.entry("open".to_owned()).or_default();
     let targets = table.maps.entry("targets".to_owned()).or_default();
     for port in own.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
+        let (protocol, target) = (Part::protocol(port.protocol), Part::Port(port.target));
         // Rewritten calls, and those of peers to the address itself.
         for address in [sandbox.egress, ingress.attachment.address] {
-            open.insert(format!("{address} . {} . {}", port.protocol.name(), port.target));
+            open.insert(Element::of([address.into(), protocol.clone(), target.clone()]));
         }
         // The service may have another target by now; where this task listens is as it was made.
         let here = service.ports.iter().filter(|now| now.is_same_publication(port));
         for number in here.flat_map(|now| now.ingress_ports.values()) {
-            let key = format!("{vip} . {} . {number}", port.protocol.name());
-            targets.insert(key, format!("{} . {}", sandbox.egress, port.target));
+            let key = Element::of([(*vip).into(), protocol.clone(), Part::Port(*number)]);
+            targets.insert(key, Element::of([sandbox.egress.into(), target.clone()]));
         }
     }
 }

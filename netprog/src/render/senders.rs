@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use cluster::net::MacAddr;
 
 use super::table;
+use crate::plane::element::{Element, Part};
 use crate::plane::{Family, Space, TABLES, Table, TableKey};
 
 /// Name of the table, in fabrics and on the host.
@@ -49,7 +50,7 @@ pub(super) fn hold(space: &mut Space, sender: &Sender<'_>) {
     let mut add = |set: &str, element| {
         table.sets.entry(set.to_owned()).or_default().insert(element);
     };
-    add(PORTS, format!("\"{port}\""));
+    add(PORTS, Element::of([Part::Iface((*port).to_owned())]));
     add(BY_ARP, element(port, *mac, *address));
     let automatic = address.is_ipv6().then(|| IpAddr::V6(link_local(*mac)));
     for address in [Some(*address), *vip, automatic].into_iter().flatten() {
@@ -58,8 +59,8 @@ pub(super) fn hold(space: &mut Space, sender: &Sender<'_>) {
 }
 
 /// Of the set for IP: a port, and as whom its task sends.
-fn element(port: &str, mac: MacAddr, address: IpAddr) -> String {
-    format!("\"{port}\" . {mac} . {address}")
+fn element(port: &str, mac: MacAddr, address: IpAddr) -> Element {
+    Element::of([Part::Iface(port.to_owned()), Part::Mac(mac), address.into()])
 }
 
 /// What lets a task send, and whether it is in the kernel.

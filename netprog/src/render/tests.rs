@@ -3,6 +3,7 @@ use expect_test::{ExpectFile, expect_file};
 
 use super::*;
 use crate::fixture::{INGRESS, REDIS, VOTE, WEB, World, node, task};
+use crate::plane::element::{Element, Part};
 use crate::plane::{Family, TableKey};
 
 fn small() -> World {
@@ -84,7 +85,13 @@ fn a_published_port_leads_to_where_the_task_listens() {
     world.add(4, VOTE, 1);
     let plane = rendered(&world);
     let table = TableKey { family: Family::Ip, name: TABLE.to_owned() };
-    let targets = |n| plane.spaces[&Place::Sandbox(task(n))].nft[&table].maps["targets"].clone();
+    let targets = |n| {
+        let targets = &plane.spaces[&Place::Sandbox(task(n))].nft[&table].maps["targets"];
+        targets
+            .iter()
+            .map(|(key, to)| (key.to_string(), to.to_string()))
+            .collect::<BTreeMap<_, _>>()
+    };
     assert_eq!(targets(3)["10.0.0.5 . tcp . 10001"], "172.18.0.13 . 80");
     assert_eq!(targets(4)["10.0.0.5 . tcp . 10001"], "172.18.0.14 . 8080");
     // A port that the task was not made with leads nowhere in it.
@@ -95,7 +102,10 @@ fn a_published_port_leads_to_where_the_task_listens() {
 
 /// Elements of the host's table of the cluster's own ports.
 fn doors_of(world: &World, set: &str) -> Vec<String> {
-    rendered(world).spaces[&Place::Host].nft[&doors::key()].sets[set].iter().cloned().collect()
+    rendered(world).spaces[&Place::Host].nft[&doors::key()].sets[set]
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[test]
@@ -167,12 +177,12 @@ fn a_task_sends_as_itself_and_as_its_vip() {
     let table = &plane.spaces[&Place::Fabric(WEB)].nft[&senders::key()];
     let of_task = |set: &str| {
         let port = format!("\"{}\" . ", outer(task(3)));
-        let own = table.sets[set].iter().filter_map(|element| element.strip_prefix(&port));
-        own.map(str::to_owned).collect::<Vec<_>>()
+        let all = table.sets[set].iter().map(ToString::to_string);
+        all.filter_map(|e| e.strip_prefix(&port).map(str::to_owned)).collect::<Vec<_>>()
     };
     assert_eq!(
         of_task("senders"),
-        ["02:42:0a:00:01:0d . 10.0.1.13", "02:42:0a:00:01:0d . 10.0.1.3"]
+        ["02:42:0a:00:01:0d . 10.0.1.3", "02:42:0a:00:01:0d . 10.0.1.13"]
     );
     // A VIP is the bridge's to answer ARP for.
     assert_eq!(of_task("owners"), ["02:42:0a:00:01:0d . 10.0.1.13"]);
@@ -182,10 +192,11 @@ fn balanced(world: &World) -> (Vec<String>, std::collections::BTreeSet<String>) 
     let key = TableKey { family: Family::Bridge, name: TABLE.to_owned() };
     let plane = rendered(world);
     let table = &plane.spaces[&Place::Fabric(WEB)].nft[&key];
-    let of_redis = |element: &&String| element.starts_with("10.0.1.2 . ");
-    let live = table.sets["live"].iter().filter(of_redis).cloned().collect();
+    let of_redis = |element: &Element| element.parts()[0] == Part::V4([10, 0, 1, 2].into());
+    let live = table.sets["live"].iter().filter(|live| of_redis(live));
     let slots = table.maps["slots"].iter().filter(|(key, _)| of_redis(key));
-    (live, slots.map(|(_, mac)| mac[12..].to_owned()).collect())
+    let macs = slots.map(|(_, mac)| mac.to_string()[12..].to_owned());
+    (live.map(ToString::to_string).collect(), macs.collect())
 }
 
 #[test]

@@ -1,9 +1,7 @@
-//! Set elements as text, exactly as the renderer writes them: parts joined by ` . `, numbers in
-//! decimal, addresses in their usual form, interface names quoted, protocols by name.
-
-use std::net::{Ipv4Addr, Ipv6Addr};
+//! Elements of sets and maps as the kernel keeps them.
 
 use cluster::net::MacAddr;
+use netprog::plane::element::{Element, Part};
 
 /// Bits of one part's type in the type of a concatenation (`TYPE_BITS` in nft's
 /// include/datatype.h).
@@ -13,94 +11,82 @@ const REGISTER_BYTES: usize = 4;
 
 /// One part's type, by its number in nft's include/datatype.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Ipv4,
-    Ipv6,
-    Ether,
-    Protocol,
+enum PartType {
+    V4,
+    V6,
+    Mac,
+    Proto,
     Port,
     Mark,
-    InterfaceName,
+    Iface,
 }
 
-impl Part {
+impl PartType {
     fn from_number(number: u32) -> Option<Self> {
         match number {
-            7 => Some(Self::Ipv4),
-            8 => Some(Self::Ipv6),
-            9 => Some(Self::Ether),
-            12 => Some(Self::Protocol),
+            7 => Some(Self::V4),
+            8 => Some(Self::V6),
+            9 => Some(Self::Mac),
+            12 => Some(Self::Proto),
             13 => Some(Self::Port),
             19 => Some(Self::Mark),
-            41 => Some(Self::InterfaceName),
+            41 => Some(Self::Iface),
             _ => None,
         }
     }
 
     fn bytes(self) -> usize {
         match self {
-            Self::Ipv4 | Self::Mark => 4,
-            Self::Ipv6 | Self::InterfaceName => 16,
-            Self::Ether => 6,
-            Self::Protocol => 1,
+            Self::V4 | Self::Mark => 4,
+            Self::V6 | Self::Iface => 16,
+            Self::Mac => 6,
+            Self::Proto => 1,
             Self::Port => 2,
         }
     }
 
-    fn text(self, bytes: &[u8]) -> Option<String> {
+    fn read(self, bytes: &[u8]) -> Option<Part> {
         Some(match self {
-            Self::Ipv4 => Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).to_string(),
-            Self::Ipv6 => Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_string(),
-            Self::Ether => MacAddr(<[u8; 6]>::try_from(bytes).ok()?).to_string(),
-            Self::Protocol => protocol(*bytes.first()?),
+            Self::V4 => Part::V4(<[u8; 4]>::try_from(bytes).ok()?.into()),
+            Self::V6 => Part::V6(<[u8; 16]>::try_from(bytes).ok()?.into()),
+            Self::Mac => Part::Mac(MacAddr(<[u8; 6]>::try_from(bytes).ok()?)),
+            Self::Proto => Part::Proto(*bytes.first()?),
             // Ports are in network order, marks in the machine's.
-            Self::Port => u16::from_be_bytes(<[u8; 2]>::try_from(bytes).ok()?).to_string(),
-            Self::Mark => u32::from_ne_bytes(<[u8; 4]>::try_from(bytes).ok()?).to_string(),
-            Self::InterfaceName => {
+            Self::Port => Part::Port(u16::from_be_bytes(<[u8; 2]>::try_from(bytes).ok()?)),
+            Self::Mark => Part::Mark(u32::from_ne_bytes(<[u8; 4]>::try_from(bytes).ok()?)),
+            Self::Iface => {
                 let name = bytes.split(|byte| *byte == 0).next()?;
-                format!("\"{}\"", String::from_utf8_lossy(name))
+                Part::Iface(String::from_utf8_lossy(name).into_owned())
             }
         })
     }
 }
 
-/// The names that nft prints for the protocols that services use.
-fn protocol(number: u8) -> String {
-    match number {
-        1 => "icmp".to_owned(),
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        58 => "ipv6-icmp".to_owned(),
-        132 => "sctp".to_owned(),
-        other => other.to_string(),
-    }
-}
-
 /// The type of a set's keys or of a map's values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Type(Vec<Part>);
+pub(crate) struct Type(Vec<PartType>);
 
 impl Type {
     /// From the number that nft keeps with the set; `None` for types that no table of ours uses.
     pub(crate) fn from_number(mut number: u32) -> Option<Self> {
         let mut parts = Vec::new();
         while number != 0 {
-            parts.push(Part::from_number(number & ((1 << TYPE_BITS) - 1))?);
+            parts.push(PartType::from_number(number & ((1 << TYPE_BITS) - 1))?);
             number >>= TYPE_BITS;
         }
         parts.reverse();
         (!parts.is_empty()).then_some(Self(parts))
     }
 
-    /// An element as the renderer writes it.
-    pub(crate) fn text(&self, bytes: &[u8]) -> Option<String> {
-        let mut texts = Vec::with_capacity(self.0.len());
+    /// An element from the kernel's bytes; `None` where they are too few.
+    pub(crate) fn read(&self, bytes: &[u8]) -> Option<Element> {
+        let mut parts = Vec::with_capacity(self.0.len());
         let mut at = 0;
         for part in &self.0 {
-            texts.push(part.text(bytes.get(at..at + part.bytes())?)?);
+            parts.push(part.read(bytes.get(at..at + part.bytes())?)?);
             at += part.bytes().next_multiple_of(REGISTER_BYTES);
         }
-        Some(texts.join(" . "))
+        Some(Element::of(parts))
     }
 }
 
@@ -130,8 +116,8 @@ mod tests {
             (41, b"eth0\0\0\0\0\0\0\0\0\0\0\0\0", "\"eth0\""),
         ];
         for (number, bytes, text) in table {
-            let parsed = Type::from_number(*number).and_then(|kind| kind.text(bytes));
-            assert_eq!(parsed.as_deref(), Some(*text));
+            let parsed = Type::from_number(*number).and_then(|kind| kind.read(bytes));
+            assert_eq!(parsed.map(|element| element.to_string()).as_deref(), Some(*text));
         }
     }
 
@@ -139,6 +125,6 @@ mod tests {
     fn other_types_and_short_data_are_not_guessed() {
         assert_eq!(Type::from_number(4), None);
         assert_eq!(Type::from_number(0), None);
-        assert_eq!(Type::from_number(7).and_then(|kind| kind.text(&[10, 0])), None);
+        assert_eq!(Type::from_number(7).and_then(|kind| kind.read(&[10, 0])), None);
     }
 }

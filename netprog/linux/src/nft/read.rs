@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use netprog::plane::element::Element;
 use netprog::plane::{TABLE_PREFIX, Table, TableKey};
 use rtnetlink::sys::Socket;
 
@@ -142,17 +143,17 @@ fn elements(
     for name in &names.sets {
         let Some((Some(kind), _)) = types.get(name) else { return Ok(false) };
         let found = list(socket, key, name)?;
-        let keys: Option<BTreeSet<String>> =
-            found.iter().map(|(bytes, _)| kind.text(bytes)).collect();
+        let keys: Option<BTreeSet<Element>> =
+            found.iter().map(|(bytes, _)| kind.read(bytes)).collect();
         let Some(keys) = keys else { return Ok(false) };
         table.sets.insert(name.clone(), keys);
     }
     for name in &names.maps {
         let Some((Some(kind), Some(value))) = types.get(name) else { return Ok(false) };
         let found = list(socket, key, name)?;
-        let pairs: Option<BTreeMap<String, String>> = found
+        let pairs: Option<BTreeMap<Element, Element>> = found
             .iter()
-            .map(|(bytes, data)| Some((kind.text(bytes)?, value.text(data)?)))
+            .map(|(bytes, data)| Some((kind.read(bytes)?, value.read(data)?)))
             .collect();
         let Some(pairs) = pairs else { return Ok(false) };
         table.maps.insert(name.clone(), pairs);

@@ -9,6 +9,7 @@ use std::net::Ipv6Addr;
 
 use netprog::op::{NftChange, NftOp};
 use netprog::plane::TableKey;
+use netprog::plane::element::{Element, Part};
 use rtnetlink::sys::Socket;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
@@ -83,7 +84,10 @@ pub(super) fn loaded(ops: &[NftOp]) -> Vec<&TableKey> {
 pub(super) fn references(
     socket: &Socket,
     keys: &[&TableKey],
-) -> Result<Vec<(TableKey, &'static str, String)>, Refusal> {
-    let reference = |key: &&TableKey| Ok(((*key).clone(), SET, hash(socket, key)?.to_string()));
+) -> Result<Vec<(TableKey, &'static str, Element)>, Refusal> {
+    let reference = |key: &&TableKey| {
+        let hash = Element::of([Part::V6(hash(socket, key)?)]);
+        Ok(((*key).clone(), SET, hash))
+    };
     keys.iter().map(reference).collect()
 }

@@ -1,8 +1,9 @@
 //! Operations as lines of an nft script.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use netprog::op::{NftChange, NftOp};
+use netprog::plane::element::Element;
 use netprog::plane::{Table, TableKey};
 
 use super::reference::DECLARATION;
@@ -32,7 +33,7 @@ fn line(script: &mut String, op: &NftOp) -> std::fmt::Result {
                 change(script, "delete", (table, map), key)?;
             }
             match new {
-                Some(new) => change(script, "add", (table, map), &format!("{key} : {new}")),
+                Some(new) => change(script, "add", (table, map), format_args!("{key} : {new}")),
                 None => Ok(()),
             }
         }
@@ -40,7 +41,7 @@ fn line(script: &mut String, op: &NftOp) -> std::fmt::Result {
 }
 
 /// Adds elements to sets.
-pub(super) fn elements(all: &[(TableKey, &str, String)]) -> String {
+pub(super) fn elements(all: &[(TableKey, &str, Element)]) -> String {
     let mut script = String::new();
     for (table, set, element) in all {
         // Writing to a string cannot fail.
@@ -53,7 +54,7 @@ fn change(
     script: &mut String,
     verb: &str,
     (table, set): (&TableKey, &str),
-    element: &str,
+    element: impl Display,
 ) -> std::fmt::Result {
     writeln!(script, "{verb} element {table} {set} {{ {element} }}")
 }
@@ -64,16 +65,16 @@ fn load(script: &mut String, key: &TableKey, table: &Table) -> std::fmt::Result 
     writeln!(script, "add table {key}\ndelete table {key}\ntable {key} {{")?;
     writeln!(script, "comment \"{}\"\n{DECLARATION}\n{}\n}}", table.digest, table.structure)?;
     for (set, elements) in &table.sets {
-        let elements: Vec<&str> = elements.iter().map(String::as_str).collect();
+        let elements: Vec<String> = elements.iter().map(Element::to_string).collect();
         for some in elements.chunks(ELEMENTS_PER_LINE) {
-            change(script, "add", (key, set), &some.join(", "))?;
+            change(script, "add", (key, set), some.join(", "))?;
         }
     }
     for (map, elements) in &table.maps {
         let elements: Vec<String> =
             elements.iter().map(|(key, value)| format!("{key} : {value}")).collect();
         for some in elements.chunks(ELEMENTS_PER_LINE) {
-            change(script, "add", (key, map), &some.join(", "))?;
+            change(script, "add", (key, map), some.join(", "))?;
         }
     }
     Ok(())

@@ -1,7 +1,9 @@
 //! nftables: loaded whole, changed by elements, read back as written.
 
+use cluster::net::MacAddr;
 use netprog::kernel::Kernel;
 use netprog::op::{NftChange, Op};
+use netprog::plane::element::{Element, Part};
 use netprog::plane::{Family, Plane, Space, Table, TableKey};
 
 use super::world::{FABRIC, World};
@@ -37,23 +39,38 @@ fn key() -> TableKey {
     TableKey { family: Family::Bridge, name: "skein-lb".to_owned() }
 }
 
+fn vip(n: u8) -> Part {
+    Part::V4([10, 0, 0, n].into())
+}
+
+/// `02:42:0a:00:00:<n>`.
+fn mac(n: u8) -> Element {
+    Element::of([Part::Mac(MacAddr([2, 0x42, 10, 0, 0, n]))])
+}
+
+fn live(of: u8, n: u8) -> Element {
+    Element::of([vip(of), mac(n).parts()[0].clone()])
+}
+
+fn slot_key(n: u32) -> Element {
+    Element::of([vip(15), Part::Mark(n)])
+}
+
 fn table() -> Table {
-    let set = |elements: &[&str]| elements.iter().map(|&e| e.to_owned()).collect();
-    let slot = |n: u32| (format!("10.0.0.15 . {n}"), format!("02:42:0a:00:00:0{}", 5 + n % 3));
+    let slot = |n| (slot_key(n), mac((5 + n % 3).to_le_bytes()[0]));
+    let ports = Element::of([Part::Proto(6), Part::Port(80)]);
+    let target = Element::of([Part::V4([10, 0, 0, 5].into()), Part::Port(8080)]);
     Table {
         digest: "d1".to_owned(),
         structure: BALANCER.to_owned(),
         sets: [
-            ("vips".to_owned(), set(&["10.0.0.15"])),
-            (
-                "live".to_owned(),
-                set(&["10.0.0.15 . 02:42:0a:00:00:05", "10.0.0.15 . 02:42:0a:00:00:06"]),
-            ),
+            ("vips".to_owned(), [Element::of([vip(15)])].into()),
+            ("live".to_owned(), [live(15, 5), live(15, 6)].into()),
         ]
         .into(),
         maps: [
             ("slots".to_owned(), (0..251).map(slot).collect()),
-            ("ports".to_owned(), [("tcp . 80".to_owned(), "10.0.0.5 . 8080".to_owned())].into()),
+            ("ports".to_owned(), [(ports, target)].into()),
         ]
         .into(),
     }
@@ -77,12 +94,12 @@ fn holds(world: &mut World, table: &Table) {
     assert_eq!(seen, Some(observed(table.clone())));
 }
 
-fn slot(n: u32, old: Option<&str>, new: Option<&str>) -> Op {
+fn slot(n: u32, old: Option<u8>, new: Option<u8>) -> Op {
     let change = NftChange::SetMapElement {
         map: "slots".to_owned(),
-        key: format!("10.0.0.15 . {n}"),
-        old: old.map(str::to_owned),
-        new: new.map(str::to_owned),
+        key: slot_key(n),
+        old: old.map(mac),
+        new: new.map(mac),
     };
     Op::nft(FABRIC, key(), change)
 }
@@ -111,8 +128,7 @@ fn a_table_that_is_gone_can_be_deleted_beside_others() {
         Op::nft(FABRIC, other, NftChange::Load(Table::default())),
         Op::nft(FABRIC, key(), NftChange::Delete),
     ]);
-    let gone =
-        Op::nft(FABRIC, key(), NftChange::DeleteElement("live".to_owned(), "10.0.0.1".to_owned()));
+    let gone = Op::nft(FABRIC, key(), NftChange::DeleteElement("live".to_owned(), live(1, 5)));
     assert!(world.refused(gone).contains("No such file or directory"));
 }
 
@@ -120,32 +136,23 @@ fn a_table_that_is_gone_can_be_deleted_beside_others() {
 fn elements_change_one_by_one() {
     let mut world = World::furnished();
     let mut table = table();
-    let live = |mac: &str| format!("10.0.0.15 . {mac}");
-    let add = |mac| Op::nft(FABRIC, key(), NftChange::AddElement("live".to_owned(), live(mac)));
+    let add = |n| Op::nft(FABRIC, key(), NftChange::AddElement("live".to_owned(), live(15, n)));
     let delete =
-        |mac| Op::nft(FABRIC, key(), NftChange::DeleteElement("live".to_owned(), live(mac)));
+        |n| Op::nft(FABRIC, key(), NftChange::DeleteElement("live".to_owned(), live(15, n)));
     world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
     for _twice in 0..2 {
-        world.done(&[add("02:42:0a:00:00:07"), delete("02:42:0a:00:00:05")]);
+        world.done(&[add(7), delete(5)]);
     }
-    world.done(&[
-        slot(0, Some("02:42:0a:00:00:05"), Some("02:42:0a:00:00:07")),
-        slot(1, Some("02:42:0a:00:00:06"), None),
-        slot(2, None, None),
-    ]);
+    world.done(&[slot(0, Some(5), Some(7)), slot(1, Some(6), None), slot(2, None, None)]);
     // What is to be replaced or removed may have gone by itself.
-    world.done(&[
-        slot(1, Some("02:42:0a:00:00:06"), Some("02:42:0a:00:00:05")),
-        slot(250, Some("02:42:0a:00:00:06"), None),
-        slot(250, Some("02:42:0a:00:00:06"), None),
-    ]);
+    world.done(&[slot(1, Some(6), Some(5)), slot(250, Some(6), None), slot(250, Some(6), None)]);
     let set = table.sets.get_mut("live").unwrap();
-    set.remove(&live("02:42:0a:00:00:05"));
-    set.insert(live("02:42:0a:00:00:07"));
+    set.remove(&live(15, 5));
+    set.insert(live(15, 7));
     let map = table.maps.get_mut("slots").unwrap();
-    map.insert("10.0.0.15 . 0".to_owned(), "02:42:0a:00:00:07".to_owned());
-    map.insert("10.0.0.15 . 1".to_owned(), "02:42:0a:00:00:05".to_owned());
-    map.remove("10.0.0.15 . 250");
+    map.insert(slot_key(0), mac(7));
+    map.insert(slot_key(1), mac(5));
+    map.remove(&slot_key(250));
     holds(&mut world, &table);
 }
 
@@ -154,23 +161,19 @@ fn a_bad_line_is_named_and_the_others_are_done() {
     let mut world = World::furnished();
     let mut table = table();
     world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
-    let add = |element: &str| {
-        Op::nft(FABRIC, key(), NftChange::AddElement("live".to_owned(), element.to_owned()))
-    };
+    let add = |element| Op::nft(FABRIC, key(), NftChange::AddElement("live".to_owned(), element));
     let ops = [
-        add("10.0.0.16 . 02:42:0a:00:00:05"),
-        add("nonsense"),
-        add("10.0.0.17 . 02:42:0a:00:00:05"),
-        Op::nft(FABRIC, key(), NftChange::AddElement("nix".to_owned(), "10.0.0.1".to_owned())),
-        slot(3, None, Some("02:42:0a:00:00:0a")),
-        add("10.0.0.18 . 02:42:0a:00:00:05"),
+        add(live(16, 5)),
+        add(Element::of([vip(15), Part::Iface("nonsense".to_owned())])),
+        add(live(17, 5)),
+        Op::nft(FABRIC, key(), NftChange::AddElement("nix".to_owned(), live(1, 5))),
+        slot(3, None, Some(10)),
+        add(live(18, 5)),
     ];
     let failed = world.kernel.apply(&ops);
     assert_eq!(failed.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1, 3, 4], "{failed:?}");
     let set = table.sets.get_mut("live").unwrap();
-    for vip in ["10.0.0.16", "10.0.0.17", "10.0.0.18"] {
-        set.insert(format!("{vip} . 02:42:0a:00:00:05"));
-    }
+    set.extend([live(16, 5), live(17, 5), live(18, 5)]);
     holds(&mut world, &table);
 }
 
@@ -228,7 +231,7 @@ fn a_table_whose_elements_changed_is_not_altered() {
     let mut world = World::furnished();
     let mut table = table();
     world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
-    let element = "10.0.0.16 . 02:42:0a:00:00:05".to_owned();
+    let element = live(16, 5);
     world.done(&[Op::nft(
         FABRIC,
         key(),
@@ -246,9 +249,9 @@ fn elements_changed_by_others_are_seen() {
     let mut table = table();
     world.done(&[Op::nft(FABRIC, key(), NftChange::Load(table.clone()))]);
     holds(&mut world, &table);
-    let element = "10.0.0.15 . 02:42:0a:00:00:05";
+    let element = live(15, 5);
     world.run(FABRIC, &format!("nft delete element bridge skein-lb live {{ {element} }}"));
-    table.sets.get_mut("live").unwrap().remove(element);
+    table.sets.get_mut("live").unwrap().remove(&element);
     holds(&mut world, &table);
 }
 

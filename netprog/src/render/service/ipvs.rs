@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use super::super::{TABLE, table};
 use super::{CLOSING_SECONDS, DATAGRAMS_SECONDS, OPEN_SECONDS};
 use super::{Evidence, FabricFacts, LoadBalancer, VirtualService, returns};
+use crate::plane::element::{Element, Part};
 use crate::plane::ipvs::{FLAG_FALLBACK, FLAG_PORT, Scheduler, Timeouts, VirtualEntry, VirtualKey};
 use crate::plane::{Family, Space, TableKey};
 
@@ -48,7 +49,7 @@ impl LoadBalancer for IpvsBalancer {
         for service in services {
             let (key, entry) = (key(service.vip), entry(service));
             let elements = marks.maps.entry("marks".to_owned()).or_default();
-            elements.insert(service.vip.to_string(), key.fwmark.to_string());
+            elements.insert(Element::of([service.vip.into()]), mark(key));
             for backend in &service.live {
                 let neighbour = (facts.bridge.clone(), backend.address);
                 space.neighbours.insert(neighbour, backend.mac);
@@ -60,7 +61,7 @@ impl LoadBalancer for IpvsBalancer {
         sysctls(facts, space);
         if let Some(returns) = &facts.returns {
             let mut table = table(returns_structure(facts), &["vips"], &["returns"]);
-            let vips = services.iter().map(|service| service.vip.to_string());
+            let vips = services.iter().map(|service| Element::of([service.vip.into()]));
             table.sets.insert("vips".to_owned(), vips.collect());
             returns::fill(returns, &mut table);
             let key = TableKey { family: Family::Bridge, name: TABLE.to_owned() };
@@ -69,10 +70,10 @@ impl LoadBalancer for IpvsBalancer {
     }
 
     fn takes(&self, fabric: &Space, vip: IpAddr) -> Evidence {
-        let mark = key(vip).fwmark.to_string();
+        let mark = mark(key(vip));
         let table = fabric.nft.get(&marks_key(vip.is_ipv4()));
         let marks = table.and_then(|table| table.maps.get("marks"));
-        let marked = marks.and_then(|marks| marks.get(&vip.to_string())) == Some(&mark);
+        let marked = marks.and_then(|marks| marks.get(&Element::of([vip.into()]))) == Some(&mark);
         (format!("marks {{ {vip} : {mark} }}"), marked)
     }
 
@@ -88,6 +89,11 @@ impl LoadBalancer for IpvsBalancer {
         };
         service.open.iter().map(share).collect()
     }
+}
+
+/// Of the map `marks`.
+fn mark(key: VirtualKey) -> Element {
+    Element::of([Part::Mark(key.fwmark)])
 }
 
 fn marks_key(ipv4: bool) -> TableKey {

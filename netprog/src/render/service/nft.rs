@@ -19,6 +19,7 @@ use super::super::{TABLE, table};
 use super::{CLOSING_SECONDS, DATAGRAMS_SECONDS, OPEN_SECONDS};
 use super::{Evidence, FabricFacts, LoadBalancer, VirtualService, returns};
 use crate::maglev;
+use crate::plane::element::{Element, Part};
 use crate::plane::{Family, Space, Table, TableKey};
 
 /// Flows that a network remembers, and as many that close; beyond it flows are led by their slot
@@ -40,13 +41,14 @@ impl LoadBalancer for NftBalancer {
         let mut table = table(structure(facts), &["live", "vips"], &maps);
         for service in services {
             let vip = service.vip;
-            table.sets.entry("vips".to_owned()).or_default().insert(vip.to_string());
+            table.sets.entry("vips".to_owned()).or_default().insert(Element::of([vip.into()]));
             let live = table.sets.entry("live".to_owned()).or_default();
-            live.extend(service.live.iter().map(|b| format!("{vip} . {}", b.mac)));
+            live.extend(service.live.iter().map(|b| live_element(vip, b.mac)));
             let open: Vec<MacAddr> = service.open.iter().map(|b| b.mac).collect();
             let slots = table.maps.entry("slots".to_owned()).or_default();
-            for (slot, mac) in maglev::table(&open).iter().enumerate() {
-                slots.insert(slot_element(vip, slot), mac.to_string());
+            for (slot, mac) in (0..).zip(maglev::table(&open)) {
+                let key = Element::of([vip.into(), Part::Mark(slot)]);
+                slots.insert(key, Element::of([Part::Mac(mac)]));
             }
         }
         if let Some(returns) = &facts.returns {
@@ -57,7 +59,7 @@ impl LoadBalancer for NftBalancer {
 
     fn takes(&self, fabric: &Space, vip: IpAddr) -> Evidence {
         let vips = fabric.nft.get(&key()).and_then(|table| table.sets.get("vips"));
-        let balanced = vips.is_some_and(|vips| vips.contains(&vip.to_string()));
+        let balanced = vips.is_some_and(|vips| vips.contains(&Element::of([vip.into()])));
         (format!("vips {{ {vip} }}"), balanced)
     }
 
@@ -68,7 +70,7 @@ impl LoadBalancer for NftBalancer {
         let slots = maglev::table(&macs);
         let share = |mac: &MacAddr| {
             let share = slots.iter().filter(|slot| *slot == mac).count();
-            let live = format!("{vip} . {mac}");
+            let live = live_element(*vip, *mac);
             let is_live =
                 table.is_some_and(|t| t.sets.get("live").is_some_and(|s| s.contains(&live)));
             let there = table.map_or(0, |table| slots_of(table, *vip, *mac));
@@ -84,16 +86,16 @@ fn key() -> TableKey {
     TableKey { family: Family::Bridge, name: TABLE.to_owned() }
 }
 
-/// Key of a slot in the map `slots`.
-pub(crate) fn slot_element(vip: IpAddr, slot: usize) -> String {
-    format!("{vip} . {slot}")
+/// Of the set `live`.
+fn live_element(vip: IpAddr, mac: MacAddr) -> Element {
+    Element::of([vip.into(), Part::Mac(mac)])
 }
 
 /// Slots of a VIP that lead to a MAC address in the kernel.
 fn slots_of(table: &Table, vip: IpAddr, mac: MacAddr) -> usize {
-    let (prefix, mac) = (format!("{vip} . "), mac.to_string());
+    let (vip, mac) = (Part::from(vip), Element::of([Part::Mac(mac)]));
     let slots = table.maps.get("slots").into_iter().flatten();
-    slots.filter(|(key, value)| key.starts_with(&prefix) && **value == mac).count()
+    slots.filter(|(key, value)| key.parts().first() == Some(&vip) && **value == mac).count()
 }
 
 fn structure(facts: &FabricFacts) -> String {

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use cluster::net::MacAddr;
 
 use crate::plane::Table;
+use crate::plane::element::{Element, Part};
 
 /// Fragmented packets that are under way at once.
 const FRAGMENTS_MAX: u32 = 65_536;
@@ -54,7 +55,7 @@ pub(super) fn chain() -> String {
 /// Fills the map.
 pub(super) fn fill(returns: &BTreeMap<(IpAddr, u16), MacAddr>, table: &mut Table) {
     let element = |((vip, port), mac): (&(IpAddr, u16), &MacAddr)| {
-        (format!("{vip} . {port}"), mac.to_string())
+        (Element::of([(*vip).into(), Part::Port(*port)]), Element::of([Part::Mac(*mac)]))
     };
     table.maps.insert("returns".to_owned(), returns.iter().map(element).collect());
 }

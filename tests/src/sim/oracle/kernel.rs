@@ -9,6 +9,7 @@ use cluster::net::MacAddr;
 use cluster::object::{Attachment, Network, TaskState};
 use cluster::spec::PublishMode;
 use netprog::local::Balancer;
+use netprog::plane::element::Part;
 use netprog::plane::ipvs::VirtualKey;
 use netprog::plane::{Family, FdbTable, LinkKind, Place, Space, TableKey};
 
@@ -139,7 +140,7 @@ impl World {
         let table = space.and_then(|space| space.nft.get(&key));
         let held = table.and_then(|table| table.maps.get("published"));
         let held: BTreeSet<String> =
-            held.into_iter().flatten().map(|(key, _)| key.clone()).collect();
+            held.into_iter().flatten().map(|(key, _)| key.to_string()).collect();
         if held != expected {
             found.push(format!("node {} publishes {held:?}, not {expected:?}", node.0));
         }
@@ -168,8 +169,9 @@ fn balanced_by_nft(space: &Space) -> (Led, Led) {
     let table = space.nft.get(&key);
     let slots = table.and_then(|table| table.maps.get("slots")).into_iter().flatten();
     let live = table.and_then(|table| table.sets.get("live")).into_iter().flatten();
-    let live = live.filter_map(|element| element.split_once(" . "));
-    (by_address(slots.map(|(key, mac)| (key.as_str(), mac.as_str()))), by_address(live))
+    let slots = slots.map(|(key, mac)| (key.parts().first(), mac.parts().first()));
+    let live = live.map(|element| (element.parts().first(), element.parts().get(1)));
+    (by_address(slots), by_address(live))
 }
 
 /// Real servers of the service that a VIP's mark leads to, by the bridge's neighbour entries: those
@@ -179,7 +181,8 @@ fn balanced_by_ipvs(space: &Space) -> (Led, Led) {
     let marks = space.nft.get(&key).and_then(|table| table.maps.get("marks"));
     let (mut open, mut live) = (Led::new(), Led::new());
     for (vip, mark) in marks.into_iter().flatten() {
-        let (Ok(vip), Ok(fwmark)) = (vip.parse(), mark.parse()) else { continue };
+        let ([Part::V4(vip)], [Part::Mark(fwmark)]) = (vip.parts(), mark.parts()) else { continue };
+        let (vip, fwmark) = (IpAddr::V4(*vip), *fwmark);
         let service = space.ipvs.get(&VirtualKey { ipv6: false, fwmark });
         for (address, weight) in service.into_iter().flat_map(|service| &service.real) {
             let on_bridge = |device: &String| {
@@ -197,13 +200,12 @@ fn balanced_by_ipvs(space: &Space) -> (Led, Led) {
     (open, live)
 }
 
-/// Elements whose key begins with an address, as address and values.
-fn by_address<'a>(elements: impl Iterator<Item = (&'a str, &'a str)>) -> Led {
+/// MAC addresses by the address that goes with each.
+fn by_address<'a>(parts: impl Iterator<Item = (Option<&'a Part>, Option<&'a Part>)>) -> Led {
     let mut found = Led::new();
-    for (key, value) in elements {
-        let address = key.split(" . ").next().and_then(|address| address.parse().ok());
-        if let Some(address) = address {
-            found.entry(address).or_default().insert(value.to_owned());
+    for pair in parts {
+        if let (Some(Part::V4(address)), Some(Part::Mac(mac))) = pair {
+            found.entry(IpAddr::V4(*address)).or_default().insert(mac.to_string());
         }
     }
     found

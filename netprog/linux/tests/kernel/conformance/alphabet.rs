@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use cluster::net::MacAddr;
 use netprog::op::{EntryOp, LinkChange, LinkOp, NewLink, NftChange, Op, RouteOp, SpaceOp};
+use netprog::plane::element::{Element, Part};
 use netprog::plane::{
     Family, FdbKey, FdbTable, Place, Plane, PortFlags, Route, Rule, Space, Table, TableKey,
     VethPair,
@@ -25,7 +26,6 @@ pub(super) const LINK_MACS: [MacAddr; 3] = [
 const FABRIC_LINKS: [&str; 5] = ["br0", "br1", "vx0", "v0", "v1"];
 const SANDBOX_LINKS: [&str; 2] = ["eth0", "eth1"];
 const SETS: [&str; 2] = ["live", "missing"];
-const ELEMENTS: [&str; 2] = ["10.0.0.15 . 02:42:0a:00:00:05", "10.0.0.15 . 02:42:0a:00:00:06"];
 
 fn text(name: &str) -> String {
     name.to_owned()
@@ -73,14 +73,26 @@ fn table_key() -> TableKey {
     TableKey { family: Family::Bridge, name: text("skein") }
 }
 
+fn live(mac: MacAddr) -> Element {
+    Element::of([Part::V4([10, 0, 0, 15].into()), Part::Mac(mac)])
+}
+
+fn mark(mark: u32) -> Element {
+    Element::of([Part::Mark(mark)])
+}
+
+fn value(mac: MacAddr) -> Element {
+    Element::of([Part::Mac(mac)])
+}
+
 fn table() -> Table {
     Table {
         digest: text("d"),
         structure: text(
             "set live { type ipv4_addr . ether_addr; }\nmap slots { type mark : ether_addr; }",
         ),
-        sets: [(text("live"), [text(ELEMENTS[0])].into())].into(),
-        maps: [(text("slots"), [(text("0"), MACS[0].to_string())].into())].into(),
+        sets: [(text("live"), [live(MACS[0])].into())].into(),
+        maps: [(text("slots"), [(mark(0), value(MACS[0]))].into())].into(),
     }
 }
 
@@ -194,25 +206,25 @@ fn entries() -> impl Strategy<Value = Op> {
 
 fn nft() -> impl Strategy<Value = Op> {
     let place = prop_oneof![3 => Just(FABRIC), 1 => Just(SANDBOX)];
-    let element = (place.clone(), select(&SETS[..]), select(&ELEMENTS[..]));
+    let element = (place.clone(), select(&SETS[..]), mac().prop_map(live));
     let values = prop_oneof![
         2 => mac().prop_map(|new| (None, Some(new))),
         2 => (mac(), mac()).prop_map(|(old, new)| (Some(old), Some(new))),
         1 => mac().prop_map(|old| (Some(old), None)),
     ];
-    let slot = (place.clone(), select(&["0", "1"][..]), values);
+    let slot = (place.clone(), select(&[0, 1][..]), values);
     prop_oneof![
         1 => place.clone().prop_map(|place| Op::nft(place, table_key(), NftChange::Load(table()))),
         1 => place.prop_map(|place| Op::nft(place, table_key(), NftChange::Delete)),
         3 => element.clone().prop_map(|(place, set, element)| {
-            Op::nft(place, table_key(), NftChange::AddElement(text(set), text(element)))
+            Op::nft(place, table_key(), NftChange::AddElement(text(set), element))
         }),
         3 => element.prop_map(|(place, set, element)| {
-            Op::nft(place, table_key(), NftChange::DeleteElement(text(set), text(element)))
+            Op::nft(place, table_key(), NftChange::DeleteElement(text(set), element))
         }),
         4 => slot.prop_map(|(place, key, (old, new))| {
-            let (old, new) = (old.map(|mac| mac.to_string()), new.map(|mac| mac.to_string()));
-            let change = NftChange::SetMapElement { map: text("slots"), key: text(key), old, new };
+            let (old, new) = (old.map(value), new.map(value));
+            let change = NftChange::SetMapElement { map: text("slots"), key: mark(key), old, new };
             Op::nft(place, table_key(), change)
         }),
     ]
