@@ -23,6 +23,7 @@ mod interference;
 mod isolation;
 mod log_servers;
 mod machine;
+mod memory;
 mod places;
 mod played;
 mod ports;

@@ -5,6 +5,7 @@
 mod files;
 mod fuzz;
 mod imports;
+mod patches;
 mod roots;
 mod source;
 mod units;
