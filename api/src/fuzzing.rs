@@ -3,6 +3,8 @@
 
 use axum::extract::Query as AxumQuery;
 use axum::http::Uri;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use cluster::id::TaskId;
 use cluster::spec::{ClusterSpec, NodeSpec};
 use cluster::time::Timestamp;
@@ -14,7 +16,7 @@ use crate::control_plane::LogSelector;
 use crate::docker::events::moment;
 use crate::docker::logs::{log_request, unix_time};
 use crate::docker::swarm::{InitBody, JoinBody, UnlockBody, init_request, join_request};
-use crate::docker::wire::der;
+use crate::docker::wire::certificate::parse_certificate;
 use crate::docker::{networks, services};
 use crate::filters::Filters;
 use crate::json_case::{
@@ -147,10 +149,10 @@ pub fn request_seeds() -> Vec<Vec<u8>> {
 
 /// A parameter, or a certificate that is shown.
 pub fn text(bytes: &[u8]) -> bool {
-    let base64 = der::base64_encode(bytes);
-    let mut found = der::parse_certificate(&format!("{BEGIN}\n{base64}\n")).is_some();
+    let base64 = BASE64_STANDARD.encode(bytes);
+    let mut found = parse_certificate(&format!("{BEGIN}\n{base64}\n")).is_some();
     let Ok(text) = std::str::from_utf8(bytes) else { return found };
-    found |= der::parse_certificate(text).is_some();
+    found |= parse_certificate(text).is_some();
     found |= unix_time(text).is_ok();
     let known = ["id", "label", "name", "role"];
     let Ok(filters) = Filters::parse(text, &known) else { return found };

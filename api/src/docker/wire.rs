@@ -7,8 +7,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub(crate) mod certificate;
 pub(crate) mod cluster_info;
-pub(crate) mod der;
 pub(crate) mod info;
 pub(crate) mod network;
 pub(crate) mod node;

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::command::{Output, run};
@@ -241,12 +242,12 @@ fn without_prefix(address: &str) -> Result<Ipv4Addr> {
     bare.parse().with_context(|| format!("reading address {address:?}"))
 }
 
-/// Encodes a query's value (RFC 3986, section 2.1).
+/// All but the unreserved characters of RFC 3986, section 2.3.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Encodes a query's value.
 pub(crate) fn percent_encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let encode =
-        |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(encode).collect()
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 #[test]

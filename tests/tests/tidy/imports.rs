@@ -51,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "async-trait",
             "axum",
+            "base64",
             "bytes",
             "cluster",
             "futures-util",
@@ -62,6 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tokio",
             "tower",
             "tracing",
+            "x509-parser",
         ],
     ),
     (
@@ -88,6 +90,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "netprog",
             "netprog-linux",
             "nix",
+            "percent-encoding",
             "raft-store",
             "rand",
             "rcgen",
@@ -113,7 +116,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "x509-parser",
         ],
     ),
-    ("lab", &["anyhow", "nix", "rand", "serde", "serde_json"]),
+    ("lab", &["anyhow", "nix", "percent-encoding", "rand", "serde", "serde_json"]),
     (
         "tests",
         &[

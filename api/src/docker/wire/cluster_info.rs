@@ -7,7 +7,7 @@ use cluster::spec::ClusterSpec;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::der::{base64_encode, parse_certificate};
+use super::certificate::parse_certificate;
 use super::{Version, rfc3339};
 use crate::error::ApiError;
 
@@ -47,7 +47,7 @@ impl TlsInfo {
     fn new(trust_root: String, issuer: Option<&String>) -> Self {
         let (cert_issuer_subject, cert_issuer_public_key) = issuer
             .and_then(|issuer| parse_certificate(issuer))
-            .map(|parts| (base64_encode(&parts.subject), base64_encode(&parts.public_key)))
+            .map(|parts| (parts.subject, parts.public_key))
             .unwrap_or_default();
         Self { trust_root, cert_issuer_subject, cert_issuer_public_key }
     }
