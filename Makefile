@@ -1,6 +1,6 @@
 # The two commands of the README are `make test` and `make demo`; each does all set-up by itself.
 # Logic beyond a few lines is Rust in tests/lab/src/bin or a script in deploy/lab/.
-.PHONY: help check fix test fuzz sim netns vm compose tidy demo demo-down demo-vm demo-vm-down bench-vertical bench-rollout bench-rows bench-topologies
+.PHONY: help check fix test fuzz sim netns vm compose tidy demo demo-down demo-vm demo-vm-down bench-vertical bench-rollout bench-rows bench-services bench-topologies
 .PHONY: setup setup-compose checkouts demo-compose demo-compose-down lab lab-down image systemd install build
 CARGO ?= cargo
 # Where cargo builds: its settings or CARGO_TARGET_DIR may name another folder than target.
@@ -105,6 +105,10 @@ bench-rollout: setup ## requests that fail while backends come, go and are lost,
 bench-rows: setup ## two daemons among ROWS rows of other nodes, for docs/benchmarks.md
 	$(CARGO) build --locked --release -p skein -p lab -p tests --bins
 	@"$(TARGET)"/release/skein-bench-rows $(ROWS)
+
+bench-services: setup ## lists of services that a manager answers a second, for docs/benchmarks.md
+	$(CARGO) build --locked --release -p skein -p lab -p tests --bins
+	@"$(TARGET)"/release/skein-bench-services
 
 bench-topologies: setup-compose ## what machines of each kind cost, for docs/benchmarks.md
 	@deploy/vm/setup.sh

@@ -3,16 +3,17 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tower::ServiceExt;
 
 use crate::control_plane::{ControlPlane, Local, LocalNodeState};
+use crate::docker::services::listing::Listing;
 use crate::docker::{
     engine, events, logs, networks, nodes, secrets, services, swarm, system, tasks,
 };
@@ -41,6 +42,7 @@ pub fn router(plane: Arc<dyn ControlPlane>) -> Router {
         .method_not_allowed_fallback(unknown)
         // The limit is kept where the body is read.
         .layer(DefaultBodyLimit::disable())
+        .layer(Extension(Arc::<Listing>::default()))
         .with_state(Arc::clone(&plane));
     Router::new().fallback(enter).with_state(Entrance { plane, inner })
 }

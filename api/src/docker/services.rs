@@ -1,17 +1,23 @@
 //! `/services`.
 
-use axum::Json;
+pub(crate) mod listing;
+
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use cluster::object::Service;
 use cluster::request::{Answer, Request};
 use cluster::spec::{ServiceMode, ServiceSpec};
 use cluster::time::Revision;
 use serde_json::{Value, json};
 
-use super::wire::service::{ServiceView, counts, service, strip_defaults};
+use self::listing::{Form, Listing};
+use super::wire::service::{service, strip_defaults};
 use super::{check_manager, cluster_state};
 use crate::error::ApiError;
 use crate::filters::Filters;
@@ -23,21 +29,24 @@ const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
 const MODES: &[&str] = &["replicated", "global", "replicated-job", "global-job"];
 
 /// `GET /services`.
-pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response, ApiError> {
+pub(crate) async fn list(
+    State(plane): Plane,
+    Extension(listing): Extension<Arc<Listing>>,
+    params: Params,
+) -> Result<Response, ApiError> {
     let filters = Filters::parse(params.text("filters"), FILTERS)?;
     filters.check_words("mode", MODES)?;
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let state = &snapshot.state;
-    let (with_status, with_defaults) = (params.flag("status"), params.flag("insertDefaults"));
-    let views: Vec<ServiceView<'_>> = state
-        .live_services()
-        .filter(|found| matches(&filters, found))
-        .map(|found| {
-            let counts = with_status.then(|| counts(found, state.tasks_of(found.id)));
-            service(found, &state.networks, with_defaults, counts)
-        })
-        .collect();
-    Ok(Json(views).into_response())
+    let form =
+        Form { with_status: params.flag("status"), with_defaults: params.flag("insertDefaults") };
+    let list = if filters == Filters::default() {
+        listing.all(state, form)?
+    } else {
+        let found = state.live_services().filter(|found| matches(&filters, found));
+        listing.some(state, found, form)?
+    };
+    Ok(([(CONTENT_TYPE, "application/json")], list).into_response())
 }
 
 /// `GET /services/{id}`.
@@ -48,7 +57,7 @@ pub(crate) async fn inspect(
 ) -> Result<Response, ApiError> {
     let snapshot = cluster_state(plane.as_ref(), &params).await?;
     let found = snapshot.state.find_service(&id)?;
-    let view = service(found, &snapshot.state.networks, params.flag("insertDefaults"), None);
+    let view = service(found, &snapshot.state.networks, params.flag("insertDefaults"));
     Ok(Json(view).into_response())
 }
 

@@ -228,7 +228,7 @@ impl ControlPlane for Fake {
         if consistency == Consistency::Linearizable && !inner.has_quorum {
             return Err(ApiError::unavailable("no quorum: 1 of 3 managers is reachable"));
         }
-        let state = Arc::new(inner.state.clone());
+        let state = self.changes.borrow().clone();
         Ok(Snapshot { state, leader: Some(NODE), unreachable: Vec::new() })
     }
 

@@ -8,6 +8,7 @@ use cluster::id::ID_CHARS;
 mod cli;
 mod client;
 mod fake;
+mod lists;
 mod routes;
 mod workload;
 

@@ -2,7 +2,7 @@
 //! server takes it, hyper refuses it with an empty 400 (RFC 3986 has no such character). It is
 //! written as `%22` before hyper reads it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -37,6 +37,15 @@ pub(super) struct RawQuery<S> {
 impl<S> RawQuery<S> {
     pub(super) fn new(inner: S) -> Self {
         Self { inner, next: Next::RequestLine, held: BytesMut::new() }
+    }
+
+    /// What may come from the client after these bytes of an answer.
+    fn note_answer(&mut self, bytes: &[u8]) {
+        if bytes.starts_with(b"HTTP/1.1 101 ") {
+            self.next = Next::Other;
+        } else if self.next == Next::Rest && self.held.is_empty() {
+            self.next = Next::RequestLine;
+        }
     }
 }
 
@@ -99,12 +108,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RawQuery<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if bytes.starts_with(b"HTTP/1.1 101 ") {
-            this.next = Next::Other;
-        } else if this.next == Next::Rest && this.held.is_empty() {
-            this.next = Next::RequestLine;
-        }
+        this.note_answer(bytes);
         Pin::new(&mut this.inner).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.note_answer(pieces.iter().find(|piece| !piece.is_empty()).map_or(&[], |piece| piece));
+        Pin::new(&mut this.inner).poll_write_vectored(context, pieces)
+    }
+
+    /// Without this hyper copies each answer into one piece.
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -122,8 +142,15 @@ mod tests {
 
     use super::*;
 
-    /// What the server reads of what a client wrote in these pieces, answering after each.
+    /// What the server reads of what a client wrote in these pieces, answering after each, be it
+    /// by one buffer or by several.
     async fn read(pieces: &[&[u8]], answer: &[u8]) -> Vec<String> {
+        let found = read_answering(pieces, &[answer]).await;
+        assert_eq!(read_answering(pieces, &[b"", answer, b"x"]).await, found);
+        found
+    }
+
+    async fn read_answering(pieces: &[&[u8]], answer: &[&[u8]]) -> Vec<String> {
         let (mut client, server) = duplex(1 << 20);
         let mut server = RawQuery::new(server);
         let mut found = Vec::new();
@@ -132,7 +159,14 @@ mod tests {
             let mut bytes = vec![0; 1 << 16];
             let count = server.read(&mut bytes).await.unwrap();
             found.push(String::from_utf8_lossy(&bytes[..count]).into_owned());
-            server.write_all(answer).await.unwrap();
+            match answer {
+                [answer] => server.write_all(answer).await.unwrap(),
+                several => {
+                    let several: Vec<_> = several.iter().map(|piece| IoSlice::new(piece)).collect();
+                    assert!(server.is_write_vectored());
+                    assert!(server.write_vectored(&several).await.unwrap() > 1);
+                }
+            }
         }
         found
     }

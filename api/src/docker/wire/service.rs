@@ -22,14 +22,19 @@ pub(crate) struct ServiceView<'a> {
     version: Version,
     created_at: String,
     updated_at: String,
-    spec: Value,
+    spec: Spec<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_spec: Option<&'a ServiceSpec>,
     endpoint: Endpoint<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     update_status: Option<Update<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service_status: Option<Counts>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Spec<'a> {
+    Stored(&'a ServiceSpec),
+    WithDefaults(Value),
 }
 
 #[derive(Debug, Serialize)]
@@ -84,24 +89,37 @@ pub(crate) fn counts<'a>(service: &Service, tasks: impl Iterator<Item = &'a Arc<
     Counts { running_tasks, desired_tasks, completed_tasks: 0 }
 }
 
-/// Renders a service. `networks` gives the prefix lengths of its virtual addresses.
+/// Of the networks of a service's virtual addresses; `None` for one that is gone.
+pub(crate) fn prefix_lengths(
+    service: &Service,
+    networks: &Table<NetworkId, Network>,
+) -> Vec<Option<u8>> {
+    let length = |id| networks.get(id).map(|network| network.subnet.prefix_len());
+    service.vips.keys().map(length).collect()
+}
+
+/// Renders a service without its status. `networks` gives the prefix lengths of its virtual
+/// addresses: the object and [`prefix_lengths`] are all that is shown.
 pub(crate) fn service<'a>(
     service: &'a Service,
     networks: &Table<NetworkId, Network>,
     insert_defaults: bool,
-    counts: Option<Counts>,
 ) -> ServiceView<'a> {
-    let mut spec = serde_json::to_value(&service.spec).unwrap_or_default();
-    if insert_defaults {
+    let spec = if insert_defaults {
+        let mut spec = serde_json::to_value(&service.spec).unwrap_or_default();
         fill_absent(&mut spec, &defaults());
-    }
-    let virtual_ip = |(network, address): (&NetworkId, _)| VirtualIp {
+        Spec::WithDefaults(spec)
+    } else {
+        Spec::Stored(&service.spec)
+    };
+    let virtual_ip = |((network, address), length): ((&NetworkId, _), Option<u8>)| VirtualIp {
         network_id: network.to_string(),
-        addr: match networks.get(network) {
-            Some(network) => format!("{address}/{}", network.subnet.prefix_len()),
+        addr: match length {
+            Some(length) => format!("{address}/{length}"),
             None => format!("{address}"),
         },
     };
+    let virtual_ips = service.vips.iter().zip(prefix_lengths(service, networks));
     ServiceView {
         id: service.id.to_string(),
         version: service.meta.into(),
@@ -112,10 +130,9 @@ pub(crate) fn service<'a>(
         endpoint: Endpoint {
             spec: &service.spec.endpoint_spec,
             ports: service.ports.iter().map(port).collect(),
-            virtual_ips: service.vips.iter().map(virtual_ip).collect(),
+            virtual_ips: virtual_ips.map(virtual_ip).collect(),
         },
         update_status: service.update_status.as_ref().map(update),
-        service_status: counts,
     }
 }
 
