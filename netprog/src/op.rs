@@ -162,6 +162,7 @@ pub enum NftChange {
 
 impl Op {
     /// An operation in a namespace.
+    #[inline]
     pub fn new(place: Place, kind: impl Into<Kind>) -> Self {
         Self { place, kind: kind.into() }
     }
@@ -216,6 +217,7 @@ impl EntryOp {
 macro_rules! kind_from {
     ($($kind:ident($of:ty),)*) => {
         $(impl From<$of> for Kind {
+            #[inline]
             fn from(op: $of) -> Self {
                 Self::$kind(op)
             }
