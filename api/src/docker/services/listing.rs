@@ -188,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_rendered_when_a_prefix_length_is_another() {
+        let (mut kept, state, service) = (Kept::default(), State::default(), web());
+        let first = kept.row(&state, &service, false).unwrap();
+        for row in kept.rows.values_mut() {
+            row.prefixes = vec![Some(24)];
+        }
+        let second = kept.row(&state, &service, false).unwrap();
+        assert_ne!(first.as_ptr(), second.as_ptr());
+        assert_eq!(kept.bytes, second.len());
+    }
+
+    #[test]
     fn what_is_kept_has_a_limit() {
         let (mut kept, state, service) = (Kept::default(), State::default(), web());
         kept.bytes = KEPT_BYTES_MAX;
