@@ -5,23 +5,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use cluster::codec::{decode_reply, encode_request};
 use cluster::id::NodeId;
 use cluster::object::KeyDigest;
 use cluster::rejection::{Code, Rejection};
-use cluster::request::{Answer, Request};
 use cluster::state::State;
 use raft_store::RaftNode;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::decider::Ask;
 use crate::dispatcher::Dispatcher;
-use crate::transport::{CallError, Lane, Net};
-use crate::wire::{NOT_LEADER, RenewAnswer, RenewCall};
-
-pub use decider::Ask;
+use crate::transport::Net;
+use crate::wire::{RenewAnswer, RenewCall};
 
 pub mod agreement;
 mod decider;
@@ -31,13 +27,12 @@ mod leader;
 mod leases;
 pub mod membership;
 pub mod raft_transport;
+mod request;
 pub mod rotation;
 pub mod routes;
 mod session;
 pub mod why;
 
-/// How long a request may take, the search for a leader included.
-pub const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Requests that wait for the decider.
 const DECIDER_QUEUE: usize = 1024;
 
@@ -104,73 +99,6 @@ impl Manager {
         });
     }
 
-    /// Decides here, or asks the leader.
-    pub async fn request(&self, request: Request) -> Result<Answer, Rejection> {
-        let request = &request;
-        let here = || self.decide(request.clone());
-        self.at_leader(here, |leader| self.forward(leader, request)).await
-    }
-
-    /// Does a thing here if this node leads, or has the leader do it.
-    async fn at_leader<T, H, F>(
-        &self,
-        here: impl Fn() -> H,
-        there: impl Fn(SocketAddr) -> F,
-    ) -> Result<T, Rejection>
-    where
-        H: Future<Output = Result<T, Rejection>>,
-        F: Future<Output = Result<T, Forward>>,
-    {
-        let search = async {
-            let mut status = self.raft.watch();
-            loop {
-                let seen = status.borrow_and_update().clone();
-                if seen.is_leader {
-                    return here().await;
-                }
-                if let Some(leader) = seen.leader.and_then(|peer| peer.address.parse().ok()) {
-                    match there(leader).await {
-                        Err(Forward::TryAgain) => {}
-                        Err(Forward::Final(rejection)) => return Err(rejection),
-                        Ok(answer) => return Ok(answer),
-                    }
-                }
-                // The leader is unknown or has just changed: wait for news, or ask anew soon.
-                let _ = tokio::time::timeout(Duration::from_millis(100), status.changed()).await;
-            }
-        };
-        match tokio::time::timeout(REQUEST_LIMIT, search).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(Rejection::new(Code::Unavailable, NO_LEADER)),
-        }
-    }
-
-    /// Decides on this node, which leads.
-    pub async fn decide(&self, request: Request) -> Result<Answer, Rejection> {
-        let (reply, answer) = oneshot::channel();
-        let gone = || Rejection::new(Code::Unavailable, NO_LEADER);
-        self.decider.send(Ask { request, reply }).await.map_err(|_stopped| gone())?;
-        answer.await.unwrap_or_else(|_dropped| Err(gone()))
-    }
-
-    async fn forward(&self, leader: SocketAddr, request: &Request) -> Result<Answer, Forward> {
-        let invalid = |e: cluster::codec::CodecError| {
-            Forward::Final(Rejection::invalid(format!("forward a request: {e}")))
-        };
-        let body = encode_request(request).map_err(invalid)?;
-        let called =
-            self.net.call(leader, Lane::Control, "/manager/request", body.into(), REQUEST_LIMIT);
-        match called.await {
-            Ok(bytes) => decode_reply(&bytes).map_err(invalid)?.map_err(Forward::Final),
-            Err(CallError::Refused { status: NOT_LEADER, .. }) => Err(Forward::TryAgain),
-            Err(error) if error.is_unsent() => Err(Forward::TryAgain),
-            Err(error) => {
-                let text = format!("the leader's answer was lost, the outcome is unknown: {error}");
-                Err(Forward::Final(Rejection::new(Code::Unavailable, text)))
-            }
-        }
-    }
-
     /// The state, at least as new as any write that was answered before this call.
     pub async fn linearizable(&self) -> Result<Arc<State>, Rejection> {
         self.raft.read_barrier().await.map_err(|error| {
@@ -225,9 +153,4 @@ impl Manager {
     fn ring_acks(&self) {
         self.acks.send_modify(|count| *count = count.wrapping_add(1));
     }
-}
-
-enum Forward {
-    TryAgain,
-    Final(Rejection),
 }

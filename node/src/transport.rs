@@ -47,7 +47,7 @@ pub enum Lane {
 /// Why a call to a peer failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// No connection.
+    /// No connection: the peer surely did not act.
     #[error("connect to {address}: {reason}")]
     Connect {
         /// Whom.
@@ -75,12 +75,4 @@ pub enum CallError {
         /// The whole body.
         body: Bytes,
     },
-}
-
-impl CallError {
-    /// Whether the peer surely did not act, so that another may be asked.
-    #[must_use]
-    pub fn is_unsent(&self) -> bool {
-        matches!(self, Self::Connect { .. })
-    }
 }

@@ -180,6 +180,10 @@ pub struct NotLeader {
 /// Status of an answer whose body is [`NotLeader`] (RFC 9110: Misdirected Request).
 pub const NOT_LEADER: u16 = 421;
 
+/// Status of an answer that tells why nobody knows whether a request was or will be written (RFC
+/// 9110: Gateway Timeout).
+pub const OUTCOME_UNKNOWN: u16 = 504;
+
 /// Status of an answer to a node whose version does not read what the cluster writes (RFC 9110:
 /// Upgrade Required).
 pub const TOO_OLD: u16 = 426;

@@ -9,21 +9,24 @@ use cluster::codec::encode_transaction;
 use cluster::decide::{Added, Batch};
 use cluster::plan::{next_due, plan};
 use cluster::rejection::{Code, Rejection};
-use cluster::request::{Answer, Request};
+use cluster::request::{Answer, Attempt, Request};
 use cluster::state::State;
 use cluster::transaction::Transaction;
 use raft_store::ProposeError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Manager, NO_LEADER};
+use super::Manager;
+use super::request::Undecided;
 use crate::clock;
 
 /// A request and where its answer goes.
-pub struct Ask {
+pub(super) struct Ask {
     /// What is asked.
-    pub request: Request,
+    pub(super) request: Request,
+    /// Which request of a client it is, if it is one.
+    pub(super) attempt: Option<Attempt>,
     /// Where the answer goes.
-    pub reply: oneshot::Sender<Result<Answer, Rejection>>,
+    pub(super) reply: oneshot::Sender<Result<Answer, Undecided>>,
 }
 
 /// Requests that are decided together at most; the draft has limits of its own
@@ -90,27 +93,30 @@ async fn run_planner(manager: &Manager) {
         if transaction.is_empty() {
             return;
         }
-        if let Err(rejection) = commit(manager, &transaction).await {
-            // Without a leader it is the next one's. Anything else would be so again.
-            match rejection.code {
-                Code::Unavailable | Code::Conflict => {
-                    tracing::debug!(%rejection, "plan not committed");
-                }
-                _other => tracing::error!(%rejection, "plan not committed"),
+        match commit(manager, &transaction).await {
+            Ok(_applied) => {}
+            // It would be so again.
+            Err(Undecided::Rejected(rejection)) => {
+                tracing::error!(%rejection, "plan not committed");
+                return;
             }
-            return;
+            // It is the next leader's.
+            Err(why) => {
+                tracing::debug!(?why, "plan not committed");
+                return;
+            }
         }
     }
 }
 
 /// Waits until an entry of the own term is applied, then decides on a state that is the newest.
 /// Answers the first requests, as many as go into one entry.
-async fn answer(manager: &Manager, asks: &VecDeque<Ask>) -> Vec<Result<Answer, Rejection>> {
-    let all = |rejection: &Rejection| vec![Err(rejection.clone()); asks.len()];
+async fn answer(manager: &Manager, asks: &VecDeque<Ask>) -> Vec<Result<Answer, Undecided>> {
+    let all = |why: Undecided| vec![Err(why); asks.len()];
     let mut status = manager.raft.watch();
     let ready = status.wait_for(|s| s.leader_ready || !s.is_leader).await;
     if !ready.is_ok_and(|s| s.leader_ready) {
-        return all(&Rejection::new(Code::Unavailable, NO_LEADER));
+        return all(Undecided::NotLeader);
     }
     for _ in 0..RACES_MAX {
         let (transaction, answers) = decide_all(&manager.newest(), asks);
@@ -120,21 +126,21 @@ async fn answer(manager: &Manager, asks: &VecDeque<Ask>) -> Vec<Result<Answer, R
         match commit(manager, &transaction).await {
             Ok(true) => return answers,
             Ok(false) => {}
-            Err(rejection) => return vec![Err(rejection); answers.len()],
+            Err(why) => return vec![Err(why); answers.len()],
         }
     }
-    all(&Rejection::new(Code::Unavailable, "the state changed too often"))
+    all(Undecided::NotWritten("the state changed too often".to_owned()))
 }
 
 fn decide_all(
     state: &State,
     asks: &VecDeque<Ask>,
-) -> (Transaction, Vec<Result<Answer, Rejection>>) {
+) -> (Transaction, Vec<Result<Answer, Undecided>>) {
     let mut batch = Batch::new(state, clock::timestamp());
     let mut answers = Vec::with_capacity(asks.len());
     for ask in asks {
-        match batch.add(&ask.request, rand::random()) {
-            Added::Decided(answer) => answers.push(answer),
+        match batch.add(&ask.request, ask.attempt, rand::random()) {
+            Added::Decided(answer) => answers.push(answer.map_err(Undecided::Rejected)),
             Added::Later => break,
         }
     }
@@ -142,13 +148,16 @@ fn decide_all(
 }
 
 /// Proposes; `false` if the transaction lost a race.
-async fn commit(manager: &Manager, transaction: &Transaction) -> Result<bool, Rejection> {
-    let broken = |reason: String| Rejection::new(Code::Unavailable, reason);
+async fn commit(manager: &Manager, transaction: &Transaction) -> Result<bool, Undecided> {
+    let broken = |reason: String| Undecided::Rejected(Rejection::new(Code::Unavailable, reason));
     let payload = encode_transaction(transaction).map_err(|e| broken(e.to_string()))?;
     let applied = manager.raft.propose(payload).await.map_err(|error| match error {
-        ProposeError::NotLeader { .. } => broken(NO_LEADER.to_owned()),
-        too_large @ ProposeError::TooLarge { .. } => Rejection::invalid(too_large.to_string()),
-        other => broken(format!("{other}. {NO_LEADER}")),
+        ProposeError::NotLeader { .. } => Undecided::NotLeader,
+        ProposeError::NoQuorum => Undecided::NotWritten(error.to_string()),
+        ProposeError::TooLarge { .. } => Undecided::Rejected(Rejection::invalid(error.to_string())),
+        ProposeError::OutcomeUnknown { reason } | ProposeError::Stopped { reason } => {
+            Undecided::Unknown(reason)
+        }
     })?;
     match serde_json::from_slice(&applied.response) {
         Ok(Outcome::Applied) => Ok(true),

@@ -13,12 +13,13 @@ use raft_store::Class;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::request::Undecided;
 use super::session::{self, Refusal};
 use super::{Manager, join};
 use crate::transport::{BODY_BYTES_MAX, MemberOnly};
 use crate::wire::{
-    self, JoinCall, NOT_LEADER, NotLeader, RenewCall, ReportCall, ReseatAnswer, ReseatCall,
-    TOO_OLD, WatchCall,
+    self, JoinCall, NOT_LEADER, NotLeader, OUTCOME_UNKNOWN, RenewCall, ReportCall, ReseatAnswer,
+    ReseatCall, TOO_OLD, WatchCall,
 };
 
 /// The largest body that is read of a caller without a certificate.
@@ -82,12 +83,22 @@ async fn raft(
 }
 
 async fn request(State(manager): State<Manager>, body: Bytes) -> Result<Response, Refused> {
-    let request = decode_request(&body).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
+    let (attempt, request) =
+        decode_request(&body).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
     if !manager.raft.status().is_leader {
         return Ok(not_leader(&manager));
     }
-    let reply = encode_reply(&manager.decide(request).await)
-        .map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let reply = match manager.decide_attempt(request, Some(attempt)).await {
+        Ok(answer) => Ok(answer),
+        Err(Undecided::Rejected(rejection)) => Err(rejection),
+        Err(Undecided::NotLeader | Undecided::NotWritten(_)) => return Ok(not_leader(&manager)),
+        Err(Undecided::Unknown(reason)) => {
+            let status = StatusCode::from_u16(OUTCOME_UNKNOWN);
+            return Err((status.unwrap_or(StatusCode::GATEWAY_TIMEOUT), reason));
+        }
+    };
+    let reply =
+        encode_reply(&reply).map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     Ok(reply.into_response())
 }
 

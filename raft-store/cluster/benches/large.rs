@@ -163,7 +163,10 @@ impl World {
     fn store(&mut self) {
         self.revision += 1;
         let changes = std::mem::take(&mut self.waiting);
-        let outcome = self.state.apply(Revision(self.revision), &Transaction { at: NOW, changes });
+        let outcome = self.state.apply(
+            Revision(self.revision),
+            &Transaction { at: NOW, changes, answered: Vec::new() },
+        );
         assert_eq!(outcome, Outcome::Applied);
     }
 

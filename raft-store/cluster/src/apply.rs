@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{NetworkId, ServiceId};
+use crate::id::{NetworkId, RequestId, ServiceId};
 use crate::object::{Meta, Network, Node, PublishedPort, Service};
 use crate::spec::PublishMode;
 use crate::state::{State, Taken};
@@ -48,6 +48,12 @@ pub enum Conflict {
     Twice {
         /// Its name.
         object: String,
+    },
+    /// A request was done before, or occurs twice.
+    #[error("request {request} has an answer")]
+    Answered {
+        /// Which.
+        request: RequestId,
     },
     /// The cluster cannot be removed.
     #[error("the cluster cannot be removed by a transaction")]
@@ -99,6 +105,12 @@ impl State {
         self.check_versions(transaction)?;
         let mut next = self.clone();
         next.revision = revision;
+        for answered in &transaction.answered {
+            if next.answers.of(answered.request).is_some() {
+                return Err(Conflict::Answered { request: answered.request });
+            }
+            next.keep_answer(revision, answered);
+        }
         // All that goes away goes first, so that what it held can be taken within one transaction.
         for change in &transaction.changes {
             if let Some(old) = self.get(change.key()) {

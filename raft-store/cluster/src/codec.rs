@@ -13,12 +13,12 @@ use bincode::{Decode, Encode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::id::{NetworkId, NodeId, RequestId, ServiceId, TaskId};
 use crate::object::{Cluster, first_schema, newest_schema};
 use crate::rejection::Rejection;
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Attempt, Request};
 use crate::time::{Revision, Timestamp};
-use crate::transaction::{Change, Key, Object, Transaction};
+use crate::transaction::{Answered, Change, Key, Object, Transaction};
 
 /// The largest transaction, request or reply that is encoded or decoded.
 pub const TRANSACTION_BYTES_MAX: usize = 32 << 20;
@@ -91,7 +91,7 @@ pub enum CodecError {
         /// This version's.
         reads: u32,
     },
-    /// A snapshot that has an object more than once.
+    /// A snapshot that has an object or an answer more than once.
     #[error("decode snapshot: {0} is in it twice")]
     Twice(String),
     /// A snapshot in which two objects hold one address.
@@ -106,7 +106,7 @@ pub enum CodecError {
 
 #[derive(Encode, Decode)]
 enum TransactionEnvelope {
-    V1 { at: u64, changes: Vec<ChangeV1> },
+    V1 { at: u64, changes: Vec<ChangeV1>, answered: Vec<AnsweredV1> },
 }
 
 #[derive(Encode, Decode)]
@@ -133,10 +133,30 @@ enum KeyV1 {
     Task(u128),
 }
 
-/// The objects follow it one by one, so that none but the one at hand is held as bytes.
 #[derive(Encode, Decode)]
-enum SnapshotHead {
-    V1 { revision: u64, objects: u64 },
+struct AnsweredV1 {
+    request: u128,
+    answer: Vec<u8>,
+}
+
+/// The objects and then the answers follow it one by one, so that none but the one at hand is held
+/// as bytes.
+#[derive(Encode, Decode)]
+pub(crate) enum SnapshotHead {
+    V1 { revision: u64, objects: u64, answers: u64, forgotten: u64 },
+}
+
+/// What follows the head of a snapshot.
+pub(crate) enum SnapshotPart {
+    Object(Object),
+    Answered(Revision, Answered),
+}
+
+/// An answer in a snapshot, with the revision at which its request was done.
+#[derive(Encode, Decode)]
+struct KeptV1 {
+    at: u64,
+    answered: AnsweredV1,
 }
 
 #[derive(Encode, Decode)]
@@ -147,47 +167,58 @@ enum JsonEnvelope {
 /// A transaction as it stands in the log.
 pub fn encode_transaction(transaction: &Transaction) -> Result<Vec<u8>, CodecError> {
     let changes: Result<_, CodecError> = transaction.changes.iter().map(change_to_wire).collect();
-    let envelope = TransactionEnvelope::V1 { at: transaction.at.0, changes: changes? };
+    let answered: Result<_, CodecError> =
+        transaction.answered.iter().map(answered_to_wire).collect();
+    let (changes, answered) = (changes?, answered?);
+    let envelope = TransactionEnvelope::V1 { at: transaction.at.0, changes, answered };
     write::<TRANSACTION_BYTES_MAX, _>("transaction", &envelope)
 }
 
 /// The inverse of [`encode_transaction`]. Total: any bytes give a transaction or an error.
 pub fn decode_transaction(bytes: &[u8]) -> Result<Transaction, CodecError> {
-    let TransactionEnvelope::V1 { at, changes } =
+    let TransactionEnvelope::V1 { at, changes, answered } =
         read::<TRANSACTION_BYTES_MAX, _>("transaction", bytes)?;
     let changes: Result<_, CodecError> = changes.into_iter().map(change_from_wire).collect();
-    Ok(Transaction { at: Timestamp(at), changes: changes? })
+    let answered: Result<_, CodecError> = answered.into_iter().map(answered_from_wire).collect();
+    Ok(Transaction { at: Timestamp(at), changes: changes?, answered: answered? })
 }
 
 pub(crate) fn write_snapshot(
     to: &mut dyn Write,
-    revision: Revision,
-    count: u64,
+    head: &SnapshotHead,
     objects: impl Iterator<Item = Object>,
+    answers: impl Iterator<Item = (Revision, Answered)>,
 ) -> Result<(), CodecError> {
     let put = |bytes: Vec<u8>, to: &mut dyn Write| {
         to.write_all(&bytes).map_err(|source| CodecError::Stream { activity: "write", source })
     };
-    let head = SnapshotHead::V1 { revision: revision.0, objects: count };
-    put(write::<TRANSACTION_BYTES_MAX, _>("snapshot", &head)?, to)?;
+    put(write::<TRANSACTION_BYTES_MAX, _>("snapshot", head)?, to)?;
     for object in objects {
         put(write::<TRANSACTION_BYTES_MAX, _>("object", &object_to_wire(&object)?)?, to)?;
+    }
+    for (at, answered) in answers {
+        put(write::<TRANSACTION_BYTES_MAX, _>("answer", &kept_to_wire(at, &answered)?)?, to)?;
     }
     Ok(())
 }
 
-/// Hands the objects of a snapshot to `take` one by one and returns its revision.
+/// Hands the parts of a snapshot to `take` one by one and returns its head.
 pub(crate) fn read_snapshot(
     from: &mut dyn Read,
-    mut take: impl FnMut(Object) -> Result<(), CodecError>,
-) -> Result<Revision, CodecError> {
-    let SnapshotHead::V1 { revision, objects } = read_one("snapshot", from)?;
+    mut take: impl FnMut(SnapshotPart) -> Result<(), CodecError>,
+) -> Result<SnapshotHead, CodecError> {
+    let head = read_one("snapshot", from)?;
+    let SnapshotHead::V1 { objects, answers, .. } = head;
     for _ in 0..objects {
-        take(object_from_wire(read_one("object", from)?)?)?;
+        take(SnapshotPart::Object(object_from_wire(read_one("object", from)?)?))?;
+    }
+    for _ in 0..answers {
+        let KeptV1 { at, answered } = read_one("answer", from)?;
+        take(SnapshotPart::Answered(Revision(at), answered_from_wire(answered)?))?;
     }
     let mut rest = [0];
     match from.read(&mut rest) {
-        Ok(0) => Ok(Revision(revision)),
+        Ok(0) => Ok(head),
         Ok(count) => Err(CodecError::Trailing { what: "snapshot", count }),
         Err(source) => Err(CodecError::Stream { activity: "read", source }),
     }
@@ -207,13 +238,21 @@ pub(crate) fn object_bytes(object: &Object) -> Vec<u8> {
         .unwrap_or_default()
 }
 
+/// Bytes that are the same for equal answers at one revision.
+pub(crate) fn answered_bytes(at: Revision, answered: &Answered) -> Vec<u8> {
+    // Answers are plain data, as objects are.
+    kept_to_wire(at, answered)
+        .and_then(|wire| write::<TRANSACTION_BYTES_MAX, _>("answer", &wire))
+        .unwrap_or_default()
+}
+
 /// A request on its way from a follower to the leader.
-pub fn encode_request(request: &Request) -> Result<Vec<u8>, CodecError> {
-    write_json("request", request)
+pub fn encode_request(attempt: Attempt, request: &Request) -> Result<Vec<u8>, CodecError> {
+    write_json("request", &(attempt, request))
 }
 
 /// The inverse of [`encode_request`].
-pub fn decode_request(bytes: &[u8]) -> Result<Request, CodecError> {
+pub fn decode_request(bytes: &[u8]) -> Result<(Attempt, Request), CodecError> {
     read_json("request", bytes)
 }
 
@@ -248,6 +287,20 @@ fn change_from_wire(change: ChangeV1) -> Result<Change, CodecError> {
             Change::Remove { key: key_from_wire(key), expected: Revision(expected) }
         }
     })
+}
+
+fn answered_to_wire(answered: &Answered) -> Result<AnsweredV1, CodecError> {
+    let answer = to_json("answer", &*answered.answer)?;
+    Ok(AnsweredV1 { request: answered.request.0, answer })
+}
+
+fn answered_from_wire(answered: AnsweredV1) -> Result<Answered, CodecError> {
+    let answer = Arc::new(from_json("answer", &answered.answer)?);
+    Ok(Answered { request: RequestId(answered.request), answer })
+}
+
+fn kept_to_wire(at: Revision, answered: &Answered) -> Result<KeptV1, CodecError> {
+    Ok(KeptV1 { at: at.0, answered: answered_to_wire(answered)? })
 }
 
 fn object_to_wire(object: &Object) -> Result<ObjectV1, CodecError> {

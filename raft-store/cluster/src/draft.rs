@@ -157,7 +157,7 @@ impl<'a> Draft<'a> {
                 (None, None) => {}
             }
         }
-        (Transaction { at: self.now, changes }, self.wake)
+        (Transaction { at: self.now, changes, answered: Vec::new() }, self.wake)
     }
 }
 

@@ -157,7 +157,7 @@ pub(crate) fn new(object: Object) -> Change {
 }
 
 pub(crate) fn transaction(changes: Vec<Change>) -> Transaction {
-    Transaction { at: NOW, changes }
+    Transaction { at: NOW, changes, answered: Vec::new() }
 }
 
 /// A cluster of one manager with two networks, a service and a task, at revision 1.

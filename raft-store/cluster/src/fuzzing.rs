@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::codec;
 use crate::constraint::Constraint;
 use crate::fixture::{attachment, network, node, small_state, task};
-use crate::id::{NodeId, TaskId};
+use crate::id::{NodeId, RequestId, ServiceId, TaskId};
 use crate::net::{MacAddr, Subnet};
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Attempt, Request};
 use crate::state::State;
 use crate::template::Template;
 use crate::time::{Revision, Timestamp};
-use crate::transaction::{Change, Key, Object, Transaction};
+use crate::transaction::{Answered, Change, Key, Object, Transaction};
 
 /// A manager, two networks, a service, and a task that runs on the manager.
 #[must_use]
@@ -21,9 +21,16 @@ pub fn state() -> State {
     let mut placed = task(7, 5, vec![attachment(3, "10.0.1.3")]);
     placed.node = Some(NodeId(2));
     let change = crate::fixture::new(Object::Task(Arc::new(placed)));
-    let outcome = state.apply(Revision(2), &crate::fixture::transaction(vec![change]));
+    let answered = vec![answered()];
+    let entry = Transaction { answered, ..crate::fixture::transaction(vec![change]) };
+    let outcome = state.apply(Revision(2), &entry);
     assert_eq!(outcome, crate::apply::Outcome::Applied, "the fixture is consistent");
     state
+}
+
+fn answered() -> Answered {
+    let answer = Arc::new(Answer::Service { id: ServiceId(10), warnings: Vec::new() });
+    Answered { request: RequestId(7), answer }
 }
 
 /// A transaction; one that decodes can be applied.
@@ -60,7 +67,8 @@ pub fn transaction_seeds() -> Vec<Vec<u8>> {
     let each = objects.iter().cloned().chain([removal]).map(|change| vec![change]);
     (each.chain([objects.clone(), Vec::new()]))
         .filter_map(|changes| {
-            codec::encode_transaction(&Transaction { at: Timestamp(7), changes }).ok()
+            let answered = vec![answered()];
+            codec::encode_transaction(&Transaction { at: Timestamp(7), changes, answered }).ok()
         })
         .collect()
 }
@@ -91,10 +99,11 @@ pub fn request(bytes: &[u8]) -> bool {
     let request = codec::decode_request(bytes);
     let reply = codec::decode_reply(bytes);
     let found = request.is_ok() || reply.is_ok();
-    if let Ok(decoded) = request {
-        let again = codec::encode_request(&decoded).expect("what was decoded can be encoded");
+    if let Ok((attempt, decoded)) = request {
+        let again = codec::encode_request(attempt, &decoded);
+        let again = again.expect("what was decoded can be encoded");
         let again = codec::decode_request(&again).expect("what was encoded can be decoded");
-        assert_eq!(again, decoded, "a request changed on its way");
+        assert_eq!(again, (attempt, decoded.clone()), "a request changed on its way");
         let state = state();
         if let Ok(decision) = crate::decide(&state, &decoded, 7, Timestamp(9)) {
             // What is decided must apply to the state that it was decided on.
@@ -127,7 +136,9 @@ pub fn request_seeds() -> Vec<Vec<u8>> {
         requests.push(Request::CreateNetwork { spec: Box::new(spec) });
         requests.push(Request::RemoveNetwork { id: network.id });
     }
-    let requests = requests.iter().filter_map(|request| codec::encode_request(request).ok());
+    let attempt = Attempt { id: RequestId(7), since: Some(Revision(2)) };
+    let requests =
+        requests.iter().filter_map(|request| codec::encode_request(attempt, request).ok());
     let replies = [Ok(Answer::Done), Err(crate::rejection::Rejection::not_found("node", "x"))];
     requests.chain(replies.iter().filter_map(|reply| codec::encode_reply(reply).ok())).collect()
 }

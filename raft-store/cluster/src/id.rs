@@ -132,6 +132,8 @@ id_types! {
     ServiceId,
     /// A task: one run of one slot of a service, on one node.
     TaskId,
+    /// A request of a client, on all its ways to a leader; drawn by the manager that received it.
+    RequestId,
 }
 
 impl NetworkId {

@@ -10,7 +10,7 @@ use crate::id::{NetworkId, ServiceId};
 use crate::object::{Network, PublishedPort, Service, Slot, Task, TaskState};
 use crate::plan::agenda::Agenda;
 use crate::spec::PublishMode;
-use crate::state::{Index, State};
+use crate::state::{ANSWERS_MAX, Index, State};
 use crate::transaction::Object;
 
 /// Something that must not be, in words for developers.
@@ -55,6 +55,9 @@ pub fn check_allocations(state: &State) -> Vec<Violation> {
     }
     if Agenda::of(state) != state.agenda {
         found.push(Violation("the agenda is not what the objects say".to_owned()));
+    }
+    if state.answers.len() > ANSWERS_MAX {
+        found.push(Violation(format!("{} answers are kept", state.answers.len())));
     }
     let networks = || state.networks.values();
     unique(&mut found, "VNI", networks().map(|n| (n.vni.to_string(), n.id.to_string())));

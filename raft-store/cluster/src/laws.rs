@@ -12,11 +12,11 @@ use crate::codec::{decode_request, decode_transaction, encode_request, encode_tr
 use crate::decide::{Added, Batch, decide};
 use crate::fixture;
 use crate::generic::GenericResource;
-use crate::id::{NetworkId, NodeId};
+use crate::id::{NetworkId, NodeId, RequestId};
 use crate::invariant;
 use crate::object::{Meta, PublishedPort, Service, Slot, Task, TaskState};
 use crate::plan::{self, Cause, Why};
-use crate::request::Request;
+use crate::request::{Attempt, Request};
 use crate::script::World;
 use crate::spec::{Protocol, PublishMode, Replicated, ServiceMode};
 use crate::state::State;
@@ -132,15 +132,17 @@ proptest! {
             prop_assert_eq!(&decode_transaction(&bytes).unwrap(), transaction);
         }
         for request in &world.requests {
-            let bytes = encode_request(request).unwrap();
-            prop_assert_eq!(&decode_request(&bytes).unwrap(), request);
+            let attempt = Attempt { id: RequestId(1), since: None };
+            let bytes = encode_request(attempt, request).unwrap();
+            prop_assert_eq!(decode_request(&bytes).unwrap(), (attempt, request.clone()));
         }
         check_assignments(&world.state);
         check_counts(&world.state);
     }
 
     /// Goal: requests decided together are answered as they would be one after the other, give the
-    /// same objects, and leave the planners nothing to do.
+    /// same objects, and leave the planners nothing to do; asked again, they are answered as before
+    /// and change nothing.
     /// Method: after a random story, random requests in one batch, and each in a transaction.
     #[test]
     fn a_batch_is_its_requests_one_by_one(
@@ -159,8 +161,11 @@ proptest! {
             lines.iter().filter_map(|line| world.request_of(line)).collect();
         let mut batch = Batch::new(&world.state, world.now);
         let mut one_by_one = world.state.clone();
+        let mut done = Vec::new();
         for (request, seed) in requests.iter().zip(1_000..) {
-            let Added::Decided(together) = batch.add(request, seed) else { break };
+            let attempt = Some(Attempt { id: RequestId(seed), since: None });
+            let Added::Decided(together) = batch.add(request, attempt, seed) else { break };
+            done.extend(together.clone().ok().map(|answer| (request, attempt, answer)));
             let alone = decide(&one_by_one, request, seed, world.now);
             prop_assert_eq!(
                 together.as_ref().map_err(|rejection| rejection.code),
@@ -176,7 +181,15 @@ proptest! {
         }
         let mut together = world.state.clone();
         let revision = Revision(together.revision.0 + 1);
-        prop_assert_eq!(together.apply(revision, &batch.finish()), Outcome::Applied);
+        let transaction = batch.finish();
+        prop_assert_eq!(together.apply(revision, &transaction), Outcome::Applied);
+        if !transaction.is_empty() {
+            let mut again = Batch::new(&together, world.now);
+            for (request, attempt, answer) in done {
+                prop_assert_eq!(again.add(request, attempt, 5), Added::Decided(Ok(answer)));
+            }
+            prop_assert!(again.finish().is_empty());
+        }
         prop_assert_eq!(invariant::check(&together), []);
         prop_assert_eq!(crate::plan(&together, world.now).changes, []);
         prop_assert_eq!(unversioned(&together), unversioned(&one_by_one));
@@ -393,7 +406,8 @@ fn rebased(state: &State, transaction: &Transaction) -> Transaction {
             Change::Remove { key: *key, expected: version(*key).unwrap_or(*expected) }
         }
     });
-    Transaction { at: transaction.at, changes: changes.collect() }
+    let (at, answered) = (transaction.at, transaction.answered.clone());
+    Transaction { at, changes: changes.collect(), answered }
 }
 
 /// A transaction, and whether it is to be decided on the versions that are there.
@@ -456,6 +470,7 @@ fn garbage() -> impl Strategy<Value = (Transaction, bool)> {
         _ => Change::Put { expected, object },
     });
     let at = (0..u64::MAX).prop_map(crate::time::Timestamp);
-    (at, proptest::collection::vec(change, 0..4), proptest::bool::weighted(0.8))
-        .prop_map(|(at, changes, honest)| (Transaction { at, changes }, honest))
+    (at, proptest::collection::vec(change, 0..4), proptest::bool::weighted(0.8)).prop_map(
+        |(at, changes, honest)| (Transaction { at, changes, answered: Vec::new() }, honest),
+    )
 }

@@ -81,9 +81,9 @@ where
 mod tests {
     use std::sync::Arc;
 
-    use crate::fixture::{NOW, network, new, node, service, small_state, task};
+    use crate::fixture::{network, new, node, service, small_state, task};
     use crate::time::Revision;
-    use crate::transaction::{Object, Transaction};
+    use crate::transaction::Object;
 
     /// Two nodes of one host name, a service whose name is a prefix of an id.
     fn state() -> crate::State {
@@ -101,7 +101,7 @@ mod tests {
             Object::Task(Arc::new(task(25, 5, Vec::new()))),
         ];
         let changes = objects.into_iter().map(new).collect();
-        state.apply(Revision(2), &Transaction { at: NOW, changes });
+        state.apply(Revision(2), &crate::fixture::transaction(changes));
         state
     }
 

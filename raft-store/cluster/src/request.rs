@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+use crate::id::{ClusterId, NetworkId, NodeId, RequestId, ServiceId, TaskId};
 use crate::net::Subnet;
 use crate::object::{
     CaDigest, CaRotation, GossipKey, KeyDigest, ManagerInfo, NodeDescription, NodeState,
@@ -14,6 +14,11 @@ use crate::object::{
 };
 use crate::spec::{Availability, ClusterSpec, NetworkSpec, NodeSpec, Role, ServiceSpec};
 use crate::time::Revision;
+
+/// Bytes of the warnings in one recorded answer.
+pub const ANSWER_TEXT_BYTES_MAX: usize = 512;
+/// Stands for what is not recorded.
+const NOT_REPEATED: &str = "the leader changed meanwhile, and not all warnings are repeated";
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -232,6 +237,16 @@ pub enum CaChange {
     },
 }
 
+/// One of the times that a request is put to a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The same each time.
+    pub id: RequestId,
+    /// A revision before which the request was surely not applied, if an earlier attempt may have
+    /// brought it into the log.
+    pub since: Option<Revision>,
+}
+
 /// What the asker gets back once the transaction is applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
@@ -256,4 +271,33 @@ pub enum Answer {
         /// Its id.
         id: NodeId,
     },
+}
+
+impl Answer {
+    /// What is recorded of it: what the asker has to know, and [`ANSWER_TEXT_BYTES_MAX`] of what
+    /// there is to say.
+    #[must_use]
+    pub fn recorded(&self) -> Self {
+        match self {
+            Self::Done | Self::Node { .. } => self.clone(),
+            Self::Network { id, warning } => {
+                let fits = warning.len() <= ANSWER_TEXT_BYTES_MAX;
+                let warning = if fits { warning.clone() } else { NOT_REPEATED.to_owned() };
+                Self::Network { id: *id, warning }
+            }
+            Self::Service { id, warnings } => {
+                let mut room = ANSWER_TEXT_BYTES_MAX;
+                let fitting = warnings.iter().take_while(|warning| {
+                    let left = room.checked_sub(warning.len());
+                    room = left.unwrap_or_default();
+                    left.is_some()
+                });
+                let mut kept: Vec<String> = fitting.cloned().collect();
+                if kept.len() < warnings.len() {
+                    kept.push(NOT_REPEATED.to_owned());
+                }
+                Self::Service { id: *id, warnings: kept }
+            }
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! The replicated state: every object, an index of who holds and has what, and the agenda of
-//! planners.
+//! The replicated state: every object, an index of who holds and has what, the agenda of planners,
+//! and what clients were answered.
 //!
 //! Invariant: index and agenda hold exactly what the objects say (`invariant::check` compares).
 //! Tables are read-only outside this crate; `apply` is the one way in. All are persistent maps: a
@@ -17,12 +17,14 @@ use crate::net::Subnet;
 use crate::object::{Cluster, Network, Node, Service, Task};
 use crate::plan::agenda::Agenda;
 use crate::time::Revision;
-use crate::transaction::{Key, Object};
+use crate::transaction::{Answered, Key, Object};
 
+pub use self::answers::{ANSWERS_MAX, Answers};
 pub use self::index::Holder;
 pub(crate) use self::index::{Index, Taken, Tally, routes};
 pub(crate) use self::load::{Load, reservation};
 
+mod answers;
 mod digest;
 mod index;
 mod load;
@@ -46,7 +48,9 @@ pub struct State {
     pub services: Table<ServiceId, Service>,
     /// Tasks, also ended ones that are kept as history.
     pub tasks: Table<TaskId, Task>,
-    /// Of all objects: equal on all managers at one revision. A draft does not keep it.
+    /// What clients were answered lately.
+    pub answers: Answers,
+    /// Of all objects and answers: equal on all managers at one revision. A draft does not keep it.
     pub digest: Digest,
     pub(crate) index: Index,
     pub(crate) agenda: Agenda,
@@ -211,6 +215,14 @@ impl State {
             Object::Task(task) => self.tasks.put(task.id, task),
         }
         taken
+    }
+
+    /// Keeps the answer of a request that has none.
+    pub(crate) fn keep_answer(&mut self, at: Revision, answered: &Answered) {
+        self.digest.add_answer(at, answered);
+        if let Some((at, forgotten)) = self.answers.keep(at, answered) {
+            self.digest.take_answer(at, &forgotten);
+        }
     }
 
     /// Has the agenda follow a change that [`State::replace`] made.

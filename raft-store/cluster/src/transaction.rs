@@ -6,8 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::id::{NetworkId, NodeId, RequestId, ServiceId, TaskId};
 use crate::object::{Cluster, Meta, Network, Node, Service, Task};
+use crate::request::Answer;
 use crate::time::{Revision, Timestamp};
 
 /// One log entry; all of it takes effect, or nothing.
@@ -17,6 +18,8 @@ pub struct Transaction {
     pub at: Timestamp,
     /// In the order of their keys; a key at most once.
     pub changes: Vec<Change>,
+    /// Requests of clients that it does, with what they are answered; a request at most once.
+    pub answered: Vec<Answered>,
 }
 
 impl Transaction {
@@ -25,6 +28,15 @@ impl Transaction {
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
+}
+
+/// A request that was done, and what is answered to whoever asks again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered {
+    /// Which.
+    pub request: RequestId,
+    /// As [`Answer::recorded`].
+    pub answer: Arc<Answer>,
 }
 
 /// One object put or removed.

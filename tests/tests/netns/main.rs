@@ -21,6 +21,7 @@ mod history;
 mod host_ip;
 mod interference;
 mod isolation;
+mod leader_loss;
 mod log_servers;
 mod machine;
 mod memory;

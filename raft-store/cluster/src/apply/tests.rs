@@ -125,15 +125,13 @@ fn meta_is_set_here() {
         object: Object::Task(Arc::new(task(6, 5, Vec::new()))),
     };
     let at = Timestamp(1_800_000_000_000);
-    let entry = crate::transaction::Transaction { at, changes: vec![put] };
+    let entry = crate::transaction::Transaction { at, ..crate::fixture::transaction(vec![put]) };
     assert_eq!(state.apply(Revision(40), &entry), Outcome::Applied);
     let meta = state.tasks[&TaskId(6)].meta;
     let expected = Meta { version: Revision(40), created_at: crate::fixture::NOW, updated_at: at };
     assert_eq!((meta, state.revision), (expected, Revision(40)));
-    let entry = crate::transaction::Transaction {
-        at,
-        changes: vec![new(Object::Task(Arc::new(task(7, 5, Vec::new()))))],
-    };
+    let change = new(Object::Task(Arc::new(task(7, 5, Vec::new()))));
+    let entry = crate::fixture::transaction(vec![change]);
     let replayed = state.apply(Revision(40), &entry);
     assert!(matches!(replayed, Outcome::Rejected(Conflict::NotNewer { .. })));
 }

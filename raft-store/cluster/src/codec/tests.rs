@@ -37,7 +37,9 @@ fn every_kind() -> Transaction {
     ];
     let mut changes: Vec<Change> = objects.into_iter().map(new).collect();
     changes.push(Change::Remove { key: Key::Task(TaskId(9)), expected: Revision(300) });
-    Transaction { at: Timestamp(1_700_000_000_000), changes }
+    let answer = Arc::new(Answer::Network { id: NetworkId(3), warning: String::new() });
+    let answered = vec![Answered { request: RequestId(8), answer }];
+    Transaction { at: Timestamp(1_700_000_000_000), changes, answered }
 }
 
 #[test]
@@ -56,7 +58,7 @@ fn what_a_newer_version_wrote_is_refused_and_not_read_in_part() {
     let mut snapshot = Vec::new();
     state.write_snapshot(&mut snapshot).unwrap();
     let changes = vec![new(Object::Cluster(Arc::new(newer)))];
-    let entry = encode_transaction(&Transaction { at: Timestamp(1), changes }).unwrap();
+    let entry = encode_transaction(&crate::fixture::transaction(changes)).unwrap();
     let read = decode_transaction(&entry).map(|_transaction| ());
     let restored = crate::state::State::read_snapshot(&mut &snapshot[..]).map(|_state| ());
     for refused in [read, restored] {
@@ -97,7 +99,8 @@ fn transaction_encoding_stands_still() {
             00000000003","address":"10.0.1.2","mac":"02:42:0a:00:01:02","aliases":[]}],"desired":"ru
             nning","status":{"state":"pending","at":1700000000000,"message":"","error":"","pid":null
             ,"exit_code":null,"healthy":true},"start_after":null,"released":false,"restarts":{"attem
-            pts":0,"window_start":0,"streak":0}}\01\04\09\fb,\01
+            pts":0,"window_start":0,"streak":0}}\01\04\09\fb,\01\01\08;{"Network":{"id":"00000000000
+            00000000000003","warning":""}}
         "#]],
     );
 }
@@ -109,7 +112,8 @@ fn a_snapshot_with_an_object_twice_is_refused() {
     let service = Object::Service(Arc::new(service(5, "redis")));
     let mut bytes = Vec::new();
     let objects = [service.clone(), service].into_iter();
-    super::write_snapshot(&mut bytes, Revision(2), 2, objects).unwrap();
+    let head = SnapshotHead::V1 { revision: 2, objects: 2, answers: 0, forgotten: 0 };
+    super::write_snapshot(&mut bytes, &head, objects, std::iter::empty()).unwrap();
     let refused = crate::State::read_snapshot(&mut &bytes[..]).unwrap_err().to_string();
     assert!(refused.ends_with("is in it twice"), "{refused}");
 }
@@ -141,21 +145,23 @@ fn snapshot_encoding_stands_still() {
     golden(
         &bytes[..64],
         &expect![[r#"
-        \00\01\06\00\fb\81\01{"id":"0000000000000000000000001","meta":{"version":1,"cr
-    "#]],
+            \00\01\06\00\00\00\fb\81\01{"id":"0000000000000000000000001","meta":{"version":1,"
+        "#]],
     );
 }
 
 #[test]
 fn request_and_reply_encodings_stand_still() {
     let request = Request::RemoveNode { id: NodeId(7), force: true };
-    let bytes = encode_request(&request).unwrap();
-    assert_eq!(decode_request(&bytes).unwrap(), request);
+    let attempt = Attempt { id: RequestId(8), since: Some(Revision(2)) };
+    let bytes = encode_request(attempt, &request).unwrap();
+    assert_eq!(decode_request(&bytes).unwrap(), (attempt, request));
     golden(
         &bytes,
         &expect![[r#"
-        \00>{"RemoveNode":{"id":"0000000000000000000000007","force":true}}
-    "#]],
+            \00m[{"id":"0000000000000000000000008","since":2},{"RemoveNode":{"id":"00000000000000000
+            00000007","force":true}}]
+        "#]],
     );
     let reply = Err(Rejection::not_found("node", "x"));
     let bytes = encode_reply(&reply).unwrap();

@@ -1,7 +1,7 @@
 //! A number that equal states share, kept at the cost of each change.
 //!
-//! It is the sum of a hash of every object, so an object is added and taken away without a look at
-//! the others. It tells accidents apart, not attacks: managers trust each other.
+//! It is the sum of a hash of every object and answer, so an object is added and taken away without
+//! a look at the others. It tells accidents apart, not attacks: managers trust each other.
 
 use std::fmt;
 use std::hash::Hasher as _;
@@ -10,23 +10,32 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use crate::codec;
-use crate::transaction::Object;
+use crate::time::Revision;
+use crate::transaction::{Answered, Object};
 
 /// Digests of different layouts do not compare. Raise it when an object that stays the same is
 /// hashed to something else, as when it is encoded in another way.
 pub const DIGEST_LAYOUT: u32 = 1;
 
-/// Of all objects of a state; of an empty state 0.
+/// Of all objects and answers of a state; of an empty state 0.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Digest(u128);
 
 impl Digest {
     pub(crate) fn add(&mut self, object: &Object) {
-        self.0 = self.0.wrapping_add(hash(object));
+        self.0 = self.0.wrapping_add(hash(&codec::object_bytes(object)));
     }
 
     pub(crate) fn take(&mut self, object: &Object) {
-        self.0 = self.0.wrapping_sub(hash(object));
+        self.0 = self.0.wrapping_sub(hash(&codec::object_bytes(object)));
+    }
+
+    pub(crate) fn add_answer(&mut self, at: Revision, answered: &Answered) {
+        self.0 = self.0.wrapping_add(hash(&codec::answered_bytes(at, answered)));
+    }
+
+    pub(crate) fn take_answer(&mut self, at: Revision, answered: &Answered) {
+        self.0 = self.0.wrapping_sub(hash(&codec::answered_bytes(at, answered)));
     }
 }
 
@@ -36,9 +45,9 @@ impl fmt::Debug for Digest {
     }
 }
 
-fn hash(object: &Object) -> u128 {
+fn hash(bytes: &[u8]) -> u128 {
     let mut hasher = SipHasher24::new();
-    hasher.write(&codec::object_bytes(object));
+    hasher.write(bytes);
     hasher.finish128().as_u128()
 }
 

@@ -16,8 +16,8 @@ use serde_json::{Value as Json, json};
 
 use super::model::{Event, Operation, Outcome, Value};
 
-/// A request that has no answer by then is open. Managers look for a leader for 5 s.
-const ANSWER_MAX: Duration = Duration::from_secs(8);
+/// A request that has no answer by then is open. Managers look for a leader for 10 s.
+const ANSWER_MAX: Duration = Duration::from_secs(13);
 /// The label that holds an object's value.
 const LABEL: &str = "value";
 
