@@ -1,6 +1,6 @@
 # The two commands of the README are `make test` and `make demo`; each does all set-up by itself.
 # Logic beyond a few lines is Rust in tests/lab/src/bin or a script in deploy/lab/.
-.PHONY: help check fix test fuzz sim netns vm compose tidy demo demo-down demo-vm demo-vm-down bench-vertical bench-rollout bench-rows bench-services bench-topologies
+.PHONY: help check fix test fuzz sim netns vm compose tidy demo demo-down demo-vm demo-vm-down bench-vertical bench-rollout bench-rows bench-services bench-writes bench-topologies
 .PHONY: setup setup-compose checkouts demo-compose demo-compose-down lab lab-down image systemd install build
 CARGO ?= cargo
 # Where cargo builds: its settings or CARGO_TARGET_DIR may name another folder than target.
@@ -101,6 +101,10 @@ bench-vertical: setup ## the figures of docs/benchmarks.md
 bench-rollout: setup ## requests that fail while backends come, go and are lost, for docs/benchmarks.md
 	$(CARGO) build --locked --release -p skein -p lab -p tests --bins
 	@"$(TARGET)"/release/skein-bench-rollout
+
+bench-writes: setup ## durable writes, and those of etcd, with OBJECTS services and networks there, for docs/benchmarks.md
+	$(CARGO) build --locked --release -p skein -p lab -p tests --bins
+	@"$(TARGET)"/release/skein-bench-writes $(OBJECTS)
 
 bench-rows: setup ## two daemons among ROWS rows of other nodes, for docs/benchmarks.md
 	$(CARGO) build --locked --release -p skein -p lab -p tests --bins

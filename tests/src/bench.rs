@@ -15,6 +15,7 @@ pub mod sandbox;
 pub mod slots;
 pub mod stand_in;
 pub mod vertical;
+pub mod writes;
 
 /// How often a probe looks; the error of a figure is at most this and one look.
 pub const LOOK_PERIOD: Duration = Duration::from_millis(1);

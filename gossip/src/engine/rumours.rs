@@ -1,5 +1,5 @@
 //! Owners whose rows have changed a moment ago. Their digests go along with what is sent to members
-//! anyway, so that a member that missed a push hears of it from whoever speaks to it next.
+//! anyway, so that a member that missed a push hears of it from the next one that speaks to it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -215,7 +215,7 @@ fn one_seed_is_one_history() {
 /// Goal: a push that does not arrive costs little time. Method: nothing reaches one of many
 /// hosts while a change is pushed; its owner need not speak to it soon.
 #[test]
-fn a_missed_push_is_heard_of_from_whoever_speaks_next() {
+fn a_missed_push_is_heard_of_from_the_next_datagram() {
     let mut times = Vec::new();
     for seed in 0..6 {
         let (owner, deaf) = (1, 20);

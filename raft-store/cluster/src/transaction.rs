@@ -30,7 +30,7 @@ impl Transaction {
     }
 }
 
-/// A request that was done, and what is answered to whoever asks again.
+/// A request that was done, and what is answered when it is asked again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answered {
     /// Which.

@@ -12,7 +12,7 @@ const COLUMNS_MAX: usize = 100;
 /// The one place that may wait between two looks at a condition.
 const WAITS: &str = "tests/lab/src/wait.rs";
 
-/// Folders that hold no source of ours; the last is a published crate with one change.
+/// Folders without source of this project; the last is a published crate with one change.
 const SKIPPED: &[&str] = &["target", ".git", "base2histogram"];
 
 /// Every complaint about one Rust file. `path` is relative to the workspace's root.

@@ -1,4 +1,4 @@
-//! Crates of others that are built with a change of ours: only as long as they need it.
+//! Published crates that are built with a change: only as long as they need it.
 
 use serde_json::Value;
 
