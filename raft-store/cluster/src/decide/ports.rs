@@ -23,6 +23,10 @@ pub(crate) fn resolve(
     before: &[PublishedPort],
 ) -> Result<Vec<PublishedPort>, Rejection> {
     let ports = &spec.endpoint_spec.ports;
+    if ports.is_empty() {
+        // Nothing to look for among all services and nodes.
+        return Ok(Vec::new());
+    }
     let others: Vec<&Service> =
         state.live_services().filter(|other| other.id != id).map(|other| &**other).collect();
     let mut used: Used = cluster_ports(state);
