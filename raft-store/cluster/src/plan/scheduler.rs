@@ -42,7 +42,7 @@ pub(super) fn run(draft: &mut Draft<'_>) {
         }
         let rejected = rejections.of(draft.state(), &task, draft.now());
         // Why not is told when the rest is placed.
-        match place(draft.state(), rejected, &task).ok() {
+        match place(draft.state(), rejected, &task) {
             Some(node) => {
                 let given = claim(draft.state(), node, &task).unwrap_or_default();
                 assign(draft, &task, node, given);
@@ -53,14 +53,13 @@ pub(super) fn run(draft: &mut Draft<'_>) {
             }
         }
     }
-    let mut reasons: BTreeMap<Kind, Result<NodeId, String>> = BTreeMap::new();
+    let mut reasons: BTreeMap<Kind, Option<String>> = BTreeMap::new();
     for task in left {
         if draft.is_full() {
             return;
         }
-        let rejected = rejections.of(draft.state(), &task, draft.now());
-        let place = || place(draft.state(), rejected, &task).map_err(|refusals| explain(&refusals));
-        if let Err(error) = reasons.entry(kind(&task)).or_insert_with(place).clone() {
+        let reason = || refusals(draft.state(), &task).map(|refusals| explain(&refusals));
+        if let Some(error) = reasons.entry(kind(&task)).or_insert_with(reason).clone() {
             draft.edit_task(task.id, |task| {
                 "pending task scheduling".clone_into(&mut task.status.message);
                 task.status.error = error;
@@ -120,34 +119,32 @@ fn assign(draft: &mut Draft<'_>, task: &Task, node: NodeId, given: Vec<GenericRe
     });
 }
 
-/// The best node, or why each cannot take the task.
-fn place<'a>(
-    state: &'a State,
-    rejected: &BTreeMap<NodeId, usize>,
-    task: &'a Task,
-) -> Result<NodeId, Vec<Refusal<'a>>> {
+/// The best node.
+fn place(state: &State, rejected: &BTreeMap<NodeId, usize>, task: &Task) -> Option<NodeId> {
     let idle = Load::default();
     let spread = Spread::over(state, task);
     let mut best: Option<(usize, Vec<u64>, u64, u64, NodeId)> = None;
-    let mut refusals = Vec::new();
     for node in candidates(state, task) {
         let load = state.index.loads.of(node.id).unwrap_or(&idle);
-        match obstacle(state, node, load, task) {
-            Some(obstacle) => refusals.push(Refusal { node, obstacle }),
-            None => {
-                let same = load.of_service(task.service);
-                let rejected = rejected.get(&node.id).copied().unwrap_or(0);
-                let rank = (rejected, spread.rank(node), same, load.tasks, node.id);
-                best = Some(best.map_or(rank.clone(), |other| other.min(rank)));
-            }
+        if obstacle(state, node, load, task).is_some() {
+            continue;
         }
+        let same = load.of_service(task.service);
+        let rejected = rejected.get(&node.id).copied().unwrap_or(0);
+        let rank = (rejected, spread.rank(node), same, load.tasks, node.id);
+        best = Some(best.map_or(rank.clone(), |other| other.min(rank)));
     }
-    best.map(|(.., node)| node).ok_or(refusals)
+    best.map(|(.., node)| node)
 }
 
 /// Why each node cannot take a task; `None` if one can.
 pub(super) fn refusals<'a>(state: &'a State, task: &'a Task) -> Option<Vec<Refusal<'a>>> {
-    place(state, &BTreeMap::new(), task).err()
+    let idle = Load::default();
+    let refusal = |node: &'a Arc<Node>| {
+        let load = state.index.loads.of(node.id).unwrap_or(&idle);
+        obstacle(state, node, load, task).map(|obstacle| Refusal { node, obstacle })
+    };
+    candidates(state, task).into_iter().map(refusal).collect()
 }
 
 /// How many tasks of a service are where its preferences tell nodes apart. As in Docker, those on
