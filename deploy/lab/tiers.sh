@@ -41,12 +41,22 @@ await_images() {
   wait "$images" || { cat "$target/images.log" && return 1; }
 }
 
-# So do the instrumented decoders, when the images are there. The tier waits for cargo's lock.
-fuzzing=
+# So do the instrumented decoders, when the images are there, and then the release build. Their tiers
+# wait for cargo's locks.
+fuzzing= release=
+start_after() {
+  local log=$1 pid=$2
+  shift 2
+  nice -n 19 bash -c '[ -z "$0" ] || tail --pid="$0" -f /dev/null; exec "$@"' "$pid" "$@" >"$log" 2>&1 &
+}
 start_fuzzing() {
-  nice -n 19 bash -c '[ -z "$0" ] || tail --pid="$0" -f /dev/null; deploy/lab/fuzz.sh 0' "$images" \
-    >"$target/fuzzing.log" 2>&1 &
+  start_after "$target/fuzzing.log" "$images" deploy/lab/fuzz.sh 0
   fuzzing=$!
+}
+start_release() {
+  start_after "$target/release.log" "${fuzzing:-$images}" \
+    cargo build --locked --release -p skein -p lab --bins
+  release=$!
 }
 
 names=() seconds=() commands=()
@@ -65,8 +75,8 @@ plan sim 60 cargo test --locked -p tests --test sim
 plan crates 210 cargo test --locked --workspace --exclude tests --exclude lab
 plan lab 20 cargo test --locked -p lab -p tests --lib --bins
 plan systemd 1 deploy/systemd/check.sh
-plan netns 690 cargo test --locked -p tests --test netns -- --test-threads=1
-plan checkouts 370 deploy/lab/checkouts.sh
+plan netns 900 cargo test --locked -p tests --test netns -- --test-threads=1
+plan checkouts 190 deploy/lab/checkouts.sh
 plan images 90 await_images
 plan ipvs 130 deploy/vm/ipvs.sh uml
 plan ipvs-6.1 300 deploy/vm/ipvs.sh qemu
@@ -136,6 +146,7 @@ interrupted() {
   end_group "$running"
   end_group "$images"
   end_group "$fuzzing"
+  end_group "$release"
   if [ -x "$target/debug/skein-lab" ]; then "$target/debug/skein-lab" sweep; fi
   summary
   exit 130
@@ -174,6 +185,7 @@ for index in "${!names[@]}"; do
     [ ${#failed[@]} = 0 ] || [[ " ${failed[*]} " != *" build "* ]] || break
     if chosen images "$@"; then start_images; fi
     if chosen fuzz "$@"; then start_fuzzing; fi
+    if chosen checkouts "$@"; then start_release; fi
   fi
 done
 
