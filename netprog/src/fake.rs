@@ -61,7 +61,7 @@ impl FakeKernel {
 
     /// Something else interferes: the operation is done behind the programmer's back.
     pub fn interfere(&mut self, op: &Op) -> Result<(), KernelError> {
-        self.model.apply(op).map_err(|reason| KernelError { activity: op.to_string(), reason })
+        self.model.apply(op).map_err(|reason| refused(op, reason))
     }
 
     /// Makes operation number `n` from now (0 is the next) fail without effect.
@@ -102,6 +102,10 @@ impl FakeKernel {
     }
 }
 
+fn refused(op: &Op, reason: String) -> KernelError {
+    KernelError { activity: op.to_string(), reason, errno: 0 }
+}
+
 impl Kernel for FakeKernel {
     fn read(
         &mut self,
@@ -133,7 +137,7 @@ impl Kernel for FakeKernel {
         let mut failed = Vec::new();
         for (at, op) in ops.iter().enumerate() {
             if let Err(reason) = self.apply_one(op) {
-                failed.push((at, KernelError { activity: op.to_string(), reason }));
+                failed.push((at, refused(op, reason)));
             }
         }
         failed

@@ -14,6 +14,8 @@ pub struct KernelError {
     pub activity: String,
     /// The kernel's words.
     pub reason: String,
+    /// Its errno (errno(3)); 0 where something other than the kernel failed.
+    pub errno: i32,
 }
 
 /// A kernel that can be read and changed.

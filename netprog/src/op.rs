@@ -160,6 +160,22 @@ pub enum NftChange {
     },
 }
 
+impl Kind {
+    /// What it is about, as a label of metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Space(_) => "namespace",
+            Self::NewLink(_) | Self::Link(_) => "link",
+            Self::Route(_) => "route",
+            Self::Entry(_) => "entry",
+            Self::Sysctl(_) => "sysctl",
+            Self::Ipvs(_) => "ipvs",
+            Self::Nft(_) => "nft",
+        }
+    }
+}
+
 impl Op {
     /// An operation in a namespace.
     #[inline]

@@ -6,7 +6,7 @@
 //! caller wants: of everything on a slow timer, and of the namespaces of which netlink says that
 //! something else interfered there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kernel::{Kernel, KernelError};
 use crate::model::Model;
@@ -49,6 +49,8 @@ pub enum Look {
 pub struct PassReport {
     /// Operations that were applied, failed ones too.
     pub operations: usize,
+    /// How many of them were about which kind of kernel object ([`crate::op::Kind::name`]).
+    pub by_kind: BTreeMap<&'static str, usize>,
     /// What failed; empty means that the kernel holds what it should (with partial knowledge: at
     /// least that).
     pub failures: Vec<Failure>,
@@ -99,6 +101,9 @@ impl<K: Kernel> Programmer<K> {
         let ops = plan(desired, &model.plane, knowledge);
         let failed = self.kernel.apply(&ops);
         report.operations = ops.len();
+        for op in &ops {
+            *report.by_kind.entry(op.kind.name()).or_default() += 1;
+        }
         let modelled = ops.iter().all(|op| model.apply(op).is_ok());
         report.failures.extend(
             failed.into_iter().map(|(at, error)| Failure { op: ops.get(at).cloned(), error }),

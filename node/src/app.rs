@@ -105,7 +105,8 @@ async fn serve_metrics(
         "/metrics",
         axum::routing::get(move || async move {
             let member = daemon.member.read().await.clone();
-            telemetry::metrics(member.as_deref())
+            let kind = [(axum::http::header::CONTENT_TYPE, telemetry::METRICS_TYPE)];
+            (kind, telemetry::metrics(member.as_deref()))
         }),
     );
     Ok(tokio::spawn(api_server::serve(listener, router, stop.clone(), DRAIN_LIMIT)))

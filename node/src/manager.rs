@@ -114,6 +114,12 @@ impl Manager {
         self.state.borrow().clone()
     }
 
+    /// How many requests wait to be decided here.
+    #[must_use]
+    pub fn waiting_requests(&self) -> usize {
+        DECIDER_QUEUE - self.decider.capacity()
+    }
+
     /// Whether this manager leads, on a state that is the newest.
     #[must_use]
     pub fn leads(&self) -> bool {

@@ -203,7 +203,10 @@ impl<S: Spaces> Kernel for LinuxKernel<S> {
         only: Option<&BTreeSet<Place>>,
     ) -> Result<Plane, KernelError> {
         let failed = |activity: String| {
-            move |error: io::Error| KernelError { activity, reason: error.to_string() }
+            move |error: io::Error| {
+                let errno = error.raw_os_error().unwrap_or(0);
+                KernelError { activity, reason: error.to_string(), errno }
+            }
         };
         let places = self.places().map_err(failed("list namespaces".to_owned()))?;
         self.entered.retain(|place, _| places.contains(place));
@@ -227,6 +230,7 @@ impl<S: Spaces> Kernel for LinuxKernel<S> {
                 .map_err(|unread| KernelError {
                     activity: format!("{} of namespace {place}", unread.what),
                     reason: unread.refusal.to_string(),
+                    errno: unread.refusal.errno,
                 })?;
             plane.spaces.insert(place, space);
         }
@@ -242,7 +246,8 @@ impl<S: Spaces> Kernel for LinuxKernel<S> {
             let part = &ops[start..=start + more.count()];
             for (at, refusal) in self.apply_batch(first.place, batch) {
                 let Some(op) = part.get(at) else { continue };
-                let error = KernelError { activity: activity(op), reason: refusal.to_string() };
+                let (activity, reason) = (activity(op), refusal.to_string());
+                let error = KernelError { activity, reason, errno: refusal.errno };
                 failures.push((start + at, error));
             }
             start += part.len();

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Manager;
 use super::request::Undecided;
 use crate::clock;
+use crate::telemetry::meters::meters;
 
 /// A request and where its answer goes.
 pub(super) struct Ask {
@@ -93,7 +94,7 @@ async fn run_planner(manager: &Manager) {
         if transaction.is_empty() {
             return;
         }
-        match commit(manager, &transaction).await {
+        match commit(manager, &transaction, 0).await {
             Ok(_applied) => {}
             // It would be so again.
             Err(Undecided::Rejected(rejection)) => {
@@ -123,13 +124,28 @@ async fn answer(manager: &Manager, asks: &VecDeque<Ask>) -> Vec<Result<Answer, U
         if transaction.is_empty() {
             return answers;
         }
-        match commit(manager, &transaction).await {
-            Ok(true) => return answers,
+        match commit(manager, &transaction, answers.len()).await {
+            Ok(true) => {
+                tell(manager, asks, answers.len());
+                return answers;
+            }
             Ok(false) => {}
             Err(why) => return vec![Err(why); answers.len()],
         }
     }
     all(Undecided::NotWritten("the state changed too often".to_owned()))
+}
+
+/// The log's line by which a request is followed to the state that nodes apply.
+fn tell(manager: &Manager, asks: &VecDeque<Ask>, answered: usize) {
+    let revision = manager.newest().revision.0;
+    for ask in asks.iter().take(answered) {
+        let (what, id) = (ask.request.name(), ask.attempt.map(|attempt| attempt.id));
+        match id {
+            Some(id) => tracing::debug!(%id, what, revision, "request decided"),
+            None => tracing::debug!(what, revision, "request decided"),
+        }
+    }
 }
 
 fn decide_all(
@@ -147,8 +163,13 @@ fn decide_all(
     (batch.finish(), answers)
 }
 
-/// Proposes; `false` if the transaction lost a race.
-async fn commit(manager: &Manager, transaction: &Transaction) -> Result<bool, Undecided> {
+/// Proposes what so many requests led to; `false` if the transaction lost a race.
+async fn commit(
+    manager: &Manager,
+    transaction: &Transaction,
+    requests: usize,
+) -> Result<bool, Undecided> {
+    let began = clock::monotonic();
     let broken = |reason: String| Undecided::Rejected(Rejection::new(Code::Unavailable, reason));
     let payload = encode_transaction(transaction).map_err(|e| broken(e.to_string()))?;
     let applied = manager.raft.propose(payload).await.map_err(|error| match error {
@@ -159,6 +180,7 @@ async fn commit(manager: &Manager, transaction: &Transaction) -> Result<bool, Un
             Undecided::Unknown(reason)
         }
     })?;
+    meters().committed(requests, clock::monotonic().saturating_sub(began));
     match serde_json::from_slice(&applied.response) {
         Ok(Outcome::Applied) => Ok(true),
         Ok(Outcome::Rejected(conflict)) => {

@@ -19,7 +19,9 @@ use super::access::{Membership, answers};
 use super::{
     BODY_BYTES_MAX, CONNECT_LIMIT, CallError, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT, Lane,
 };
+use crate::clock;
 use crate::pki::{PeerCertificate, SERVER_NAME};
+use crate::telemetry::meters::meters;
 
 type Pool = Mutex<BTreeMap<(SocketAddr, Lane), Connection>>;
 
@@ -62,6 +64,7 @@ impl Net {
         limit: Duration,
     ) -> Result<Bytes, CallError> {
         let broken = |reason: String| CallError::Broken { address, path: path.to_owned(), reason };
+        let began = clock::monotonic();
         let exchange = async {
             let response = self.open(address, lane, path, body).await?;
             let status = response.status().as_u16();
@@ -77,7 +80,14 @@ impl Net {
             Err(CallError::Refused { status, message, body })
         };
         match tokio::time::timeout(limit, exchange).await {
-            Ok(result) => result,
+            Ok(result) => {
+                let took = clock::monotonic().saturating_sub(began);
+                // A watch is answered when there is news, not when it can be.
+                if result.is_ok() && path != "/session/watch" {
+                    meters().called(path, took);
+                }
+                result
+            }
             Err(_elapsed) => {
                 self.forget(address, lane);
                 Err(broken(format!("no answer within {} ms", limit.as_millis())))

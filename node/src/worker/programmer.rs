@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cluster::assignment::Assignment;
 use cluster::id::TaskId;
+use cluster::time::Revision;
 use cluster::view::View;
 use netprog::kernel::Kernel;
 use netprog::local::{Local, LocalSandbox};
@@ -23,6 +24,7 @@ use super::Input;
 use super::lateness::{Lateness, Unseen};
 use super::ports::{Conflicts, HostPorts, LOOK_INTERVAL};
 use crate::clock;
+use crate::telemetry::meters::meters;
 use crate::wire::Digest;
 
 /// Without news the kernel is read whole and compared this often.
@@ -254,6 +256,7 @@ async fn pass<K: Kernel + Send + 'static>(
     let knowledge = Knowledge::when(wanted.knows_tasks && view.complete);
     let local = Local { underlay_mtu, ..facts.local(&wanted) };
     let (assigned, look, knows_tasks) = (assignment.clone(), cause.look(), wanted.knows_tasks);
+    let began = clock::monotonic();
     let pass = tokio::task::spawn_blocking(move || {
         let mut desired = render(&assigned, &view, &local);
         let Tools { programmer, ports } = &mut tools;
@@ -262,9 +265,11 @@ async fn pass<K: Kernel + Send + 'static>(
         (tools, desired, report)
     });
     let (tools, desired, report) = ends.attend(pass).await.ok()?;
+    let took = clock::monotonic().saturating_sub(began);
+    meters().passed(&cause.look(), &report, took);
     let failed = !report.failures.is_empty();
     ends.tell(|lateness| lateness.end(!failed, clock::monotonic()));
-    log(&report, cause);
+    log(&report, cause, assignment.revision);
     let refused = Input::Refused(tools.ports.refused(&assignment));
     let outcome = outcome(&wanted, &assignment, &report);
     // A pass that removed nothing for lack of knowledge has not applied the assignment.
@@ -366,7 +371,7 @@ fn answer<K: Kernel>(programmer: &mut Programmer<K>, ask: Ask, desired: Plane) -
             let mut nothing = Plane::default();
             nothing.spaces.insert(Place::Host, Space::default());
             let report = programmer.pass(&nothing, Knowledge::Complete, &Look::Whole);
-            log(&report, &Cause::News);
+            log(&report, &Cause::News, Revision::default());
             let _ = reply.send(report);
             false
         }
@@ -399,13 +404,13 @@ fn outcome(wanted: &Wanted, assignment: &Assignment, report: &PassReport) -> Inp
     Input::Programmed { ready, failed }
 }
 
-fn log(report: &PassReport, cause: &Cause) {
+fn log(report: &PassReport, cause: &Cause, revision: Revision) {
     for failure in &report.failures {
         tracing::warn!(error = %failure.error, "kernel operation failed");
     }
     if report.drift == 0 {
         if report.operations > 0 {
-            tracing::debug!(operations = report.operations, "pass");
+            tracing::debug!(revision = revision.0, operations = report.operations, "pass");
         }
         return;
     }

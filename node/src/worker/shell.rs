@@ -91,6 +91,7 @@ pub struct WorkerHandle {
     report: watch::Sender<Report>,
     received: watch::Receiver<Option<Received>>,
     gossip: Gossip,
+    inbox: mpsc::Sender<Input>,
 }
 
 impl WorkerHandle {
@@ -99,6 +100,12 @@ impl WorkerHandle {
     #[must_use]
     pub fn change_waiting(&self) -> Duration {
         self.before_pass().max(self.done.borrow().lateness.waiting(clock::monotonic()))
+    }
+
+    /// How many inputs wait for the worker.
+    #[must_use]
+    pub fn waiting_inputs(&self) -> usize {
+        QUEUE - self.inbox.capacity()
     }
 
     /// Whether this node is behind with what it was told, in words.
@@ -333,6 +340,7 @@ impl Shell {
             report: self.report.clone(),
             received: self.received.clone(),
             gossip: self.gossip.clone(),
+            inbox: self.inbox.clone(),
         }
     }
 

@@ -140,6 +140,35 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// What is asked, for the log.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::InitCluster(_) => "init cluster",
+            Self::UpdateCluster(_) => "update cluster",
+            Self::CreateNetwork { .. } => "create network",
+            Self::RemoveNetwork { .. } => "remove network",
+            Self::CreateService { .. } => "create service",
+            Self::UpdateService { .. } => "update service",
+            Self::RollbackService { .. } => "rollback service",
+            Self::RemoveService { .. } => "remove service",
+            Self::UpdateNode { .. } => "update node",
+            Self::RemoveNode { .. } => "remove node",
+            Self::JoinNode(_) => "join node",
+            Self::ReseatManager { .. } => "reseat manager",
+            Self::TakeOver(_) => "take over",
+            Self::DescribeNode { .. } => "describe node",
+            Self::PromotedManager { .. } => "promoted manager",
+            Self::DemotedManager { .. } => "demoted manager",
+            Self::LeaveNode { .. } => "leave node",
+            Self::ReportTasks { .. } => "report tasks",
+            Self::SetNodeState { .. } => "set node state",
+            Self::TurnGossipKey { .. } => "turn gossip key",
+        }
+    }
+}
+
 /// A step of turning the key of gossip.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyStep {

@@ -200,7 +200,18 @@ fn telemetry_answers(lab: &mut Lab) -> Result<()> {
     node.get("/healthz")?;
     node.get("/readyz")?;
     let metrics = text(&node.get("/metrics")?);
-    ensure!(metrics.lines().any(|line| line.starts_with("skein_")), "{metrics}");
+    for counted in [
+        "skein_commit_seconds_count ",
+        "skein_batch_requests_count ",
+        "skein_call_seconds_count{path=\"/session/report\"} ",
+        "skein_pass_seconds_count{read=\"all\"} ",
+        "skein_operations_total{kind=\"nft\"} ",
+        "skein_operations_total{kind=\"link\"} ",
+    ] {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(counted));
+        let value: u64 = value.with_context(|| format!("no {counted}in {metrics}"))?.parse()?;
+        ensure!(value > 0, "{counted}is 0");
+    }
     node.get("/skein/v1/openapi.json")?;
     Ok(())
 }

@@ -92,6 +92,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "nix",
             "percent-encoding",
             "raft-store",
+            "prometheus-client",
             "rand",
             "rcgen",
             "ring",
