@@ -207,13 +207,9 @@ impl State {
         let what = || format!("name {}", service.spec.name);
         refuse(&service.id, clash.map(|other| (what(), other.to_string())))?;
         let clash = everywhere(service).find_map(|port| {
-            let mut others = self.index.ports.of((port.protocol, port.published)).filter(other);
-            let has = |id: &ServiceId| {
-                let found = self.services.get(id);
-                found.is_some_and(|found| everywhere(found).any(|taken| taken.overlaps(port)))
-            };
-            let found = others.find(has)?;
-            Some((format!("port {port}"), found.to_string()))
+            let number = (port.protocol, port.published);
+            let taken = self.index.ports.holder(number, port.mode, port.address, service.id);
+            taken.map(|holder| (format!("port {port}"), holder.to_string()))
         });
         refuse(&service.id, clash)
     }

@@ -23,11 +23,13 @@ pub use self::answers::{ANSWERS_MAX, Answers};
 pub use self::index::Holder;
 pub(crate) use self::index::{Index, Taken, Tally, routes};
 pub(crate) use self::load::{Load, reservation};
+pub(crate) use self::ports::{AUTO_PORTS, Port};
 
 mod answers;
 mod digest;
 mod index;
 mod load;
+mod ports;
 mod prefixes;
 mod snapshot;
 

@@ -10,7 +10,7 @@ use imbl::OrdSet;
 use super::{allocator, drain, orchestrator, reaper, slots};
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::{Node, Service, Slot, Task};
-use crate::spec::{PublishMode, ServiceMode};
+use crate::spec::ServiceMode;
 use crate::state::State;
 use crate::transaction::{Key, Object};
 
@@ -212,11 +212,9 @@ impl Agenda {
     }
 
     fn revise_publishing(&mut self, state: &State) {
-        for id in state.index.ports.ids() {
+        for id in state.index.ports.on_every_node() {
             let Some(service) = state.services.get(&id) else { continue };
-            if service.ports.iter().any(|port| port.mode == PublishMode::Ingress) {
-                note(&mut self.lacking, id, allocator::lacks(state, service));
-            }
+            note(&mut self.lacking, id, allocator::lacks(state, service));
         }
     }
 

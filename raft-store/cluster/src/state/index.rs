@@ -7,11 +7,11 @@ use std::net::IpAddr;
 use imbl::{OrdMap, OrdSet};
 
 use super::load::Loads;
+use super::ports::Ports;
 use super::prefixes::Prefixes;
 use crate::id::{Id, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::{Subnet, Vni};
 use crate::object::{Network, Node, Service, Slot, Task, TaskState};
-use crate::spec::Protocol;
 use crate::time::Revision;
 use crate::transaction::Object;
 
@@ -60,8 +60,7 @@ pub(crate) struct Index {
     pub(crate) network_names: Pairs<String, NetworkId>,
     /// Of live services.
     pub(crate) service_names: Pairs<String, ServiceId>,
-    /// Of live services, of both modes.
-    pub(crate) ports: Pairs<(Protocol, u16), ServiceId>,
+    pub(crate) ports: Ports,
     pub(crate) vnis: Pairs<Vni, NetworkId>,
     pub(crate) raft_ids: Pairs<u64, NodeId>,
     /// Live networks that are the ingress network.
@@ -132,6 +131,7 @@ impl Index {
     }
 
     fn note_node(&mut self, node: &Node, held: bool) {
+        self.ports.note_node(node, held);
         if let Some(place) = node.raft() {
             self.raft_ids.note(place.raft_id, node.id, held);
         }
@@ -175,9 +175,7 @@ impl Index {
             return;
         }
         self.service_names.note(service.spec.name.clone(), service.id, held);
-        for port in &service.ports {
-            self.ports.note((port.protocol, port.published), service.id, held);
-        }
+        self.ports.note_service(service, held);
     }
 
     fn note_task(&mut self, task: &Task, held: bool) {
@@ -256,17 +254,12 @@ impl<K: Ord + Clone, I: Id> Pairs<K, I> {
         self.0.range((key.clone(), I::MIN)..=(key, I::MAX)).map(|(_, id)| *id)
     }
 
-    /// All, once for each of their keys.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = I> + use<'_, K, I> {
-        self.0.iter().map(|(_, id)| *id)
-    }
-
     /// The greatest key.
     pub(crate) fn last_key(&self) -> Option<&K> {
         self.0.get_max().map(|(key, _)| key)
     }
 
-    fn note(&mut self, key: K, id: I, held: bool) {
+    pub(super) fn note(&mut self, key: K, id: I, held: bool) {
         if held {
             self.0.insert((key, id));
         } else {
