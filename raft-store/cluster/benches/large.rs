@@ -60,6 +60,7 @@ fn round([nodes, services, tasks]: [usize; 3]) {
     world.timed("service create, one task", |world, run| {
         world.request(&create_service(&format!("new-{run}"), "net-0", world, 1));
     });
+    particular_creates(&mut world);
     world.timed("report of one task", |world, run| {
         let task = world.state.tasks.values().nth(run as usize).unwrap();
         let status = TaskStatus { healthy: !task.status.healthy, ..task.status.clone() };
@@ -106,6 +107,29 @@ fn round([nodes, services, tasks]: [usize; 3]) {
     world.timed("network create", |world, run| {
         world.request(&create_network(&format!("new-{run}")));
     });
+}
+
+/// Services that ask for more than a task somewhere.
+fn particular_creates(world: &mut World) {
+    let host = json!({ "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host" });
+    let ports = |port: Value| json!({ "EndpointSpec": { "Ports": [port] } });
+    let placement = |placement: Value| json!({ "TaskTemplate": { "Placement": placement } });
+    let bound = ["node.labels.zone==3", "node.role==worker", "node.platform.os==linux"];
+    let zone = json!([{ "Spread": { "SpreadDescriptor": "node.labels.zone" } }]);
+    for (what, name, asked) in [
+        ("  with a published port", "open", ports(json!({ "TargetPort": 80 }))),
+        ("  with a port in mode host", "host", ports(host)),
+        ("  with three constraints", "bound", placement(json!({ "Constraints": bound }))),
+        ("  spread over a label", "spread", placement(json!({ "Preferences": zone }))),
+    ] {
+        let asked: ServiceSpec = serde_json::from_value(asked).unwrap();
+        world.timed(what, |world, run| {
+            let mut spec = spec_on(&format!("{name}-{run}"), "net-0", world);
+            spec.endpoint_spec.ports.clone_from(&asked.endpoint_spec.ports);
+            spec.task_template.placement.clone_from(&asked.task_template.placement);
+            world.request(&Request::CreateService { spec: Box::new(spec) });
+        });
+    }
 }
 
 struct World {
@@ -180,6 +204,7 @@ impl World {
             let mut node = first.clone();
             node.id = NodeId(1_000 + number as u128);
             node.manager = None;
+            node.spec.labels.insert("zone".to_owned(), (number % 10).to_string());
             let address =
                 IpAddr::from((0x0A00_1000 + u32::try_from(number).unwrap()).to_be_bytes());
             node.ingress = Some(cluster::object::Attachment { address, ..ingress.clone() });
@@ -269,9 +294,13 @@ fn create_service(name: &str, network: &str, world: &World, replicas: usize) -> 
     Request::CreateService { spec: Box::new(service_spec(name, network, replicas)) }
 }
 
+fn spec_on(name: &str, network: &str, world: &World) -> ServiceSpec {
+    service_spec(name, world.state.find_network(network).unwrap().id, 1)
+}
+
 /// A service whose one task no node can take.
 fn homeless(name: &str, network: &str, world: &World) -> Request {
-    let mut spec = service_spec(name, world.state.find_network(network).unwrap().id, 1);
+    let mut spec = spec_on(name, network, world);
     let placement = json!({ "Constraints": ["node.hostname==nowhere"] });
     spec.task_template.placement = serde_json::from_value(placement).unwrap();
     Request::CreateService { spec: Box::new(spec) }

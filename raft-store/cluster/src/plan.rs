@@ -26,6 +26,7 @@ mod updater;
 mod why;
 
 pub use self::obstacle::Refused;
+pub(crate) use self::obstacle::takes_tasks;
 pub use self::why::{Cause, Reason, Subject, Waiting, Why, why};
 
 /// What is due now; empty if nothing is. A large plan comes in several transactions: propose until

@@ -22,7 +22,7 @@ use crate::transaction::{Answered, Key, Object};
 pub use self::answers::{ANSWERS_MAX, Answers};
 pub use self::index::Holder;
 pub(crate) use self::index::{Index, Taken, Tally, routes};
-pub(crate) use self::load::{Load, reservation};
+pub(crate) use self::load::{Load, Ranking, reservation};
 pub(crate) use self::ports::{AUTO_PORTS, Port};
 
 mod answers;

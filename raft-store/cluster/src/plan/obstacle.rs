@@ -76,12 +76,9 @@ pub struct Refused {
 }
 
 /// The first obstacle for a task on a node.
-pub(super) fn obstacle<'a>(
-    state: &State,
-    node: &Node,
-    load: &Load,
-    task: &'a Task,
-) -> Option<Obstacle<'a>> {
+pub(super) fn obstacle<'a>(state: &State, node: &Node, task: &'a Task) -> Option<Obstacle<'a>> {
+    let idle = Load::default();
+    let load = state.index.loads.of(node.id).unwrap_or(&idle);
     if let Some(absence) = absence(node) {
         return Some(Obstacle::Absent(absence));
     }
@@ -98,7 +95,7 @@ pub(super) fn obstacle<'a>(
         return Some(Obstacle::HostPort(port));
     }
     let limit = task.spec.placement.as_ref().map_or(0, |placement| placement.max_replicas);
-    let same = load.of_service(task.service);
+    let same = state.index.loads.of_service(task.service, node.id);
     (limit > 0 && same >= limit).then_some(Obstacle::Replicas(limit))
 }
 
@@ -106,6 +103,11 @@ pub(super) fn obstacle<'a>(
 pub(super) fn ineligible<'a>(service: &'a Service, node: &Node) -> Option<Obstacle<'a>> {
     let unmet = || constraint::unmet(&service.spec.task_template, node);
     absence(node).map(Obstacle::Absent).or_else(|| unmet().map(Obstacle::Constraint))
+}
+
+/// Whether a node takes tasks at all.
+pub(crate) fn takes_tasks(node: &Node) -> bool {
+    absence(node).is_none()
 }
 
 fn absence(node: &Node) -> Option<Absence> {

@@ -132,6 +132,7 @@ impl Index {
 
     fn note_node(&mut self, node: &Node, held: bool) {
         self.ports.note_node(node, held);
+        self.loads.note_node(node, held);
         if let Some(place) = node.raft() {
             self.raft_ids.note(place.raft_id, node.id, held);
         }

@@ -1,12 +1,14 @@
 //! What each node carries, for the scheduler.
 
 use std::net::IpAddr;
+use std::ops::Bound;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::generic::Held;
 use crate::id::{NodeId, ServiceId};
-use crate::object::{PublishedPort, Task};
+use crate::object::{Node, PublishedPort, Task};
+use crate::plan;
 use crate::spec::{Protocol, TaskSpec};
 
 /// A port in mode `host`, and the address that alone takes calls to it.
@@ -17,7 +19,6 @@ type HostPort = (Protocol, u16, Option<IpAddr>);
 pub(crate) struct Load {
     /// Tasks that are wanted.
     pub(crate) tasks: u64,
-    pub(crate) by_service: OrdMap<ServiceId, u64>,
     pub(crate) nano_cpus: u128,
     pub(crate) memory_bytes: u128,
     /// Of all tasks that are not known to have ended: those of a lost node may still run there.
@@ -32,7 +33,6 @@ impl Load {
     fn count(&mut self, task: &Task, held: bool) {
         if task.is_wanted() {
             add(&mut self.tasks, 1, held);
-            count(&mut self.by_service, task.service, held);
         }
         let (nano_cpus, memory_bytes) = reservation(&task.spec);
         add_wide(&mut self.nano_cpus, nano_cpus, held);
@@ -40,10 +40,6 @@ impl Load {
         for port in task.host_ports() {
             count(&mut self.host_ports, (port.protocol, port.published, port.address), held);
         }
-    }
-
-    pub(crate) fn of_service(&self, service: ServiceId) -> u64 {
-        self.by_service.get(&service).copied().unwrap_or(0)
     }
 
     /// The first port of a task that one here publishes: at the same address, or one of them at
@@ -84,26 +80,81 @@ pub(crate) fn reservation(spec: &TaskSpec) -> (u64, u64) {
     reserved.map_or((0, 0), |amounts| (amounts.nano_cpus, amounts.memory_bytes))
 }
 
-/// What nodes carry; one that carries nothing is not here.
+/// What nodes carry.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Loads(OrdMap<NodeId, Load>);
+pub(crate) struct Loads {
+    /// One that carries nothing is not here.
+    nodes: OrdMap<NodeId, Load>,
+    /// Wanted tasks of a service on a node.
+    services: OrdMap<(ServiceId, NodeId), u64>,
+    pub(crate) ranking: Ranking,
+}
+
+/// Nodes that take tasks, the one with the fewest first.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Ranking(OrdSet<(u64, NodeId)>);
+
+impl Ranking {
+    /// The next one after a place in the ranking; the first one after none.
+    pub(crate) fn after(&self, place: Option<(u64, NodeId)>) -> Option<(u64, NodeId)> {
+        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
+        self.0.range((from, Bound::Unbounded)).next().copied()
+    }
+
+    /// All of them, in order.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.0.iter().map(|(_, node)| *node)
+    }
+}
 
 impl Loads {
     pub(crate) fn of(&self, node: NodeId) -> Option<&Load> {
-        self.0.get(&node)
+        self.nodes.get(&node)
+    }
+
+    /// How many tasks the node has that are wanted.
+    pub(crate) fn tasks(&self, node: NodeId) -> u64 {
+        self.of(node).map_or(0, |load| load.tasks)
+    }
+
+    /// Those of them that are of the service.
+    pub(crate) fn of_service(&self, service: ServiceId, node: NodeId) -> u64 {
+        self.services.get(&(service, node)).copied().unwrap_or(0)
+    }
+
+    /// The nodes with wanted tasks of a service, and how many.
+    pub(crate) fn nodes_with(&self, service: ServiceId) -> impl Iterator<Item = (NodeId, u64)> {
+        let all = (service, NodeId(0))..=(service, NodeId(u128::MAX));
+        self.services.range(all).map(|((_, node), count)| (*node, *count))
     }
 
     pub(super) fn note(&mut self, task: &Task, held: bool) {
         let Some(node) = task.node.filter(|_| !task.status.state.is_terminal()) else { return };
-        let mut load = self.0.get(&node).cloned().unwrap_or_default();
+        let mut load = self.nodes.get(&node).cloned().unwrap_or_default();
+        let before = load.tasks;
         load.generic.note(&task.generic_resources, held);
         if !task.is_over() {
             load.count(task, held);
+            if task.is_wanted() {
+                count(&mut self.services, (task.service, node), held);
+            }
+        }
+        if before != load.tasks && self.ranking.0.remove(&(before, node)).is_some() {
+            self.ranking.0.insert((load.tasks, node));
         }
         if load == Load::default() {
-            self.0.remove(&node);
+            self.nodes.remove(&node);
         } else {
-            self.0.insert(node, load);
+            self.nodes.insert(node, load);
+        }
+    }
+
+    pub(super) fn note_node(&mut self, node: &Node, held: bool) {
+        let place = (self.tasks(node.id), node.id);
+        if held && plan::takes_tasks(node) {
+            self.ranking.0.insert(place);
+        } else {
+            self.ranking.0.remove(&place);
         }
     }
 }
