@@ -7,7 +7,7 @@ use std::time::Duration;
 use cluster::apply::Outcome;
 use cluster::codec::encode_transaction;
 use cluster::decide::{Added, Batch};
-use cluster::plan::{next_due, plan};
+use cluster::plan::plan;
 use cluster::rejection::{Code, Rejection};
 use cluster::request::{Answer, Attempt, Request};
 use cluster::state::State;
@@ -45,9 +45,8 @@ pub(super) async fn run(manager: Manager, mut asks: mpsc::Receiver<Ask>) {
     let mut state = manager.state.clone();
     let mut status = manager.raft.watch();
     let mut waiting = VecDeque::new();
+    let mut pause = Duration::ZERO;
     loop {
-        let ready = status.borrow_and_update().leader_ready;
-        let pause = if ready { pause_until_due(&manager) } else { PLAN_INTERVAL };
         let idle = waiting.is_empty();
         tokio::select! {
             // Those that the last batch left go first.
@@ -75,39 +74,35 @@ pub(super) async fn run(manager: Manager, mut asks: mpsc::Receiver<Ask>) {
                 let _ = ask.reply.send(answer);
             }
         }
-        if status.borrow().leader_ready {
-            run_planner(&manager).await;
-        }
+        let ready = status.borrow_and_update().leader_ready;
+        pause = if ready { run_planner(&manager).await } else { PLAN_INTERVAL };
     }
 }
 
-fn pause_until_due(manager: &Manager) -> Duration {
-    let now = clock::timestamp();
-    let due = next_due(&manager.state.borrow(), now);
-    let pause = due.map_or(PLAN_INTERVAL, |due| Duration::from_millis(due.since_ms(now)));
-    pause.min(PLAN_INTERVAL)
-}
-
-async fn run_planner(manager: &Manager) {
+/// How long the planners have nothing more to do, as far as they know.
+async fn run_planner(manager: &Manager) -> Duration {
     for _ in 0..PLANS_MAX {
-        let transaction = plan(&manager.newest(), clock::timestamp());
-        if transaction.is_empty() {
-            return;
+        let now = clock::timestamp();
+        let planned = plan(&manager.newest(), now);
+        if planned.transaction.is_empty() {
+            let until = planned.next_due.map(|due| Duration::from_millis(due.since_ms(now)));
+            return until.unwrap_or(PLAN_INTERVAL).min(PLAN_INTERVAL);
         }
-        match commit(manager, &transaction, 0).await {
+        match commit(manager, &planned.transaction, 0).await {
             Ok(_applied) => {}
             // It would be so again.
             Err(Undecided::Rejected(rejection)) => {
                 tracing::error!(%rejection, "plan not committed");
-                return;
+                return PLAN_INTERVAL;
             }
             // It is the next leader's.
             Err(why) => {
                 tracing::debug!(?why, "plan not committed");
-                return;
+                return PLAN_INTERVAL;
             }
         }
     }
+    Duration::ZERO
 }
 
 /// Waits until an entry of the own term is applied, then decides on a state that is the newest.

@@ -20,7 +20,7 @@ use cluster::request::{Answer, InitCluster, JoinNode, Request};
 use cluster::spec::{ClusterSpec, NetworkSpec, Role, ServiceSpec};
 use cluster::time::{Revision, Timestamp};
 use cluster::transaction::{Change, Object, Transaction};
-use cluster::{State, assignment_for, decide, next_due};
+use cluster::{State, assignment_for, decide, plan};
 use serde_json::{Value, json};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -49,7 +49,7 @@ fn round([nodes, services, tasks]: [usize; 3]) {
         assignment_for(&world.state, node).unwrap();
     });
     world.timed("when the next thing is due", |world, _| {
-        assert_eq!(next_due(&world.state, NOW), None);
+        assert_eq!(plan(&world.state, NOW).next_due, None);
     });
     let asked = |world: &World, name: &str| {
         cluster::plan::why(&world.state, name, NOW, &|_task| Vec::new()).unwrap().waiting.len()

@@ -191,7 +191,7 @@ proptest! {
             prop_assert!(again.finish().is_empty());
         }
         prop_assert_eq!(invariant::check(&together), []);
-        prop_assert_eq!(crate::plan(&together, world.now).changes, []);
+        prop_assert_eq!(crate::plan(&together, world.now).transaction.changes, []);
         prop_assert_eq!(unversioned(&together), unversioned(&one_by_one));
     }
 
@@ -244,7 +244,36 @@ proptest! {
                 check_why(&world.state, service, &why);
                 due.extend(why.next_due);
             }
-            prop_assert_eq!(due.into_iter().min(), plan::next_due(&world.state, world.now));
+            prop_assert_eq!(due.into_iter().min(), crate::plan(&world.state, world.now).next_due);
+        }
+    }
+
+    /// Goal: one plan says what is due now and when there will be more: nothing is before, and then
+    /// something is, or time has to pass once more.
+    /// Method: random stories, also in the middle of what they entail; plans at other times.
+    #[test]
+    fn nothing_is_due_before_it_is_said_to_be(
+        commands in proptest::collection::vec(command(), 1..40),
+        part in 0..1_000_u64,
+    ) {
+        let mut world = World::new();
+        let mut told = String::new();
+        for line in ["init a", "ready a", "join b", "ready b", "network tiny subnet=10.0.1.0/29"]
+            .into_iter()
+            .chain(commands.iter().map(String::as_str))
+        {
+            world.command(line, &mut told);
+            let planned = crate::plan(&world.state, world.now);
+            prop_assert_eq!(&planned.transaction.changes, &[]);
+            let Some(due) = planned.next_due else { continue };
+            prop_assert!(due > world.now);
+            let before = world.now.plus_ms((due.since_ms(world.now) - 1) * part / 1_000);
+            let unchanged = crate::plan(&world.state, before);
+            prop_assert_eq!(&unchanged.transaction.changes, &[]);
+            prop_assert_eq!(unchanged.next_due, Some(due));
+            let then = crate::plan(&world.state, due);
+            let later = then.next_due.is_none_or(|next| next > due);
+            prop_assert!(then.transaction.is_empty() == later, "{:?} at {:?}", then, due);
         }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! A [`request::Request`] is decided on a [`State`] by [`decide()`], which gives a
 //! [`transaction::Transaction`] (bytes by [`codec`]) and an answer; [`State::apply`] stores it;
-//! [`plan()`] adds what falls due by time alone; [`assignment_for`] tells one worker what it must
+//! [`plan()`] adds what falls due by time alone, and says when there will be more; [`assignment_for`] tells one worker what it must
 //! realise. [`spec`] is what users want, [`object`] what the system makes of it.
 
 pub mod apply;
@@ -36,7 +36,7 @@ pub mod view;
 
 pub use crate::assign::assignment_for;
 pub use crate::decide::decide;
-pub use crate::plan::{next_due, plan};
+pub use crate::plan::{Planned, plan};
 pub use crate::state::State;
 
 #[cfg(any(test, feature = "fuzzing"))]

@@ -29,39 +29,43 @@ pub use self::obstacle::Refused;
 pub(crate) use self::obstacle::takes_tasks;
 pub use self::why::{Cause, Reason, Subject, Waiting, Why, why};
 
-/// What is due now; empty if nothing is. A large plan comes in several transactions: propose until
-/// it is empty.
-#[must_use]
-pub fn plan(state: &State, now: Timestamp) -> Transaction {
-    planned(state, now).0
+/// What is due, and when there will be more.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// What is due now; empty if nothing is. A large plan comes in several transactions: propose
+    /// until it is empty.
+    pub transaction: Transaction,
+    /// When planners have something to do if nothing else happens: at the time of the plan if its
+    /// transaction is not empty.
+    pub next_due: Option<Timestamp>,
 }
 
-/// When [`plan`] will next have something to do if nothing else happens: `now` if it has already.
+/// Runs all planners.
 #[must_use]
-pub fn next_due(state: &State, now: Timestamp) -> Option<Timestamp> {
-    let (transaction, wake) = planned(state, now);
-    if transaction.is_empty() { wake } else { Some(now) }
-}
-
-fn planned(state: &State, now: Timestamp) -> (Transaction, Option<Timestamp>) {
+pub fn plan(state: &State, now: Timestamp) -> Planned {
     let mut draft = Draft::new(state, seed(state, now), now);
     if state.cluster.is_some() {
         run(&mut draft);
     }
-    draft.finish()
+    Planned::of(draft)
 }
 
 /// The same for one service: at the cost of its tasks, and of the nodes if one waits for a node.
-fn planned_for(
-    state: &State,
-    service: ServiceId,
-    now: Timestamp,
-) -> (Transaction, Option<Timestamp>) {
+fn planned_for(state: &State, service: ServiceId, now: Timestamp) -> Planned {
     let agenda = state.agenda.of_service(state, service);
     let state = State { agenda, ..state.clone() };
     let mut draft = Draft::new(&state, seed(&state, now), now);
     run_services(&mut draft);
-    draft.finish()
+    Planned::of(draft)
+}
+
+impl Planned {
+    fn of(draft: Draft<'_>) -> Self {
+        let now = draft.now();
+        let (transaction, wake) = draft.finish();
+        let next_due = if transaction.is_empty() { wake } else { Some(now) };
+        Self { transaction, next_due }
+    }
 }
 
 /// The seed of a plan's ids: no plan on another revision, at another time or of another cluster

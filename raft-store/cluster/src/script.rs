@@ -23,7 +23,7 @@ use crate::script::words::{
 use crate::spec::{Availability, ClusterSpec, Role};
 use crate::state::State;
 use crate::time::{Revision, Timestamp};
-use crate::{decide, next_due, plan};
+use crate::{decide, plan};
 
 mod show;
 mod words;
@@ -110,7 +110,7 @@ impl World {
         let decision = decided?;
         let full = decision.transaction.changes.len() >= CHANGES_MAX;
         self.apply(&decision.transaction);
-        let rest = plan(&self.state, self.now);
+        let rest = plan(&self.state, self.now).transaction;
         assert!(full || rest.is_empty(), "one request, one commit: {request:?} left {rest:?}");
         self.settle();
         Ok(decision.answer)
@@ -142,13 +142,13 @@ impl World {
     /// leaves them nothing.
     fn settle(&mut self) -> usize {
         for round in 0..PLANS_MAX {
-            let transaction = plan(&self.state, self.now);
+            let planned = plan(&self.state, self.now);
             let of_all = plan(&self.with_everything(), self.now);
-            assert_eq!(transaction, of_all, "the agenda names all that matters");
-            if transaction.is_empty() {
+            assert_eq!(planned, of_all, "the agenda names all that matters");
+            if planned.transaction.is_empty() {
                 return round;
             }
-            self.apply(&transaction);
+            self.apply(&planned.transaction);
         }
         panic!("the planners do not come to rest");
     }
@@ -156,7 +156,8 @@ impl World {
     /// Lets time pass and does what falls due.
     fn wait(&mut self, ms: u64) {
         let end = self.now.plus_ms(ms);
-        while let Some(due) = next_due(&self.state, self.now).filter(|due| *due <= end) {
+        let next_due = |world: &Self| plan(&world.state, world.now).next_due;
+        while let Some(due) = next_due(self).filter(|due| *due <= end) {
             assert!(due > self.now, "after settling nothing is due at once");
             self.now = due;
             self.settle();

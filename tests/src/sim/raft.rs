@@ -80,15 +80,17 @@ impl Leader {
         Ok(decision.answer)
     }
 
-    fn plan(&mut self, wall: Timestamp, problems: &mut Vec<String>) {
+    /// When the planners have something to do again.
+    fn plan(&mut self, wall: Timestamp, problems: &mut Vec<String>) -> Option<Timestamp> {
         for _ in 0..PLANS_MAX {
-            let transaction = cluster::plan(&self.state, wall);
-            if transaction.is_empty() {
-                return;
+            let planned = cluster::plan(&self.state, wall);
+            if planned.transaction.is_empty() {
+                return planned.next_due;
             }
-            self.apply(&transaction, problems);
+            self.apply(&planned.transaction, problems);
         }
         problems.push(format!("{PLANS_MAX} plans in a row, and no end"));
+        Some(wall)
     }
 
     fn apply(&mut self, transaction: &Transaction, problems: &mut Vec<String>) {
@@ -190,15 +192,15 @@ impl World {
     }
 
     pub(super) fn plan_due(&mut self) {
+        let wall = self.wall();
+        let mut due = None;
         if self.leader.available {
-            let (wall, before) = (self.wall(), self.leader.state.revision);
-            self.leader.plan(wall, &mut self.problems);
+            let before = self.leader.state.revision;
+            due = self.leader.plan(wall, &mut self.problems);
             if self.leader.state.revision != before {
                 self.state_changed();
             }
         }
-        let wall = self.wall();
-        let due = cluster::next_due(&self.leader.state, wall).filter(|_| self.leader.available);
         let pause = due.map_or(PLAN_INTERVAL, |at| Duration::from_millis(at.since_ms(wall)));
         self.after(pause.clamp(Duration::from_millis(1), PLAN_INTERVAL), Event::Plan);
     }

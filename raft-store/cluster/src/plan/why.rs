@@ -14,7 +14,7 @@ use self::service::Asker;
 use super::obstacle::Refused;
 use super::slots::slots;
 use super::updater::progress;
-use super::{planned_for, reaper};
+use super::{Planned, planned_for, reaper};
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::{Network, Service, Task, TaskState};
 use crate::rejection::{Code, Rejection};
@@ -188,7 +188,7 @@ fn of_service(
 ) -> Why {
     let slots = slots(state, service.id);
     let progress = progress(service, &slots, now);
-    let (due, next_due) = planned_for(state, service.id, now);
+    let Planned { transaction: due, next_due } = planned_for(state, service.id, now);
     let running = slots.values().flat_map(|tasks| &tasks.occupants);
     let running = running.filter(|task| runs(task)).count();
     let mut asker = Asker { state, service, now, behind, progress, places: BTreeMap::new() };
@@ -207,7 +207,7 @@ fn of_service(
         waiting: list.listed,
         left_out: list.left_out,
         passed_over: asker.passed_over(),
-        next_due: if due.is_empty() { next_due } else { Some(now) },
+        next_due,
         at: now,
     }
 }
