@@ -1,5 +1,5 @@
-//! Every decoder of bytes that somebody else made has a fuzz target, each target is told of, and no
-//! build of the workspace has the doors by which the targets reach the decoders.
+//! Every decoder of foreign bytes has a fuzz target, every target is documented, and no build of the
+//! workspace enables the feature through which the targets reach the decoders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,11 +10,11 @@ use serde_json::Value;
 use crate::files::files;
 use crate::source::blank_non_code;
 
-/// The feature that opens the doors.
+/// The feature that exposes the decoders to the targets.
 const FEATURE: &str = "fuzzing";
 const SECURITY: &str = "docs/security.md";
-/// The part of it that tells of the targets.
-const SECTION: &str = "## What decodes";
+/// Its section with the table of targets.
+const SECTION: &str = "## Decoders and fuzz targets";
 /// Words of code that decodes.
 const WORDS: &[&str] = &[
     "Deserializer",
@@ -201,7 +201,7 @@ fn every_decoder_has_a_target() {
 #[test]
 fn every_message_between_nodes_is_fuzzed() {
     let node = crate::root().join("node/src");
-    let fuzzed = fs::read_to_string(node.join("fuzzing.rs")).expect("the doors are text");
+    let fuzzed = fs::read_to_string(node.join("fuzzing.rs")).expect("fuzzing.rs is text");
     let mut complaints = Vec::new();
     let mut messages = 0;
     for file in files(&node) {
@@ -252,10 +252,10 @@ fn open(metadata: &Value) -> Vec<&str> {
     with.filter_map(|node| node["id"].as_str()).collect()
 }
 
-/// Goal: what users run has no doors for fuzzing. Method: the features that cargo chooses for a
+/// Goal: no shipped build enables the fuzzing feature. Method: the features that cargo chooses for a
 /// build of the whole workspace.
 #[test]
-fn no_build_of_the_workspace_has_the_doors() {
+fn no_build_of_the_workspace_enables_fuzzing() {
     let metadata = crate::metadata(&[]);
     let members = metadata["workspace_members"].as_array().map_or(0, Vec::len);
     assert!(members > 8, "cargo metadata lists the workspace");
@@ -317,7 +317,7 @@ fn each_rule_can_fail() {
     }
     let found = ["a.rs", "b.rs"].map(String::from).into();
     assert_eq!(unknown(&found, &["b.rs", "c.rs"].into()).len(), 2);
-    let table = "## What decodes\n| a | b |\n|---|---|\n| `x` | `c`, `d` |\n\n## Next\n| `e` |\n";
+    let table = "## Decoders and fuzz targets\n| a | b |\n|---|---|\n| `x` | `c`, `d` |\n\n## Next\n| `e` |\n";
     assert_eq!(told(table), ["c", "d"].into());
     let metadata = serde_json::json!({"resolve": {"nodes": [
         {"id": "a", "features": ["fuzzing"]},
