@@ -1,4 +1,4 @@
-//! What the API needs of the daemon behind it. `node` implements it; tests use a small one.
+//! The interface that the API needs from the daemon. `node` implements it; tests use a small fake.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,10 +25,10 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// The replicated state. Called on managers only; without quorum a linearizable read is 503.
     async fn state(&self, consistency: Consistency) -> Result<Snapshot, ApiError>;
 
-    /// Has the leader decide and commit a request, from whichever manager it was asked.
+    /// Lets the leader decide and commit a request, from any manager.
     async fn request(&self, request: Request) -> Result<Answer, ApiError>;
 
-    /// Changes the cluster's spec; draws new join tokens where they are to be rotated.
+    /// Changes the cluster's spec; creates new join tokens if they are rotated.
     async fn update_cluster(&self, request: UpdateClusterRequest) -> Result<(), ApiError>;
 
     /// Opens the keys of a manager that is locked.
@@ -40,7 +40,7 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// Makes a new cluster with this node as its manager.
     async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError>;
 
-    /// The state of the cluster as a backup, piece by piece; with everything that is secret in it.
+    /// The state of the cluster as a backup, piece by piece, including all secrets.
     async fn backup(&self) -> Result<BoxStream<'static, io::Result<Bytes>>, ApiError>;
 
     /// Makes this node the only manager of the cluster that a backup holds.
@@ -49,10 +49,10 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// Joins a cluster; returns once this node has its certificate and its role.
     async fn join(&self, request: JoinRequest) -> Result<(), ApiError>;
 
-    /// Leaves the cluster; `force` also where that costs the quorum or the last manager.
+    /// Leaves the cluster; with `force` even if that costs the quorum or the last manager.
     async fn leave(&self, force: bool) -> Result<(), ApiError>;
 
-    /// What this node knows of itself, without asking anybody.
+    /// What this node knows about itself, without network access.
     fn local(&self) -> Local;
 
     /// The newest applied state of this node, for events. Empty outside a cluster.
@@ -68,16 +68,16 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn metrics(&self) -> String;
 }
 
-/// How new a read must be.
+/// How current a read must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consistency {
-    /// Sees every write that was answered before the read was asked.
+    /// Includes every write that was answered before the read started.
     Linearizable,
     /// What this manager has applied; works without quorum.
     Stale,
 }
 
-/// The replicated state and who leads.
+/// The replicated state and the leader.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The state.
@@ -103,7 +103,7 @@ pub struct InitRequest {
     pub default_addr_pool: Vec<Subnet>,
     /// Prefix length of a taken subnet.
     pub subnet_size: Option<u8>,
-    /// Make a one-manager cluster of what this node has on disk.
+    /// Create a one-manager cluster from this node's disk.
     pub force_new_cluster: bool,
     /// Intent for the cluster.
     pub spec: ClusterSpec,
@@ -148,20 +148,20 @@ pub struct UpdateClusterRequest {
     pub version: Revision,
     /// What the cluster should be.
     pub spec: ClusterSpec,
-    /// Draw a new token for workers; the old one admits nobody any more.
+    /// Create a new token for workers and invalidate the old one.
     pub rotate_worker_token: bool,
     /// The same for managers.
     pub rotate_manager_token: bool,
-    /// Draw a new unlock key; managers seal their keys under it.
+    /// Create a new unlock key; managers seal their keys under it.
     pub rotate_unlock_key: bool,
-    /// Another CA is to take the place of the cluster's.
+    /// The CA that replaces the cluster's CA.
     pub ca: Option<WantedCa>,
 }
 
-/// The CA that is to take the place of the cluster's.
+/// The new CA in a rotation.
 #[derive(Clone, PartialEq, Eq)]
 pub enum WantedCa {
-    /// One that is made for it.
+    /// A generated one.
     New,
     /// The user's.
     Own {
@@ -211,7 +211,7 @@ impl LocalNodeState {
     }
 }
 
-/// What a node knows of itself.
+/// What a node knows about itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Local {
     /// The clock of this node when it was asked.
@@ -222,7 +222,7 @@ pub struct Local {
     pub node: Option<NodeId>,
     /// Host name.
     pub hostname: String,
-    /// Where it stands.
+    /// Its membership.
     pub state: LocalNodeState,
     /// Whether it is a manager.
     pub control_available: bool,
@@ -280,7 +280,7 @@ pub struct LocalNetwork {
     pub subnet: Subnet,
     /// The bridge's address.
     pub gateway: IpAddr,
-    /// No way out.
+    /// Without access to the outside.
     pub internal: bool,
     /// The cluster's ingress network.
     pub ingress: bool,
@@ -293,9 +293,9 @@ pub struct LogRequest {
     pub selector: LogSelector,
     /// Only so many from the end, per task; `None`: all.
     pub tail: Option<u64>,
-    /// Only from this moment on.
+    /// Only lines since this time.
     pub since: Option<Timestamp>,
-    /// Keep going.
+    /// Continue with new lines.
     pub follow: bool,
     /// Lines of standard output.
     pub stdout: bool,
@@ -350,11 +350,11 @@ pub struct NativeRequest {
 /// Skein's own resources under `/skein/v1/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NativeTopic {
-    /// Why does A reach B, or not.
+    /// Whether A reaches B, hop by hop.
     Explain,
     /// The kernel operations that would run now.
     Plan,
-    /// Nodes, networks and who is where.
+    /// Nodes, networks, and the tasks on them.
     Topology,
     /// Members, rows, versions.
     Gossip,

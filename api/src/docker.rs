@@ -16,18 +16,18 @@ pub(crate) mod system;
 pub(crate) mod tasks;
 pub(crate) mod wire;
 
-/// The replicated state, or Docker's words why this node has none.
+/// The replicated state, or Docker's error if this node has none.
 pub(crate) async fn cluster_state(
-    plane: &dyn ControlPlane,
+    control: &dyn ControlPlane,
     params: &Params,
 ) -> Result<Snapshot, ApiError> {
-    check_manager(plane)?;
-    plane.state(params.consistency()).await
+    check_manager(control)?;
+    control.state(params.consistency()).await
 }
 
-/// Whether this node is a manager that works.
-pub(crate) fn check_manager(plane: &dyn ControlPlane) -> Result<(), ApiError> {
-    let local = plane.local();
+/// Fails unless this node is a working manager.
+pub(crate) fn check_manager(control: &dyn ControlPlane) -> Result<(), ApiError> {
+    let local = control.local();
     match local.state {
         LocalNodeState::Inactive => Err(ApiError::no_swarm()),
         LocalNodeState::Pending => Err(ApiError::unavailable(

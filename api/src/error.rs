@@ -1,4 +1,4 @@
-//! What a refused or failed request answers: Docker's status and `{"message": …}`.
+//! The response to a refused or failed request: Docker's status and `{"message": …}`.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -31,13 +31,13 @@ impl ApiError {
         Self::new(400, message)
     }
 
-    /// 403: allowed to nobody.
+    /// 403: never allowed.
     #[must_use]
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(403, message)
     }
 
-    /// 404: what it names is not there.
+    /// 404: the named object does not exist.
     #[must_use]
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(404, message)
@@ -49,19 +49,19 @@ impl ApiError {
         Self::new(409, message)
     }
 
-    /// 500: the world misbehaved.
+    /// 500: an unexpected failure.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(500, message)
     }
 
-    /// 501: Docker has it, Skein has not.
+    /// 501: Docker has it, Skein does not.
     #[must_use]
     pub fn not_implemented(message: impl Into<String>) -> Self {
         Self::new(501, message)
     }
 
-    /// 503: not here or not now.
+    /// 503: not on this node, or not now.
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, message)

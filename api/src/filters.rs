@@ -7,10 +7,11 @@ use serde::Deserialize;
 
 use crate::error::ApiError;
 
-/// Most values in one `filters` parameter; a client names at most some objects.
+/// Most values in one `filters` parameter.
 pub const FILTER_VALUES_MAX: usize = 10_000;
 
-/// What a list is narrowed to. Keys are joined by and, values of one key by or; labels by and.
+/// The filters of a list. Keys are combined with "and", values of one key with "or", labels with
+/// "and".
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Filters(BTreeMap<String, BTreeSet<String>>);
 
@@ -51,7 +52,7 @@ impl Filters {
         Ok(Self(filters))
     }
 
-    /// Values of a key; `None` where the key is absent or has no value, which both mean "all".
+    /// Values of a key; `None` if the key is absent or has no value, which both mean "all".
     pub(crate) fn values(&self, key: &str) -> Option<&BTreeSet<String>> {
         self.0.get(key).filter(|values| !values.is_empty())
     }
@@ -84,7 +85,7 @@ impl Filters {
         self.values(key).is_none_or(|values| !values.iter().any(|other| is_among(other, labels)))
     }
 
-    /// Refuses a value outside `known`, in Docker's words.
+    /// Refuses a value outside `known`, with Docker's message.
     pub(crate) fn check_words(&self, key: &str, known: &[&str]) -> Result<(), ApiError> {
         let unknown = self
             .values(key)
@@ -95,7 +96,7 @@ impl Filters {
         }
     }
 
-    /// A boolean filter, `None` where it is not given.
+    /// A boolean filter, `None` if absent.
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
         let Some(values) = self.values(key) else { return Ok(None) };
         let word = |value: &String| match value.as_str() {

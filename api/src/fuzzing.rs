@@ -20,11 +20,11 @@ use crate::docker::wire::certificate::parse_certificate;
 use crate::docker::{networks, services};
 use crate::filters::Filters;
 use crate::json_case::{
-    CLUSTER_SPEC, INIT, JOIN, NETWORK_CREATE, NODE_SPEC, SERVICE_SPEC, Shape, UNLOCK, mend,
+    CLUSTER_SPEC, INIT, JOIN, NETWORK_CREATE, NODE_SPEC, SERVICE_SPEC, Shape, UNLOCK, correct,
 };
 use crate::native::RestoreBody;
 use crate::query::{Params, read_json};
-use crate::router::without_version;
+use crate::version::without_version;
 
 /// Begins a certificate.
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -39,10 +39,10 @@ pub fn body(bytes: &[u8]) -> bool {
     if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
         let mut once = value;
         let shape = SHAPES[usize::from(*route) % SHAPES.len()];
-        mend(&mut once, shape);
+        correct(&mut once, shape);
         let mut twice = once.clone();
-        mend(&mut twice, shape);
-        assert_eq!(once, twice, "mending twice changed something");
+        correct(&mut twice, shape);
+        assert_eq!(once, twice, "correcting twice changed something");
     }
     match route % ROUTES {
         0 => services::new_spec(bytes).is_ok_and(|spec| {

@@ -1,7 +1,7 @@
-//! Mends a client's JSON at the edge: key case, `null`, empty words.
+//! Corrects a client's JSON at the edge: key case, `null`, empty words.
 //!
-//! Docker decodes with Go, where keys match without regard to case, `null` is the same as absent,
-//! and an empty enumeration word is the same as absent. Clients rely on it (docker-py sends
+//! Docker decodes with Go, where keys are case-insensitive, and `null` or an empty
+//! enumeration word is the same as absent. Clients rely on it (docker-py sends
 //! `"Mode":{"replicated":…}`). The shapes below say which objects have known fields and which are
 //! the user's own maps (labels, options), whose keys are left alone.
 
@@ -28,26 +28,26 @@ pub(crate) enum Shape {
     List(&'static Shape),
 }
 
-/// Mends `value` in place.
-pub(crate) fn mend(value: &mut Value, shape: &Shape) {
+/// Corrects `value` in place.
+pub(crate) fn correct(value: &mut Value, shape: &Shape) {
     match shape {
         Shape::Leaf | Shape::Word => {}
-        Shape::Named(inner) => mend(value, inner),
+        Shape::Named(inner) => correct(value, inner),
         Shape::List(inner) => {
             if let Value::Array(items) = value {
                 items.retain(|item| !item.is_null());
-                items.iter_mut().for_each(|item| mend(item, inner));
+                items.iter_mut().for_each(|item| correct(item, inner));
             }
         }
         Shape::Object(fields) => {
             if let Value::Object(map) = value {
-                mend_object(map, fields);
+                correct_object(map, fields);
             }
         }
     }
 }
 
-fn mend_object(map: &mut Map<String, Value>, fields: &[(&'static str, Shape)]) {
+fn correct_object(map: &mut Map<String, Value>, fields: &[(&'static str, Shape)]) {
     for (key, mut value) in std::mem::take(map) {
         let known = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(&key));
         if is_absent(&value, known.map(|(_, shape)| shape)) {
@@ -55,7 +55,7 @@ fn mend_object(map: &mut Map<String, Value>, fields: &[(&'static str, Shape)]) {
         }
         match known {
             Some((name, shape)) => {
-                mend(&mut value, shape);
+                correct(&mut value, shape);
                 let exact = *name == key;
                 if exact || !map.contains_key(*name) {
                     map.insert((*name).to_owned(), value);
@@ -105,32 +105,32 @@ mod tests {
 
     proptest! {
         #[test]
-        fn mending_twice_changes_nothing(mut value in json()) {
-            mend(&mut value, &SERVICE_SPEC);
+        fn correcting_twice_changes_nothing(mut value in json()) {
+            correct(&mut value, &SERVICE_SPEC);
             let once = value.clone();
-            mend(&mut value, &SERVICE_SPEC);
+            correct(&mut value, &SERVICE_SPEC);
             prop_assert_eq!(value, once);
         }
 
         #[test]
         fn labels_are_never_changed(labels in json()) {
             let mut value = serde_json::json!({ "labels": labels.clone() });
-            mend(&mut value, &SERVICE_SPEC);
+            correct(&mut value, &SERVICE_SPEC);
             prop_assert_eq!(value.get("Labels").cloned().unwrap_or(Value::Null), labels);
         }
     }
 
     fn check(text: &str, shape: &Shape, expected: &Expect) {
         let mut value: Value = serde_json::from_str(text).unwrap();
-        mend(&mut value, shape);
+        correct(&mut value, shape);
         expected.assert_eq(&serde_json::to_string_pretty(&value).unwrap());
         let once = value.clone();
-        mend(&mut value, shape);
-        assert_eq!(once, value, "mending twice changes nothing");
+        correct(&mut value, shape);
+        assert_eq!(once, value, "correcting twice changes nothing");
     }
 
     #[test]
-    fn key_case_is_mended_in_known_objects() {
+    fn key_case_is_corrected_in_known_objects() {
         check(
             r#"{"name":"web","Mode":{"replicated":{"replicas":3}},"TASKTEMPLATE":{"containerspec":
                 {"image":"host","tty":true,"HealthCheck":{"test":["NONE"]}}}}"#,
@@ -210,7 +210,7 @@ mod tests {
     fn the_exact_key_wins_over_another_case() {
         for text in [r#"{"NAME":"a","Name":"b"}"#, r#"{"name":"a","Name":"b"}"#] {
             let mut value: Value = serde_json::from_str(text).unwrap();
-            mend(&mut value, &SERVICE_SPEC);
+            correct(&mut value, &SERVICE_SPEC);
             assert_eq!(value, serde_json::json!({ "Name": "b" }), "{text}");
         }
     }

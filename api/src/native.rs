@@ -1,4 +1,4 @@
-//! Skein's own resources under `/skein/v1/`, passed to the daemon.
+//! Skein's own resources under `/skein/v1/`, answered by the daemon.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::control_plane::{
     ControlPlane, NativeAnswer, NativeRequest, NativeTopic, RestoreRequest,
 };
 use crate::error::ApiError;
+use crate::extract::{Control, Id};
 use crate::query::Params;
-use crate::router::{Id, Plane};
 
 mod openapi;
 
 /// `GET /skein/v1/{topic}`.
 pub(crate) async fn resource(
-    State(plane): Plane,
+    State(control): Control,
     topic: Id,
     params: Params,
 ) -> Result<Response, ApiError> {
@@ -35,25 +35,25 @@ pub(crate) async fn resource(
         "why" => NativeTopic::Why,
         _ => return Err(ApiError::page_not_found()),
     };
-    ask(plane, topic, params).await
+    ask(control, topic, params).await
 }
 
 /// `GET /skein/v1/debug/{topic}`.
 pub(crate) async fn debug(
-    State(plane): Plane,
+    State(control): Control,
     topic: Id,
     params: Params,
 ) -> Result<Response, ApiError> {
-    ask(plane, NativeTopic::Debug(topic.0), params).await
+    ask(control, NativeTopic::Debug(topic.0), params).await
 }
 
 /// `GET /skein/v1/backup`.
-pub(crate) async fn backup(State(plane): Plane) -> Result<Response, ApiError> {
-    let body = Body::from_stream(plane.backup().await?);
+pub(crate) async fn backup(State(control): Control) -> Result<Response, ApiError> {
+    let body = Body::from_stream(control.backup().await?);
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
 }
 
-/// Fields of `POST /skein/v1/restore`; one that is empty is not given.
+/// Fields of `POST /skein/v1/restore`; empty means absent.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub(crate) struct RestoreBody {
@@ -63,12 +63,15 @@ pub(crate) struct RestoreBody {
     data_path_addr: String,
 }
 
-/// `POST /skein/v1/restore`: answers the node's id as `POST /swarm/init` does.
-pub(crate) async fn restore(State(plane): Plane, body: Bytes) -> Result<Json<String>, ApiError> {
+/// `POST /skein/v1/restore`: returns the node's id like `POST /swarm/init`.
+pub(crate) async fn restore(
+    State(control): Control,
+    body: Bytes,
+) -> Result<Json<String>, ApiError> {
     let body: RestoreBody =
         serde_json::from_slice(&body).map_err(|e| ApiError::bad_request(e.to_string()))?;
     let given = |text: String| (!text.is_empty()).then_some(text);
-    let node = plane.restore(RestoreRequest {
+    let node = control.restore(RestoreRequest {
         path: body.path,
         listen_addr: given(body.listen_addr),
         advertise_addr: given(body.advertise_addr),
@@ -83,12 +86,12 @@ pub(crate) async fn openapi() -> Json<Value> {
 }
 
 async fn ask(
-    plane: Arc<dyn ControlPlane>,
+    control: Arc<dyn ControlPlane>,
     topic: NativeTopic,
     params: Params,
 ) -> Result<Response, ApiError> {
     let request = NativeRequest { topic, query: params.into_map() };
-    Ok(match plane.native(request).await? {
+    Ok(match control.native(request).await? {
         NativeAnswer::Json(value) => Json(value).into_response(),
         NativeAnswer::Text(text) => {
             ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()

@@ -1,4 +1,4 @@
-//! Query strings and bodies, read the way that Docker reads them.
+//! Query strings and bodies, parsed as Docker does.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use crate::control_plane::Consistency;
 use crate::error::ApiError;
-use crate::json_case::{Shape, mend};
+use crate::json_case::{Shape, correct};
 
 /// The largest request body that is read. Docker's service specs are some kilobytes; a stack with
 /// long environment lists stays far below.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Parameters of a request; of a repeated one the first counts, as in Go's `Form.Get`.
+/// Parameters of a request; if one is repeated the first counts, as in Go's `Form.Get`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Params(BTreeMap<String, String>);
 
@@ -26,7 +26,7 @@ impl Params {
         self.0.get(name).map_or("", String::as_str)
     }
 
-    /// A boolean as Docker's `BoolValue`: everything is true but these words.
+    /// A boolean as Docker's `BoolValue`: everything is true except these words.
     pub(crate) fn flag(&self, name: &str) -> bool {
         let word = self.text(name).trim().to_ascii_lowercase();
         !matches!(word.as_str(), "" | "0" | "no" | "false" | "none")
@@ -49,7 +49,7 @@ impl Params {
         }
     }
 
-    /// All of them, for routes that pass them on.
+    /// All parameters, for routes that pass them on.
     pub(crate) fn into_map(self) -> BTreeMap<String, String> {
         self.0
     }
@@ -102,13 +102,13 @@ pub fn duration_ns(text: &str) -> Option<u64> {
     (!text.is_empty()).then_some(total)
 }
 
-/// Reads a JSON body, mends key case and `null` by `shape`, and makes a `T` of it.
+/// Reads a JSON body, corrects key case and `null` with `shape`, and deserializes a `T`.
 pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8], shape: &Shape) -> Result<T, ApiError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
     }
     let mut value: Value = serde_json::from_slice(bytes).map_err(|error| invalid(&error))?;
-    mend(&mut value, shape);
+    correct(&mut value, shape);
     from_value(value)
 }
 
@@ -124,7 +124,7 @@ pub(crate) async fn read_bytes(body: Body) -> Result<Bytes, ApiError> {
     })
 }
 
-/// Makes a `T` of JSON that is already mended.
+/// Deserializes a `T` from JSON that is already corrected.
 pub(crate) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     serde_json::from_value(value).map_err(|error| invalid(&error))
 }

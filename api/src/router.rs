@@ -1,12 +1,10 @@
-//! Routes, the version prefix, and the headers that every answer carries.
+//! Routes, and the headers of every answer.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -20,31 +18,21 @@ use crate::docker::{
 use crate::error::ApiError;
 use crate::native;
 use crate::query::read_bytes;
+use crate::version::{API_VERSION, without_version};
 
-/// The API version that is spoken.
-pub const API_VERSION: &str = "1.44";
-/// The oldest API version that is understood.
-pub const API_VERSION_MIN: &str = "1.24";
-
-const MINOR_MAX: u32 = 44;
-const MINOR_MIN: u32 = 24;
-
-/// What handlers get.
-pub(crate) type Plane = State<Arc<dyn ControlPlane>>;
-
-/// The whole HTTP API over a daemon.
-pub fn router(plane: Arc<dyn ControlPlane>) -> Router {
+/// The complete HTTP API of a daemon.
+pub fn router(control: Arc<dyn ControlPlane>) -> Router {
     let inner = Router::new()
         .merge(cluster_routes())
         .merge(system_routes())
         .merge(native_routes())
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
-        // The limit is kept where the body is read.
+        // `read_bytes` enforces the limit.
         .layer(DefaultBodyLimit::disable())
         .layer(Extension(Arc::<Listing>::default()))
-        .with_state(Arc::clone(&plane));
-    Router::new().fallback(enter).with_state(Entrance { plane, inner })
+        .with_state(Arc::clone(&control));
+    Router::new().fallback(enter).with_state(Entrance { control, inner })
 }
 
 fn cluster_routes() -> Router<Arc<dyn ControlPlane>> {
@@ -109,16 +97,15 @@ fn native_routes() -> Router<Arc<dyn ControlPlane>> {
 
 #[derive(Clone)]
 struct Entrance {
-    plane: Arc<dyn ControlPlane>,
+    control: Arc<dyn ControlPlane>,
     inner: Router,
 }
 
-/// Takes the version off the path, then routes: axum's layers run after routing, so this cannot
-/// be one of them. The body is read first whatever becomes of the request, because a connection
-/// is closed after an answer to a body that was not read, and the client that still writes it
-/// would see a broken pipe and not the answer.
+/// Removes the version from the path, then routes. This cannot be an axum layer, because layers run
+/// after routing. The body is always read first: after a response to an unread body the connection
+/// is closed, and a client that still writes would see a broken pipe instead of the response.
 async fn enter(State(entrance): State<Entrance>, request: Request) -> Response {
-    let local = entrance.plane.local();
+    let local = entrance.control.local();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let answered = match prepared(request).await {
         Ok(request) => match entrance.inner.oneshot(request).await {
@@ -136,38 +123,6 @@ async fn prepared(request: Request) -> Result<Request, ApiError> {
     let bytes = read_bytes(body).await?;
     parts.uri = without_version(&parts.uri)?;
     Ok(Request::from_parts(parts, Body::from(bytes)))
-}
-
-pub(crate) fn without_version(uri: &Uri) -> Result<Uri, ApiError> {
-    let Some(text) = uri.path_and_query().map(|both| both.as_str()) else {
-        return Ok(uri.clone());
-    };
-    let Some((version, rest)) = text.strip_prefix("/v").and_then(split_version) else {
-        return Ok(uri.clone());
-    };
-    let (major, minor) = version;
-    if (major, minor) > (1, MINOR_MAX) {
-        return Err(ApiError::bad_request(format!(
-            "client version {major}.{minor} is too new. Maximum supported API version is \
-             {API_VERSION}"
-        )));
-    }
-    if (major, minor) < (1, MINOR_MIN) {
-        return Err(ApiError::bad_request(format!(
-            "client version {major}.{minor} is too old. Minimum supported API version is \
-             {API_VERSION_MIN}, please upgrade your client to a newer version"
-        )));
-    }
-    let rest = if rest.is_empty() { "/" } else { rest };
-    rest.parse().map_err(|error| ApiError::bad_request(format!("bad request path {rest}: {error}")))
-}
-
-/// `1.44/nodes?x` → ((1, 44), `/nodes?x`); `None` for a path that only looks like it.
-fn split_version(text: &str) -> Option<((u32, u32), &str)> {
-    let end = text.find(['/', '?']).unwrap_or(text.len());
-    let (version, rest) = text.split_at(end);
-    let (major, minor) = version.split_once('.')?;
-    Some(((major.parse().ok()?, minor.parse().ok()?), rest))
 }
 
 fn with_headers(mut response: Response, local: &Local) -> Response {
@@ -228,55 +183,4 @@ fn not_served(method: &str, path: &str, thing: &str) -> ApiError {
     ApiError::not_implemented(format!(
         "{method} {path}: Skein does not manage {thing}; it runs services, see `docker service`"
     ))
-}
-
-/// The decoded `{id}` of a path.
-pub(crate) struct Id(pub String);
-
-impl Deref for Id {
-    type Target = str;
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Id {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        match Path::from_request_parts(parts, state).await {
-            Ok(Path(id)) => Ok(Self(id)),
-            Err(error) => Err(ApiError::bad_request(error.body_text())),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_prefix_is_taken_off() {
-        for (given, expected) in [
-            ("/v1.44/nodes?a=b", Ok("/nodes?a=b")),
-            ("/v1.24/_ping", Ok("/_ping")),
-            ("/nodes", Ok("/nodes")),
-            ("/volumes", Ok("/volumes")),
-            ("/version", Ok("/version")),
-            ("/v1.44", Ok("/")),
-            (
-                "/v1.45/nodes",
-                Err("client version 1.45 is too new. Maximum supported API version is 1.44"),
-            ),
-            (
-                "/v1.23/nodes",
-                Err("client version 1.23 is too old. Minimum supported API version is 1.24, \
-                     please upgrade your client to a newer version"),
-            ),
-        ] {
-            let uri: Uri = given.parse().unwrap();
-            let got = without_version(&uri).map(|uri| uri.to_string()).map_err(|e| e.message);
-            assert_eq!(got, expected.map(str::to_owned).map_err(str::to_owned), "{given}");
-        }
-    }
 }

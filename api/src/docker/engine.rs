@@ -1,12 +1,12 @@
-//! Objects of an engine that Skein has none of: lists are empty and each one is absent, because
-//! `docker inspect NAME` asks for every kind and goes on only after 404.
+//! Engine objects that Skein does not have: lists are empty and each object is 404, because
+//! `docker inspect NAME` queries every kind and continues only after 404.
 
 use axum::Json;
 use axum::extract::Path;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
-use crate::router::Id;
+use crate::extract::Id;
 
 /// `GET /containers/json`, `/images/json`, `/plugins`: empty.
 pub(crate) async fn none() -> Json<Vec<Value>> {

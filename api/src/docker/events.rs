@@ -1,8 +1,8 @@
 //! `/events`: changes of the replicated state as Docker's events.
 //!
 //! Nothing is recorded: an event is the difference between two states that this node applied, so
-//! changes that follow each other closely may show as one. Of the past, `since` gives what can
-//! still be read from the objects: their creation, a service's last update, no removals.
+//! changes in quick succession may appear as one. For the past, `since` returns what can still be
+//! read from the objects: their creation and a service's last update, but no removals.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use tokio::sync::watch;
 
 use super::logs::unix_time;
 use crate::error::ApiError;
+use crate::extract::Control;
 use crate::filters::Filters;
 use crate::query::Params;
-use crate::router::Plane;
 
 use diff::{Event, between, past};
 
@@ -47,19 +47,19 @@ const FILTERS: &[&str] = &[
 ];
 
 /// `GET /events`: a chunked stream of JSON objects, one a line.
-pub(crate) async fn stream(State(plane): Plane, params: Params) -> Result<Response, ApiError> {
+pub(crate) async fn stream(State(control): Control, params: Params) -> Result<Response, ApiError> {
     let filters = Filters::parse(params.text("filters"), FILTERS)?;
-    let local = plane.local();
+    let local = control.local();
     let since = moment(&params, "since", local.now)?;
     let until = moment(&params, "until", local.now)?;
-    let mut changes = plane.changes();
+    let mut changes = control.changes();
     let first = Arc::clone(&changes.borrow_and_update());
     let history = match since {
         Some(since) => past(&first, since, until.unwrap_or(Timestamp(u64::MAX))),
         None => Vec::new(),
     };
     let remaining = until.map(|until| Duration::from_millis(until.since_ms(local.now)));
-    let clock = move || plane.local().now;
+    let clock = move || control.local().now;
     let live = live(changes, first, remaining, clock);
     let lines = stream::iter([history])
         .chain(live)
@@ -74,7 +74,7 @@ pub(crate) fn moment(
     now: Timestamp,
 ) -> Result<Option<Timestamp>, ApiError> {
     let text = params.text(name);
-    // Zero is a moment here, the beginning, where in `logs` it is none.
+    // Zero means the beginning here; in `logs` it means no limit.
     if text == "0" {
         return Ok(Some(Timestamp::default()));
     }

@@ -14,42 +14,42 @@ use super::cluster_state;
 use super::wire::rfc3339_fixed;
 use crate::control_plane::{ControlPlane, LogRecord, LogRequest, LogSelector, LogStream};
 use crate::error::ApiError;
+use crate::extract::{Control, Id};
 use crate::query::Params;
-use crate::router::{Id, Plane};
 
 /// `application/vnd.docker.multiplexed-stream`, since 1.42.
 const FRAMED: &str = "application/vnd.docker.multiplexed-stream";
-/// Of a service with a terminal.
+/// The media type for a service with a terminal.
 const RAW: &str = "application/vnd.docker.raw-stream";
 
 /// `GET /services/{id}/logs`.
 pub(crate) async fn service(
-    State(plane): Plane,
+    State(control): Control,
     id: Id,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let found = snapshot.state.find_service(&id)?;
     let tty = found.spec.task_template.container_spec.tty;
     let tasks = snapshot.state.tasks_of(found.id).map(|task| &task.spec);
     check_read(tasks)?;
-    answer(plane.as_ref(), LogSelector::Service(found.id), tty, &params).await
+    answer(control.as_ref(), LogSelector::Service(found.id), tty, &params).await
 }
 
 /// `GET /tasks/{id}/logs`.
 pub(crate) async fn task(
-    State(plane): Plane,
+    State(control): Control,
     id: Id,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let found = snapshot.state.find_task(&id)?;
     let tty = found.spec.container_spec.tty;
     check_read([&found.spec].into_iter())?;
-    answer(plane.as_ref(), LogSelector::Task(found.id), tty, &params).await
+    answer(control.as_ref(), LogSelector::Task(found.id), tty, &params).await
 }
 
-/// Refuses where no task keeps its output, in Docker's words.
+/// Refuses if no task stores its output, with Docker's message.
 fn check_read<'a>(specs: impl Iterator<Item = &'a TaskSpec>) -> Result<(), ApiError> {
     let mut read = specs.map(|spec| LogDriver::of(spec).is_read()).peekable();
     if read.peek().is_some() && !read.any(|is_read| is_read) {
@@ -60,7 +60,7 @@ fn check_read<'a>(specs: impl Iterator<Item = &'a TaskSpec>) -> Result<(), ApiEr
 }
 
 async fn answer(
-    plane: &dyn ControlPlane,
+    control: &dyn ControlPlane,
     selector: LogSelector,
     tty: bool,
     params: &Params,
@@ -68,7 +68,7 @@ async fn answer(
     let request = log_request(selector, params)?;
     let format =
         Format { details: params.flag("details"), timestamps: params.flag("timestamps"), tty };
-    let records = plane.logs(request).await?;
+    let records = control.logs(request).await?;
     let frames =
         records.map(move |record| Ok::<Bytes, std::convert::Infallible>(format.frame(&record)));
     let kind = [(header::CONTENT_TYPE, if tty { RAW } else { FRAMED })];

@@ -1,4 +1,4 @@
-//! `/networks`. A worker, and a node outside a cluster, show the networks present on them.
+//! `/networks`. A worker and a node outside a cluster show the networks present on them.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -19,22 +19,22 @@ use super::wire::network::{
 use super::{check_manager, cluster_state};
 use crate::control_plane::LocalNetwork;
 use crate::error::ApiError;
+use crate::extract::{Control, Id};
 use crate::filters::Filters;
 use crate::json_case::NETWORK_CREATE;
 use crate::query::{Params, duration_ns, from_value, read_json};
-use crate::router::{Id, Plane};
 
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 
 /// `GET /networks`.
-pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response, ApiError> {
+pub(crate) async fn list(State(control): Control, params: Params) -> Result<Response, ApiError> {
     let filters = Filters::parse(params.text("filters"), FILTERS)?;
     filters.check_words("type", &["custom", "builtin"])?;
     filters.check_words("scope", &[SWARM_SCOPE, "local", "global"])?;
     let dangling = filters.flag("dangling")?;
-    if !plane.local().control_available {
-        let views: Vec<NetworkView> = plane
+    if !control.local().control_available {
+        let views: Vec<NetworkView> = control
             .local()
             .networks
             .iter()
@@ -43,7 +43,7 @@ pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response
             .collect();
         return Ok(Json(views).into_response());
     }
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let views: Vec<NetworkView> = snapshot
         .state
         .live_networks()
@@ -56,19 +56,19 @@ pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response
 
 /// `GET /networks/{id}`.
 pub(crate) async fn inspect(
-    State(plane): Plane,
+    State(control): Control,
     id: Id,
     params: Params,
 ) -> Result<Response, ApiError> {
     if !matches!(params.text("scope"), "" | SWARM_SCOPE) {
         return Err(missing(&id));
     }
-    let local = plane.local();
+    let local = control.local();
     if !local.control_available {
         let found = find_local(&local.networks, &id)?;
         return Ok(Json(local_network(found)).into_response());
     }
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let state = &snapshot.state;
     let found = state.find_network(&id)?;
     let around = Surroundings {
@@ -92,10 +92,10 @@ pub(crate) fn new_spec(body: &[u8]) -> Result<NetworkSpec, ApiError> {
 }
 
 /// `POST /networks/create`.
-pub(crate) async fn create(State(plane): Plane, body: Bytes) -> Result<Response, ApiError> {
+pub(crate) async fn create(State(control): Control, body: Bytes) -> Result<Response, ApiError> {
     let spec = new_spec(&body)?;
-    check_manager(plane.as_ref())?;
-    let answer = plane.request(Request::CreateNetwork { spec: Box::new(spec) }).await?;
+    check_manager(control.as_ref())?;
+    let answer = control.request(Request::CreateNetwork { spec: Box::new(spec) }).await?;
     let Answer::Network { id, warning } = answer else {
         return Err(ApiError::internal(format!(
             "the leader answered {answer:?} to the creation of a network"
@@ -107,21 +107,24 @@ pub(crate) async fn create(State(plane): Plane, body: Bytes) -> Result<Response,
 
 /// `DELETE /networks/{id}`.
 pub(crate) async fn remove(
-    State(plane): Plane,
+    State(control): Control,
     id: Id,
     params: Params,
 ) -> Result<StatusCode, ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let id = snapshot.state.find_network(&id)?.id;
-    plane.request(Request::RemoveNetwork { id }).await?;
+    control.request(Request::RemoveNetwork { id }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /networks/prune`: removes the networks that no service uses, but ingress.
-pub(crate) async fn prune(State(plane): Plane, params: Params) -> Result<Json<Value>, ApiError> {
+/// `POST /networks/prune`: removes the networks that no service uses, except ingress.
+pub(crate) async fn prune(
+    State(control): Control,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
     let filters = Filters::parse(params.text("filters"), PRUNE_FILTERS)?;
-    let until = until(&filters, plane.local().now)?;
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let until = until(&filters, control.local().now)?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let unused = snapshot
         .state
         .live_networks()
@@ -132,7 +135,7 @@ pub(crate) async fn prune(State(plane): Plane, params: Params) -> Result<Json<Va
     let mut deleted = Vec::new();
     for found in unused {
         // One that has come into use since is left, as Docker leaves it.
-        match plane.request(Request::RemoveNetwork { id: found.id }).await {
+        match control.request(Request::RemoveNetwork { id: found.id }).await {
             Ok(_) => deleted.push(found.spec.name.clone()),
             Err(error) if error.status < 500 => {}
             Err(error) => return Err(error),
@@ -141,7 +144,7 @@ pub(crate) async fn prune(State(plane): Plane, params: Params) -> Result<Json<Va
     Ok(Json(json!({ "NetworksDeleted": deleted })))
 }
 
-/// Before when a network was made: a Unix time, or how long ago.
+/// The filter `until`: a Unix time, or a duration before now.
 fn until(filters: &Filters, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
     let Some(values) = filters.values("until") else { return Ok(None) };
     let [text] = values.iter().collect::<Vec<_>>()[..] else {
@@ -205,10 +208,10 @@ fn local_matches(filters: &Filters, network: &LocalNetwork) -> bool {
         && filters.values("label").is_none()
 }
 
-/// Drivers of Docker that make networks of one machine.
+/// Docker's drivers for networks on a single machine.
 const LOCAL_DRIVERS: &[&str] = &["bridge", "host", "ipvlan", "macvlan", "none", "null"];
 
-/// Refuses what Docker has and Skein has not, and takes off what is no part of a spec.
+/// Refuses unsupported fields, and removes fields that are not part of a spec.
 fn checked(mut body: Value) -> Result<Value, ApiError> {
     let Some(map) = body.as_object_mut() else {
         return Err(ApiError::bad_request("invalid JSON: a network must be an object"));

@@ -11,22 +11,22 @@ use cluster::time::Revision;
 
 use super::cluster_state;
 use super::wire::cluster_info::TlsInfo;
-use super::wire::node::{NodeView, Standing, node};
+use super::wire::node::{NodeView, Reachability, node};
 use crate::control_plane::Snapshot;
 use crate::error::ApiError;
+use crate::extract::{Control, Id};
 use crate::filters::Filters;
 use crate::json_case::NODE_SPEC;
 use crate::query::{Params, read_json};
-use crate::router::{Id, Plane};
 
 const FILTERS: &[&str] = &["id", "label", "membership", "name", "node.label", "role"];
 
 /// `GET /nodes`.
-pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response, ApiError> {
+pub(crate) async fn list(State(control): Control, params: Params) -> Result<Response, ApiError> {
     let filters = Filters::parse(params.text("filters"), FILTERS)?;
     filters.check_words("role", &["worker", "manager"])?;
     filters.check_words("membership", &["accepted", "pending"])?;
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let nodes = snapshot.state.nodes.values().filter(|node| matches(&filters, node));
     let views: Vec<NodeView<'_>> = nodes.map(|node| view(node, &snapshot)).collect();
     Ok(Json(views).into_response())
@@ -34,46 +34,50 @@ pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response
 
 /// `GET /nodes/{id}`.
 pub(crate) async fn inspect(
-    State(plane): Plane,
+    State(control): Control,
     id: Id,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let found = snapshot.state.find_node(&id)?;
     Ok(Json(view(found, &snapshot)).into_response())
 }
 
 /// `POST /nodes/{id}/update`.
 pub(crate) async fn update(
-    State(plane): Plane,
+    State(control): Control,
     id: Id,
     params: Params,
     body: Bytes,
 ) -> Result<(), ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let version = Revision(params.version("node")?);
     let spec: NodeSpec = read_json(&body, &NODE_SPEC)?;
     let found = snapshot.state.find_node(&id)?;
     let request = Request::UpdateNode { id: found.id, version, spec: Box::new(spec) };
-    plane.request(request).await.map(drop)
+    control.request(request).await.map(drop)
 }
 
 /// `DELETE /nodes/{id}`.
-pub(crate) async fn remove(State(plane): Plane, id: Id, params: Params) -> Result<(), ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+pub(crate) async fn remove(
+    State(control): Control,
+    id: Id,
+    params: Params,
+) -> Result<(), ApiError> {
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let found = snapshot.state.find_node(&id)?;
     let request = Request::RemoveNode { id: found.id, force: params.flag("force") };
-    plane.request(request).await.map(drop)
+    control.request(request).await.map(drop)
 }
 
 fn view<'a>(found: &'a Node, snapshot: &Snapshot) -> NodeView<'a> {
     let cluster = snapshot.state.cluster.as_deref();
     let tls = cluster.map(|cluster| TlsInfo::of_node(cluster, found)).unwrap_or_default();
-    let standing = Standing {
+    let reachability = Reachability {
         leader: snapshot.leader == Some(found.id),
         reachable: !snapshot.unreachable.contains(&found.id),
     };
-    node(found, standing, tls)
+    node(found, reachability, tls)
 }
 
 fn matches(filters: &Filters, node: &Node) -> bool {

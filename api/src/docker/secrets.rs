@@ -1,5 +1,5 @@
-//! `/secrets` and `/configs`: none exist, and lists must say so, because `docker stack rm` and
-//! `docker stack deploy` ask for them.
+//! `/secrets` and `/configs`: none exist. The empty lists are needed, because `docker stack rm` and
+//! `docker stack deploy` request them.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,22 +7,22 @@ use serde_json::Value;
 
 use super::check_manager;
 use crate::error::ApiError;
-use crate::router::{Id, Plane};
+use crate::extract::{Control, Id};
 
 /// `GET /secrets`, `GET /configs`: empty.
-pub(crate) async fn list(State(plane): Plane) -> Result<Json<Vec<Value>>, ApiError> {
-    check_manager(plane.as_ref())?;
+pub(crate) async fn list(State(control): Control) -> Result<Json<Vec<Value>>, ApiError> {
+    check_manager(control.as_ref())?;
     Ok(Json(Vec::new()))
 }
 
 /// `GET /secrets/{id}`: 404.
-pub(crate) async fn inspect_secret(State(plane): Plane, id: Id) -> ApiError {
-    absent(check_manager(plane.as_ref()), "secret", &id.0)
+pub(crate) async fn inspect_secret(State(control): Control, id: Id) -> ApiError {
+    absent(check_manager(control.as_ref()), "secret", &id.0)
 }
 
 /// `GET /configs/{id}`: 404.
-pub(crate) async fn inspect_config(State(plane): Plane, id: Id) -> ApiError {
-    absent(check_manager(plane.as_ref()), "config", &id.0)
+pub(crate) async fn inspect_config(State(control): Control, id: Id) -> ApiError {
+    absent(check_manager(control.as_ref()), "config", &id.0)
 }
 
 fn absent(manager: Result<(), ApiError>, kind: &str, id: &str) -> ApiError {

@@ -20,23 +20,23 @@ use self::listing::{Form, Listing};
 use super::wire::service::{service, strip_defaults};
 use super::{check_manager, cluster_state};
 use crate::error::ApiError;
+use crate::extract::{Control, Id};
 use crate::filters::Filters;
 use crate::json_case::SERVICE_SPEC;
 use crate::query::{Params, from_value, read_json};
-use crate::router::{Id, Plane};
 
 const FILTERS: &[&str] = &["id", "label", "mode", "name", "runtime"];
 const MODES: &[&str] = &["replicated", "global", "replicated-job", "global-job"];
 
 /// `GET /services`.
 pub(crate) async fn list(
-    State(plane): Plane,
+    State(control): Control,
     Extension(listing): Extension<Arc<Listing>>,
     params: Params,
 ) -> Result<Response, ApiError> {
     let filters = Filters::parse(params.text("filters"), FILTERS)?;
     filters.check_words("mode", MODES)?;
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let state = &snapshot.state;
     let form =
         Form { with_status: params.flag("status"), with_defaults: params.flag("insertDefaults") };
@@ -51,21 +51,21 @@ pub(crate) async fn list(
 
 /// `GET /services/{id}`.
 pub(crate) async fn inspect(
-    State(plane): Plane,
+    State(control): Control,
     id: Id,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let found = snapshot.state.find_service(&id)?;
     let view = service(found, &snapshot.state.networks, params.flag("insertDefaults"));
     Ok(Json(view).into_response())
 }
 
 /// `POST /services/create`.
-pub(crate) async fn create(State(plane): Plane, body: Bytes) -> Result<Response, ApiError> {
-    check_manager(plane.as_ref())?;
+pub(crate) async fn create(State(control): Control, body: Bytes) -> Result<Response, ApiError> {
+    check_manager(control.as_ref())?;
     let spec = new_spec(&body)?;
-    let answer = plane.request(Request::CreateService { spec: Box::new(spec) }).await?;
+    let answer = control.request(Request::CreateService { spec: Box::new(spec) }).await?;
     let Answer::Service { id, warnings } = answer else { return Err(strange(&answer)) };
     let body = json!({ "ID": id.to_string(), "Warnings": listed(warnings) });
     Ok((StatusCode::CREATED, Json(body)).into_response())
@@ -76,7 +76,7 @@ pub(crate) fn new_spec(body: &[u8]) -> Result<ServiceSpec, ApiError> {
     from_value(checked(read_json(body, &SERVICE_SPEC)?)?)
 }
 
-/// The spec by which `present` is to be replaced.
+/// The spec that replaces `present`.
 pub(crate) fn changed_spec(body: &[u8], present: &ServiceSpec) -> Result<ServiceSpec, ApiError> {
     let mut value = checked(read_json(body, &SERVICE_SPEC)?)?;
     strip_defaults(&mut value, present);
@@ -85,12 +85,12 @@ pub(crate) fn changed_spec(body: &[u8], present: &ServiceSpec) -> Result<Service
 
 /// `POST /services/{id}/update`.
 pub(crate) async fn update(
-    State(plane): Plane,
+    State(control): Control,
     id: Id,
     params: Params,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let version = Revision(params.version("service")?);
     let found = snapshot.state.find_service(&id)?;
     let id = found.id;
@@ -107,7 +107,7 @@ pub(crate) async fn update(
             )));
         }
     };
-    let warnings = match plane.request(request).await? {
+    let warnings = match control.request(request).await? {
         Answer::Service { warnings, .. } => warnings,
         Answer::Done | Answer::Network { .. } | Answer::Node { .. } => Vec::new(),
     };
@@ -115,13 +115,17 @@ pub(crate) async fn update(
 }
 
 /// `DELETE /services/{id}`.
-pub(crate) async fn remove(State(plane): Plane, id: Id, params: Params) -> Result<(), ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+pub(crate) async fn remove(
+    State(control): Control,
+    id: Id,
+    params: Params,
+) -> Result<(), ApiError> {
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let id = snapshot.state.find_service(&id)?.id;
-    plane.request(Request::RemoveService { id }).await.map(drop)
+    control.request(Request::RemoveService { id }).await.map(drop)
 }
 
-/// Docker answers `null` where there is no warning.
+/// Docker answers `null` if there is no warning.
 fn listed(warnings: Vec<String>) -> Value {
     if warnings.is_empty() { Value::Null } else { json!(warnings) }
 }
@@ -142,7 +146,7 @@ fn matches(filters: &Filters, service: &Service) -> bool {
         && filters.labels("label", &service.spec.labels)
 }
 
-/// Refuses what Docker has and Skein has not, by name, before the types see it.
+/// Refuses unsupported fields by name, before the spec is deserialized.
 fn checked(mut spec: Value) -> Result<Value, ApiError> {
     if let Some(mode) = spec.get("Mode").and_then(Value::as_object) {
         let given: Vec<&str> = mode.keys().map(String::as_str).collect();

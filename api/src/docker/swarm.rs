@@ -16,11 +16,11 @@ use crate::control_plane::{
     InitRequest, JoinRequest, LocalNodeState, Snapshot, UpdateClusterRequest, WantedCa,
 };
 use crate::error::ApiError;
+use crate::extract::Control;
 use crate::json_case::{CLUSTER_SPEC, INIT, JOIN, UNLOCK};
 use crate::query::{Params, read_json};
-use crate::router::Plane;
 
-/// What the docker CLI sends where the user gave no listen address.
+/// What the docker CLI sends if the user gave no listen address.
 const DEFAULT_LISTEN: [&str; 2] = ["0.0.0.0:2377", "0.0.0.0"];
 /// Docker's range for `DataPathPort`.
 const DATA_PATH_PORTS: std::ops::RangeInclusive<u16> = 1024..=49151;
@@ -58,45 +58,45 @@ pub(crate) struct UnlockBody {
 }
 
 /// `GET /swarm`.
-pub(crate) async fn inspect(State(plane): Plane, params: Params) -> Result<Response, ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+pub(crate) async fn inspect(State(control): Control, params: Params) -> Result<Response, ApiError> {
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     Ok(Json(swarm(cluster_of(&snapshot)?)).into_response())
 }
 
-/// `POST /swarm/init`: answers the node's id as a bare JSON string.
-pub(crate) async fn init(State(plane): Plane, body: Bytes) -> Result<Json<String>, ApiError> {
+/// `POST /swarm/init`: returns the node's id as a bare JSON string.
+pub(crate) async fn init(State(control): Control, body: Bytes) -> Result<Json<String>, ApiError> {
     let request = init_request(read_json(&body, &INIT)?)?;
-    if plane.local().state != LocalNodeState::Inactive && !request.force_new_cluster {
+    if control.local().state != LocalNodeState::Inactive && !request.force_new_cluster {
         return Err(ApiError::already_member());
     }
-    let node = plane.init(request).await?;
+    let node = control.init(request).await?;
     Ok(Json(node.to_string()))
 }
 
 /// `POST /swarm/join`.
-pub(crate) async fn join(State(plane): Plane, body: Bytes) -> Result<(), ApiError> {
+pub(crate) async fn join(State(control): Control, body: Bytes) -> Result<(), ApiError> {
     let body: JoinBody = read_json(&body, &JOIN)?;
-    if plane.local().state != LocalNodeState::Inactive {
+    if control.local().state != LocalNodeState::Inactive {
         return Err(ApiError::already_member());
     }
-    plane.join(join_request(body)?).await
+    control.join(join_request(body)?).await
 }
 
 /// `POST /swarm/leave`.
-pub(crate) async fn leave(State(plane): Plane, params: Params) -> Result<(), ApiError> {
-    if plane.local().state == LocalNodeState::Inactive {
+pub(crate) async fn leave(State(control): Control, params: Params) -> Result<(), ApiError> {
+    if control.local().state == LocalNodeState::Inactive {
         return Err(ApiError::not_member());
     }
-    plane.leave(params.flag("force")).await
+    control.leave(params.flag("force")).await
 }
 
 /// `POST /swarm/update`.
 pub(crate) async fn update(
-    State(plane): Plane,
+    State(control): Control,
     params: Params,
     body: Bytes,
 ) -> Result<(), ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let version = Revision(params.version("swarm")?);
     let mut spec: ClusterSpec = read_json(&body, &CLUSTER_SPEC)?;
     let ca = wanted_ca(&mut spec, &cluster_of(&snapshot)?.spec)?;
@@ -108,23 +108,23 @@ pub(crate) async fn update(
         rotate_unlock_key: params.flag("rotateManagerUnlockKey"),
         ca,
     };
-    plane.update_cluster(request).await
+    control.update_cluster(request).await
 }
 
 /// `GET /swarm/unlockkey`: empty if managers are not locked, which Docker's clients print as "no
 /// unlock key is set".
-pub(crate) async fn unlock_key(State(plane): Plane) -> Result<Json<Value>, ApiError> {
-    check_manager(plane.as_ref())?;
-    Ok(Json(json!({ "UnlockKey": plane.unlock_key().await? })))
+pub(crate) async fn unlock_key(State(control): Control) -> Result<Json<Value>, ApiError> {
+    check_manager(control.as_ref())?;
+    Ok(Json(json!({ "UnlockKey": control.unlock_key().await? })))
 }
 
 /// `POST /swarm/unlock`.
-pub(crate) async fn unlock(State(plane): Plane, body: Bytes) -> Result<(), ApiError> {
+pub(crate) async fn unlock(State(control): Control, body: Bytes) -> Result<(), ApiError> {
     let body: UnlockBody = read_json(&body, &UNLOCK)?;
     if body.unlock_key.is_empty() {
         return Err(ApiError::bad_request("unlock key is empty: give the key of `unlock-key`"));
     }
-    plane.unlock(&body.unlock_key).await
+    control.unlock(&body.unlock_key).await
 }
 
 fn cluster_of(snapshot: &Snapshot) -> Result<&cluster::object::Cluster, ApiError> {
@@ -193,8 +193,7 @@ fn listen(text: String) -> Option<String> {
     given(text).filter(|address| !DEFAULT_LISTEN.contains(&address.as_str()))
 }
 
-/// Docker's rule: a CA that is given is to be the cluster's, else another one is made if the count
-/// differs.
+/// Docker's rule: a given CA is installed; otherwise a new one is created if the count differs.
 fn wanted_ca(asked: &mut ClusterSpec, present: &ClusterSpec) -> Result<Option<WantedCa>, ApiError> {
     let [certificate, key] = asked.take_signing_ca();
     asked.check_ca()?;
@@ -219,12 +218,12 @@ fn wanted_ca(asked: &mut ClusterSpec, present: &ClusterSpec) -> Result<Option<Wa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json_case::mend;
+    use crate::json_case::correct;
     use crate::query::from_value;
 
     fn init_body(text: &str) -> InitBody {
         let mut value: Value = serde_json::from_str(text).unwrap();
-        mend(&mut value, &INIT);
+        correct(&mut value, &INIT);
         from_value(value).unwrap()
     }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::wire::info;
 use crate::control_plane::{Consistency, ControlPlane, LocalNodeState};
 use crate::error::ApiError;
+use crate::extract::{Control, Id};
 use crate::query::Params;
-use crate::router::{Id, Plane};
 
 const NOT_CACHED: [(header::HeaderName, &str); 3] = [
     (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
@@ -29,20 +29,20 @@ pub(crate) async fn ping_head() -> Response {
 }
 
 /// `GET /version`.
-pub(crate) async fn version(State(plane): Plane) -> Json<Value> {
-    Json(info::version(&plane.local()))
+pub(crate) async fn version(State(control): Control) -> Json<Value> {
+    Json(info::version(&control.local()))
 }
 
-/// `GET /info`, which always answers: what the managers know is left out where there is no
-/// quorum, and the reason is given in `Swarm.Error`.
-pub(crate) async fn info(State(plane): Plane) -> Json<Value> {
-    let mut local = plane.local();
+/// `GET /info`, which always answers: without a quorum it omits what the managers know
+/// and gives the reason in `Swarm.Error`.
+pub(crate) async fn info(State(control): Control) -> Json<Value> {
+    let mut local = control.local();
     let snapshot = if local.state == LocalNodeState::Active && local.control_available {
-        match plane.state(Consistency::Linearizable).await {
+        match control.state(Consistency::Linearizable).await {
             Ok(snapshot) => Some(snapshot),
             Err(error) => {
                 local.error = error.message;
-                plane.state(Consistency::Stale).await.ok()
+                control.state(Consistency::Stale).await.ok()
             }
         }
     } else {
@@ -64,9 +64,9 @@ pub(crate) async fn distribution(path: Id) -> Result<Json<Value>, ApiError> {
 }
 
 /// `GET /metrics`: Prometheus' text format.
-pub(crate) async fn metrics(State(plane): Plane) -> Response {
+pub(crate) async fn metrics(State(control): Control) -> Response {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, plane.metrics()).into_response()
+    (kind, control.metrics()).into_response()
 }
 
 /// `GET /healthz`: the process answers.
@@ -74,22 +74,22 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: 200 where requests would be served, else 503 and the reason.
-pub(crate) async fn readyz(State(plane): Plane, params: Params) -> Response {
-    match readiness(plane.as_ref(), &params).await {
+/// `GET /readyz`: 200 if requests would be served, otherwise 503 and the reason.
+pub(crate) async fn readyz(State(control): Control, params: Params) -> Response {
+    match readiness(control.as_ref(), &params).await {
         Ok(()) => "ready\n".into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
 
 /// A node outside a cluster, and a worker, serve what they have; a manager needs a quorum.
-async fn readiness(plane: &dyn ControlPlane, params: &Params) -> Result<(), String> {
-    let local = plane.local();
+async fn readiness(control: &dyn ControlPlane, params: &Params) -> Result<(), String> {
+    let local = control.local();
     match local.state {
         LocalNodeState::Inactive => Ok(()),
         LocalNodeState::Active if !local.control_available => Ok(()),
         LocalNodeState::Active => {
-            plane.state(params.consistency()).await.map(drop).map_err(|error| error.message)
+            control.state(params.consistency()).await.map(drop).map_err(|error| error.message)
         }
         LocalNodeState::Pending | LocalNodeState::Locked => {
             Err(format!("node is {}", local.state.name()))

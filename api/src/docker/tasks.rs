@@ -13,9 +13,9 @@ use cluster::time::Timestamp;
 use super::cluster_state;
 use super::wire::task::{TaskView, task};
 use crate::error::ApiError;
+use crate::extract::{Control, Id};
 use crate::filters::Filters;
 use crate::query::Params;
-use crate::router::{Id, Plane};
 
 const FILTERS: &[&str] =
     &["_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service"];
@@ -39,12 +39,12 @@ const STATES: &[&str] = &[
 ];
 
 /// `GET /tasks`.
-pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response, ApiError> {
+pub(crate) async fn list(State(control): Control, params: Params) -> Result<Response, ApiError> {
     let filters = Filters::parse(params.text("filters"), FILTERS)?;
     filters.check_words("desired-state", STATES)?;
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let state = &snapshot.state;
-    let now = plane.local().now;
+    let now = control.local().now;
     let wanted = Wanted::resolve(filters, state, now)?;
     let views: Vec<TaskView<'_>> = state
         .tasks
@@ -57,17 +57,17 @@ pub(crate) async fn list(State(plane): Plane, params: Params) -> Result<Response
 
 /// `GET /tasks/{id}`.
 pub(crate) async fn inspect(
-    State(plane): Plane,
+    State(control): Control,
     id: Id,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let snapshot = cluster_state(plane.as_ref(), &params).await?;
+    let snapshot = cluster_state(control.as_ref(), &params).await?;
     let state = &snapshot.state;
     let found = state.find_task(&id)?;
-    Ok(Json(task(found, plane.local().now, &state.networks)).into_response())
+    Ok(Json(task(found, control.local().now, &state.networks)).into_response())
 }
 
-/// A task filter with the services and nodes that it names looked up.
+/// A task filter whose services and nodes are resolved to ids.
 struct Wanted {
     filters: Filters,
     services: Option<BTreeSet<ServiceId>>,
@@ -77,7 +77,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// A service or node that does not exist is 404, as Docker's.
+    /// A service or node that does not exist is 404, as in Docker.
     fn resolve(filters: Filters, state: &cluster::State, now: Timestamp) -> Result<Self, ApiError> {
         let services = filters
             .values("service")

@@ -1,5 +1,5 @@
 //! Objects in Docker's JSON. Field names, optional fields and zero values are those of the Engine
-//! API v1.44; goldens in `tests` hold them.
+//! API v1.44; golden files in `tests` check them.
 
 use cluster::object::Meta;
 use cluster::time::Timestamp;
@@ -51,7 +51,7 @@ pub(crate) fn rfc3339_fixed(at: Timestamp) -> String {
 /// How Go prints a time that was never set.
 pub(crate) const GO_ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
-/// A moment after the year 9999 is nobody's, and is shown as the epoch.
+/// A time after the year 9999 is invalid and shown as the epoch.
 fn moment(at: Timestamp) -> OffsetDateTime {
     let nanos = i128::from(at.0) * 1_000_000;
     OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)

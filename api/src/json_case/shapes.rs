@@ -1,5 +1,5 @@
-//! The bodies of the Docker Engine API v1.44 that Skein reads. Only what holds further objects
-//! or needs its case mended is listed in full; user maps are [`Leaf`].
+//! The bodies of the Docker Engine API v1.44 that Skein reads. Only objects that contain further
+//! objects or need their key case corrected are listed in full; user maps are [`Leaf`].
 
 use super::Shape::{self, Leaf, List, Named, Object, Word};
 

@@ -1,4 +1,4 @@
-//! Which events lie between two states.
+//! The events between two states.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -68,7 +68,7 @@ const OBJECT_FILTERS: &[&str] = &[
     "volume",
 ];
 
-/// What an event tells of an object.
+/// The data of an object in an event.
 trait Subject {
     const KIND: &'static str;
     /// Whether `updated_at` is a user's change.
@@ -77,9 +77,9 @@ trait Subject {
     fn meta(&self) -> Meta;
     fn labels(&self) -> &Labels;
     fn name(&self) -> &str;
-    /// Whether a user would call it changed: objects also change for reasons of ours.
+    /// Whether it changed from a user's point of view: objects also change for internal reasons.
     fn differs(&self, old: &Self) -> bool;
-    /// Facts whose change is told as `<fact>.old` and `<fact>.new`.
+    /// Attributes whose change is reported as `<name>.old` and `<name>.new`.
     fn facts(&self) -> BTreeMap<&'static str, String>;
 }
 
@@ -173,7 +173,7 @@ impl Subject for Network {
     }
 }
 
-/// Events from one applied state to a later one, which was applied now.
+/// The events from one applied state to a later one, which was just applied.
 pub(super) fn between(before: &State, after: &State, now: Timestamp) -> Vec<Event> {
     let mut events = Vec::new();
     changed(before.nodes.values(), after.nodes.values(), now, &mut events);
@@ -182,8 +182,9 @@ pub(super) fn between(before: &State, after: &State, now: Timestamp) -> Vec<Even
     events
 }
 
-/// What the objects still tell of a span of the past, oldest first. Why an object last changed is
-/// not kept, so an update of the past is told of services only, whose changes are their users'.
+/// The events in a past period that the objects still show, oldest first. The reason of the last
+/// change of an object is not stored, so past updates are reported for services only, whose changes
+/// come from users.
 pub(super) fn past(state: &State, since: Timestamp, until: Timestamp) -> Vec<Event> {
     let mut events = Vec::new();
     told(state.nodes.values(), &mut events);

@@ -1,8 +1,8 @@
-//! The list of services as bytes, kept from one request to the next: a service that did not change
-//! is not rendered again, and a list of a state that is still the newest not even put together.
+//! The list of services as bytes, cached between requests: an unchanged service is not rendered
+//! again, and a list of an unchanged state is returned as it is.
 //!
-//! A kept row is that of the very object it was rendered of (`Arc::ptr_eq`), so it cannot be out of
-//! date; a kept list is of the very state. What is kept has a limit and can be lost at any time.
+//! A cached row belongs to one object and a cached list to one state, both compared by pointer
+//! (`Arc::ptr_eq`), so neither can be stale. The cache is limited and may be dropped at any time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,25 +15,25 @@ use cluster::state::State;
 use crate::docker::wire::service::{Counts, counts, prefix_lengths, service};
 use crate::error::ApiError;
 
-/// Most memory of kept rows and lists; what is beyond is rendered for each request.
+/// Memory limit of cached rows and lists; what exceeds it is rendered for each request.
 const KEPT_BYTES_MAX: usize = 32 << 20;
 
-/// What a client asked to see of each service.
+/// The representation of a service that a client requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Form {
-    /// How many tasks it has.
+    /// With the number of its tasks.
     pub(crate) with_status: bool,
-    /// Docker's defaults where its spec says nothing.
+    /// With Docker's defaults for absent fields of the spec.
     pub(crate) with_defaults: bool,
 }
 
-/// What is kept. Requests that come together wait for the first to render.
+/// The cache. Concurrent requests wait for the first one to render.
 #[derive(Debug, Default)]
 pub(crate) struct Listing(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// Whose lists are kept. The allocation stays while this is there, so no other has its address.
+    /// The state of the cached lists. Holding it prevents another state from reusing its address.
     state: Weak<State>,
     lists: BTreeMap<Form, Bytes>,
     rows: BTreeMap<(ServiceId, bool), Row>,
@@ -44,13 +44,13 @@ struct Kept {
 #[derive(Debug)]
 struct Row {
     service: Arc<Service>,
-    /// Of the networks of its virtual addresses, which are shown with them.
+    /// Prefix lengths of its networks, which are shown with its virtual addresses.
     prefixes: Vec<Option<u8>>,
     json: Bytes,
 }
 
 impl Listing {
-    /// All services that clients see.
+    /// All services that are visible to clients.
     pub(crate) fn all(&self, state: &Arc<State>, form: Form) -> Result<Bytes, ApiError> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::ptr::eq(kept.state.as_ptr(), Arc::as_ptr(state)) {
@@ -79,7 +79,7 @@ impl Listing {
 }
 
 impl Kept {
-    /// Forgets lists of another state, and rows of services that this one has not.
+    /// Drops lists of other states, and rows of services that are not in this one.
     fn follow(&mut self, state: &Arc<State>) {
         self.lists.clear();
         self.rows.retain(|(id, _), _| state.services.contains_key(id));

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::cluster_info::cluster_info;
 use super::rfc3339;
 use crate::control_plane::{Local, Snapshot};
-use crate::router::{API_VERSION, API_VERSION_MIN};
+use crate::version::{API_VERSION, API_VERSION_MIN};
 
 /// `GET /version`.
 pub(crate) fn version(local: &Local) -> Value {

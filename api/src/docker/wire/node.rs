@@ -86,17 +86,21 @@ struct ManagerStatus {
     addr: String,
 }
 
-/// What Raft says of a manager now.
+/// The state of a manager according to Raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Standing {
-    /// It leads.
+pub(crate) struct Reachability {
+    /// Whether it is the leader.
     pub leader: bool,
-    /// It answers.
+    /// Whether it answers.
     pub reachable: bool,
 }
 
-/// Renders a node; `standing` matters on managers only.
-pub(crate) fn node<'a>(node: &'a Node, standing: Standing, tls_info: TlsInfo) -> NodeView<'a> {
+/// Renders a node; `reachability` matters on managers only.
+pub(crate) fn node<'a>(
+    node: &'a Node,
+    reachability: Reachability,
+    tls_info: TlsInfo,
+) -> NodeView<'a> {
     let description = &node.description;
     NodeView {
         id: node.id.to_string(),
@@ -124,8 +128,8 @@ pub(crate) fn node<'a>(node: &'a Node, standing: Standing, tls_info: TlsInfo) ->
             addr: &node.status.address,
         },
         manager_status: node.manager.as_ref().map(|manager| ManagerStatus {
-            leader: standing.leader,
-            reachability: if standing.reachable { "reachable" } else { "unreachable" },
+            leader: reachability.leader,
+            reachability: if reachability.reachable { "reachable" } else { "unreachable" },
             addr: manager.address.to_string(),
         }),
     }
