@@ -1,10 +1,10 @@
 //! Names of the cluster, as one task sees them: an immutable zone and a lookup in it.
 //!
-//! A name is only visible from a network that the asker is on; the ingress network has no names.
-//! Only healthy, live, non-draining tasks are answered (if all that would do are hidden behind
-//! nodes that are not alive, none is hidden). A known name without a record of the type asked for
-//! is known and empty, so that it is never forwarded. A task that is only on internal networks has
-//! no way out by names either.
+//! A name is only visible on the networks of the task that asks; the ingress network has no names.
+//! Answers contain only healthy tasks that are not draining and whose nodes are alive (if none of
+//! these nodes is alive, no task is hidden). A known name without a record of the requested type
+//! yields an empty answer and is never forwarded. Queries of a task that is only on internal
+//! networks are never forwarded.
 
 mod zone;
 
@@ -14,8 +14,8 @@ use cluster::id::TaskId;
 
 pub use zone::Zone;
 
-/// Seconds for which a client may keep an answer. Short: a task that moves is found anew soon,
-/// and a VIP does not move at all.
+/// Seconds for which a client may cache an answer. Short, so that clients soon find a task that
+/// moved; a VIP never moves.
 pub const TTL_SECONDS: u32 = 5;
 const TASKS_PREFIX: &str = "tasks.";
 const REVERSE_V4: &str = ".in-addr.arpa";
@@ -24,7 +24,7 @@ const REVERSE_V6: &str = ".ip6.arpa";
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Without the dot at its end; case does not matter.
+    /// Without the trailing dot; case-insensitive.
     pub name: String,
     /// Record type.
     pub kind: Kind,
@@ -48,9 +48,9 @@ pub enum Kind {
 /// What the cluster knows of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing: it is somebody else's name, to be forwarded.
+    /// Nothing: it is not a name of the cluster and is forwarded.
     Unknown,
-    /// Nothing, and the asker has no way out: it is not forwarded.
+    /// Nothing, and it is not forwarded: the task is only on internal networks.
     Confined,
     /// The records of the type asked for; if none, the name exists without one and is not
     /// forwarded.
@@ -73,7 +73,7 @@ pub enum Data {
     },
 }
 
-/// What `asker` may know of the name. Addresses come in a fixed order; who sends them may turn it.
+/// The answer for `asker`. Addresses are in a fixed order; the caller may rotate it.
 #[must_use]
 pub fn answer(zone: &Zone, asker: TaskId, question: &Question) -> Answer {
     let name = question.name.trim_end_matches('.').to_ascii_lowercase();
@@ -104,7 +104,7 @@ fn addresses(zone: &Zone, asker: TaskId, name: &str, wanted: fn(&IpAddr) -> bool
     if known { Answer::Known(Vec::new()) } else { Answer::Unknown }
 }
 
-/// An address of one of the asker's networks is never somebody else's to name.
+/// Reverse queries for addresses of the asker's networks are never forwarded.
 fn reverse(zone: &Zone, asker: TaskId, name: &str) -> Answer {
     let Some(address) = reversed(name) else {
         return addresses(zone, asker, name, |_| false);

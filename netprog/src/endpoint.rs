@@ -1,8 +1,8 @@
-//! Everything known of endpoints: the assignment and gossip's rows joined into one list for each
-//! network, with one endpoint for each address and MAC address.
+//! All known endpoints: the assignment and the gossip rows, merged into one list per network, with
+//! one endpoint for each address and MAC address.
 //!
-//! A row repeats the address, so an endpoint that the assignment does not know yet is there as
-//! soon as its row is. A row that the assignment has overtaken is refused.
+//! A row repeats the address, so an endpoint is known as soon as its row is, even if the assignment
+//! does not contain it yet. A row that the assignment has overtaken is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,15 +24,15 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// Its MAC address.
     pub mac: MacAddr,
-    /// Its service; unset for nodes and while only a row speaks of the task.
+    /// Its service; unset for nodes, and while the task is known only from a row.
     pub service: Option<ServiceId>,
-    /// What its node says: `None` before it is up, else whether it is healthy.
+    /// As its node reports: `None` before it is up, otherwise whether it is healthy.
     pub healthy: Option<bool>,
     /// Whether something listens in it, as far as its node knows.
     pub ready: bool,
     /// Whether its node is alive.
     pub alive: bool,
-    /// Whether it is to stop.
+    /// Whether it is about to stop.
     pub draining: bool,
 }
 
@@ -46,7 +46,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether open flows may go on: it is up, wherever and however.
+    /// Whether open flows may continue: it is up, in any condition.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.healthy.is_some()
@@ -58,7 +58,7 @@ impl Endpoint {
     }
 }
 
-/// Those that take new flows: of the named ones those in which something listens, if there are any.
+/// Those that take new flows: the ready ones among those in DNS, or all of these if none is ready.
 #[must_use]
 pub fn open<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<&'a Endpoint> {
     let named = named(endpoints);
@@ -66,9 +66,9 @@ pub fn open<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<&'a En
     if ready.is_empty() { named } else { ready }
 }
 
-/// Those that names tell of: healthy, not draining, on live nodes. Where every willing one is
-/// hidden behind a node that is not alive, none is hidden: our own view is then the likelier
-/// fault, and a wrong answer is no worse than no answer.
+/// Those that DNS returns: healthy, not draining, on nodes that are alive. If none of their nodes
+/// is alive, none is hidden: our own view is then more likely wrong, and a wrong answer is no worse
+/// than no answer.
 #[must_use]
 pub fn named<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<&'a Endpoint> {
     let willing: Vec<_> = endpoints.into_iter().filter(|e| e.is_willing()).collect();
@@ -76,14 +76,14 @@ pub fn named<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<&'a E
     if alive.is_empty() { willing } else { alive }
 }
 
-/// Endpoints of every network that the node takes part in.
+/// Endpoints of every network of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Directory {
     networks: BTreeMap<NetworkId, Vec<Endpoint>>,
 }
 
 impl Directory {
-    /// Joins the two.
+    /// Merges assignment and view.
     #[must_use]
     pub fn new(assignment: &Assignment, view: &View) -> Self {
         let mut found: BTreeMap<NetworkId, Vec<Candidate>> = BTreeMap::new();
@@ -125,7 +125,7 @@ struct Candidate {
     rank: (bool, u64),
 }
 
-/// Whether the row still speaks of what the assignment knows, or of something newer.
+/// Whether the row agrees with the assignment, or is newer.
 fn accepted(assignment: &Assignment, key: EndpointKey, row: &EndpointRow) -> bool {
     if row.revision > assignment.revision {
         return true;
@@ -144,7 +144,7 @@ fn is_alive(assignment: &Assignment, view: &View, node: NodeId) -> bool {
     node == assignment.node || view.is_alive(node)
 }
 
-/// What the assignment lists, with what rows say of it.
+/// Endpoints in the assignment, with the data of their rows.
 fn assigned<'a>(
     assignment: &'a Assignment,
     view: &'a View,
@@ -192,7 +192,7 @@ fn known(
     }
 }
 
-/// Rows of owners that the assignment does not know on that network yet.
+/// Rows of owners that the assignment does not have on that network yet.
 fn announced<'a>(
     assignment: &'a Assignment,
     view: &'a View,

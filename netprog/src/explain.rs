@@ -1,7 +1,7 @@
-//! Why one task reaches another, or not: every step of a call with the kernel entries that it
-//! needs, and whether they are there.
+//! Explains whether one task reaches another: every step of a call, with the kernel entries that it
+//! needs and whether they are present.
 //!
-//! Looks from the calling task's node: what a remote node holds is that node's to explain.
+//! The view is that of the calling task's node. A remote node explains its own entries.
 
 mod path;
 
@@ -17,12 +17,12 @@ use crate::endpoint::Directory;
 use crate::local::Balancer;
 use crate::plane::Plane;
 
-/// One call to be explained.
+/// A call to explain.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// What the calling task's node should realise.
+    /// The assignment of the calling task's node.
     pub assignment: &'a Assignment,
-    /// What gossip tells that node.
+    /// The gossip view of that node.
     pub view: &'a View,
     /// What its kernel holds, read with the desired plane.
     pub observed: &'a Plane,
@@ -32,7 +32,7 @@ pub struct Call<'a> {
     pub from: TaskId,
     /// A name or an address.
     pub to: &'a str,
-    /// The port that it calls, if it matters to the asker.
+    /// The called port, if given.
     pub port: Option<u16>,
 }
 

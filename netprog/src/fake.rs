@@ -1,4 +1,5 @@
-//! A kernel in memory, for tests and simulation. Netns tests hold it equal to the real one.
+//! A kernel in memory, for tests and simulation. Kernel tests check that it behaves like the real
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +11,14 @@ use crate::op::{Kind, Op};
 use crate::plan::is_optional_sysctl;
 use crate::plane::{ALIAS_PREFIX, Link, Place, Plane, Space, TABLE_PREFIX, Table};
 
-/// What a sysctl that nobody has set reads as.
+/// The value of a sysctl that was never set.
 const SYSCTL_DEFAULT: &str = "0";
 
 /// A kernel in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FakeKernel {
     model: Model,
-    /// Lacks what kernels may lack: the optional sysctls.
+    /// Whether it lacks the optional sysctls.
     bare: bool,
     applied: u64,
     faults: BTreeSet<u64>,
@@ -44,22 +45,22 @@ impl FakeKernel {
         Self { bare: true, ..Self::new() }
     }
 
-    /// What a supervisor does: makes a sandbox.
+    /// Creates a sandbox, as a supervisor does.
     pub fn create_sandbox(&mut self, task: TaskId) {
         self.model.plane.spaces.entry(Place::Sandbox(task)).or_default();
     }
 
-    /// The sandbox goes with its last process, and its veths with it.
+    /// Removes a sandbox and its veths, as the end of its last process does.
     pub fn delete_sandbox(&mut self, task: TaskId) {
         self.model.drop_space(Place::Sandbox(task));
     }
 
-    /// A link that somebody else made.
+    /// Adds a link that another program made.
     pub fn add_link(&mut self, place: Place, name: &str, link: Link) {
         self.model.plane.spaces.entry(place).or_default().links.insert(name.to_owned(), link);
     }
 
-    /// Something else interferes: the operation is done behind the programmer's back.
+    /// Applies an operation as another program would, unknown to the programmer.
     pub fn interfere(&mut self, op: &Op) -> Result<(), KernelError> {
         self.model.apply(op).map_err(|reason| refused(op, reason))
     }
@@ -69,7 +70,7 @@ impl FakeKernel {
         self.faults.insert(self.applied.saturating_add(n));
     }
 
-    /// Everything that it holds, ours or not.
+    /// Its complete state, ours or not.
     #[must_use]
     pub fn contents(&self) -> &Plane {
         &self.model.plane
@@ -158,8 +159,8 @@ fn only_ours(space: &mut Space, wanted: &Space) {
     space.neighbours.retain(|(device, _), _| ours(device));
 }
 
-/// Of a table one sees its digest and the elements of the sets that are asked for; one that lacks
-/// a set has been tampered with and shows no digest.
+/// A table shows its digest and the elements of the requested sets. If it lacks one of these sets
+/// it has been tampered with, and its digest is empty.
 fn observed(table: &Table, wanted: Option<&Table>) -> Table {
     let mut seen = Table { digest: table.digest.clone(), ..Table::default() };
     let Some(wanted) = wanted else { return seen };

@@ -1,5 +1,5 @@
-//! The door to a kernel: the real one (crate netprog-linux) or the fake of tests and simulation,
-//! which a test holds equal to the real one.
+//! The interface to a kernel: the real one (crate netprog-linux), or the fake one of tests and
+//! simulation; a test checks that both behave the same.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::plane::{Place, Plane};
 pub struct KernelError {
     /// What was tried, with names and values.
     pub activity: String,
-    /// The kernel's words.
+    /// The kernel's error message.
     pub reason: String,
     /// Its errno (errno(3)); 0 where something other than the kernel failed.
     pub errno: i32,
@@ -33,7 +33,7 @@ pub trait Kernel {
         only: Option<&BTreeSet<Place>>,
     ) -> Result<Plane, KernelError>;
 
-    /// Applies operations in order. Goes on after a failure (the next pass tries again) and
-    /// returns what failed, by index.
+    /// Applies operations in order. Continues after a failure (the next pass retries) and
+    /// returns the failures by index.
     fn apply(&mut self, ops: &[Op]) -> Vec<(usize, KernelError)>;
 }

@@ -1,4 +1,4 @@
-//! What the kernel of one node should hold, what it holds, and the operations between the two.
+//! The desired and the observed kernel state of one node, and the operations between the two.
 //!
 //! Pure: `render` turns an assignment and a view into a desired [`plane::Plane`], `plan` compares
 //! it with the observed one, and a [`kernel::Kernel`] (the real one, or the fake of tests) applies

@@ -1,4 +1,4 @@
-//! What rendering must know of this node besides the assignment and the view.
+//! Facts about this node that rendering needs in addition to the assignment and the view.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Local {
     /// Own underlay address.
     pub vtep: IpAddr,
-    /// TCP port of the cluster listener, where this node has one.
+    /// TCP port of the cluster listener, if this node has one.
     pub cluster_port: u16,
     /// MTU of the underlay link in bytes.
     pub underlay_mtu: u32,

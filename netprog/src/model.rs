@@ -1,8 +1,8 @@
-//! A plane that operations change as the kernel changes: the fake kernel is made of it, and the
-//! programmer keeps its copy of what it observed current with it.
+//! A plane that operations change as they change the kernel. The fake kernel is built on it, and
+//! the programmer uses it to keep its observed copy current.
 //!
-//! Modelled is what the order and success of our operations depend on: what must exist first, and
-//! what goes away together with something else.
+//! It models only what determines the order and success of our operations: what must exist first,
+//! and what is removed together with something else.
 
 mod entries;
 mod ipvs;
@@ -28,7 +28,7 @@ pub(crate) struct Model {
     pub(crate) peers: BTreeMap<End, End>,
 }
 
-/// The kernel's words for what it refuses.
+/// The kernel's error messages.
 pub(crate) type Refused = Result<(), String>;
 
 impl Model {
@@ -45,8 +45,8 @@ impl Model {
         Self { plane, peers }
     }
 
-    /// Applies one operation; nothing changes if it is refused. What should be removed and is not
-    /// there is a success, as in the real kernel's shell.
+    /// Applies one operation; nothing changes if it is refused. Removing something that
+    /// does not exist succeeds, as in the crate for the real kernel.
     pub(crate) fn apply(&mut self, op: &Op) -> Refused {
         let place = op.place;
         match &op.kind {
@@ -96,7 +96,7 @@ impl Model {
         }
     }
 
-    /// A namespace goes with its links, and they with their peers.
+    /// Removing a namespace removes its links and their peers.
     pub(crate) fn drop_space(&mut self, place: Place) {
         let names: Vec<String> = self
             .plane

@@ -41,7 +41,7 @@ pub enum Kind {
     Nft(NftOp),
 }
 
-/// Of a fabric's namespace.
+/// A change of a fabric's namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SpaceOp {
     /// Make it.
@@ -50,7 +50,7 @@ pub enum SpaceOp {
     Delete,
 }
 
-/// Links to make. It takes more than the namespace that the link will be in.
+/// Links to create; this involves more than the namespace that the link will be in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum NewLink {
     /// A veth pair with both ends where they belong, down.
@@ -64,16 +64,16 @@ pub enum NewLink {
     Device(String, Link),
 }
 
-/// Of a link.
+/// A change of a link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LinkOp {
-    /// Remove it (a veth takes its peer along).
+    /// Remove it (with its peer, if it is a veth).
     Delete(String),
     /// Change one property.
     Set(String, LinkChange),
 }
 
-/// Of addresses, routes and policy rules.
+/// A change of addresses, routes and policy rules.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RouteOp {
     /// Add an address to a link.
@@ -90,7 +90,7 @@ pub enum RouteOp {
     DeleteRule(Rule),
 }
 
-/// Of permanent entries.
+/// A change of permanent entries.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum EntryOp {
     /// Add or replace an FDB entry.
@@ -112,7 +112,7 @@ pub struct Sysctl {
     pub value: String,
 }
 
-/// Of IPVS.
+/// A change of IPVS.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum IpvsOp {
     /// Add a virtual service, or give it another scheduler.
@@ -127,7 +127,7 @@ pub enum IpvsOp {
     SetTimeouts(Timeouts),
 }
 
-/// Of a table of nftables.
+/// A change of an nftables table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NftOp {
     /// The table.

@@ -1,12 +1,12 @@
-//! The operations between what the kernel holds and what it should hold: a plain comparison.
+//! Compares the observed with the desired state and returns the operations between them.
 //!
-//! Order: namespaces, links, addresses, sysctls, routes and rules, who may send VXLAN, forwarding
-//! entries, virtual services, nftables; then removal, the other way round. In a table, sets grow
-//! before maps and shrink after them: a backend is live before a slot leads to it, and loses its
-//! slots before it is not live.
+//! Order: namespaces, links, addresses, sysctls, routes and rules, tables that restrict VXLAN
+//! senders, forwarding entries, virtual services, other nftables; then removals in reverse order.
+//! In a table, sets grow before maps and shrink after them: a backend is live before a slot leads
+//! to it, and loses its slots before it is not live.
 //!
-//! Laws (held by tests): a plan from a state to itself is empty; after a plan is applied the next
-//! one is empty, also after any crash in between; with partial knowledge nothing is removed.
+//! Laws (checked by tests): a plan from a state to itself is empty; after a plan is applied the
+//! next one is empty, also after any crash in between; with partial knowledge nothing is removed.
 
 mod entries;
 mod ipvs;
@@ -18,11 +18,11 @@ mod tests;
 use crate::op::{Op, SpaceOp};
 use crate::plane::{ALIAS_PREFIX, Link, Place, Plane, Space};
 
-/// Whether absence means anything yet.
+/// Whether an object that is not desired may be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Knowledge {
-    /// A full assignment and one finished exchange of gossip since start: what is not desired may
-    /// be removed.
+    /// There is a full assignment, and a gossip exchange has completed since the start: what is not
+    /// desired may be removed.
     Complete,
     /// Something is still being loaded: only add.
     Partial,

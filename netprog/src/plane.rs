@@ -1,9 +1,9 @@
 //! One shape for desired and observed: a set of network namespaces, each with its links,
 //! addresses, routes, forwarding entries, sysctls, virtual services and nftables.
 //!
-//! Fabrics and sandboxes are ours as a whole. Of the host namespace a plane only speaks of what
-//! carries our mark: links whose alias begins with `skein:`, addresses, routes and entries on
-//! those links, and nft tables whose name begins with `skein`.
+//! Fabrics and sandboxes belong to Skein entirely. In the host namespace a plane contains only
+//! marked objects: links whose alias starts with `skein:`, addresses, routes and entries on those
+//! links, and nft tables whose name starts with `skein`.
 
 pub mod element;
 pub mod ipvs;
@@ -23,8 +23,13 @@ use ipvs::{Timeouts, VirtualEntry, VirtualKey};
 pub const ALIAS_PREFIX: &str = "skein:";
 /// Name prefix of every nft table that we make: tables with it are read.
 pub const TABLE_PREFIX: &str = "skein";
-/// Names of the tables that we make: these alone are removed, an operator may have others.
+/// Names of the tables that we make: only these are removed, because an operator may have others.
 pub const TABLES: [&str; 2] = ["skein", "skein-senders"];
+
+/// The kernel's main routing table.
+pub const TABLE_MAIN: u32 = 254;
+/// The kernel's routing table of local addresses.
+pub const TABLE_LOCAL: u32 = 255;
 
 /// A network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,7 +52,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Everything of a node's kernel that is ours.
+/// The kernel state of a node that belongs to Skein.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Plane {
     /// Namespaces. Observed: those that exist. Desired: fabrics to make and keep; sandboxes exist
@@ -147,7 +152,7 @@ pub mod ipnet_text {
 /// A link. The name is the key in [`Space::links`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Link {
-    /// What it is; a difference means that it must be made anew.
+    /// What it is; a link of another kind is replaced.
     pub kind: LinkKind,
     /// Administratively up.
     pub up: bool,
@@ -195,15 +200,15 @@ pub struct PortFlags {
     pub hairpin: bool,
     /// Cannot reach other isolated ports: the egress bridge does not join tasks.
     pub isolated: bool,
-    /// Is not asked by ARP for an address behind it: the bridge answers from its own neighbour
-    /// table (`proxy_arp_wifi`), and nobody else does.
+    /// Does not receive ARP requests for addresses behind it: the bridge answers from its own
+    /// neighbour table (`proxy_arp_wifi`).
     pub proxied: bool,
 }
 
 /// A route. Ordered by table and destination first: Skein has at most one for each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
-    /// 254 is the main table, 255 the local one.
+    /// Table, such as [`TABLE_MAIN`].
     pub table: u32,
     /// Destination; 0.0.0.0/0 is the default route.
     pub destination: ipnet_text::Cidr,
@@ -229,7 +234,7 @@ pub struct Rule {
 }
 
 /// Names an FDB entry. Ordered by MAC address first: a bridge has one entry for each address, so
-/// the entry to replace has to be found although it leads to another port.
+/// the entry to replace can be found although it leads to another port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FdbKey {
     /// MAC address.
@@ -259,9 +264,9 @@ pub struct TableKey {
 }
 
 impl TableKey {
-    /// Whether it says from whom the host takes VXLAN: those of family `inet` do.
+    /// Whether the table restricts who may send VXLAN to the host: those of family `inet` do.
     #[must_use]
-    pub fn is_door(&self) -> bool {
+    pub fn guards_vxlan(&self) -> bool {
         self.family == Family::Inet
     }
 }

@@ -1,6 +1,6 @@
-//! Published ports and programs of the host that listen on the same numbers. Who was first has the
-//! port: a program that listens when a service is to be published on its number keeps its calls,
-//! and one that begins to listen on a port that is published here gets none from the network.
+//! Published ports, and host programs that listen on the same port. The first one keeps the port: a
+//! program that already listens when a service is published keeps its calls, and a program that
+//! starts to listen on a published port gets no calls from the network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,17 +9,17 @@ use std::net::IpAddr;
 use cluster::object::PublishedPort;
 use cluster::spec::Protocol;
 
-/// Where the kernel begins to choose ports (net.ipv4.ip_local_port_range).
+/// First port that the kernel chooses for callers (net.ipv4.ip_local_port_range).
 const CHOSEN_PORTS: u16 = 32_768;
 
-/// A number that services publish and programs listen on.
+/// A port that services publish and programs listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// Its number.
     pub number: u16,
-    /// The address of the host that alone takes calls; none where all of them do.
+    /// The one host address that accepts calls; none if all addresses do.
     pub address: Option<IpAddr>,
 }
 
@@ -36,23 +36,23 @@ impl fmt::Display for Port {
     }
 }
 
-/// A socket of a program that waits for calls.
+/// A listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listener {
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// The address that it is bound to; unspecified where it takes calls to all.
+    /// The address that it is bound to; unspecified if it accepts calls to all addresses.
     pub address: IpAddr,
     /// The port that it is bound to.
     pub port: u16,
-    /// Of a socket with an IPv6 address: it takes no calls by IPv4.
+    /// For an IPv6 socket: it accepts no IPv4 calls.
     pub v6_only: bool,
-    /// By which its process is found; 0 where it is the kernel's own.
+    /// The inode, from which its process is found; 0 for a socket of the kernel.
     pub inode: u32,
 }
 
 impl Listener {
-    /// Whether a call by IPv4 can reach it: published ports are of IPv4.
+    /// Whether an IPv4 call can reach it: published ports are IPv4 only.
     #[must_use]
     pub fn takes_ipv4(&self) -> bool {
         match self.address {
@@ -62,21 +62,21 @@ impl Listener {
         }
     }
 
-    /// Whether it takes calls to the port: those to its own address, or to any.
+    /// Whether it accepts calls to the port, at its own address or at any.
     fn takes(&self, port: &Port) -> bool {
         let meets = self.address.is_unspecified()
             || port.address.is_none_or(|address| address == self.address.to_canonical());
         (self.protocol, self.port) == (port.protocol, port.number) && meets
     }
 
-    /// Whether a server is more likely to have it than a caller, whom the kernel gave a port.
+    /// Whether it probably belongs to a server, and not to a caller whose port the kernel chose.
     #[must_use]
     pub fn is_a_servers(&self) -> bool {
         self.protocol == Protocol::Tcp || self.port < CHOSEN_PORTS
     }
 }
 
-/// Who has the published ports of a node, from one look at its listeners to the next.
+/// The owner of each published port of a node; updated with each look at the listeners.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ports {
     /// Published here.
@@ -84,15 +84,15 @@ pub struct Ports {
     /// Published here before the daemon started: in its kernel, and perhaps of tasks that it does
     /// not know yet.
     before: BTreeSet<Port>,
-    /// Programs had these first: they are not published here.
+    /// Held by programs that were first: not published here.
     withheld: BTreeMap<Port, Listener>,
-    /// These are published here, and programs have begun to listen on them since.
+    /// Published here, and programs started to listen on them afterwards.
     hidden: BTreeMap<Port, Listener>,
 }
 
 impl Ports {
-    /// Takes note of what the kernel has when the daemon starts, and of nothing once its tasks are
-    /// known.
+    /// Records the ports that the kernel has when the daemon starts; does nothing once its tasks
+    /// are known.
     pub fn found(&mut self, in_kernel: BTreeSet<Port>) {
         self.before = in_kernel;
     }
@@ -103,14 +103,14 @@ impl Ports {
         !wanted.is_subset(&self.held)
     }
 
-    /// Takes note that no other ports than these are to be published, all of them held.
+    /// Records that exactly these ports are to be published, and that all of them are held.
     pub fn keep(&mut self, wanted: &BTreeSet<Port>) {
         self.held.retain(|port| wanted.contains(port));
         self.withheld.clear();
         self.hidden.retain(|port, _| wanted.contains(port));
     }
 
-    /// Decides who has which port.
+    /// Decides the owner of each port.
     pub fn settle(&mut self, wanted: &BTreeSet<Port>, listeners: &[Listener]) {
         let mut listened = BTreeMap::new();
         for listener in listeners.iter().filter(|l| l.takes_ipv4() && l.is_a_servers()) {
@@ -124,13 +124,13 @@ impl Ports {
         self.held = held.copied().collect();
     }
 
-    /// Ports that are left to the programs that had them first.
+    /// Ports that belong to programs that were first.
     #[must_use]
     pub fn withheld(&self) -> &BTreeMap<Port, Listener> {
         &self.withheld
     }
 
-    /// Ports that are published here and that programs have begun to listen on since.
+    /// Published ports on which programs started to listen afterwards.
     #[must_use]
     pub fn hidden(&self) -> &BTreeMap<Port, Listener> {
         &self.hidden
@@ -202,7 +202,7 @@ mod tests {
     fn who_was_first_has_the_port() {
         let program: &[Listener] = &[listener("0.0.0.0", 22, false)];
         assert_eq!(after(&[program, program], &[]), (true, false), "the program");
-        assert_eq!(after(&[program, &[]], &[]), (false, false), "nobody else any more");
+        assert_eq!(after(&[program, &[]], &[]), (false, false), "no other program");
         assert_eq!(after(&[program, &[], program], &[]), (false, true), "the service since");
         assert_eq!(after(&[&[], program], &[]), (false, true), "the service");
         assert_eq!(after(&[program, program], &[TCP]), (false, true), "the service, in the kernel");

@@ -1,10 +1,10 @@
-//! One pass of the reconciler: observe, plan, apply. Whoever drives it decides when; a pass takes
-//! no event, reads everything, and done twice changes nothing the second time.
+//! One pass of the reconciler: observe, plan, apply. The caller decides when; a pass takes no
+//! event, reads everything, and changes nothing if it is run a second time.
 //!
-//! The observed copy is kept current with what was applied, so that a single change needs no dump
-//! of the kernel. It is forgotten as soon as anything fails, and compared with a dump whenever the
-//! caller wants: of everything on a slow timer, and of the namespaces of which netlink says that
-//! something else interfered there.
+//! The observed copy is updated with every applied operation, so that a single change needs no dump
+//! of the kernel. The copy is dropped as soon as anything fails. On request of the caller it is
+//! compared with a dump: of everything on a slow timer, and of single namespaces after netlink
+//! reported a change by another program.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,21 +24,19 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The namespaces that it leaves wrong; the host's where the kernel could not be read, which
-    /// concerns everything.
+    /// The namespaces that stay wrong; the host's if the kernel could not be read at all.
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
         self.op.as_ref().map_or_else(|| vec![Place::Host], Op::places)
     }
 }
 
-/// What a pass reads of the kernel before it plans. Where nothing good enough is remembered, it
-/// reads everything.
+/// What a pass reads from the kernel before it plans. Without a valid copy it reads everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
-    /// Nothing: what is remembered is what is there.
+    /// Nothing: the copy is current.
     Remember,
-    /// These namespaces, each once; of the others what is remembered.
+    /// These namespaces, each once; the copy for all others.
     At(BTreeSet<Place>),
     /// Everything.
     Whole,
@@ -47,15 +45,15 @@ pub enum Look {
 /// What a pass did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PassReport {
-    /// Operations that were applied, failed ones too.
+    /// Applied operations, including failed ones.
     pub operations: usize,
     /// How many of them were about which kind of kernel object ([`crate::op::Kind::name`]).
     pub by_kind: BTreeMap<&'static str, usize>,
     /// What failed; empty means that the kernel holds what it should (with partial knowledge: at
     /// least that).
     pub failures: Vec<Failure>,
-    /// Operations that were only needed because the kernel was not as this programmer had left
-    /// it. Always 0 where nothing is read.
+    /// Operations that were needed only because something else changed the kernel. Always 0 if
+    /// nothing is read.
     pub drift: usize,
     /// Whether the kernel was read.
     pub dumped: bool,
@@ -79,7 +77,7 @@ impl<K: Kernel> Programmer<K> {
         &mut self.kernel
     }
 
-    /// Reads the kernel for somebody who wants to look; nothing is changed or remembered.
+    /// Reads the kernel for inspection; changes and remembers nothing.
     pub fn observe(&mut self, desired: &Plane) -> Result<Plane, KernelError> {
         self.kernel.observe(desired)
     }
@@ -142,15 +140,14 @@ impl<K: Kernel> Programmer<K> {
     }
 }
 
-/// A plane of which some namespaces were read again. One that was not found is gone.
+/// Merges namespaces that were read again into a plane. Those that were not found are removed.
 fn patched(before: &Plane, mut read: Plane, only: &BTreeSet<Place>) -> Plane {
     let kept = before.spaces.iter().filter(|(place, _)| !only.contains(place));
     read.spaces.extend(kept.map(|(place, space)| (*place, space.clone())));
     read
 }
 
-/// Whether the copy knows every namespace that others make: one that has appeared since was never
-/// read.
+/// Whether the copy contains every namespace that supervisors made: a new one has not been read.
 fn covers(model: &Model, desired: &Plane) -> bool {
     desired.spaces.keys().all(|place| match place {
         Place::Fabric(_) => true,

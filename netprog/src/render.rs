@@ -1,9 +1,10 @@
-//! From what a node should realise to what its kernel should hold. All policy is here.
+//! Turns a node's assignment into the desired state of its kernel. All policy is here.
 //!
-//! Structure of nft tables depends only on what is fixed for the life of a network or a task;
-//! whatever changes is an element of a set or map, so that a steady change never reloads a table.
+//! The structure of an nft table depends only on what is fixed for the life of a network or a task.
+//! Everything that changes is an element of a set or map, so that a change never reloads a table.
 
-pub(crate) mod doors;
+mod bridge_port;
+pub(crate) mod cluster_ports;
 mod egress;
 mod host;
 mod ingress;
@@ -26,7 +27,7 @@ use cluster::view::View;
 use crate::endpoint::Directory;
 use crate::local::{Local, LocalSandbox};
 use crate::plane::ipnet_text::Cidr;
-use crate::plane::{Place, Plane, Route, TABLES, Table};
+use crate::plane::{Place, Plane, Route, TABLE_LOCAL, TABLES, Table};
 
 pub use ports::{BOUND, PUBLISHED, published, withhold};
 pub(crate) use service::{LoadBalancer, balancer, virtual_service};
@@ -38,15 +39,15 @@ pub const OVERHEAD_V4: u32 = 50;
 pub const OVERHEAD_V6: u32 = 70;
 /// The least that IPv4 allows (RFC 791 section 3.2); a smaller one is refused by the kernel.
 const MTU_MIN: u32 = 68;
-/// Another node's underlay of less does not count for networks: one faulty link would make those of
-/// all nodes small. It is the least that IPv6 allows (RFC 8200, section 5).
+/// Smaller underlay MTUs of other nodes are ignored: one faulty link would reduce the MTU of all
+/// networks. It is the least that IPv6 allows (RFC 8200, section 5).
 const UNDERLAY_MTU_MIN: u32 = 1280;
 /// The egress bridge on every node.
 pub const GWBRIDGE: &str = "skein_gwbridge";
 /// The host's own end of the ingress network.
 pub const INGRESS_LINK: &str = "ing0";
 /// The name of most of Skein's tables, one for each family and namespace. A bridge has a second
-/// table that says who may send (`senders.rs`).
+/// table that restricts senders (`senders.rs`).
 pub const TABLE: &str = TABLES[0];
 
 /// What the node's kernel should hold. Sandboxes appear once they exist; networks are programmed
@@ -63,6 +64,9 @@ pub fn render(assignment: &Assignment, view: &View, local: &Local) -> Plane {
     host::render(&scene, &mut plane);
     for (id, network) in &assignment.networks {
         overlay::render(&scene, *id, network, &mut plane);
+        if network.ingress {
+            ingress::attach_host(&scene, *id, network, &mut plane);
+        }
     }
     for (task, sandbox) in scene.sandboxes() {
         sandbox::render(&scene, &task, sandbox, &mut plane);
@@ -120,7 +124,7 @@ impl<'a> Scene<'a> {
         self.overlay_mtu(network.underlay_mtu.unwrap_or(self.underlay_mtu()))
     }
 
-    /// The least that some node's underlay has. A node's own is known here first.
+    /// The smallest underlay MTU of all nodes; this node's own value is the newest here.
     fn underlay_mtu(&self) -> u32 {
         let others = self.assignment.nodes.iter().filter(|(id, _)| **id != self.assignment.node);
         let others = others.filter_map(|(_, node)| node.underlay_mtu);
@@ -146,10 +150,10 @@ pub fn vxlan_name(id: NetworkId, network: &AssignedNetwork) -> String {
     format!("vx-{:06x}-{}", network.vni.get(), id.short())
 }
 
-/// The route by which a bridge answers for an IPv4 VIP; for an IPv6 one it needs the address.
+/// The route with which a bridge answers for an IPv4 VIP; an IPv6 VIP needs an address instead.
 pub(crate) fn vip_route(vip: IpAddr) -> Option<Route> {
     vip.is_ipv4().then(|| Route {
-        table: sandbox::TABLE_LOCAL,
+        table: TABLE_LOCAL,
         destination: exactly(vip),
         local: true,
         via: None,
@@ -186,7 +190,7 @@ fn table(structure: String, sets: &[&str], maps: &[&str]) -> Table {
     }
 }
 
-/// Tells structures apart: FNV-1a, 64 bits (draft-eastlake-fnv). It is no defence against anyone.
+/// Identifies a structure: FNV-1a, 64 bits (draft-eastlake-fnv); not cryptographic.
 fn digest(structure: &str) -> String {
     let hash = structure.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

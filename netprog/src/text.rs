@@ -1,5 +1,5 @@
-//! Planes and operations as text for people: one line each, in the words of `ip`, `bridge` and
-//! `nft` where they have words. Golden tests and the `plan` and `dataplane` resources print it.
+//! Planes and operations as text for people: one line each, in the notation of `ip`, `bridge` and
+//! `nft` where it exists. Golden tests and the `plan` and `dataplane` resources print it.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,9 +1,9 @@
-//! UDP flows that conntrack leads where a published port does not lead any more.
+//! Deletes conntrack entries of UDP flows that no longer match a published port.
 //!
-//! An entry keeps the translation that its first packet met, and every packet renews it: a steady
-//! stream from one port never meets the map that has changed. An entry is right if it leads where
-//! the map in the kernel leads now; any other is deleted, and the next packet makes one that is. So
-//! this can be done at any time and again, and after a restart as well.
+//! An entry keeps the translation of its first packet, and every packet renews it: a steady stream
+//! from one port never uses the changed map. An entry is right if it leads to the same target as
+//! the map in the kernel does now. Any other is deleted, and the next packet creates a right one.
+//! So this can be done at any time, repeatedly, and after a restart.
 //! (net/netfilter/nf_conntrack_netlink.c, include/uapi/linux/netfilter/nfnetlink_conntrack.h)
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use rtnetlink::sys::Socket;
 
 use crate::netlink::Refusal;
 use crate::netlink::raw::{Attributes, Expect, Request, exchange, nested};
-use crate::nft::read::{Raw, list};
+use crate::nft::list::{Raw, list};
 
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM | 1;
@@ -56,7 +56,7 @@ const TARGETS: &str = "targets";
 /// Address and port.
 type End = (Ipv4Addr, u16);
 
-/// Where this operation may leave flows that lead elsewhere.
+/// The namespace in which this operation may leave outdated flows.
 pub(crate) fn unsettled_by(op: &Op) -> Option<Place> {
     let Kind::Nft(nft) = &op.kind else { return None };
     if nft.table != ours() {
@@ -81,11 +81,11 @@ fn ours() -> TableKey {
     TableKey { family: Family::Ip, name: TABLE.to_owned() }
 }
 
-/// Deletes every entry of the calling thread's namespace that leads elsewhere than the map there.
+/// Deletes every entry of the calling thread's namespace that does not match the map there.
 pub(crate) fn settle(socket: &Socket, place: Place) -> Result<(), Refusal> {
     let leads = match place {
-        Place::Host => Leads::of_host(socket)?,
-        Place::Sandbox(_) => Leads::of_sandbox(socket)?,
+        Place::Host => Targets::of_host(socket)?,
+        Place::Sandbox(_) => Targets::of_sandbox(socket)?,
         Place::Fabric(_) => return Ok(()),
     };
     let flows = flows(socket)?;
@@ -95,9 +95,9 @@ pub(crate) fn settle(socket: &Socket, place: Place) -> Result<(), Refusal> {
     forgotten.into_iter().collect()
 }
 
-/// Where flows are to lead.
+/// The right targets of flows.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Leads {
+struct Targets {
     /// By the address and port that is called; on the host perhaps by any address of its own.
     targets: BTreeMap<(Option<Ipv4Addr>, u16), End>,
     /// The host's own addresses.
@@ -106,7 +106,7 @@ struct Leads {
     inside: Vec<(Ipv4Addr, Ipv4Addr)>,
 }
 
-impl Leads {
+impl Targets {
     fn of_host(socket: &Socket) -> Result<Self, Refusal> {
         let elements = list(socket, &ours(), PUBLISHED)?;
         let bound = list(socket, &ours(), BOUND)?;
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_flow_that_leads_elsewhere_than_the_map_is_told() {
-        let leads = Leads {
+        let leads = Targets {
             targets: [
                 ((None, 3000), end("10.0.0.5:10001")),
                 ((Some([192, 168, 50, 1].into()), 3002), end("10.0.0.6:10001")),
@@ -262,7 +262,7 @@ mod tests {
             ("192.168.50.1:3000", "10.0.0.5:10001", false, "it leads where the map does"),
             ("192.168.50.1:3000", "192.168.50.1:3000", true, "it is from before"),
             ("127.0.0.1:3000", "172.18.0.9:80", true, "it was in mode host"),
-            ("192.168.50.1:3001", "172.18.0.9:80", true, "it is not published any more"),
+            ("192.168.50.1:3001", "172.18.0.9:80", true, "it is no longer published"),
             ("192.168.50.1:3001", "192.168.50.1:3001", false, "a program of the host has it"),
             ("192.168.50.1:3001", "172.17.0.2:80", false, "another program translates it"),
             ("192.168.50.1:3002", "10.0.0.6:10001", false, "it leads where its address does"),
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn in_a_sandbox_the_target_decides() {
         let key = (Some(Ipv4Addr::new(10, 0, 0, 5)), 10_001);
-        let leads = Leads { targets: [(key, end("172.18.0.9:81"))].into(), ..Leads::default() };
+        let leads = Targets { targets: [(key, end("172.18.0.9:81"))].into(), ..Targets::default() };
         assert!(leads.elsewhere(&flow("10.0.0.5:10001", "172.18.0.9:80")));
         assert!(!leads.elsewhere(&flow("10.0.0.5:10001", "172.18.0.9:81")));
         assert!(!leads.elsewhere(&flow("10.0.0.5:10002", "172.18.0.9:80")));

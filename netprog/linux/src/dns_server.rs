@@ -1,14 +1,14 @@
 //! The DNS server of one sandbox: hickory-server on sockets that the sandbox's supervisor opened.
 //!
-//! Names of the cluster come from a [`Resolver`], an immutable snapshot behind a swap; all others
-//! go to the host's resolvers through a shared [`Forwarder`], or to the task's own through one of
-//! its own, if the asker has a way out. The
-//! sockets stay open in the supervisor, so queries queue while the daemon is away and are answered
-//! when it is back.
+//! Names of the cluster come from a [`Resolver`], an immutable snapshot that is replaced as a
+//! whole. Other names are forwarded, unless the task is only on internal networks: to the host's
+//! resolvers through a shared [`Forwarder`], or to the task's own name servers through a separate
+//! one. The supervisor keeps the sockets open, so queries queue while the daemon is away and are
+//! answered when it is back.
 
 pub(crate) mod cache;
-mod door;
 mod forward;
+mod origin;
 pub(crate) mod upstream;
 
 use std::io;
@@ -33,20 +33,20 @@ pub use netprog::dns::{Answer, Data, Kind, Question};
 
 pub use forward::{FORWARD_WAIT_MAX, Forwarder, MonotonicClock, Unanswered};
 
-/// A client on TCP that asks nothing for so long is disconnected.
+/// Idle time after which a TCP client is disconnected.
 const TCP_IDLE_MAX: Duration = Duration::from_secs(10);
-/// Answers that may wait to be read by one client on TCP.
+/// Unread answers per TCP client.
 const TCP_ANSWERS_MAX: usize = 32;
-/// Largest UDP answer: the largest datagram, as the way is the sandbox's loopback, and the client
-/// says what it has room for.
+/// Largest UDP answer: the largest datagram, because it only crosses the sandbox's loopback, and
+/// the client states its buffer size.
 const UDP_ANSWER_BYTES_MAX: u16 = 65_507;
-/// Room for queries that have not been read, and answers that have not left: more than 1,000 of
-/// each. Twice as much is taken, half of it for the kernel's own (socket(7)).
+/// Buffer for unread queries, and for answers not sent yet: more than 1,000 of each. The kernel
+/// doubles the value for its bookkeeping (socket(7)).
 const SOCKET_BYTES: usize = 4 << 20;
 
 /// Knows the cluster's names. Called for every query: it must neither block nor wait.
 pub trait Resolver: Send + Sync + 'static {
-    /// What `asker` may know of the name.
+    /// The answer for `asker`.
     fn resolve(&self, asker: TaskId, question: &Question) -> Answer;
 }
 
@@ -82,7 +82,7 @@ impl DnsServer {
         Ok(Self { server })
     }
 
-    /// Stops taking queries and waits for those under way.
+    /// Stops accepting queries and waits for those in progress.
     pub async fn stop(mut self) {
         if let Err(error) = self.server.shutdown_gracefully().await {
             tracing::debug!(%error, "stop a DNS server");
@@ -92,7 +92,7 @@ impl DnsServer {
 
 pub(crate) struct Handler {
     pub(crate) asker: TaskId,
-    /// Answers so far, to turn the order of addresses from one to the next.
+    /// Number of answers so far, to rotate the order of addresses.
     pub(crate) turn: AtomicUsize,
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) forwarder: Arc<Forwarder>,
@@ -187,15 +187,15 @@ fn records(name: &Name, found: Vec<Data>) -> Vec<Record> {
     found.into_iter().filter_map(record).collect()
 }
 
-/// A name as the cluster writes it: its labels as they are. One that holds what no name of the
-/// cluster can is written with escapes, and is none of them.
+/// A name as the cluster writes it: its labels as they are. A name with characters that
+/// no name of the cluster has is written with escapes, and matches none.
 fn words(name: &Name) -> String {
     let label = |label| str::from_utf8(label).ok().filter(|text| !text.contains('.'));
     let labels: Option<Vec<&str>> = name.iter().map(label).collect();
     labels.map_or_else(|| name.to_string(), |labels| labels.join("."))
 }
 
-/// Labels are bytes (RFC 2181, section 11): what host names may hold is no matter here. A name that
+/// Labels are bytes (RFC 2181, section 11): the rules for host names do not apply here. A name that
 /// cannot be written as one (a label of more than 63 characters) is left out.
 fn absolute(name: &str) -> Option<Name> {
     let mut name = Name::from_labels(name.split('.').map(str::as_bytes)).ok()?;

@@ -1,9 +1,10 @@
-//! Notices that something else has changed what is ours.
+//! Detects that another program has changed our objects.
 //!
-//! Netlink notifications are a doorbell, not data: they may be lost, and whoever hears the bell
-//! reads the namespace again. What our own operations cause is not heard, so a pass does not call
-//! for the next one: a large pass is made of jobs of limited size, and what each has caused is read
-//! as soon as it has ended, so that it fits the sockets' buffers.
+//! Netlink notifications are a doorbell, not data: they may be lost, and the code that they wake
+//! reads the namespace again. Notifications caused by our own operations are ignored, so a pass
+//! does not trigger the next one. For this, a large pass is split into jobs of limited size, and
+//! the notifications of each job are read as soon as it has ended, so that they fit the socket
+//! buffers.
 
 pub(crate) mod notice;
 pub(crate) mod own;
@@ -21,11 +22,11 @@ use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use tokio::sync::Notify;
 
 use notice::Watcher;
-pub(crate) use own::Own;
+pub(crate) use own::OwnChanges;
 
 /// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUP: u32 = 7;
-/// Groups of route netlink whose messages can be about what is ours.
+/// Groups of route netlink whose messages can concern our objects.
 const ROUTE_GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
@@ -36,32 +37,32 @@ const ROUTE_GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Ipv4Rule,
     MulticastGroup::Ipv6Rule,
 ];
-/// Room for one datagram of notifications.
+/// Buffer for one datagram of notifications.
 const RECEIVE_BYTES: usize = 64 * 1024;
-/// Room for the notifications of the largest job: two for each of its entries, each of which counts
-/// with its buffer and bookkeeping, some 1 KiB. The kernel doubles it (socket(7)).
+/// Receive buffer for the notifications of the largest job: two for each of its entries, about 1
+/// KiB each with buffer and bookkeeping. The kernel doubles it (socket(7)).
 const SOCKET_BYTES: usize = 4 * 1024 * 1024;
-/// Datagrams read in one go before others get their turn.
+/// Datagrams read at once before other work gets its turn.
 const DATAGRAMS_MAX: usize = 256;
 /// Datagrams read after one of our own jobs: more than a full buffer holds, unless another program
-/// goes on filling it.
+/// keeps filling it.
 const OWN_DATAGRAMS_MAX: usize = 16 * 1024;
 /// Process ids remembered for one namespace between two answers to the bell.
 const CULPRITS_MAX: usize = 8;
 
-/// What was heard from one namespace since the last answer.
+/// What happened in one namespace since the last answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Disturbance {
-    /// Notifications about things of ours; at least 1.
+    /// Notifications about our objects; at least 1.
     pub events: u64,
-    /// Netlink port ids of those who asked for the changes: usually process ids. Empty where the
-    /// kernel does not tell.
+    /// Netlink port ids of the sockets that requested the changes, usually process ids. Empty if
+    /// the kernel does not report them.
     pub by: BTreeSet<u32>,
     /// Notifications were lost, so anything may have changed.
     pub lost: bool,
 }
 
-/// Rings when something of ours was changed by others. Clones are the same bell.
+/// Rings when another program has changed our objects. Clones are the same bell.
 #[derive(Debug, Clone, Default)]
 pub struct Doorbell(Arc<Shared>);
 
@@ -72,7 +73,7 @@ struct Shared {
 }
 
 impl Doorbell {
-    /// Waits until there is something, and takes it. For one waiter.
+    /// Waits until it rings, and returns the reasons. For one waiter.
     pub async fn answer(&self) -> BTreeMap<Place, Disturbance> {
         loop {
             let heard = std::mem::take(&mut *self.lock());
@@ -103,34 +104,34 @@ impl Doorbell {
     }
 }
 
-/// Listens in one namespace and rings.
-pub(crate) struct Ear {
+/// Subscribes to notifications of one namespace, and rings.
+pub(crate) struct Subscription {
     place: Place,
     bell: Doorbell,
     route: TokioSocket,
     nftables: TokioSocket,
     watcher: Watcher,
-    quiet: Quiet,
+    muted: Muted,
 }
 
-/// Set while a request from another namespace changes what is ours in this one.
-pub(crate) type Quiet = Arc<AtomicBool>;
+/// Set while a request from another namespace changes our objects in this one.
+pub(crate) type Muted = Arc<AtomicBool>;
 
-impl Ear {
+impl Subscription {
     /// Subscribes in the calling thread's namespace; needs its runtime.
-    pub(crate) fn open(place: Place, bell: Doorbell, quiet: Quiet) -> io::Result<Self> {
+    pub(crate) fn open(place: Place, bell: Doorbell, muted: Muted) -> io::Result<Self> {
         let route = subscribe(place, NETLINK_ROUTE, ROUTE_GROUPS.map(|group| group as u32))?;
         let nftables = subscribe(place, NETLINK_NETFILTER, [NFTABLES_GROUP])?;
         let watcher = Watcher::new(place);
-        Ok(Self { place, bell, route, nftables, watcher, quiet })
+        Ok(Self { place, bell, route, nftables, watcher, muted })
     }
 
-    /// Which links are ours, as just read.
+    /// Sets which links are ours, as just read.
     pub(crate) fn ours(&mut self, links: BTreeSet<u32>) {
         self.watcher.ours(links);
     }
 
-    /// Waits for notifications and rings if they concern us.
+    /// Waits for notifications and rings if they concern our objects.
     pub(crate) async fn listen(&mut self) {
         let mut found = Disturbance::default();
         let mut route = Vec::with_capacity(RECEIVE_BYTES);
@@ -144,30 +145,30 @@ impl Ear {
         }
         self.watcher.route(&route, None, &mut found);
         self.watcher.nftables(&nftables, &mut found);
-        self.hear_more(found);
+        self.finish(found);
     }
 
-    /// Rings for what is there already.
-    pub(crate) fn hear(&mut self) {
-        self.hear_more(Disturbance::default());
+    /// Rings for notifications that have already arrived.
+    pub(crate) fn poll(&mut self) {
+        self.finish(Disturbance::default());
     }
 
-    fn hear_more(&mut self, mut found: Disturbance) {
+    fn finish(&mut self, mut found: Disturbance) {
         drain(&self.route, DATAGRAMS_MAX, &mut found, |datagram, found| {
             self.watcher.route(datagram, None, found);
         });
         drain(&self.nftables, DATAGRAMS_MAX, &mut found, |datagram, found| {
             self.watcher.nftables(datagram, found);
         });
-        let heard = found.events > 0 && !self.quiet.load(Ordering::Acquire);
+        let heard = found.events > 0 && !self.muted.load(Ordering::Acquire);
         if heard || found.lost {
             self.bell.ring(self.place, &found);
         }
     }
 
-    /// Forgets what our own job has caused, and rings for what other programs did meanwhile.
-    /// Without `own` the job was another namespace's, and nothing rings.
-    pub(crate) fn ignore(&mut self, own: Option<&Own>) {
+    /// Discards the notifications of our own job, and rings for changes by other programs in the
+    /// meantime. Without `own` the job was in another namespace, and only a loss rings.
+    pub(crate) fn ignore(&mut self, own: Option<&OwnChanges>) {
         let mut found = Disturbance::default();
         // Our own changes still say which links there are.
         drain(&self.route, OWN_DATAGRAMS_MAX, &mut found, |datagram, found| {

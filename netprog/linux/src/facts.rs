@@ -1,5 +1,5 @@
-//! What this machine is like, before anything is programmed: addresses, routes, resolvers, and
-//! whether the kernel can do what is needed.
+//! Facts about this machine, before anything is programmed: addresses, routes, resolvers, and
+//! whether the kernel supports what is needed.
 
 mod capability;
 
@@ -23,7 +23,7 @@ use crate::spaces::own_namespace;
 
 pub use capability::{Capabilities, Missing, probe};
 
-/// The resolver library asks no more (`MAXNS` in resolv.h).
+/// The resolver library uses at most this many (`MAXNS` in resolv.h).
 pub const RESOLVERS_MAX: usize = 3;
 /// Where the host's resolvers are listed.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -129,7 +129,8 @@ impl HostFacts {
         match addresses.as_slice() {
             [] => Err(AddressError::NoDefault),
             [only] => Ok(*only),
-            // One IPv4 address is a clear choice beside any number of IPv6 ones, as in Docker.
+            // A single IPv4 address is unambiguous, whatever IPv6 addresses there are, as in
+            // Docker.
             [first, second, ..] if first.is_ipv4() && !second.is_ipv4() => Ok(*first),
             several => {
                 Err(AddressError::Several { interface: name.clone(), addresses: join(several) })
@@ -204,7 +205,7 @@ fn join(addresses: &[IpAddr]) -> String {
 }
 
 /// The resolvers of a resolv.conf, at most [`RESOLVERS_MAX`]. Those on loopback count: they are
-/// asked from the host's namespace.
+/// queried from the host's namespace.
 #[must_use]
 pub fn resolvers(resolv_conf: &str) -> Vec<IpAddr> {
     let address = |line: &str| {

@@ -11,8 +11,10 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 
 use crate::netlink::raw::{be32, nested, text};
 use crate::netlink::{self, Refusal};
-use crate::nft::read::{TABLE_NAME, set};
-use crate::nft::wire::{GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, Message, dump, number};
+use crate::nft::read::set;
+use crate::nft::wire::{
+    GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, Message, TABLE_NAME, dump, number,
+};
 
 /// `NF_INET_LOCAL_IN` and `NF_INET_FORWARD`.
 const LOCAL_IN: u32 = 1;

@@ -29,7 +29,7 @@ use crate::dns_server::upstream::answer_to;
 use crate::dns_server::{Answer, Forwarder, Handler, Question, Resolver};
 use crate::drift::notice::Watcher;
 use crate::drift::own::Outcome;
-use crate::drift::{Disturbance, Own};
+use crate::drift::{Disturbance, OwnChanges};
 use crate::generic::HEADER_BYTES;
 use crate::ipvs::wire;
 use crate::netlink::raw::{Answers, Attributes, Expect, MESSAGE_ERROR, Request as Ask, encode};
@@ -80,7 +80,7 @@ fn notices(mut watcher: Watcher, bytes: &[u8]) -> bool {
     let mut found = Disturbance::default();
     let entries = [Outcome::NoFdb(1, cluster::net::MacAddr([2; 6]))].into();
     watcher.route(bytes, None, &mut found);
-    watcher.route(bytes, Some(&Own { entries, ..Own::default() }), &mut found);
+    watcher.route(bytes, Some(&OwnChanges { entries, ..OwnChanges::default() }), &mut found);
     watcher.nftables(bytes, &mut found);
     true
 }
@@ -108,7 +108,7 @@ fn families(payload: &[u8]) {
     let _drops = firewalls::drops_all(&message);
     let _table = read::table(&message);
     let (_name, (keys, values)) = read::set(&message);
-    for (key, value) in read::raw(&message) {
+    for (key, value) in list::raw(&message) {
         let read = [(&keys, &key), (&values, &value)];
         for element in read.iter().filter_map(|(of, bytes)| of.as_ref()?.read(bytes)) {
             assert!(!element.to_string().is_empty(), "an element without text");

@@ -15,14 +15,14 @@ const VERSION: u8 = 2;
 /// `struct genlmsghdr`: command, version, reserved.
 pub(crate) const HEADER_BYTES: usize = 4;
 
-/// The number of a family that is there already. Unlike [`load`] it never makes the kernel look
+/// The number of a family that is already loaded. Unlike [`load`] it never makes the kernel search
 /// for a module, which starts a program each time.
 pub(crate) fn find(socket: &Socket, name: &str) -> Result<Option<u16>, Refusal> {
     let families = ask(socket, &Attributes::default(), Expect::Dump)?;
     Ok(families.iter().find_map(|family| number(family, name)))
 }
 
-/// The number of a family; asking by name loads its module where there is one.
+/// The number of a family; a request by name loads its module if there is one.
 pub(crate) fn load(socket: &Socket, name: &str) -> Result<Option<u16>, Refusal> {
     match ask(socket, &Attributes::default().text(FAMILY_NAME, name), Expect::Answer) {
         Ok(found) => Ok(found.iter().find_map(|family| number(family, name))),

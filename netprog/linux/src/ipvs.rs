@@ -1,6 +1,6 @@
 //! IPVS by generic netlink: virtual services by firewall mark with real servers by direct routing.
 //!
-//! The kernel takes one request for each change; there is no batch and no transaction.
+//! The kernel needs one request per change; there are no batches or transactions.
 
 pub(crate) mod wire;
 
@@ -20,29 +20,29 @@ use crate::netlink::{self, Refusal};
 /// As generic netlink knows it.
 const FAMILY: &str = "IPVS";
 
-/// Speaks with the IPVS of one namespace.
+/// A client for the IPVS of one namespace.
 pub(crate) struct Client {
     socket: Socket,
     family: u16,
 }
 
 impl Client {
-    /// In the calling thread's namespace; `None` where IPVS is not loaded.
+    /// In the calling thread's namespace; `None` if IPVS is not loaded.
     pub(crate) fn open() -> Result<Option<Self>, Refusal> {
         let socket = netlink::open(NETLINK_GENERIC)?;
         let family = generic::find(&socket, FAMILY)?;
         Ok(family.map(|family| Self { socket, family }))
     }
 
-    /// The same, and has the kernel load IPVS if it can.
+    /// The same, but lets the kernel load IPVS if it can.
     pub(crate) fn load() -> Result<Option<Self>, Refusal> {
         let socket = netlink::open(NETLINK_GENERIC)?;
         let family = generic::load(&socket, FAMILY)?;
         Ok(family.map(|family| Self { socket, family }))
     }
 
-    /// Applies operations in order and returns what failed, by index. What should be removed and
-    /// is gone succeeds.
+    /// Applies operations in order and returns what failed, by index. Removing
+    /// something that does not exist succeeds.
     pub(crate) fn apply(&self, ops: &[IpvsOp]) -> Vec<(usize, Refusal)> {
         let results = ops.iter().map(|op| self.apply_one(op));
         results.enumerate().filter_map(|(at, result)| Some((at, result.err()?))).collect()

@@ -16,7 +16,7 @@ use crate::bulk;
 use crate::drift::Doorbell;
 use crate::namespace::{Identity, Inside, Namespace, Pending};
 use crate::netlink::Refusal;
-use crate::observe::{self, Unread, Wanted};
+use crate::observe::{self, ReadError, ReadScope};
 use crate::spaces::Spaces;
 use crate::{conntrack, ipvs, nft};
 use activity::activity;
@@ -75,7 +75,7 @@ impl<S: Spaces> LinuxKernel<S> {
     }
 
     /// A namespace to work in. A fabric that has been entered is not asked for again: its keeper
-    /// is another process, and only we end fabrics. A sandbox may have been made anew.
+    /// is another process, and only we end fabrics. A sandbox may have been created again.
     fn known(&mut self, place: Place) -> io::Result<Option<&Namespace>> {
         match place {
             Place::Fabric(_) if self.entered.contains_key(&place) => Ok(self.entered.get(&place)),
@@ -92,7 +92,7 @@ impl<S: Spaces> LinuxKernel<S> {
         let identity = Identity::of(&fd)?;
         let known = self.entered.get(&place).map(Namespace::identity);
         if known != Some(identity) {
-            // Another namespace by the same name: the task or fabric was made anew.
+            // Another namespace of the same name: the sandbox or fabric was created again.
             self.entered.remove(&place);
             let namespace = Namespace::enter_listening(place, fd, self.bell.clone())?;
             self.entered.insert(place, namespace);
@@ -110,8 +110,8 @@ impl<S: Spaces> LinuxKernel<S> {
     fn start_observing(
         &mut self,
         place: Place,
-        wanted: Wanted,
-    ) -> io::Result<Option<Pending<Result<Space, Unread>>>> {
+        wanted: ReadScope,
+    ) -> io::Result<Option<Pending<Result<Space, ReadError>>>> {
         let Some(namespace) = self.enter(place)? else { return Ok(None) };
         namespace
             .start(move |inside| async move { observe::space(&inside, place, &wanted).await })
@@ -216,7 +216,7 @@ impl<S: Spaces> Kernel for LinuxKernel<S> {
         let mut pending = Vec::with_capacity(places.len());
         let asked = |place: &Place| only.is_none_or(|only| only.contains(place));
         for place in places.into_iter().filter(asked) {
-            let wanted = desired.spaces.get(&place).map(Wanted::of).unwrap_or_default();
+            let wanted = desired.spaces.get(&place).map(ReadScope::of).unwrap_or_default();
             let observing = self
                 .start_observing(place, wanted)
                 .map_err(failed(format!("enter namespace {place}")))?;

@@ -1,9 +1,8 @@
-//! The real kernel behind netprog: route netlink, nftables, namespaces, and the DNS server's
-//! sockets.
+//! The real kernel for netprog: route netlink, nftables, IPVS, namespaces, and the DNS server.
 //!
-//! No policy lives here: one operation becomes one kernel request. A namespace is entered once, by
-//! a thread of its own, because `setns` is per thread; everything that must happen inside it is a
-//! job for that thread.
+//! This crate contains no policy: one operation becomes one kernel request. Each namespace is
+//! entered once, by a dedicated thread, because `setns` applies to one thread; everything that must
+//! happen inside it is a job for that thread.
 
 mod bulk;
 mod conntrack;
@@ -20,6 +19,7 @@ mod ipvs;
 pub mod kernel;
 mod link;
 mod listeners;
+mod message;
 pub mod namespace;
 mod netlink;
 mod nft;

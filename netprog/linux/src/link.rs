@@ -126,7 +126,7 @@ pub(crate) async fn apply(inside: &Inside, op: &LinkOp) -> Result<(), Refusal> {
     }
 }
 
-/// Removes a link; success if there is none.
+/// Removes a link; succeeds if there is none.
 async fn delete(inside: &Inside, name: &str) -> Result<(), Refusal> {
     let Ok(index) = index(name) else { return Ok(()) };
     let mut message = LinkMessage::default();

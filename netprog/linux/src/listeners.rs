@@ -1,4 +1,4 @@
-//! On which ports of a namespace a task can be called.
+//! The ports of a namespace on which something listens.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::sock_diag::listeners;
 
-/// Ports that are listened on at an address that callers from outside can reach.
+/// Ports with a listener at an address that outside callers can reach.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listeners {
     ports: BTreeSet<(Protocol, u16)>,
@@ -20,7 +20,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Reads those of a namespace. Blocks for as long as the kernel needs.
+    /// Reads the listeners of a namespace. Blocks while the kernel answers.
     pub fn read(namespace: OwnedFd) -> io::Result<Self> {
         let thread = std::thread::Builder::new().name("listeners".to_owned()).spawn(move || {
             setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
@@ -29,7 +29,7 @@ impl Listeners {
         thread.join().map_err(|_panic| io::Error::other("the thread that looks has died"))?
     }
 
-    /// Whether each of these ports is listened on; of none, whether anything is.
+    /// Whether all of these ports have a listener; without ports, whether any port has one.
     #[must_use]
     pub fn cover(&self, ports: &BTreeSet<(Protocol, u16)>) -> bool {
         if ports.is_empty() { self.serves } else { ports.is_subset(&self.ports) }

@@ -25,14 +25,14 @@ use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket, Socket, SocketAddr};
 use tokio::sync::mpsc;
 
-use crate::drift::{Doorbell, Ear, Own, Quiet};
+use crate::drift::{Doorbell, Muted, OwnChanges, Subscription};
 use crate::netlink::Refusal;
 use crate::{ipvs, nft};
 
 /// Jobs that may wait for one namespace's thread; more are refused.
 pub const JOBS_MAX: usize = 64;
-/// How long a caller waits for a job: far above any pass, so that a stuck one is an error and not
-/// a standstill.
+/// How long a caller waits for a job: far above any pass, so that a stuck job is an error and does
+/// not block forever.
 pub const JOB_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Stack of a namespace's thread in bytes.
 const STACK_BYTES: usize = 512 * 1024;
@@ -46,14 +46,14 @@ struct Job {
     effect: Effect,
 }
 
-/// What a job has to do with notifications.
+/// How a job affects notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     /// It only reads.
     None,
-    /// It changes what is ours: what that causes is not to ring.
+    /// It changes our objects: notifications that it causes are ignored.
     Changes,
-    /// A job in another namespace has changed what is ours here.
+    /// A job in another namespace has changed our objects here.
     Changed,
 }
 
@@ -65,24 +65,24 @@ pub(crate) struct Inside {
     pub(crate) bulk: Socket,
     /// Reads tables and sets.
     pub(crate) nft: RefCell<nft::Reader>,
-    /// Speaks with IPVS, from when it is first needed and there.
+    /// The IPVS client, opened on first use.
     ipvs: OnceCell<ipvs::Client>,
-    /// Links that a job has found to be ours, for whoever listens here.
+    /// Our links as a job has just read them, for the subscription.
     pub(crate) ours: RefCell<Option<BTreeSet<u32>>>,
-    /// What the job that runs here asks the kernel for, so that drift detection ignores it.
-    pub(crate) own: RefCell<Own>,
+    /// The changes that the running job requests, so that drift detection ignores them.
+    pub(crate) own: RefCell<OwnChanges>,
 }
 
 /// A namespace that has been entered.
 pub struct Namespace {
     identity: Identity,
     file: OwnedFd,
-    quiet: Quiet,
+    muted: Muted,
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What tells two namespaces apart: device and inode of the namespace file.
+/// The identity of a namespace: device and inode of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
@@ -97,7 +97,7 @@ impl Identity {
     }
 }
 
-/// The answer to a job that is under way.
+/// The result of a queued job.
 pub(crate) struct Pending<T>(reply::Receiver<T>);
 
 impl<T> Pending<T> {
@@ -123,7 +123,8 @@ impl Namespace {
         Self::start_thread(name, namespace, None)
     }
 
-    /// The same, and rings the bell when others than our own jobs change what is ours there.
+    /// The same, and rings the bell when something other than our own jobs changes our objects
+    /// there.
     pub fn enter_listening(place: Place, namespace: OwnedFd, bell: Doorbell) -> io::Result<Self> {
         Self::start_thread(&place.to_string(), namespace, Some((place, bell)))
     }
@@ -136,8 +137,8 @@ impl Namespace {
         let identity = Identity::of(&namespace)?;
         let file = namespace.try_clone()?;
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let quiet = Quiet::default();
-        let listen = listen.map(|(place, bell)| (place, bell, Arc::clone(&quiet)));
+        let muted = Muted::default();
+        let listen = listen.map(|(place, bell)| (place, bell, Arc::clone(&muted)));
         let (started, start) = reply::sync_channel(1);
         let name: String = name.chars().take(THREAD_NAME_CHARS).collect();
         let thread =
@@ -148,7 +149,7 @@ impl Namespace {
                 };
                 runtime.block_on(serve(queue, &started, listen));
             })?;
-        let namespace = Self { identity, file, quiet, jobs: Some(jobs), thread: Some(thread) };
+        let namespace = Self { identity, file, muted, jobs: Some(jobs), thread: Some(thread) };
         match start.recv_timeout(JOB_WAIT_MAX) {
             Ok(Ok(())) => Ok(namespace),
             Ok(Err(error)) => Err(error),
@@ -169,7 +170,7 @@ impl Namespace {
 
     /// Runs a job inside the namespace and waits for its result, at most [`JOB_WAIT_MAX`].
     ///
-    /// Blocks: call it from a thread of yours, never from a runtime's worker.
+    /// Blocks: call it from a dedicated thread, never from a runtime's worker.
     pub fn run<T, F>(&self, job: F) -> io::Result<T>
     where
         T: Send + 'static,
@@ -188,7 +189,7 @@ impl Namespace {
         self.queue(job, Effect::None)
     }
 
-    /// Queues a job that changes what is ours, and returns at once.
+    /// Queues a job that changes our objects, and returns at once.
     pub(crate) fn start_change<T, F, Fut>(&self, job: F) -> io::Result<Pending<T>>
     where
         T: Send + 'static,
@@ -198,15 +199,15 @@ impl Namespace {
         self.queue(job, Effect::Changes)
     }
 
-    /// Says that a job elsewhere is about to change what is ours here.
+    /// Mutes notifications: a job elsewhere is about to change our objects here.
     pub(crate) fn changing(&self) {
-        self.quiet.store(true, Ordering::Release);
+        self.muted.store(true, Ordering::Release);
     }
 
-    /// Says that it has done so.
+    /// Ends that: the job is done.
     pub(crate) fn changed(&self) -> io::Result<()> {
         let done = self.queue(|_inside| async {}, Effect::Changed).and_then(Pending::wait);
-        self.quiet.store(false, Ordering::Release);
+        self.muted.store(false, Ordering::Release);
         done
     }
 
@@ -255,32 +256,35 @@ fn enter_and_build(namespace: OwnedFd) -> io::Result<tokio::runtime::Runtime> {
 async fn serve(
     mut queue: mpsc::Receiver<Job>,
     started: &reply::SyncSender<io::Result<()>>,
-    listen: Option<(Place, Doorbell, Quiet)>,
+    listen: Option<(Place, Doorbell, Muted)>,
 ) {
     let opened = Inside::open().and_then(|inside| {
-        let ear = listen.map(|(place, bell, quiet)| Ear::open(place, bell, quiet)).transpose()?;
-        Ok((Rc::new(inside), ear))
+        let subscription = listen
+            .map(|(place, bell, muted)| Subscription::open(place, bell, muted))
+            .transpose()?;
+        Ok((Rc::new(inside), subscription))
     });
-    let (inside, mut ear) = match opened {
+    let (inside, mut subscription) = match opened {
         Ok(opened) => opened,
         Err(error) => return drop(started.send(Err(error))),
     };
     if started.send(Ok(())).is_err() {
         return;
     }
-    while let Some(job) = next_job(&mut queue, &mut ear).await {
-        if let Some(ear) = ear.as_mut().filter(|_| job.effect == Effect::Changes) {
-            ear.hear();
+    while let Some(job) = next_job(&mut queue, &mut subscription).await {
+        if let Some(subscription) = subscription.as_mut().filter(|_| job.effect == Effect::Changes)
+        {
+            subscription.poll();
         }
         (job.work)(Rc::clone(&inside)).await;
-        if let Some(ear) = &mut ear {
+        if let Some(subscription) = &mut subscription {
             if let Some(links) = inside.ours.take() {
-                ear.ours(links);
+                subscription.ours(links);
             }
             match job.effect {
                 Effect::None => {}
-                Effect::Changes => ear.ignore(Some(&inside.own.borrow())),
-                Effect::Changed => ear.ignore(None),
+                Effect::Changes => subscription.ignore(Some(&inside.own.borrow())),
+                Effect::Changed => subscription.ignore(None),
             }
             inside.own.borrow_mut().entries.clear();
         }
@@ -288,8 +292,11 @@ async fn serve(
 }
 
 /// The next job; listens until it comes.
-async fn next_job(queue: &mut mpsc::Receiver<Job>, ear: &mut Option<Ear>) -> Option<Job> {
-    while let Some(listening) = ear {
+async fn next_job(
+    queue: &mut mpsc::Receiver<Job>,
+    subscription: &mut Option<Subscription>,
+) -> Option<Job> {
+    while let Some(listening) = subscription {
         tokio::select! {
             biased;
             job = queue.recv() => return job,
@@ -303,11 +310,11 @@ impl Inside {
     fn open() -> io::Result<Self> {
         let (mut connection, route, _notifications) = rtnetlink::new_connection()?;
         let socket = connection.socket_mut().socket_mut();
-        // With these the kernel says in words what it did not like.
+        // With these options the kernel adds an error message.
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         let bulk = crate::netlink::open(NETLINK_ROUTE)?;
-        // It would be bound by its first request, and its number be known only then.
+        // Bound now, because its port number would otherwise be known only after its first request.
         let ports = [socket.bind_auto()?.port_number(), port(&bulk)?].into();
         tokio::spawn(connection);
         Ok(Self {
@@ -316,7 +323,7 @@ impl Inside {
             nft: RefCell::new(nft::Reader::new(crate::netlink::open(NETLINK_NETFILTER)?)),
             ipvs: OnceCell::new(),
             ours: RefCell::new(None),
-            own: RefCell::new(Own { ports, ..Own::default() }),
+            own: RefCell::new(OwnChanges { ports, ..OwnChanges::default() }),
         })
     }
 

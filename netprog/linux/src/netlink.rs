@@ -1,4 +1,4 @@
-//! Sending to the kernel and reading its answers, with the kernel's own words in errors.
+//! Sends requests to the kernel and reads its replies; errors contain the kernel's message.
 
 pub(crate) mod raw;
 
@@ -15,7 +15,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::Handle;
 use rtnetlink::sys::{Socket, SocketAddr};
 
-/// A dump that changed under way is read again, at most so often.
+/// Attempts at a dump that keeps changing while it is read.
 const DUMP_ATTEMPTS_MAX: u32 = 8;
 /// `NLM_F_DUMP_INTR`: the dump is inconsistent.
 pub(crate) const DUMP_INTERRUPTED: u16 = 0x10;
@@ -24,7 +24,7 @@ pub(crate) const NETLINK_HEADER_BYTES: usize = 16;
 /// `NLMSGERR_ATTR_MSG`.
 const ERROR_TEXT: u16 = 1;
 
-/// What the kernel answered when it refused.
+/// The error with which the kernel refused a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub(crate) struct Refusal {
@@ -42,7 +42,7 @@ impl Refusal {
         Self { errno, text }
     }
 
-    /// Something else than the kernel failed.
+    /// A failure that did not come from the kernel.
     pub(crate) fn other(text: impl Into<String>) -> Self {
         Self { errno: 0, text: text.into() }
     }
@@ -78,7 +78,7 @@ pub(crate) fn open(protocol: isize) -> io::Result<Socket> {
 }
 
 /// The first of `count` sequence numbers that no other request of this process uses, so that a
-/// late answer to an abandoned request is told apart.
+/// late reply to an abandoned request is not mistaken for another.
 pub(crate) fn next_sequence(count: u32) -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(count, Ordering::Relaxed)
@@ -104,7 +104,7 @@ pub(crate) async fn request(
     Ok(())
 }
 
-/// All that the kernel has of a kind.
+/// Dumps all objects of a kind.
 pub(crate) async fn dump(
     handle: &Handle,
     message: RouteNetlinkMessage,

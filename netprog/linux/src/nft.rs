@@ -3,6 +3,7 @@
 //! without starting once for each.
 
 mod element;
+pub(crate) mod list;
 pub(crate) mod read;
 mod reference;
 mod script;

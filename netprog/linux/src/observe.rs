@@ -1,6 +1,6 @@
 //! Reads one namespace.
 
-pub(crate) mod entries;
+mod entries;
 mod links;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,20 +9,19 @@ use std::net::IpAddr;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
-};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netprog::plane::ipnet_text::Cidr;
 use netprog::plane::{Place, Route, Rule, Space, TableKey};
 
+use crate::message::is_by_kernel;
 use crate::namespace::Inside;
 use crate::netlink::{Refusal, dump};
 use crate::nft;
 
-/// What the desired plane names in a namespace and the kernel does not list by itself.
+/// What to read in a namespace besides what carries our mark: the names in the desired plane.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct ReadScope {
     /// Links of the host's namespace that are read even without our mark: a veth pair that was
     /// made a moment before a crash does not carry it yet.
     pub(crate) links: BTreeSet<String>,
@@ -34,7 +33,7 @@ pub(crate) struct Wanted {
     pub(crate) rule_priorities: BTreeSet<u32>,
 }
 
-impl Wanted {
+impl ReadScope {
     /// From the desired state of the namespace.
     pub(crate) fn of(space: &Space) -> Self {
         let names = |(key, table): (&TableKey, &netprog::plane::Table)| {
@@ -52,35 +51,39 @@ impl Wanted {
 }
 
 /// A failure with what was being read.
-pub(crate) struct Unread {
+pub(crate) struct ReadError {
     pub(crate) what: &'static str,
     pub(crate) refusal: Refusal,
 }
 
-fn reading(what: &'static str) -> impl FnOnce(Refusal) -> Unread {
-    move |refusal| Unread { what, refusal }
+fn reading(what: &'static str) -> impl FnOnce(Refusal) -> ReadError {
+    move |refusal| ReadError { what, refusal }
 }
 
-/// Reads all that is ours in the namespace.
-pub(crate) async fn space(inside: &Inside, place: Place, wanted: &Wanted) -> Result<Space, Unread> {
-    let links = links::read(inside, place, &wanted.links).await.map_err(reading("read links"))?;
+/// Reads all our objects in the namespace.
+pub(crate) async fn space(
+    inside: &Inside,
+    place: Place,
+    scope: &ReadScope,
+) -> Result<Space, ReadError> {
+    let links = links::read(inside, place, &scope.links).await.map_err(reading("read links"))?;
     inside.ours.replace(Some(links.indexes()));
     let mut space = Space {
         addresses: addresses(inside, &links).await.map_err(reading("read addresses"))?,
         routes: routes(inside, &links).await.map_err(reading("read routes"))?,
-        rules: rules(inside, place, wanted).await.map_err(reading("read rules"))?,
+        rules: rules(inside, place, scope).await.map_err(reading("read rules"))?,
         fdb: entries::fdb(inside, &links).await.map_err(reading("read FDB entries"))?,
         neighbours: entries::neighbours(inside, &links)
             .await
             .map_err(reading("read neighbour entries"))?,
-        nft: inside.nft.borrow_mut().read(&wanted.elements).map_err(reading("read nftables"))?,
+        nft: inside.nft.borrow_mut().read(&scope.elements).map_err(reading("read nftables"))?,
         ..Space::default()
     };
     space.links = links.into_links();
     if matches!(place, Place::Fabric(_)) {
         ipvs(inside, &mut space).map_err(reading("read virtual services"))?;
     }
-    for name in &wanted.sysctls {
+    for name in &scope.sysctls {
         if let Some(value) = crate::sysctl::read(name).map_err(reading("read sysctls"))? {
             space.sysctls.insert(name.clone(), value);
         }
@@ -88,7 +91,7 @@ pub(crate) async fn space(inside: &Inside, place: Place, wanted: &Wanted) -> Res
     Ok(space)
 }
 
-/// Of fabrics only: elsewhere IPVS is none of ours.
+/// In fabrics only: elsewhere IPVS is not ours.
 fn ipvs(inside: &Inside, space: &mut Space) -> Result<(), Refusal> {
     if let Some(client) = inside.ipvs()? {
         space.ipvs = client.read()?;
@@ -123,7 +126,7 @@ async fn addresses(
     Ok(found)
 }
 
-/// The kernel gives these by itself.
+/// The kernel assigns these by itself.
 fn is_automatic(address: IpAddr) -> bool {
     address.is_loopback()
         || matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast())
@@ -142,14 +145,7 @@ async fn routes(inside: &Inside, links: &links::Links) -> Result<BTreeSet<Route>
     Ok(found)
 }
 
-/// Whether a route follows from addresses or announcements, or is cached (`RTM_F_CLONED`) from what
-/// packets met, as the MTU of a path.
-pub(crate) fn is_by_kernel(header: &RouteHeader) -> bool {
-    matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra)
-        || header.flags.contains(RouteFlags::Cloned)
-}
-
-/// A route that somebody has set.
+/// A route that a program has set.
 fn route(message: &RouteMessage, links: &links::Links) -> Option<Route> {
     let header = &message.header;
     if is_by_kernel(header) {
@@ -188,7 +184,11 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-async fn rules(inside: &Inside, place: Place, wanted: &Wanted) -> Result<BTreeSet<Rule>, Refusal> {
+async fn rules(
+    inside: &Inside,
+    place: Place,
+    scope: &ReadScope,
+) -> Result<BTreeSet<Rule>, Refusal> {
     let mut found = BTreeSet::new();
     for (family, ipv6) in [(AddressFamily::Inet, false), (AddressFamily::Inet6, true)] {
         let mut message = RuleMessage::default();
@@ -201,7 +201,7 @@ async fn rules(inside: &Inside, place: Place, wanted: &Wanted) -> Result<BTreeSe
         for message in rules {
             let RouteNetlinkMessage::NewRule(message) = message else { continue };
             let Some(rule) = rule(&message, ipv6) else { continue };
-            if place != Place::Host || wanted.rule_priorities.contains(&rule.priority) {
+            if place != Place::Host || scope.rule_priorities.contains(&rule.priority) {
                 found.insert(rule);
             }
         }
@@ -243,7 +243,7 @@ pub(crate) fn read_any(message: RouteNetlinkMessage) -> bool {
         RouteNetlinkMessage::NewRule(found_rule) => {
             let _rules = (rule(&found_rule, false), rule(&found_rule, true));
         }
-        RouteNetlinkMessage::NewNeighbour(entry) => drop(entries::Parts::of(&entry)),
+        RouteNetlinkMessage::NewNeighbour(entry) => drop(crate::message::EntryParts::of(&entry)),
         _ => return false,
     }
     true

@@ -132,7 +132,7 @@ async fn add_rule(inside: &Inside, rule: &Rule) -> Result<(), Refusal> {
     }
 }
 
-/// Removes a policy rule; success if there is none.
+/// Removes a policy rule; succeeds if there is none.
 async fn delete_rule(inside: &Inside, rule: &Rule) -> Result<(), Refusal> {
     let message = RouteNetlinkMessage::DelRule(rule_message(rule));
     match request(&inside.route, message, 0).await {

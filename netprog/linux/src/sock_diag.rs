@@ -48,7 +48,7 @@ pub fn listeners() -> io::Result<Vec<Listener>> {
     read().map_err(|refusal| io::Error::other(refusal.text))
 }
 
-/// A kernel without sockets of a family, or without this way to read them, has none to tell of.
+/// A kernel without sockets of a family, or without this way to read them, reports none.
 fn dump(socket: &Socket, protocol: Protocol, family: u8) -> Result<Vec<Vec<u8>>, Refusal> {
     let (number, states) = match protocol {
         Protocol::Tcp => TCP,

@@ -1,4 +1,4 @@
-//! Who keeps network namespaces, and how to open them.
+//! Keeping and opening network namespaces.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ pub trait Spaces: Send {
     fn open(&self, place: Place) -> io::Result<Option<OwnedFd>>;
     /// Makes a fabric's namespace; one that exists is kept.
     fn create_fabric(&mut self, network: NetworkId) -> io::Result<()>;
-    /// Lets a fabric's namespace go; success if there is none.
+    /// Releases a fabric's namespace; succeeds if there is none.
     fn delete_fabric(&mut self, network: NetworkId) -> io::Result<()>;
     /// Fabrics that exist.
     fn fabrics(&self) -> io::Result<BTreeSet<NetworkId>>;
@@ -64,12 +64,12 @@ impl HeldSpaces {
         Ok(())
     }
 
-    /// Takes a namespace that exists as a sandbox.
+    /// Adopts an existing namespace as a sandbox.
     pub fn adopt_sandbox(&mut self, task: TaskId, namespace: OwnedFd) {
         self.sandboxes.insert(task, namespace);
     }
 
-    /// Lets a sandbox go.
+    /// Releases a sandbox.
     pub fn delete_sandbox(&mut self, task: TaskId) {
         self.sandboxes.remove(&task);
     }

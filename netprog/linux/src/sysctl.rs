@@ -10,7 +10,7 @@ use crate::netlink::Refusal;
 
 const ROOT: &str = "/proc/sys";
 
-/// Only paths below /proc/sys/net: the others are not the namespace's.
+/// Only paths below /proc/sys/net: others do not belong to the namespace.
 fn path(name: &str) -> Result<PathBuf, Refusal> {
     let relative = Path::new(name);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
@@ -21,7 +21,7 @@ fn path(name: &str) -> Result<PathBuf, Refusal> {
     }
 }
 
-/// Its value with single spaces; `None` where the kernel has no such sysctl.
+/// Its value with single spaces; `None` if the kernel has no such sysctl.
 pub(crate) fn read(name: &str) -> Result<Option<String>, Refusal> {
     match std::fs::read_to_string(path(name)?) {
         Ok(text) => Ok(Some(text.split_whitespace().collect::<Vec<_>>().join(" "))),

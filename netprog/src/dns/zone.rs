@@ -15,20 +15,20 @@ use crate::endpoint::{Directory, Endpoint, named};
 /// Characters of a task's id that serve as its short name: its host name.
 const SHORT_ID_CHARS: usize = 12;
 
-/// Everything that can be asked on a node, at one assignment and view.
+/// All names that a node serves, at one assignment and view.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Zone {
     networks: BTreeMap<NetworkId, Names>,
-    /// The networks of each task of this node that may ask, in the order of its attachments.
+    /// The networks of each task of this node, in the order of its attachments.
     askers: BTreeMap<TaskId, Vec<NetworkId>>,
-    /// Those of them that are on some network, and on internal ones only.
+    /// The tasks that are on at least one network, all of them internal.
     confined: BTreeSet<TaskId>,
 }
 
 /// The names of one network, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Names {
-    /// The network's own, which may follow every other: `<name>.<network>`.
+    /// The network's own name, an optional suffix of all others: `<name>.<network>`.
     network: String,
     subnet: Subnet,
     forward: BTreeMap<String, BTreeSet<IpAddr>>,
@@ -37,7 +37,7 @@ struct Names {
     services: BTreeMap<String, Service>,
 }
 
-/// What SRV needs of a service.
+/// The data of a service that SRV needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Service {
     /// Protocol and label of a published port → the port that tasks listen on.
@@ -47,7 +47,7 @@ struct Service {
 }
 
 impl Zone {
-    /// Names of what the two know.
+    /// The zone of an assignment and a view.
     #[must_use]
     pub fn build(assignment: &Assignment, view: &View) -> Self {
         let directory = Directory::new(assignment, view);
@@ -74,8 +74,8 @@ impl Zone {
         Self { networks, askers, confined }
     }
 
-    /// Whether the asker may know no names but those of its networks. Of one that is not known
-    /// nobody can say where it belongs.
+    /// Whether the asker may resolve only names of its networks. This includes an asker that is
+    /// unknown, because its networks are unknown too.
     pub(super) fn confines(&self, asker: TaskId) -> bool {
         self.confined.contains(&asker) || !self.askers.contains_key(&asker)
     }
@@ -85,7 +85,7 @@ impl Zone {
         networks.iter().filter_map(|network| self.networks.get(network))
     }
 
-    /// What the name stands for, on each of the asker's networks that knows it.
+    /// The addresses of the name, on each of the asker's networks that has it.
     pub(super) fn lookup<'a>(
         &'a self,
         asker: TaskId,
@@ -158,8 +158,8 @@ impl Names {
         self.forward.entry(name.to_ascii_lowercase()).or_default().extend(addresses);
     }
 
-    /// The service's names: for the VIP or its tasks, and `tasks.…` for its tasks. A further name
-    /// is that of the tasks whose spec gave it to them, which in an update are not all of them.
+    /// The service's names: for the VIP or its tasks, and `tasks.…` for its tasks. An alias
+    /// belongs to the tasks whose spec contains it, which during an update are not all of them.
     fn add_service(
         &mut self,
         service: &AssignedService,
@@ -198,7 +198,7 @@ impl Names {
         }
     }
 
-    /// The task's own names; known but empty while it is not to be answered.
+    /// The task's own names; known but empty while the task is hidden.
     fn add_task(
         &mut self,
         assignment: &Assignment,

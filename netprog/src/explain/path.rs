@@ -12,7 +12,8 @@ use crate::endpoint::{Endpoint, open};
 use crate::plane::element::Element;
 use crate::plane::{Family, FdbKey, FdbTable, Place, Space, Table, TableKey};
 use crate::render::{
-    TABLE, balancer, bridge_name, doors, outer, senders, vip_route, virtual_service, vxlan_name,
+    TABLE, balancer, bridge_name, cluster_ports, outer, senders, vip_route, virtual_service,
+    vxlan_name,
 };
 
 impl Scene<'_> {
@@ -57,7 +58,7 @@ impl Scene<'_> {
         }
     }
 
-    /// The caller's port of the bridge, which takes what comes from the caller alone.
+    /// The caller's bridge port, which accepts only what the caller may send.
     pub(super) fn port(&self, attachment: &Attachment) -> Hop {
         let place = Place::Fabric(attachment.network);
         let Attachment { address, mac, .. } = attachment;
@@ -183,7 +184,8 @@ impl Scene<'_> {
         let (own, bridge) = (key(FdbTable::Device), key(FdbTable::Bridge));
         let Endpoint { address, .. } = endpoint;
         let none = Space::default();
-        let (taken, is_taken) = doors::evidence(self.space(Place::Host).unwrap_or(&none), vtep);
+        let (taken, is_taken) =
+            cluster_ports::evidence(self.space(Place::Host).unwrap_or(&none), vtep);
         let entries = vec![
             self.entry(place, format!("fdb {own} dst {vtep}"), fdb(&own) == Some(&Some(vtep))),
             self.entry(place, format!("fdb {bridge}"), fdb(&bridge).is_some()),

@@ -25,7 +25,7 @@ impl Model {
         }
     }
 
-    /// Replaces the entry of that MAC address; a bridge's table has one whatever the port.
+    /// Replaces the entry of that MAC address; a bridge's FDB has one per address for all ports.
     fn set_fdb(&mut self, place: Place, key: &FdbKey, vtep: Option<IpAddr>) -> Refused {
         let space = self.space(place)?;
         existing(space, &key.device)?;

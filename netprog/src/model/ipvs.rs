@@ -10,8 +10,7 @@ const SCHEDULERS: [&str; 14] =
     ["rr", "wrr", "lc", "wlc", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "twos"];
 
 impl Model {
-    /// A service keeps its real servers when its scheduler changes, and takes them along when it
-    /// goes.
+    /// A service keeps its real servers when its scheduler changes; they are removed with it.
     pub(super) fn change_ipvs(&mut self, place: Place, op: &IpvsOp) -> Refused {
         match op {
             IpvsOp::SetService(key, scheduler) => {

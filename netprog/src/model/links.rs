@@ -1,4 +1,4 @@
-//! Links, and what goes away with them.
+//! Links, and what is removed with them.
 
 use cluster::net::MacAddr;
 
@@ -7,13 +7,13 @@ use crate::op::{LinkChange, LinkOp, NewLink};
 use crate::plane::{FdbTable, Link, LinkKind, Place, PortFlags, Space};
 
 const LOOPBACK: &str = "lo";
-/// What a port of a bridge starts with.
+/// Initial flags of a bridge port.
 const PORT_DEFAULT: PortFlags =
     PortFlags { learning: true, flood: true, hairpin: false, isolated: false, proxied: false };
-/// MTU of a veth that nobody has set.
+/// Default MTU of a veth.
 const MTU_DEFAULT: u32 = 1500;
 
-/// Refuses what names no link.
+/// Fails if the link does not exist.
 pub(super) fn existing(space: &Space, name: &str) -> Refused {
     if name == LOOPBACK || space.links.contains_key(name) {
         Ok(())
@@ -41,7 +41,7 @@ pub(crate) fn strip(space: &mut Space, name: &str) {
     }
 }
 
-/// A port leaves its bridge: its settings and its entries of the bridge's table go.
+/// A port leaves its bridge: its flags and its entries in the bridge's FDB are removed.
 pub(crate) fn release(space: &mut Space, port: &str) {
     if let Some(link) = space.links.get_mut(port) {
         link.master = None;
@@ -108,7 +108,7 @@ impl Model {
         Ok(())
     }
 
-    /// A veth takes its peer along, a bridge lets its ports go.
+    /// Removing a veth removes its peer; removing a bridge releases its ports.
     pub(crate) fn delete_link(&mut self, place: Place, name: &str) {
         if let Some(space) = self.plane.spaces.get_mut(&place) {
             strip(space, name);
@@ -169,7 +169,7 @@ impl Model {
     }
 }
 
-/// Stands for the address that a kernel draws.
+/// A placeholder for the address that a kernel chooses.
 fn chosen_mac(name: &str) -> MacAddr {
     let sum = name.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let [high, low] = sum.to_be_bytes();

@@ -46,7 +46,7 @@ pub(super) fn forwarding(place: Place, wanted: &Space, there: &Space, ops: &mut 
     }
 }
 
-/// Removes what is not wanted, on devices that stay: with the others it goes by itself.
+/// Removes undesired entries on devices that stay; other entries are removed with their device.
 pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
     let there = &*after_moves(wanted, there);
     let ours = |device: &str| {
@@ -81,7 +81,7 @@ pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<
     }
 }
 
-/// Rules carry no mark of ours, so only those of namespaces that hold nothing else are removed.
+/// Rules carry no mark, so they are removed only in namespaces that belong to Skein entirely.
 fn remove_rules(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
     match place {
         Place::Fabric(_) => {

@@ -1,13 +1,12 @@
-//! IPVS: services and real servers come before the marks that lead to them (nftables), and go
-//! after them.
+//! IPVS: services and real servers are added before the nftables marks that lead to them, and
+//! removed after them.
 
 use super::Knowledge;
 use crate::op::{IpvsOp, Op};
 use crate::plane::{Place, Space};
 
-/// Adds what is missing. A service or a weight that is there takes another value only with
-/// complete knowledge: until then a remote backend that is still to be heard of cannot be told
-/// from one that drains.
+/// Adds what is missing. An existing service or weight changes only with complete knowledge:
+/// before that, a remote backend that has not been heard from looks like one that drains.
 pub(super) fn set(
     place: Place,
     wanted: &Space,
@@ -35,7 +34,7 @@ pub(super) fn set(
     }
 }
 
-/// Removes what is not wanted. IPVS works for nobody else in a fabric; elsewhere it is not ours.
+/// Removes what is not desired. In a fabric, IPVS belongs to Skein alone; elsewhere it does not.
 pub(super) fn remove(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>) {
     match place {
         Place::Fabric(_) => {}

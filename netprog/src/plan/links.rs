@@ -1,4 +1,4 @@
-//! Links: made, made anew, changed, removed.
+//! Links: creates, replaces, changes and removes them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use crate::plane::{Link, LinkKind, Place, Plane, Space, VethPair};
 
 type End = (Place, String);
 
-/// Removes links of another kind than wanted and halves of veth pairs, and forgets what was on
-/// them; where nothing may be removed yet, gives up wanting what stands in their place.
+/// Removes links of the wrong kind and halves of veth pairs, with everything on them. While nothing
+/// may be removed yet, drops the desired links that conflict with them.
 pub(super) fn replace(
     desired: &mut Plane,
     left: &mut Plane,
@@ -140,7 +140,7 @@ pub(super) fn set(place: Place, wanted: &Space, there: &Space, ops: &mut Vec<Op>
     }
 }
 
-/// Up comes last, so that a link works as it should from its first packet.
+/// Up comes last, so that a link is fully configured for its first packet.
 fn changes(wanted: &Link, now: Option<&Link>) -> Vec<LinkChange> {
     // A bridge or VXLAN device is made with these three; a veth is not.
     let made = match wanted.kind {

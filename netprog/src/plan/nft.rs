@@ -1,37 +1,37 @@
-//! nftables: structure whole, elements one by one.
+//! nftables: the structure as a whole, elements one by one.
 
 use super::Knowledge;
 use crate::op::{NftChange, Op};
 use crate::plane::element::Element;
 use crate::plane::{Place, Space, TABLES, Table, TableKey};
 
-/// Of the tables, those that say who may send VXLAN, or all others.
+/// Plans the tables that restrict VXLAN senders (`guards_vxlan`), or all others.
 pub(super) fn change(
     place: Place,
     (wanted, there): (&Space, &Space),
-    doors: bool,
+    guards_vxlan: bool,
     knowledge: Knowledge,
     ops: &mut Vec<Op>,
 ) {
     let complete = knowledge == Knowledge::Complete;
-    for (key, table) in wanted.nft.iter().filter(|(key, _)| key.is_door() == doors) {
+    for (key, table) in wanted.nft.iter().filter(|(key, _)| key.guards_vxlan() == guards_vxlan) {
         match there.nft.get(key) {
             None => ops.push(Op::nft(place, key.clone(), NftChange::Load(table.clone()))),
             Some(now) if now.digest == table.digest => {
                 elements(place, key, (table, now), complete, ops);
             }
-            // Loading anew would take away elements that are not known to be wrong.
+            // Loading the table again would remove elements that may be right.
             Some(_) if complete => {
                 ops.push(Op::nft(place, key.clone(), NftChange::Load(table.clone())));
             }
-            // What it has room for comes in meanwhile.
+            // Until then, the elements that fit are added.
             Some(now) => elements(place, key, (&known(table, now), now), false, ops),
         }
     }
     if complete {
         let extra = there.nft.keys().filter(|key| !wanted.nft.contains_key(key));
         let ours = |key: &&TableKey| TABLES.contains(&key.name.as_str());
-        for key in extra.filter(|key| key.is_door() == doors).filter(ours) {
+        for key in extra.filter(|key| key.guards_vxlan() == guards_vxlan).filter(ours) {
             ops.push(Op::nft(place, key.clone(), NftChange::Delete));
         }
     }
@@ -45,8 +45,8 @@ fn known(table: &Table, other: &Table) -> Table {
     known
 }
 
-/// Sets grow first and shrink last. A map's element takes another value only with complete
-/// knowledge: until then the slots of a service's remote backends cannot be told from stale ones.
+/// Sets grow first and shrink last. A map element changes its value only with complete
+/// knowledge: before that, slots of remote backends cannot be distinguished from stale ones.
 fn elements(
     place: Place,
     key: &TableKey,

@@ -147,7 +147,7 @@ proptest! {
     }
 
     /// Goal: the end does not depend on the way there. Method: from the same start, once in one
-    /// pass, once stopped after a prefix and planned anew.
+    /// pass, once stopped after a prefix and planned again.
     #[test]
     fn a_crash_anywhere_leads_to_the_same_end(
         first in world(),
@@ -353,7 +353,7 @@ fn interference_is_put_right_with_few_operations() {
 }
 
 /// Goal: a node that joins loses no frame, and one that is not heard of yet after a restart stays
-/// let in. Method: the plan when the node becomes known, and the plans when it is known no more.
+/// accepted. Method: the plan when the node becomes known, and the plans when it no longer is.
 #[test]
 fn a_vtep_is_let_in_first_and_shut_out_with_full_knowledge_only() {
     let mut before = World::new();
@@ -366,11 +366,11 @@ fn a_vtep_is_let_in_first_and_shut_out_with_full_knowledge_only() {
     assert_eq!(kernel.apply(&settle), []);
     let observed = kernel.observe(&desired(&after)).unwrap();
     let ops = plan(&desired(&after), &observed, Knowledge::Complete);
-    let is_door = |op: &Op| {
+    let lets_in = |op: &Op| {
         op.place == Place::Host
             && matches!(nft(op), Some(NftChange::AddElement(set, _)) if set == "vteps")
     };
-    let let_in = ops.iter().position(is_door).unwrap();
+    let let_in = ops.iter().position(lets_in).unwrap();
     let is_remote = |op: &Op| matches!(op.kind, Kind::Entry(EntryOp::SetFdb(_, Some(_))));
     let sent = ops.iter().position(is_remote).unwrap();
     assert!(let_in < sent, "{ops:?}");

@@ -1,5 +1,5 @@
-//! Elements of nftables' sets and maps, in parts. They are compared and kept as values; as text,
-//! in the words of `nft`, they are only shown and written into scripts.
+//! Elements of nftables sets and maps, as typed parts. They are compared and stored as values; text
+//! in the notation of `nft` is only for display and scripts.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -36,7 +36,7 @@ const PROTOCOLS: [(u8, &str); 5] =
     [(1, "icmp"), (6, "tcp"), (17, "udp"), (58, "ipv6-icmp"), (132, "sctp")];
 
 impl Element {
-    /// Of these parts in order.
+    /// An element of these parts, in order.
     pub fn of(parts: impl Into<Box<[Part]>>) -> Self {
         Self(parts.into())
     }

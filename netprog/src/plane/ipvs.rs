@@ -6,19 +6,19 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Names a virtual service: a firewall mark, in each address family another.
+/// The key of a virtual service: a firewall mark and an address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VirtualKey {
     /// IPv6.
     pub ipv6: bool,
-    /// Mark of the packets that it takes: all ports of all protocols.
+    /// Mark of its packets: all ports of all protocols.
     pub fwmark: u32,
 }
 
 /// A virtual service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualEntry {
-    /// How it chooses.
+    /// Its scheduler.
     pub scheduler: Scheduler,
     /// Real servers by address, all by direct routing and on the port that the client called, with
     /// their weights. One of weight 0 keeps its connections and gets no new ones.

@@ -1,27 +1,28 @@
-//! The way out of a sandbox: its leg on `skein_gwbridge`.
+//! The egress leg of a sandbox: its link to `skein_gwbridge`.
 
 use cluster::net::MacAddr;
 
-use super::sandbox::TABLE_MAIN;
 use super::senders::{self, Sender};
 use super::{GWBRIDGE, LocalTask, Scene, everywhere, within};
 use crate::local::LocalSandbox;
-use crate::plane::{ALIAS_PREFIX, Link, LinkKind, Place, Plane, PortFlags, Route, Space, VethPair};
+use crate::plane::{
+    ALIAS_PREFIX, Link, LinkKind, Place, Plane, PortFlags, Route, Space, TABLE_MAIN, VethPair,
+};
 
-/// Tasks do not reach each other by the egress bridge, only what is outside.
+/// Over the egress bridge tasks reach the outside but not each other.
 const PORT: PortFlags =
     PortFlags { learning: true, flood: true, hairpin: false, isolated: true, proxied: false };
 
-/// MTU of the egress bridge and its ports. It is that of the overlay links, so that a task's
-/// sockets reckon with the same MTU whichever way an answer leaves: a call through the ingress
-/// network comes in there, but its socket looks at the default route.
+/// MTU of the egress bridge and its ports. It equals that of the overlay links, so that a task's
+/// sockets use the same MTU whichever link a reply takes: a call through the ingress network
+/// arrives on that link, but its socket takes the MTU of the default route.
 pub(super) fn mtu(scene: &Scene<'_>) -> u32 {
     let own = scene.overlay_mtu(scene.underlay_mtu());
     scene.ingress().map_or(own, |(_, network)| own.min(scene.mtu(network)))
 }
 
-/// Whether a task has a way out: it is on no network at all, on one that is not internal, or it
-/// publishes a port, which leads to this leg.
+/// Whether a task has an egress leg: it is on no network at all, on a network that is not internal,
+/// or it publishes a port in mode `host`, which leads to this leg.
 pub(super) fn has_leg(scene: &Scene<'_>, task: &LocalTask<'_>) -> bool {
     let networks = &scene.assignment.networks;
     let attachments = &task.assigned.attachments;
@@ -57,7 +58,7 @@ pub(super) fn attach(
     let host = plane.spaces.entry(Place::Host).or_default();
     host.links.insert(outer.clone(), end);
     host.neighbours.insert((GWBRIDGE.to_owned(), address), mac);
-    senders::hold(host, &Sender { port: &outer, mac, address, vip: None });
+    senders::allow(host, &Sender { port: &outer, mac, address, vip: None });
     space.links.insert(name.to_owned(), inner);
     space.addresses.insert((name.to_owned(), within(sandbox.egress, subnet)));
     if let Some(gateway) = subnet.address(1) {

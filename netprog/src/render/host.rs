@@ -7,10 +7,10 @@ use cluster::net::MacAddr;
 
 use super::ports::{BOUND, PUBLISHED};
 use super::{
-    GWBRIDGE, INGRESS_LINK, Scene, TABLE, doors, egress, ingress, ports, senders, table, within,
+    GWBRIDGE, INGRESS_LINK, Scene, cluster_ports, egress, ingress, ports, senders, table, within,
 };
 use crate::plane::element::{Element, Part};
-use crate::plane::{ALIAS_PREFIX, Family, Link, LinkKind, Place, Plane, Space, TableKey};
+use crate::plane::{ALIAS_PREFIX, Link, LinkKind, Place, Plane, Space};
 use crate::ports::Port;
 
 /// Limits of the neighbour tables, for networks of many thousand endpoints: Docker's
@@ -20,11 +20,6 @@ const NEIGHBOUR_LIMITS: [(&str, &str); 3] = [
     ("net/ipv4/neigh/default/gc_thresh2", "49152"),
     ("net/ipv4/neigh/default/gc_thresh3", "65536"),
 ];
-
-/// The host's table.
-pub(super) fn key() -> TableKey {
-    TableKey { family: Family::Ip, name: TABLE.to_owned() }
-}
 
 pub(super) fn render(scene: &Scene<'_>, plane: &mut Plane) {
     let mut space = Space::default();
@@ -54,14 +49,14 @@ pub(super) fn render(scene: &Scene<'_>, plane: &mut Plane) {
     for (port, target) in published(scene) {
         ports::publish(&mut table, &port, target);
     }
-    space.nft.insert(key(), table);
-    space.nft.insert(doors::key(), doors::render(scene));
-    space.nft.insert(senders::key(), senders::nobody(subnet.net().addr().is_ipv4(), None));
+    space.nft.insert(ports::table_key(), table);
+    space.nft.insert(cluster_ports::key(), cluster_ports::render(scene));
+    space.nft.insert(senders::key(), senders::empty(subnet.net().addr().is_ipv4(), None));
     plane.spaces.insert(Place::Host, space);
 }
 
-/// Every published port of this node and where it leads: to a VIP on the ingress network, or, in
-/// mode `host`, to the task's address on the egress bridge.
+/// Every published port of this node and its target: a VIP on the ingress network, or, in mode
+/// `host`, the task's address on the egress bridge.
 fn published(scene: &Scene<'_>) -> BTreeMap<Port, Element> {
     let mut published = ingress::published(scene);
     for (task, sandbox) in scene.sandboxes().filter(|(task, _)| !task.assigned.draining) {
@@ -74,9 +69,9 @@ fn published(scene: &Scene<'_>) -> BTreeMap<Port, Element> {
     published
 }
 
-/// A caller whose address would be on a link of the task, or nowhere, gets the node's address on
-/// the underlay: an unbound UDP server answers a caller on one of its links from its address on
-/// that link, and the answer would be nobody's.
+/// A caller whose address belongs to a link of the task, or is loopback, gets the node's underlay
+/// address as its source. Otherwise an unbound UDP server would reply from its address on that
+/// link, and no connection would match the reply.
 fn source(scene: &Scene<'_>) -> String {
     let gwbridge = scene.local.gwbridge;
     let ingress = scene.ingress().map(|(_, network)| format!(", {}", network.subnet));

@@ -1,4 +1,4 @@
-//! The ingress network: the host's own endpoint on it, published ports, and the way back.
+//! The ingress network: the host's endpoint on it, published ports, and the return path.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,10 +8,9 @@ use cluster::id::NetworkId;
 use cluster::net::MacAddr;
 use cluster::spec::PublishMode;
 
-use super::sandbox::TABLE_MAIN;
-use super::{INGRESS_LINK, Scene, bridge_name, everywhere, fabric, overlay, within};
+use super::{INGRESS_LINK, Scene, bridge_name, bridge_port, everywhere, fabric, within};
 use crate::plane::element::{Element, Part};
-use crate::plane::{ALIAS_PREFIX, Link, LinkKind, Place, Plane, Route, VethPair};
+use crate::plane::{ALIAS_PREFIX, Link, LinkKind, Place, Plane, Route, TABLE_MAIN, VethPair};
 use crate::ports::Port;
 
 /// The other end of `ing0`, in the ingress fabric.
@@ -29,7 +28,7 @@ pub(super) fn attach_host(
     let (mtu, bridge) = (scene.mtu(network), bridge_name(id, network));
     let alias = format!("{ALIAS_PREFIX}{id}");
     let space = plane.spaces.entry(fabric(id)).or_default();
-    overlay::port(space, OUTER, (&bridge, mtu), attachment, &alias);
+    bridge_port::add(space, OUTER, (&bridge, mtu), attachment, &alias);
     // So that the fabric itself can refuse a call that no backend takes: the caller is outside.
     space.routes.insert(Route {
         table: TABLE_MAIN,
@@ -62,7 +61,7 @@ pub(super) fn attach_host(
     });
 }
 
-/// VIP and port towards it → `ing0` of the node that the port stands for: where an answer from
+/// VIP and ingress port → `ing0` of the node that the port belongs to, which is where a reply from
 /// that port goes.
 pub(super) fn returns(scene: &Scene<'_>) -> BTreeMap<(IpAddr, u16), MacAddr> {
     let Some((ingress, _)) = scene.ingress() else { return BTreeMap::new() };

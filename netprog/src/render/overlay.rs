@@ -5,17 +5,10 @@ use std::net::IpAddr;
 use cluster::assignment::AssignedNetwork;
 use cluster::id::{NetworkId, NodeId};
 use cluster::net::MacAddr;
-use cluster::object::Attachment;
 
-use super::{
-    Scene, bridge_name, exactly, fabric, ingress, senders, service, vip_route, vxlan_name, within,
-};
+use super::{Scene, bridge_name, bridge_port, fabric, senders, service, vxlan_name, within};
 use crate::endpoint::Endpoint;
 use crate::plane::{ALIAS_PREFIX, FdbKey, FdbTable, Link, LinkKind, Plane, PortFlags, Space};
-
-/// A bridge port that neither learns nor gets unknown frames: every MAC address has an entry.
-pub(super) const STATIC_PORT: PortFlags =
-    PortFlags { learning: false, flood: false, hairpin: true, isolated: false, proxied: true };
 
 pub(super) fn render(
     scene: &Scene<'_>,
@@ -37,13 +30,10 @@ pub(super) fn render(
     }
     space.nft.insert(
         senders::key(),
-        senders::nobody(network.gateway.is_ipv4(), Some(&vxlan_name(id, network))),
+        senders::empty(network.gateway.is_ipv4(), Some(&vxlan_name(id, network))),
     );
     service::render(scene, id, network, &mut space);
     plane.spaces.insert(fabric(id), space);
-    if network.ingress {
-        ingress::attach_host(scene, id, network, plane);
-    }
 }
 
 fn devices(scene: &Scene<'_>, id: NetworkId, network: &AssignedNetwork, space: &mut Space) {
@@ -77,13 +67,13 @@ fn devices(scene: &Scene<'_>, id: NetworkId, network: &AssignedNetwork, space: &
             mac: None,
             master: Some(bridge.clone()),
             alias,
-            port: Some(PortFlags { hairpin: false, proxied: false, ..STATIC_PORT }),
+            port: Some(PortFlags { hairpin: false, proxied: false, ..bridge_port::STATIC }),
         },
     );
     space.addresses.insert((bridge, within(network.gateway, network.subnet)));
 }
 
-/// Where a node receives VXLAN: what the managers say, so that no member can lead frames away.
+/// The VTEP of a node according to the managers, so that no member can redirect frames.
 pub(super) fn vtep(scene: &Scene<'_>, node: NodeId) -> Option<IpAddr> {
     scene.assignment.nodes.get(&node).map(|node| node.vtep)
 }
@@ -94,38 +84,4 @@ fn remote(vxlan: &str, endpoint: &Endpoint, vtep: IpAddr, space: &mut Space) {
     space.fdb.insert(key(FdbTable::Device), Some(vtep));
     space.fdb.insert(key(FdbTable::Bridge), None);
     space.neighbours.insert((vxlan.to_owned(), endpoint.address), endpoint.mac);
-}
-
-/// A local endpoint's port, and the neighbour entry from which the bridge answers ARP for it.
-pub(super) fn port(
-    space: &mut Space,
-    name: &str,
-    (bridge, mtu): (&str, u32),
-    endpoint: &Attachment,
-    alias: &str,
-) {
-    let (mac, address) = (endpoint.mac, endpoint.address);
-    space.links.insert(
-        name.to_owned(),
-        Link {
-            kind: LinkKind::Veth,
-            up: true,
-            mtu,
-            mac: None,
-            master: Some(bridge.to_owned()),
-            alias: alias.to_owned(),
-            port: Some(STATIC_PORT),
-        },
-    );
-    let key = FdbKey { device: name.to_owned(), mac, table: FdbTable::Bridge };
-    space.fdb.insert(key, None);
-    space.neighbours.insert((bridge.to_owned(), address), mac);
-}
-
-/// Makes the bridge answer for a VIP: IPv4 by a local route, IPv6 only by an address.
-pub(super) fn answer_for(space: &mut Space, bridge: &str, vip: IpAddr) {
-    match vip_route(vip) {
-        Some(route) => space.routes.insert(route),
-        None => space.addresses.insert((bridge.to_owned(), exactly(vip))),
-    };
 }

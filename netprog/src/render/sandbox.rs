@@ -1,4 +1,4 @@
-//! A task's sandbox: its links, and the rewriting that lets any server answer for a VIP.
+//! A task's sandbox: its links, and the address translation that lets any server answer for a VIP.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use cluster::spec::PublishMode;
 
 use super::senders::Sender;
 use super::{
-    LocalTask, Scene, TABLE, bridge_name, egress, everywhere, fabric, overlay, senders, table,
+    LocalTask, Scene, TABLE, bridge_name, bridge_port, egress, everywhere, fabric, senders, table,
     within,
 };
 use crate::local::LocalSandbox;
@@ -18,20 +18,16 @@ use crate::plane::{
     VethPair,
 };
 
-/// The kernel's main routing table.
-pub(super) const TABLE_MAIN: u32 = 254;
-/// The kernel's table of own addresses.
-pub(super) const TABLE_LOCAL: u32 = 255;
-/// Routes of answers that leave by the ingress network.
+/// Routes of replies that leave through the ingress network.
 const TABLE_INGRESS: u32 = 101;
-/// Mark of such answers, and of the connections that they belong to.
+/// Mark of such replies, and of their connections.
 const INGRESS_MARK: u32 = 1;
 /// Preference of the rule for that mark: before the main table's (32766).
 const INGRESS_PRIORITY: u32 = 20;
 
-/// How a peer's address is asked for that this node's fabric does not know yet: ten times as often
-/// as the kernel's own way and for the same 3 s. A task may be called, or may call, a moment before
-/// all nodes have heard of it; by the kernel's way that cost its first connection a whole second
+/// ARP requests for peers that this node's fabric does not know yet: ten times as often as the
+/// kernel's default, for the same 3 s. A task may call, or be called, shortly before all nodes have
+/// heard of it; with the kernel's default its first connection would take a whole second longer
 /// (arp(7); Documentation/networking/ip-sysctl.rst, neigh/).
 const ASK_OFTEN: [(&str, &str); 3] =
     [("retrans_time_ms", "100"), ("mcast_solicit", "30"), ("ucast_solicit", "30")];
@@ -99,11 +95,11 @@ fn attach(
     let outer = task.outer();
     let bridge = bridge_name(id, network);
     let fabric_space = plane.spaces.entry(fabric(id)).or_default();
-    overlay::port(fabric_space, &outer, (&bridge, mtu), attachment, &alias);
+    bridge_port::add(fabric_space, &outer, (&bridge, mtu), attachment, &alias);
     let service = scene.assignment.services.get(&task.assigned.service);
     let vip = service.and_then(|service| service.vips.get(&id).copied());
     let (mac, address) = (attachment.mac, attachment.address);
-    senders::hold(fabric_space, &Sender { port: &outer, mac, address, vip });
+    senders::allow(fabric_space, &Sender { port: &outer, mac, address, vip });
     space.links.insert(
         link.clone(),
         Link {
@@ -134,8 +130,8 @@ fn attach(
     });
 }
 
-/// Answers to calls that came by the ingress network leave by it, though the default route is
-/// the egress leg's. The gateway takes no part: the fabric readdresses the frame.
+/// Replies to calls from the ingress network leave through it, although the default route is the
+/// egress leg. The gateway is not involved: the fabric sets the destination MAC.
 fn answer_by_ingress(link: &str, gateway: IpAddr, space: &mut Space) {
     space.routes.insert(Route {
         table: TABLE_INGRESS,
@@ -174,10 +170,10 @@ fn ipv4(
     table
 }
 
-/// What arrives for the VIP of this task's service goes to its own address; conntrack makes the
-/// answer leave as the VIP. Own calls are not tracked on the way out, or they would come back as
-/// a known flow and not be rewritten. The empty input chain gives a clashing flow another source
-/// port.
+/// Packets to the VIP of this task's service are translated to its own address; conntrack sends the
+/// reply from the VIP. The task's own calls to the VIP are not tracked on the way out: otherwise
+/// they would return as a known flow and not be translated. The empty input chain gives a clashing
+/// flow another source port.
 fn vip_structure(ipv4: bool) -> String {
     let (ip, address) = if ipv4 { ("ip", "ipv4_addr") } else { ("ip6", "ipv6_addr") };
     format!(
@@ -198,8 +194,8 @@ chain clash {{
     )
 }
 
-/// Queries to 127.0.0.11 port 53 go to the sockets that wait on other ports, so that a task may
-/// itself serve port 53; conntrack makes the answer come from where it was expected.
+/// Queries to 127.0.0.11 port 53 go to sockets on other ports, so that a task may serve port 53
+/// itself; conntrack restores the source of the reply.
 fn dns_structure(sandbox: &LocalSandbox) -> String {
     let LocalSandbox { dns_udp_port, dns_tcp_port, .. } = sandbox;
     format!(
@@ -212,9 +208,9 @@ fn dns_structure(sandbox: &LocalSandbox) -> String {
     )
 }
 
-/// Calls by published ports: rewritten to the egress leg's address, from which an unbound UDP
-/// server answers an outside client, and remembered, so that the answer goes back where the call
-/// came from. Nothing else answers on that link.
+/// Calls to published ports: translated to the egress leg's address, from which an unbound UDP
+/// server replies to an outside client, and marked, so that the reply returns through the ingress
+/// network. Nothing else answers on that link.
 fn ingress_structure(link: &str) -> String {
     format!(
         "set ingress_vips {{ type ipv4_addr; }}
@@ -243,8 +239,8 @@ chain closed {{
     )
 }
 
-/// VIPs of the task's own service on its networks; that of the ingress network is only reached by
-/// published ports.
+/// VIPs of the task's own service on its networks; the VIP on the ingress network is reached only
+/// through published ports.
 fn fill_vips(
     scene: &Scene<'_>,
     task: &LocalTask<'_>,

@@ -1,10 +1,10 @@
-//! Who may send by which port of a bridge. A task sends from its own MAC address, as itself or as
-//! a VIP of its service (direct server return), and speaks ARP for itself alone. What else comes by
-//! its port is dropped before the bridge looks at it. Ports that are not listed are ours: VXLAN,
-//! the host's.
+//! Which source addresses are accepted from which bridge port. A task sends from its own MAC
+//! address, with its own address or a VIP of its service (direct server return), and sends ARP for
+//! itself only. Everything else from its port is dropped before the bridge processes it. Ports that
+//! are not listed belong to Skein: VXLAN and the host's.
 //!
-//! The table stands before the balancer's and apart from it, so that each is loaded for its own
-//! changes only.
+//! The table is evaluated before the balancer's and is separate from it, so that each is loaded
+//! only for its own changes.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -16,11 +16,11 @@ use crate::plane::{Family, Space, TABLES, Table, TableKey};
 
 /// Name of the table, in fabrics and on the host.
 const SENDERS: &str = TABLES[1];
-/// Of its set for IP.
+/// Name of its set for IP.
 const BY_IP: &str = "senders";
-/// Of its set for ARP.
+/// Name of its set for ARP.
 const BY_ARP: &str = "owners";
-/// Of the set of ports that it holds to the other two.
+/// Name of its set of restricted ports.
 const PORTS: &str = "ports";
 
 pub(crate) fn key() -> TableKey {
@@ -28,23 +28,23 @@ pub(crate) fn key() -> TableKey {
 }
 
 /// The table of a bridge without tasks, which may have a VXLAN device.
-pub(super) fn nobody(ipv4: bool, vxlan: Option<&str>) -> Table {
+pub(super) fn empty(ipv4: bool, vxlan: Option<&str>) -> Table {
     table(structure(ipv4, vxlan), &[PORTS, BY_ARP, BY_IP], &[])
 }
 
-/// A task's end at a bridge.
+/// A task's port on a bridge.
 pub(super) struct Sender<'a> {
     /// The port.
     pub(super) port: &'a str,
     pub(super) mac: MacAddr,
     /// The task's own.
     pub(super) address: IpAddr,
-    /// As which it answers, besides.
+    /// The VIP that it may also send from.
     pub(super) vip: Option<IpAddr>,
 }
 
-/// Holds a port to what its task may send. The bridge's table is there.
-pub(super) fn hold(space: &mut Space, sender: &Sender<'_>) {
+/// Restricts a port to what its task may send. The bridge's table must exist.
+pub(super) fn allow(space: &mut Space, sender: &Sender<'_>) {
     let Sender { port, mac, address, vip } = sender;
     let Some(table) = space.nft.get_mut(&key()) else { return };
     let mut add = |set: &str, element| {
@@ -58,12 +58,12 @@ pub(super) fn hold(space: &mut Space, sender: &Sender<'_>) {
     }
 }
 
-/// Of the set for IP: a port, and as whom its task sends.
+/// An element of the set for IP: port, MAC and source address.
 fn element(port: &str, mac: MacAddr, address: IpAddr) -> Element {
     Element::of([Part::Iface(port.to_owned()), Part::Mac(mac), address.into()])
 }
 
-/// What lets a task send, and whether it is in the kernel.
+/// The element that lets a task send, and whether the kernel has it.
 pub(crate) fn evidence(space: &Space, port: &str, mac: MacAddr, address: IpAddr) -> (String, bool) {
     let element = element(port, mac, address);
     let senders = space.nft.get(&key()).and_then(|table| table.sets.get(BY_IP));
@@ -76,8 +76,8 @@ fn link_local(MacAddr([a, b, c, d, e, f]): MacAddr) -> Ipv6Addr {
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
-/// Before the balancer (-300). A network has addresses of one family, and no other is let through.
-/// What is usual comes first: a frame of a task is looked up once.
+/// Before the balancer (-300). A network has addresses of one family; frames of another are
+/// dropped. The common case comes first: a frame of a task needs one lookup.
 fn structure(ipv4: bool, vxlan: Option<&str>) -> String {
     let (ip, address) = if ipv4 { ("ip", "ipv4_addr") } else { ("ip6", "ipv6_addr") };
     let arp = "  arp htype 1 arp ptype ip arp hlen 6 arp plen 4 \

@@ -11,20 +11,20 @@ use cluster::assignment::AssignedNetwork;
 use cluster::id::NetworkId;
 use cluster::net::MacAddr;
 
-use super::{Scene, bridge_name, ingress, overlay, vxlan_name};
+use super::{Scene, bridge_name, exactly, ingress, vip_route, vxlan_name};
 use crate::endpoint::{Endpoint, open};
 use crate::local::Balancer;
 use crate::plane::Space;
 
 /// How long an open TCP connection is remembered after its caller's last packet. RFC 5382, REQ-5
-/// asks for 2 h 4 min, keepalive comes every 2 h (tcp(7)); this is a night's pause of a pool of
-/// connections.
+/// asks for 2 h 4 min, keepalives are sent every 2 h (tcp(7)); a day covers a connection
+/// pool that is idle overnight.
 const OPEN_SECONDS: u32 = 86_400;
-/// How long one is after its caller's FIN, or the last packet after that: the backend may still
-/// send, and the caller acknowledge. As IPVS has it by itself (`tcp_timeouts`,
+/// The same after the caller's FIN or the last packet after it: the backend may still send, and the
+/// caller acknowledges. This is the default of IPVS (`tcp_timeouts`,
 /// net/netfilter/ipvs/ip_vs_proto_tcp.c).
 const CLOSING_SECONDS: u32 = 120;
-/// How long a flow of datagrams is (RFC 4787, REQ-5).
+/// The same for a flow of datagrams (RFC 4787, REQ-5).
 const DATAGRAMS_SECONDS: u32 = 300;
 
 /// A real server of a virtual service.
@@ -42,7 +42,7 @@ impl From<&Endpoint> for Backend {
     }
 }
 
-/// A VIP and who serves it, as every balancer needs it.
+/// A VIP and its backends, as every balancer needs them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VirtualService {
     /// The virtual address.
@@ -53,37 +53,37 @@ pub(crate) struct VirtualService {
     pub(crate) live: Vec<Backend>,
 }
 
-/// What a balancer must know of the fabric that it works in.
+/// Facts about a fabric that its balancer needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FabricFacts {
     /// The bridge.
     pub(crate) bridge: String,
-    /// Its MAC address: where a frame goes that no backend takes.
+    /// Its MAC address: the destination of frames without a backend.
     pub(crate) bridge_mac: MacAddr,
-    /// The VXLAN device: what comes by it has been balanced already.
+    /// The VXLAN device: frames from it are already balanced.
     pub(crate) vxlan: String,
     /// Whether addresses are IPv4.
     pub(crate) ipv4: bool,
-    /// On the ingress network: VIP and port towards it → `ing0` of the node that it stands for.
+    /// On the ingress network: VIP and ingress port → `ing0` of the node that the port belongs to.
     pub(crate) returns: Option<BTreeMap<(IpAddr, u16), MacAddr>>,
 }
 
-/// A kernel entry that a call to a VIP needs, in the words of the tool that shows it, and whether
-/// the kernel holds it.
+/// A kernel entry that a call to a VIP needs, in the notation of the tool that shows it, and
+/// whether the kernel has it.
 pub(crate) type Evidence = (String, bool);
 
 /// Programs virtual services into a fabric. Frames to a VIP enter addressed to the bridge and
 /// leave addressed to a backend; source and destination address stay as they are, and nothing may
-/// depend on the source MAC address, because IPVS routes a frame anew.
+/// depend on the source MAC address, because IPVS routes a frame again.
 pub(crate) trait LoadBalancer: Sync {
-    /// Adds to the fabric what balances these services; the bridge already answers for their VIPs.
+    /// Adds the balancer's entries for these services; the bridge already answers for their VIPs.
     fn program(&self, facts: &FabricFacts, services: &[VirtualService], space: &mut Space);
 
-    /// What leads packets to this VIP to the balancer.
+    /// The entry that leads packets to this VIP to the balancer.
     fn takes(&self, fabric: &Space, vip: IpAddr) -> Evidence;
 
-    /// For each backend of the service that takes new flows: its share in words, and what leads
-    /// to it.
+    /// For each backend of the service that takes new flows: its share as text, and the entries
+    /// that lead to it.
     fn shares(&self, fabric: &Space, service: &VirtualService) -> Vec<(String, Vec<Evidence>)>;
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn balancer(choice: Balancer) -> &'static dyn LoadBalancer {
     }
 }
 
-/// Who serves a service's VIP on a network.
+/// The backends of a service's VIP on a network.
 pub(crate) fn virtual_service(vip: IpAddr, endpoints: &[&Endpoint]) -> VirtualService {
     let backends = |chosen: Vec<&Endpoint>| chosen.into_iter().map(Backend::from).collect();
     VirtualService {
@@ -129,7 +129,15 @@ pub(super) fn render(
         })
         .collect();
     for service in &services {
-        overlay::answer_for(space, &facts.bridge, service.vip);
+        answer_for(space, &facts.bridge, service.vip);
     }
     scene.balancer.program(&facts, &services, space);
+}
+
+/// Makes the bridge answer for a VIP: IPv4 by a local route, IPv6 only by an address.
+fn answer_for(space: &mut Space, bridge: &str, vip: IpAddr) {
+    match vip_route(vip) {
+        Some(route) => space.routes.insert(route),
+        None => space.addresses.insert((bridge.to_owned(), exactly(vip))),
+    };
 }

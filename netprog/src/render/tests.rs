@@ -65,13 +65,13 @@ fn structures_are_as_proven() {
     expect_file!["../../testdata/render/overlay.nft"].assert_eq(&web);
     let sandbox = structure(Place::Sandbox(task(3)), &ip);
     expect_file!["../../testdata/render/sandbox.nft"].assert_eq(&sandbox);
-    let doors = structure(Place::Host, &doors::key());
-    expect_file!["../../testdata/render/doors.nft"].assert_eq(&doors);
+    let cluster_ports = structure(Place::Host, &cluster_ports::key());
+    expect_file!["../../testdata/render/cluster_ports.nft"].assert_eq(&cluster_ports);
     let of_web = structure(Place::Fabric(WEB), &senders::key());
     expect_file!["../../testdata/render/senders.nft"].assert_eq(&of_web);
     let of_host = structure(Place::Host, &senders::key());
     expect_file!["../../testdata/render/senders_host.nft"].assert_eq(&of_host);
-    let of_six = senders::nobody(false, Some("vx0")).structure;
+    let of_six = senders::empty(false, Some("vx0")).structure;
     expect_file!["../../testdata/render/senders6.nft"].assert_eq(&of_six);
 }
 
@@ -101,8 +101,8 @@ fn a_published_port_leads_to_where_the_task_listens() {
 }
 
 /// Elements of the host's table of the cluster's own ports.
-fn doors_of(world: &World, set: &str) -> Vec<String> {
-    rendered(world).spaces[&Place::Host].nft[&doors::key()].sets[set]
+fn cluster_ports_set(world: &World, set: &str) -> Vec<String> {
+    rendered(world).spaces[&Place::Host].nft[&cluster_ports::key()].sets[set]
         .iter()
         .map(ToString::to_string)
         .collect()
@@ -135,7 +135,7 @@ fn vxlan_is_taken_from_the_nodes_that_are_known() {
     for (name, change, vteps) in table {
         let mut world = small();
         change(&mut world);
-        assert_eq!(doors_of(&world, "vteps"), *vteps, "{name}");
+        assert_eq!(cluster_ports_set(&world, "vteps"), *vteps, "{name}");
     }
 }
 
@@ -146,11 +146,11 @@ fn tasks_are_kept_from_the_ports_that_nodes_use() {
     let other = world.assignment.nodes.get_mut(&node(2)).unwrap();
     other.gossip = "[fd00::2]:7000".parse().unwrap();
     other.manager = "203.0.113.2:2377".parse().ok();
-    assert_eq!(doors_of(&world, "own"), ["tcp . 2400", "tcp . 7946", "udp . 7946"]);
+    assert_eq!(cluster_ports_set(&world, "own"), ["tcp . 2400", "tcp . 7946", "udp . 7946"]);
     let of_other = |set| {
-        let mut doors = doors_of(&world, set);
-        doors.retain(|door| !door.contains(".50.1 ") && !door.contains(".50.3 "));
-        doors
+        let mut ports = cluster_ports_set(&world, set);
+        ports.retain(|port| !port.contains(".50.1 ") && !port.contains(".50.3 "));
+        ports
     };
     assert_eq!(
         of_other("members"),

@@ -10,7 +10,7 @@ use hickory_server::proto::rr::RData;
 pub(super) const ENTRIES_MAX: usize = 4096;
 /// Larger answers are not kept: tasks choose what is asked for, and all entries have to fit.
 const KEPT_BYTES_MAX: usize = 4096;
-/// However long an answer says, it is asked for anew after this.
+/// Longest time for which an answer is cached, whatever its TTL.
 const KEPT_MAX: Duration = Duration::from_secs(300);
 /// The same for an answer that there is nothing.
 const ABSENCE_KEPT_MAX: Duration = Duration::from_secs(30);

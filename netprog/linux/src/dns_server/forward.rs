@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::cache::Cache;
-use super::door::Door;
+use super::origin::Origin;
 use super::upstream::Upstream;
 use crate::facts;
 
@@ -83,7 +83,7 @@ impl Forwarder {
     /// With resolvers on any port.
     #[must_use]
     pub fn to(resolvers: Vec<SocketAddr>, clock: MonotonicClock) -> Self {
-        let resolver = |address| Upstream::new(address, Door::Host);
+        let resolver = |address| Upstream::new(address, Origin::Host);
         Self {
             resolvers: RwLock::new(resolvers.into_iter().map(resolver).collect()),
             file: None,
@@ -96,9 +96,9 @@ impl Forwarder {
     /// With a task's own resolvers, on port 53, asked from its sandbox.
     #[must_use]
     pub fn within(sandbox: OwnedFd, resolvers: &[IpAddr], clock: MonotonicClock) -> Self {
-        let door = Door::Sandbox(Arc::new(sandbox));
+        let origin = Origin::Sandbox(Arc::new(sandbox));
         let resolver =
-            |ip: &IpAddr| Upstream::new(SocketAddr::new(*ip, DNS_PORT), Door::clone(&door));
+            |ip: &IpAddr| Upstream::new(SocketAddr::new(*ip, DNS_PORT), Origin::clone(&origin));
         Self {
             resolvers: RwLock::new(resolvers.iter().map(resolver).collect()),
             file: None,
@@ -121,7 +121,7 @@ impl Forwarder {
         if text == seen.1 {
             return;
         }
-        let address = |ip| Upstream::new(SocketAddr::new(ip, DNS_PORT), Door::Host);
+        let address = |ip| Upstream::new(SocketAddr::new(ip, DNS_PORT), Origin::Host);
         let resolvers: Arc<[Upstream]> = facts::resolvers(&text).into_iter().map(address).collect();
         // A file that is being written may be empty yet.
         if resolvers.is_empty() && !self.resolvers().is_empty() {

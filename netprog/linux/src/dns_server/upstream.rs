@@ -1,5 +1,5 @@
-//! One resolver: a question by UDP, by TCP where the answer does not fit, and without
-//! EDNS where the resolver does not know it.
+//! One resolver: queries over UDP, over TCP if the answer does not fit, and without EDNS if the
+//! resolver does not support it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,57 +10,58 @@ use hickory_server::proto::op::{Edns, Message, MessageType, Query, ResponseCode}
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::door::Door;
+use super::origin::Origin;
 
-/// Largest answer that is asked for by UDP: what passes every link without fragments (DNS flag day
+/// Advertised UDP answer size: it passes every link without fragmentation (DNS flag day
 /// 2020).
 const UDP_ANSWER_BYTES_MAX: u16 = 1232;
 /// A datagram that was lost is sent again after this, until the caller's deadline.
 const RESEND_AFTER: Duration = Duration::from_millis(400);
-/// So many questions in a row that were answered without EDNS only: the resolver drops it.
+/// After this many consecutive queries that were answered only without EDNS, the resolver is taken
+/// to drop EDNS queries.
 const SILENCES_MAX: u32 = 3;
-/// A resolver that does not know EDNS is asked without it for so long (RFC 6891, section 6.2.2).
+/// How long a resolver without EDNS support is queried without it (RFC 6891, section 6.2.2).
 const PLAIN_KEPT: Duration = Duration::from_secs(900);
 
-/// A resolver, and what is known of it.
+/// A resolver and its observed behaviour.
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
-    door: Door,
-    manners: Mutex<Manners>,
+    origin: Origin,
+    behaviour: Mutex<Behaviour>,
 }
 
 #[derive(Default)]
-struct Manners {
-    /// Until when it is asked without EDNS.
+struct Behaviour {
+    /// Until when it is queried without EDNS.
     plain_until: Option<Duration>,
-    /// Questions in a row with EDNS that stayed without an answer.
+    /// Consecutive EDNS queries without an answer.
     silences: u32,
 }
 
 impl Upstream {
-    pub(super) fn new(address: SocketAddr, door: Door) -> Self {
-        Self { address, door, manners: Mutex::default() }
+    pub(super) fn new(address: SocketAddr, origin: Origin) -> Self {
+        Self { address, origin, behaviour: Mutex::default() }
     }
 
-    fn manners(&self) -> std::sync::MutexGuard<'_, Manners> {
-        self.manners.lock().unwrap_or_else(PoisonError::into_inner)
+    fn behaviour(&self) -> std::sync::MutexGuard<'_, Behaviour> {
+        self.behaviour.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn knows_edns(&self, now: Duration) -> bool {
-        self.manners().plain_until.is_none_or(|until| now >= until)
+        self.behaviour().plain_until.is_none_or(|until| now >= until)
     }
 
     fn is_plain(&self, now: Duration) {
-        *self.manners() = Manners { plain_until: Some(now + PLAIN_KEPT), silences: 0 };
+        *self.behaviour() = Behaviour { plain_until: Some(now + PLAIN_KEPT), silences: 0 };
     }
 
-    /// Asks until there is an answer; the caller sets the limit.
+    /// Queries until there is an answer; the caller sets the limit.
     pub(super) async fn ask(&self, query: &Query, now: Duration) -> io::Result<Message> {
-        let plain = Asked::new(query, false)?;
+        let plain = EncodedQuery::new(query, false)?;
         if !self.knows_edns(now) {
             return self.exchange(&[&plain]).await.map(|(answer, _)| answer);
         }
-        let extended = Asked::new(query, true)?;
+        let extended = EncodedQuery::new(query, true)?;
         let (answer, by) = self.exchange(&[&extended, &plain]).await?;
         let code = answer.metadata.response_code;
         if by == 0 && matches!(code, ResponseCode::FormErr | ResponseCode::NotImp) {
@@ -70,8 +71,8 @@ impl Upstream {
             }
             return Ok(again);
         }
-        let silences = if by == 0 { 0 } else { self.manners().silences + 1 };
-        self.manners().silences = silences;
+        let silences = if by == 0 { 0 } else { self.behaviour().silences + 1 };
+        self.behaviour().silences = silences;
         if silences >= SILENCES_MAX {
             self.is_plain(now);
         }
@@ -79,7 +80,7 @@ impl Upstream {
     }
 
     /// The first answer to one of these messages, which are sent in turn, and to which.
-    async fn exchange(&self, asked: &[&Asked]) -> io::Result<(Message, usize)> {
+    async fn exchange(&self, asked: &[&EncodedQuery]) -> io::Result<(Message, usize)> {
         let (answer, by) = self.by_udp(asked).await?;
         if !answer.metadata.truncation {
             return Ok((answer, by));
@@ -89,8 +90,8 @@ impl Upstream {
 
     /// A new socket for each question: its random port is half of what a forger has to guess
     /// (RFC 5452, section 4.5).
-    async fn by_udp(&self, asked: &[&Asked]) -> io::Result<(Message, usize)> {
-        let socket = self.door.udp(self.address).await?;
+    async fn by_udp(&self, asked: &[&EncodedQuery]) -> io::Result<(Message, usize)> {
+        let socket = self.origin.udp(self.address).await?;
         let mut buffer = vec![0; usize::from(u16::MAX)];
         for next in asked.iter().cycle() {
             socket.send(&next.bytes).await?;
@@ -112,8 +113,8 @@ impl Upstream {
         Err(io::Error::other("nothing was asked"))
     }
 
-    async fn by_tcp(&self, asked: &Asked) -> io::Result<Message> {
-        let mut stream = self.door.tcp(self.address).await?;
+    async fn by_tcp(&self, asked: &EncodedQuery) -> io::Result<Message> {
+        let mut stream = self.origin.tcp(self.address).await?;
         let length = u16::try_from(asked.bytes.len()).map_err(io::Error::other)?;
         // One write, or a resolver may see the length alone and give up.
         let framed = [&length.to_be_bytes(), asked.bytes.as_slice()].concat();
@@ -128,12 +129,12 @@ impl Upstream {
 }
 
 /// A message and its bytes.
-struct Asked {
+struct EncodedQuery {
     message: Message,
     bytes: Vec<u8>,
 }
 
-impl Asked {
+impl EncodedQuery {
     fn new(query: &Query, edns: bool) -> io::Result<Self> {
         let mut message = Message::query();
         message.metadata.recursion_desired = true;

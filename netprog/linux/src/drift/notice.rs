@@ -1,4 +1,4 @@
-//! Which notifications are about something of ours.
+//! Decides which notifications concern our objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +10,9 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netprog::plane::{ALIAS_PREFIX, Place, TABLE_PREFIX};
 
-use super::{Disturbance, Own};
+use super::{Disturbance, OwnChanges};
+use crate::message::is_by_kernel;
 use crate::netlink::NETLINK_HEADER_BYTES;
-use crate::observe::is_by_kernel;
 
 /// `struct nfgenmsg`.
 const NETFILTER_HEADER_BYTES: usize = 4;
@@ -21,10 +21,10 @@ const TABLE_NAME: u16 = 1;
 /// `IFLA_BRPORT_MODE`, `_LEARNING`, `_UNICAST_FLOOD`, `_PROXYARP_WIFI` and `_ISOLATED`
 /// (include/uapi/linux/if_link.h).
 const PORT_SETTINGS: [u16; 5] = [4, 8, 9, 12, 33];
-/// `NFT_MSG_NEWGEN`: a transaction has ended; says nothing of tables.
+/// `NFT_MSG_NEWGEN`: a transaction has ended; contains no table.
 const NEW_GENERATION: u16 = 10 << 8 | 15;
 
-/// Judges notifications of one namespace.
+/// Classifies notifications of one namespace.
 pub(crate) struct Watcher {
     place: Place,
     ours: BTreeSet<u32>,
@@ -32,8 +32,8 @@ pub(crate) struct Watcher {
     ports: BTreeMap<u32, Vec<LinkProtoInfoBridge>>,
 }
 
-/// The properties of a link that a plane speaks of. The kernel reports a link for much else, such
-/// as its carrier, and often some time after the change that caused it.
+/// The properties of a link that a plane contains. The kernel also reports a link for other
+/// reasons, such as its carrier, and often some time after the change that caused it.
 #[derive(PartialEq, Eq)]
 struct LinkState {
     up: bool,
@@ -51,7 +51,12 @@ impl Watcher {
 
     /// Counts the changes of our objects in a datagram of route netlink, without those that our own
     /// job made.
-    pub(crate) fn route(&mut self, datagram: &[u8], own: Option<&Own>, found: &mut Disturbance) {
+    pub(crate) fn route(
+        &mut self,
+        datagram: &[u8],
+        own: Option<&OwnChanges>,
+        found: &mut Disturbance,
+    ) {
         for message in messages(datagram) {
             let Ok(parsed) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
                 continue;
@@ -84,7 +89,7 @@ impl Watcher {
         }
     }
 
-    /// Elsewhere than on the host all links are.
+    /// In namespaces other than the host's, all links are ours.
     fn is_ours(&self, index: u32) -> bool {
         self.place != Place::Host || self.ours.contains(&index)
     }
@@ -115,7 +120,7 @@ impl Watcher {
         changed && (was_ours || marked)
     }
 
-    /// A bridge's word on one of its ports.
+    /// A bridge's message about one of its ports.
     fn port(&mut self, message: &LinkMessage, exists: bool) -> bool {
         let index = message.header.index;
         if !exists {
@@ -139,8 +144,8 @@ impl Watcher {
         changed && self.is_ours(index)
     }
 
-    /// Entries that somebody sets are permanent or static; those that the kernel learns come and
-    /// go with traffic. A permanent neighbour that is deleted is reported as failed. In a bridge's
+    /// Entries set by a program are permanent or static; entries learned by the kernel change with
+    /// traffic. A permanent neighbour that is deleted is reported as failed. In a bridge's
     /// table the permanent ones are the bridge's own addresses. The static ones outside of it are
     /// multicast groups that the kernel joins.
     fn entry(&self, message: &NeighbourMessage, deleted: bool) -> bool {
@@ -153,7 +158,7 @@ impl Watcher {
             NeighbourState::Failed => deleted,
             _ => false,
         };
-        // Sandboxes have no entries of ours.
+        // We set no entries in sandboxes.
         set && !matches!(self.place, Place::Sandbox(_)) && self.is_ours(header.ifindex)
     }
 
@@ -175,7 +180,7 @@ impl Watcher {
         device.is_some_and(|index| self.is_ours(index))
     }
 
-    /// Counts what concerns us in a datagram of netfilter netlink.
+    /// Counts the changes of our objects in a datagram of netfilter netlink.
     pub(crate) fn nftables(&self, datagram: &[u8], found: &mut Disturbance) {
         for message in messages(datagram) {
             let Ok(buffer) = NetlinkBuffer::new_checked(&message) else { continue };
@@ -250,7 +255,7 @@ mod tests {
         message
     }
 
-    /// Goal: what the kernel does by itself when a link comes or goes calls for no pass. Method:
+    /// Goal: what the kernel does by itself when a link comes or goes triggers no pass. Method:
     /// a table of headers as the kernel sends them in a fabric.
     #[test]
     fn what_the_kernel_does_by_itself_is_not_heard() {

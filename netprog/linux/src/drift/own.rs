@@ -1,5 +1,5 @@
-//! What our own job asks the kernel for. Notifications that match it are ignored; all others report
-//! a change by another program.
+//! The changes that our own job requests. Notifications that match them are ignored; all others
+//! report a change by another program.
 //!
 //! A notification of an FDB entry does not name the socket that asked (`vxlan_fdb_notify`,
 //! `fdb_notify`), so entries are matched by their content. Other notifications name that socket;
@@ -12,12 +12,12 @@ use cluster::net::MacAddr;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::observe::entries::Parts;
+use crate::message::EntryParts;
 
-/// Which entry, and what becomes of it.
+/// An entry, and the change to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
-    /// An FDB entry is written, with its VTEP where it has one.
+    /// An FDB entry is written, with its VTEP if it has one.
     Fdb(u32, MacAddr, Option<IpAddr>),
     /// An FDB entry is removed.
     NoFdb(u32, MacAddr),
@@ -28,10 +28,10 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// What a notification of an entry says.
+    /// The change that a notification reports.
     fn of(message: &NeighbourMessage, deleted: bool) -> Option<Self> {
         let device = message.header.ifindex;
-        let parts = Parts::of(message);
+        let parts = EntryParts::of(message);
         match (message.header.family, deleted) {
             (AddressFamily::Bridge, true) => Some(Self::NoFdb(device, parts.mac?)),
             (AddressFamily::Bridge, false) => Some(Self::Fdb(device, parts.mac?, parts.address)),
@@ -41,17 +41,17 @@ impl Outcome {
     }
 }
 
-/// What is ours while a job runs.
+/// What the running job changes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Own {
+pub(crate) struct OwnChanges {
     /// Netlink port ids of the namespace's sockets.
     pub(crate) ports: BTreeSet<u32>,
-    /// Entries that a batch changes; empty where the job is something else.
+    /// Entries that a batch changes; empty for other jobs.
     pub(crate) entries: BTreeSet<Outcome>,
 }
 
-impl Own {
-    /// Whether the job caused it. `port` is 0 where the kernel names nobody.
+impl OwnChanges {
+    /// Whether the job caused it. `port` is 0 if the kernel names no socket.
     pub(crate) fn caused(&self, message: &RouteNetlinkMessage, port: u32) -> bool {
         let entry = match message {
             RouteNetlinkMessage::NewNeighbour(entry) => Some((entry, false)),
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn an_entry_is_ours_if_it_is_as_the_batch_asked() {
         let asked = [Outcome::Fdb(3, MAC, Some(vtep(2))), Outcome::NoNeighbour(3, vtep(7))];
-        let own = Own { ports: [9].into(), entries: asked.into() };
+        let own = OwnChanges { ports: [9].into(), entries: asked.into() };
         let bridge = AddressFamily::Bridge;
         let set = RouteNetlinkMessage::NewNeighbour;
         let deleted = RouteNetlinkMessage::DelNeighbour;
@@ -117,7 +117,7 @@ mod tests {
     /// Goal: other things are ours if one of our sockets asked for them, or nobody did.
     #[test]
     fn another_thing_is_ours_if_our_socket_asked() {
-        let own = Own { ports: [9].into(), entries: BTreeSet::new() };
+        let own = OwnChanges { ports: [9].into(), entries: BTreeSet::new() };
         let route = RouteNetlinkMessage::DelRoute(Default::default());
         let flushed = RouteNetlinkMessage::DelNeighbour(NeighbourMessage::default());
         let caused = |message, port| own.caused(message, port);

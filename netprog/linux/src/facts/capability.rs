@@ -1,5 +1,5 @@
-//! Whether the kernel can do what a node needs, found out by doing it in a namespace of its own:
-//! a list of modules or versions would only say what should work.
+//! Whether the kernel supports what a node needs. It is tried in a separate namespace, because a
+//! list of modules or versions only says what should work.
 
 use std::fmt;
 use std::io;
@@ -25,7 +25,7 @@ const TRIAL_TABLE: &str = "
         update @flows { ip daddr . meta mark timeout 5m : ether daddr }
     }";
 
-/// Something that a node cannot do without; `Display` names it and the remedy.
+/// A missing requirement; `Display` states it and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Missing {
     /// Namespaces cannot be made.
@@ -67,7 +67,7 @@ impl fmt::Display for Missing {
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
-    /// What a node cannot do without; empty on a usable machine.
+    /// Missing requirements; empty on a usable machine.
     pub missing: Vec<Missing>,
     /// As the program names itself: `1.0.6`.
     pub nft_version: Option<String>,
@@ -140,7 +140,7 @@ fn nft_version() -> Option<String> {
     Some(version.to_owned())
 }
 
-/// Has the kernel load IPVS where it is a module; the reason where it cannot be used.
+/// Lets the kernel load the IPVS modules; the reason if IPVS cannot be used.
 fn load_ipvs() -> Result<(), String> {
     match ipvs::Client::load() {
         Ok(Some(_)) => Ok(()),

@@ -15,7 +15,7 @@ const PROGRAM: &str = "iptables-legacy-save";
 /// Those chains of the calling thread's namespace that block, as [`super::blockers`].
 ///
 /// # Errors
-/// When there is a table and the program does not tell of it.
+/// When there is a table and the program does not show it.
 pub fn blockers(links: &[&str], ports: &[u16]) -> io::Result<Vec<Blocker>> {
     // A kernel without this has no such tables.
     let tables = std::fs::read_to_string(TABLES).unwrap_or_default();

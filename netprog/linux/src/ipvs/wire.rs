@@ -48,7 +48,7 @@ const REAL_FAMILY: u16 = 11;
 
 /// `IP_VS_CONN_F_DROUTE`.
 const DIRECT_ROUTING: u32 = 3;
-/// Which of the flags the request speaks of.
+/// The mask of flags that the request sets.
 const ALL_FLAGS: u32 = u32::MAX;
 /// Bytes of an address (`union nf_inet_addr`).
 const ADDRESS_BYTES: usize = 16;
@@ -127,8 +127,8 @@ pub(crate) fn read_service(message: &[u8]) -> Option<(VirtualKey, Scheduler)> {
     Some((VirtualKey { ipv6, fwmark }, Scheduler { name, flags }))
 }
 
-/// A real server's address and weight. One with another forwarding method is read with a weight
-/// that is never wanted, so that it is written again.
+/// A real server's address and weight. A server with another forwarding method is read with a
+/// weight that is never desired, so that it is written again.
 pub(crate) fn read_real(message: &[u8], ipv6: bool) -> Option<(IpAddr, u32)> {
     let real = inner(message, REAL)?;
     let bytes: [u8; ADDRESS_BYTES] = value(real, REAL_ADDRESS)?.try_into().ok()?;

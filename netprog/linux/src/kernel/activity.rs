@@ -1,4 +1,4 @@
-//! An operation in words, for errors: what was tried, with names and values.
+//! An operation as text for error messages, with names and values.
 
 use netprog::op::{
     EntryOp, IpvsOp, Kind, LinkChange, LinkOp, NewLink, NftChange, NftOp, Op, RouteOp, SpaceOp,

@@ -1,4 +1,4 @@
-//! Consecutive operations of one namespace that go to the kernel together.
+//! Consecutive operations of one namespace that are sent to the kernel together.
 
 use netprog::op::{EntryOp, IpvsOp, Kind, LinkOp, NewLink, NftOp, RouteOp, SpaceOp, Sysctl};
 
@@ -7,8 +7,8 @@ use crate::namespace::Inside;
 use crate::netlink::Refusal;
 use crate::{link, nft, route, sysctl};
 
-/// Requests of one job, and routes, links and the like: after each job what it caused is read, and
-/// must fit the buffer of who listens.
+/// Operations of one job: the notifications of a job are read when it ends, and must fit the
+/// receive buffer of the subscription.
 const JOB_OPS_MAX: usize = bulk::BATCH_MAX;
 
 /// What is applied at once.
@@ -59,7 +59,7 @@ impl Batch {
         }
     }
 
-    /// Takes the next operation along if it is of the same kind and there is room.
+    /// Adds the next operation if it is of the same kind and there is room.
     pub(super) fn add(&mut self, kind: &Kind) -> bool {
         if self.len() >= self.ops_max() {
             return false;

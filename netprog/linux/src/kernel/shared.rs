@@ -88,7 +88,7 @@ impl<S: Spaces> LinuxKernel<S> {
         })
     }
 
-    /// A request of one namespace that changes others: there it is not drift.
+    /// A request in one namespace that changes others, where it does not count as drift.
     fn asked_by<const N: usize, F, Fut>(
         &mut self,
         asker: Place,

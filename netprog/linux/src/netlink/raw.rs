@@ -1,5 +1,5 @@
-//! Netlink messages as bytes, for families that have no message types here: netfilter and generic
-//! netlink. Sockets block: the kernel has answered by the time a send returns.
+//! Netlink messages as bytes, for families without message types in the libraries: netfilter and
+//! generic netlink. Sockets block: the kernel has answered by the time a send returns.
 
 use netlink_packet_core::{
     ErrorBuffer, ErrorMessage, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer,
@@ -16,7 +16,7 @@ pub(crate) const MESSAGE_ERROR: u16 = 2;
 const MESSAGE_DONE: u16 = 3;
 /// `struct nlattr`: length and type.
 const ATTRIBUTE_HEADER_BYTES: usize = 4;
-/// Attributes and messages begin at multiples of this (`NLA_ALIGNTO`).
+/// Attributes and messages start at multiples of this (`NLA_ALIGNTO`).
 const ALIGNMENT: usize = 4;
 /// Room for one datagram of a dump; the kernel fills at most 32 KiB (`netlink_dump`).
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -132,7 +132,7 @@ fn exchange_once(
     }
 }
 
-/// What has come of the answer to one request.
+/// The part of the reply to one request that has arrived.
 pub(crate) struct Answers {
     sequence: u32,
     expect: Expect,
@@ -146,7 +146,7 @@ impl Answers {
         Self { sequence, expect, found: Vec::new(), interrupted: false }
     }
 
-    /// Takes a datagram and says whether the answer is whole.
+    /// Takes a datagram and returns whether the reply is complete.
     pub(crate) fn take(&mut self, datagram: &[u8]) -> Result<bool, Refusal> {
         let mut rest = datagram;
         while !rest.is_empty() {
@@ -171,7 +171,7 @@ impl Answers {
     }
 }
 
-/// Errors, acknowledgements and the end of a dump all begin with an errno.
+/// Errors, acknowledgements and the end of a dump all start with an errno.
 fn done(payload: &[u8]) -> Result<(), Refusal> {
     if payload.is_empty() {
         return Ok(());
@@ -186,7 +186,7 @@ fn unreadable(error: netlink_packet_core::DecodeError) -> Refusal {
     Refusal::other(format!("unreadable netlink answer: {error}"))
 }
 
-/// Kinds and values of attributes that lie in a row.
+/// Kinds and values of consecutive attributes.
 pub(crate) fn nested(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).filter_map(Result::ok).map(|nla| {
         // The buffer's own accessor borrows from the copy that the iterator gives.

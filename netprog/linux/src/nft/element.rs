@@ -6,7 +6,7 @@ use netprog::plane::element::{Element, Part};
 /// Bits of one part's type in the type of a concatenation (`TYPE_BITS` in nft's
 /// include/datatype.h).
 const TYPE_BITS: u32 = 6;
-/// Every part of a concatenation begins at a multiple of this (netfilter registers).
+/// Every part of a concatenation starts at a multiple of this (netfilter registers).
 const REGISTER_BYTES: usize = 4;
 
 /// One part's type, by its number in nft's include/datatype.h.
@@ -67,7 +67,7 @@ impl PartType {
 pub(crate) struct Type(Vec<PartType>);
 
 impl Type {
-    /// From the number that nft keeps with the set; `None` for types that no table of ours uses.
+    /// From the number that nft stores with the set; `None` for types that our tables do not use.
     pub(crate) fn from_number(mut number: u32) -> Option<Self> {
         let mut parts = Vec::new();
         while number != 0 {
@@ -78,7 +78,7 @@ impl Type {
         (!parts.is_empty()).then_some(Self(parts))
     }
 
-    /// An element from the kernel's bytes; `None` where they are too few.
+    /// An element from the kernel's bytes; `None` if there are too few.
     pub(crate) fn read(&self, bytes: &[u8]) -> Option<Element> {
         let mut parts = Vec::with_capacity(self.0.len());
         let mut at = 0;

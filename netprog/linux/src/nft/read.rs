@@ -9,12 +9,12 @@ use rtnetlink::sys::Socket;
 
 use super::Names;
 use super::element::Type;
+use super::list::list;
 use super::reference::is_as_loaded;
-use super::wire::{GET_ELEMENTS, GET_SET, GET_TABLE, Message, dump, generation, number};
+use super::wire::{GET_SET, GET_TABLE, Message, TABLE_NAME, dump, generation, number};
 use crate::netlink::Refusal;
-use crate::netlink::raw::{be32, nested, text};
+use crate::netlink::raw::{be32, text};
 
-pub(crate) const TABLE_NAME: u16 = 1;
 const TABLE_USERDATA: u16 = 6;
 /// `NFTNL_UDATA_TABLE_COMMENT` of libnftnl.
 const USERDATA_COMMENT: u8 = 0;
@@ -22,15 +22,9 @@ const SET_TABLE: u16 = 1;
 const SET_NAME: u16 = 2;
 const SET_KEY_TYPE: u16 = 4;
 const SET_DATA_TYPE: u16 = 6;
-const LIST_TABLE: u16 = 1;
-const LIST_SET: u16 = 2;
-const LIST_ELEMENTS: u16 = 3;
-const ELEMENT_KEY: u16 = 1;
-const ELEMENT_DATA: u16 = 2;
-const DATA_VALUE: u16 = 1;
 
-/// Reads the nftables of one namespace, and remembers what it read as long as the kernel says
-/// that nothing has changed.
+/// Reads the nftables of one namespace, and keeps what it read until the kernel reports a
+/// new generation.
 pub(crate) struct Reader {
     socket: Rc<Socket>,
     last: Option<Last>,
@@ -55,7 +49,7 @@ impl Reader {
     /// Reads our tables, and of each the elements of the sets and maps named for it. A table that
     /// lacks one of them, or is not what was loaded, has been tampered with and is reported with an
     /// empty digest, so that it is loaded again. Other sets are never listed:
-    /// they may be large and change by every packet.
+    /// they may be large and change with every packet.
     pub(crate) fn read(
         &mut self,
         named: &BTreeMap<TableKey, Names>,
@@ -67,7 +61,7 @@ impl Reader {
         {
             return Ok(last.tables.clone());
         }
-        let tables = self.read_anew(named)?;
+        let tables = self.read_tables(named)?;
         // What changed while it was read may be in it by half: the next call reads again.
         self.last = (generation(&self.socket)? == before).then(|| Last {
             generation: before,
@@ -77,7 +71,7 @@ impl Reader {
         Ok(tables)
     }
 
-    fn read_anew(
+    fn read_tables(
         &self,
         named: &BTreeMap<TableKey, Names>,
     ) -> Result<BTreeMap<TableKey, Table>, Refusal> {
@@ -117,7 +111,7 @@ pub(crate) fn table(message: &Message) -> Option<(TableKey, String)> {
     Some((TableKey { family, name }, digest))
 }
 
-/// User data is a row of type, length, value.
+/// User data is a sequence of type, length, value.
 fn comment(mut userdata: &[u8]) -> Option<String> {
     while let [kind, length, rest @ ..] = userdata {
         let value = rest.get(..usize::from(*length))?;
@@ -185,25 +179,4 @@ pub(crate) fn set(message: &Message) -> (String, KeyAndValue) {
         }
     }
     (name, types)
-}
-
-/// Key and, in maps, value of an element, as the kernel keeps them.
-pub(crate) type Raw = (Vec<u8>, Vec<u8>);
-
-pub(crate) fn list(socket: &Socket, key: &TableKey, set: &str) -> Result<Vec<Raw>, Refusal> {
-    let names = [(LIST_TABLE, key.name.as_str()), (LIST_SET, set)];
-    let messages = dump(socket, GET_ELEMENTS, number(key.family), &names)?;
-    Ok(messages.iter().flat_map(raw).collect())
-}
-
-/// The elements in one message of a dump.
-pub(crate) fn raw(message: &Message) -> Vec<Raw> {
-    let part = |element, wanted| {
-        let data = nested(element).find(|(kind, _)| *kind == wanted);
-        let value = data.and_then(|(_, data)| nested(data).find(|(kind, _)| *kind == DATA_VALUE));
-        value.map(|(_, value)| value.to_vec()).unwrap_or_default()
-    };
-    let lists = message.attributes().filter(|(kind, _)| *kind == LIST_ELEMENTS);
-    let elements = lists.flat_map(|(_, list)| nested(list)).map(|(_, element)| element);
-    elements.map(|element| (part(element, ELEMENT_KEY), part(element, ELEMENT_DATA))).collect()
 }

@@ -1,8 +1,8 @@
-//! What was loaded, so that a change by another program is noticed.
+//! A reference of each loaded table, to detect changes by other programs.
 //!
-//! Right after a table was loaded its structure is read back, and a hash of it becomes the only
-//! element of a set of that table. It is there as long as the table is, whatever happens to the
-//! daemon; a table without it was never seen whole, and is loaded again.
+//! Right after a load, the structure of the table is read back, and its hash becomes the only
+//! element of a set in that table. It exists as long as the table, independent of the daemon. A
+//! table without it was not loaded completely, and is loaded again.
 
 use std::hash::Hasher as _;
 use std::net::Ipv6Addr;
@@ -13,8 +13,8 @@ use netprog::plane::element::{Element, Part};
 use rtnetlink::sys::Socket;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use super::read::{TABLE_NAME, list};
-use super::wire::{GET_CHAIN, GET_RULE, GET_SET, GET_TABLE, dump, number};
+use super::list::list;
+use super::wire::{GET_CHAIN, GET_RULE, GET_SET, GET_TABLE, TABLE_NAME, dump, number};
 use crate::netlink::Refusal;
 use crate::netlink::raw::text;
 
@@ -23,11 +23,12 @@ const SET: &str = "reference";
 /// Its declaration.
 pub(super) const DECLARATION: &str = "set reference { type ipv6_addr; }";
 
-/// Begins what tells of chains, rules and sets.
+/// The attribute with the table's name in messages about chains, rules and sets.
 const OF_TABLE: u16 = 1;
-/// What each is known by, and what it does: flags of the table, which can put it to sleep; name,
-/// hook and policy of a chain; name, type and flags of a set. A rule that is replaced gets another
-/// handle, and so does a set or a chain that is made again. What packets change is not among it.
+/// The attributes that identify each object and its effect: flags of the table, which can disable
+/// it; handle, name, hook and policy of a chain; name, type and flags of a set. A rule that is
+/// replaced gets a new handle, and so does a set or a chain that is created again. Attributes that
+/// packets change are left out.
 const STRUCTURE: [(u16, u16, &[u16]); 4] = [
     (GET_TABLE, TABLE_NAME, &[2]),
     (GET_CHAIN, OF_TABLE, &[2, 3, 4, 5]),
@@ -66,7 +67,7 @@ pub(super) fn is_as_loaded(socket: &Socket, key: &TableKey) -> Result<bool, Refu
     Ok(matches!(kept.as_slice(), [(kept, _)] if *kept == now))
 }
 
-/// The tables that these operations load and leave there.
+/// The tables that these operations load and do not delete afterwards.
 pub(super) fn loaded(ops: &[NftOp]) -> Vec<&TableKey> {
     let mut keys = Vec::new();
     for op in ops {
@@ -80,7 +81,7 @@ pub(super) fn loaded(ops: &[NftOp]) -> Vec<&TableKey> {
     keys
 }
 
-/// What tables are now, as elements of their sets.
+/// The current hash of each table, as an element of its set.
 pub(super) fn references(
     socket: &Socket,
     keys: &[&TableKey],

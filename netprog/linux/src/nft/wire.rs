@@ -14,6 +14,8 @@ pub(crate) const GET_CHAIN: u16 = SUBSYSTEM | 4;
 pub(crate) const GET_RULE: u16 = SUBSYSTEM | 7;
 pub(crate) const GET_SET: u16 = SUBSYSTEM | 10;
 pub(crate) const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
+/// `NFTA_TABLE_NAME`.
+pub(crate) const TABLE_NAME: u16 = 1;
 const GET_GENERATION: u16 = SUBSYSTEM | 16;
 const GENERATION_ID: u16 = 1;
 /// `struct nfgenmsg`: family, version, resource.

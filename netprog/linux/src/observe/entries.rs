@@ -1,16 +1,15 @@
-//! FDB and neighbour entries that somebody has set.
+//! FDB and neighbour entries that a program has set.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cluster::net::MacAddr;
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-};
+use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netprog::plane::{FdbKey, FdbTable, LinkKind};
 
 use super::links::Links;
+use crate::message::EntryParts;
 use crate::namespace::Inside;
 use crate::netlink::{Refusal, dump};
 
@@ -25,49 +24,6 @@ async fn read(inside: &Inside, family: AddressFamily) -> Result<Vec<NeighbourMes
     Ok(messages.into_iter().filter_map(neighbour).collect())
 }
 
-/// Attributes of an entry that matter here.
-#[derive(Default)]
-pub(crate) struct Parts {
-    pub(crate) mac: Option<MacAddr>,
-    pub(crate) address: Option<IpAddr>,
-    in_bridge: bool,
-    in_vlan: bool,
-}
-
-impl Parts {
-    pub(crate) fn of(message: &NeighbourMessage) -> Self {
-        let mut parts = Self::default();
-        for attribute in &message.attributes {
-            match attribute {
-                NeighbourAttribute::LinkLayerAddress(octets) => {
-                    parts.mac = <[u8; 6]>::try_from(octets.as_slice()).ok().map(MacAddr);
-                }
-                NeighbourAttribute::Destination(address) => parts.address = ip(address),
-                NeighbourAttribute::Controller(_) => parts.in_bridge = true,
-                NeighbourAttribute::Vlan(_) => parts.in_vlan = true,
-                _ => {}
-            }
-        }
-        parts
-    }
-}
-
-/// In FDB entries the family does not say how long the address is.
-fn ip(address: &NeighbourAddress) -> Option<IpAddr> {
-    match address {
-        NeighbourAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
-        NeighbourAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
-        NeighbourAddress::Other(octets) => {
-            if let Ok(v4) = <[u8; 4]>::try_from(octets.as_slice()) {
-                Some(IpAddr::from(v4))
-            } else {
-                <[u8; 16]>::try_from(octets.as_slice()).ok().map(IpAddr::from)
-            }
-        }
-        _ => None,
-    }
-}
-
 /// Permanent entries of VXLAN devices and static ones of their and other ports' bridges.
 pub(super) async fn fdb(
     inside: &Inside,
@@ -76,7 +32,7 @@ pub(super) async fn fdb(
     let mut found = BTreeMap::new();
     for message in read(inside, AddressFamily::Bridge).await? {
         let Some((device, link)) = links.get(message.header.ifindex) else { continue };
-        let parts = Parts::of(&message);
+        let parts = EntryParts::of(&message);
         let Some(mac) = parts.mac else { continue };
         let own = message.header.flags.contains(NeighbourFlags::Own);
         let state = message.header.state;
@@ -106,7 +62,7 @@ pub(super) async fn neighbours(
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         for message in read(inside, family).await? {
             let Some(device) = links.ours(message.header.ifindex) else { continue };
-            let parts = Parts::of(&message);
+            let parts = EntryParts::of(&message);
             if message.header.state == NeighbourState::Permanent
                 && let (Some(address), Some(mac)) = (parts.address, parts.mac)
             {

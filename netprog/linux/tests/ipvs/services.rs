@@ -115,7 +115,7 @@ fn what_another_hand_changed_is_seen() {
     let seen = fabric.seen();
     assert_eq!(seen.len(), 2);
     let (_, entry) = &seen[0];
-    // By another method, so it is no real server with a weight of ours.
+    // By another method, so its weight is read as an invalid one.
     assert_eq!(entry.real[&"10.0.1.11".parse().unwrap()], u32::MAX);
     assert_eq!(seen[1].1.scheduler.name, "rr");
 }

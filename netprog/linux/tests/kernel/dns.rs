@@ -349,7 +349,7 @@ async fn a_tasks_own_resolvers_are_asked_from_its_sandbox() {
 }
 
 /// Goal: a resolver that does not know EDNS is asked without it, and that is remembered.
-/// Method: after some questions, what comes has no EDNS any more.
+/// Method: after some queries, those that arrive have no EDNS.
 #[tokio::test]
 async fn old_resolvers_are_understood() {
     for manner in

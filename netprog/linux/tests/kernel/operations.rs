@@ -51,7 +51,7 @@ fn fabrics_come_and_go() {
 /// A task that is launched again has a new sandbox by the same name: nothing may go into the old
 /// one, although nothing was observed in between.
 #[test]
-fn a_sandbox_made_anew_is_noticed() {
+fn a_sandbox_created_again_is_noticed() {
     let mut world = World::furnished();
     let address = |text| Op::new(SANDBOX, RouteOp::AddAddress("lo".to_owned(), cidr(text)));
     world.done(&[address("10.0.0.1/32")]);

@@ -121,7 +121,7 @@ fn a_table_reads_back_as_it_was_written() {
 
 /// nft suggests another table by a similar name, and says so in other words.
 #[test]
-fn a_table_that_is_gone_can_be_deleted_beside_others() {
+fn a_table_that_is_gone_can_be_deleted_with_others() {
     let mut world = World::furnished();
     let other = TableKey { family: Family::Bridge, name: "skein-la".to_owned() };
     world.done(&[
@@ -242,7 +242,7 @@ fn a_table_whose_elements_changed_is_not_altered() {
     holds(&mut world, &table);
 }
 
-/// What others do to elements is seen although nothing of ours was applied in between.
+/// Changes of elements by other programs are seen although we applied nothing in between.
 #[test]
 fn elements_changed_by_others_are_seen() {
     let mut world = World::furnished();

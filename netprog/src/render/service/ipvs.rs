@@ -1,14 +1,14 @@
 //! The IPVS balancer: a firewall mark for each VIP, a virtual service for each mark, direct routing
 //! to each backend.
 //!
-//! - Table `ip skein` (or `ip6`) marks what comes for a VIP; one service takes all ports of all
+//! - Table `ip skein` (or `ip6`) marks packets to a VIP; one service accepts all ports of all
 //!   protocols.
-//! - The scheduler is Maglev (`mh`) over the client's address and port. A flow whose entry IPVS has
-//!   lost by age (a day in place of the kernel's 15 minutes) is led by the same hash to the same
-//!   backend (`sloppy_tcp`), instead of being cut off, unless backends changed.
-//! - A draining backend has weight 0: its flows go on, new ones take the next in the hash
-//!   (`mh-fallback`). A removed one's flows are expelled at once (`expire_nodest_conn`) and meet
-//!   another backend, which resets them.
+//! - The scheduler is Maglev (`mh`) over the client's address and port. Entries expire after a day
+//!   (the kernel's default is 15 minutes). A flow whose entry has expired is not cut off: the same
+//!   hash leads it to the same backend (`sloppy_tcp`), unless the backends changed.
+//! - A draining backend has weight 0: its flows continue, new ones use the next one in the hash
+//!   (`mh-fallback`). The flows of a removed backend expire at once (`expire_nodest_conn`) and
+//!   reach another backend, which resets them.
 //! - The fabric's own stack sends to backends, so the bridge has a neighbour entry for each.
 
 use std::net::IpAddr;
@@ -22,10 +22,10 @@ use crate::plane::{Family, Space, TableKey};
 
 /// Weight of a backend that takes new flows.
 const OPEN: u32 = 1;
-/// Weight of one that keeps the flows it has.
+/// Weight of a backend that only keeps its flows.
 const DRAINING: u32 = 0;
 
-/// How long it remembers: the same as the nft balancer.
+/// Timeouts of connections, as in the nft balancer.
 const TIMEOUTS: Timeouts =
     Timeouts { tcp: OPEN_SECONDS, tcp_fin: CLOSING_SECONDS, udp: DATAGRAMS_SECONDS };
 /// Settings of IPVS in a fabric (Documentation/networking/ipvs-sysctl.rst).
@@ -37,8 +37,8 @@ const IPVS_SYSCTLS: [(&str, &str); 4] = [
     // Where memory runs short the kernel drops entries, those of half-open connections first.
     ("net/ipv4/vs/drop_entry", "1"),
 ];
-/// Packets leave by the bridge that they came by: the kernel must neither take their source for
-/// forged nor tell the client of a shorter way.
+/// Packets leave through the bridge through which they arrived: the kernel must neither drop their
+/// source as spoofed nor send ICMP redirects.
 const BRIDGE_SYSCTLS: [&str; 2] = ["rp_filter", "send_redirects"];
 
 pub(super) struct IpvsBalancer;
@@ -91,7 +91,7 @@ impl LoadBalancer for IpvsBalancer {
     }
 }
 
-/// Of the map `marks`.
+/// An element of the map `marks`.
 fn mark(key: VirtualKey) -> Element {
     Element::of([Part::Mark(key.fwmark)])
 }
@@ -100,9 +100,9 @@ fn marks_key(ipv4: bool) -> TableKey {
     TableKey { family: if ipv4 { Family::Ip } else { Family::Ip6 }, name: TABLE.to_owned() }
 }
 
-/// The mark is the last four bytes of the VIP, which tell the addresses of a network apart: they
-/// are given out from the start of its subnet. So it needs no allocation, and a restarted daemon
-/// finds its services by the names that they had.
+/// The mark is the last four bytes of the VIP, which are unique within a network: they
+/// are allocated from the start of its subnet. So marks need no allocation, and a restarted daemon
+/// finds its services under the same marks.
 fn key(vip: IpAddr) -> VirtualKey {
     let fwmark = match vip {
         IpAddr::V4(v4) => u32::from(v4),

@@ -1,15 +1,17 @@
 //! The nft balancer: one bridge-family table for each network rewrites the destination MAC
 //! address of frames to a VIP.
 //!
-//! - `live` holds (VIP, MAC): a learned flow counts only while its backend is in it. To remove a
-//!   backend is to delete its one element; its flows meet another backend from then on.
-//! - `slots` holds (VIP, slot → MAC) for new connections, and what nothing is known of: a SYN
-//!   always goes by it. `flows` holds what goes on, `closing` what its caller has said to be over.
-//! - Only the way there is seen: a backend answers its caller directly. A connection that it closes
-//!   is over when the caller closes it too; one that it resets is remembered until its time is up.
+//! - `live` holds (VIP, MAC): a learned flow counts only while its backend is in it. A backend is
+//!   removed by deleting its one element; its flows then reach another backend.
+//! - `slots` holds (VIP, slot → MAC) for new connections and for unknown flows: a SYN always
+//!   uses it. `flows` holds open flows, `closing` those that their caller has closed.
+//! - Only packets to the backend are seen, because a backend replies to its caller directly. A
+//!   connection that the backend closes ends here when the caller closes it too; one that the
+//!   backend resets is remembered until it times out.
 //! - A flow's key is its VIP, its caller's address, and a 32-bit jhash of the rest, because
 //!   nft 1.0.6 aborts on longer map keys of IPv6, and cannot name a quoted port in a key.
-//! - `update` leaves the value of an element that is there: what leads elsewhere is deleted first.
+//! - `update` does not change the value of an existing element: an element that leads elsewhere is
+//!   deleted first.
 
 use std::net::IpAddr;
 
@@ -22,11 +24,11 @@ use crate::maglev;
 use crate::plane::element::{Element, Part};
 use crate::plane::{Family, Space, Table, TableKey};
 
-/// Flows that a network remembers, and as many that close; beyond it flows are led by their slot
-/// alone: each stays with its backend until the slots change.
+/// Open flows remembered per network, and as many closing ones. Flows beyond that use their slot
+/// and stay with their backend until the slots change.
 const FLOWS_MAX: u32 = 262_144;
-/// How long a connection is remembered whose first packet nothing followed: the SYN retransmits of
-/// a minute go one way, and a packet of no connection takes no room for a day. IPVS has the same
+/// How long a connection with only one packet is remembered: SYN retransmits within a minute reach
+/// the same backend, and a stray packet does not take up space for a day. IPVS has the same
 /// (`tcp_timeouts`, ip_vs_proto_tcp.c).
 const OPENING_SECONDS: u32 = 60;
 
@@ -86,7 +88,7 @@ fn key() -> TableKey {
     TableKey { family: Family::Bridge, name: TABLE.to_owned() }
 }
 
-/// Of the set `live`.
+/// An element of the set `live`.
 fn live_element(vip: IpAddr, mac: MacAddr) -> Element {
     Element::of([vip.into(), Part::Mac(mac)])
 }
@@ -136,14 +138,14 @@ map closing {{
     )
 }
 
-/// What differs between the families.
+/// The parts that differ between the address families.
 struct Words {
     ipv4: bool,
     ip: &'static str,
     address: &'static str,
     /// What chooses a new flow's slot: the ports of one client's service calls share it.
     slot: &'static str,
-    /// What tells flows to one VIP apart.
+    /// The fields that identify a flow to one VIP.
     digest: &'static str,
     /// Key of a learned flow, with the digest in the mark. The caller's address is written as an
     /// offset, so that a quoted one has the same type. Of IPv6 addresses these are the last four
@@ -201,7 +203,7 @@ impl Words {
         }
     }
 
-    /// IPv6 fragments are not followed, because the key is beyond nft 1.0.6.
+    /// IPv6 fragments are not followed, because nft 1.0.6 does not support the key.
     fn fragments(&self) -> String {
         if self.ipv4 { returns::fragments_map() } else { String::new() }
     }
@@ -214,7 +216,7 @@ impl Words {
         if self.ipv4 { returns::FRAGMENTS.first } else { "" }
     }
 
-    /// Leads a packet to a backend, and remembers where: `by-slot` what is new, `remember` all.
+    /// Leads a packet to a backend and remembers it: `by-slot` for new flows, `remember` for all.
     fn balance(&self, bridge_mac: MacAddr) -> String {
         let Self { ip, flow, slot, .. } = self;
         let digest = self.digest_of(self.digest);
@@ -250,7 +252,7 @@ chain remember {{
         )
     }
 
-    /// An ICMP error goes where the flow goes that it quotes.
+    /// An ICMP error follows the flow that it quotes.
     fn quoted(&self, bridge_mac: MacAddr) -> String {
         let Self { ip, quoted_flow, quoted_slot, .. } = self;
         let digest = self.digest_of(self.quoted_digest);

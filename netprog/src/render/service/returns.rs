@@ -1,7 +1,7 @@
-//! The way back of calls by published ports, in the bridge of the ingress fabric: an answer that
-//! leaves a sandbox as `VIP:<ingress port>` is readdressed to `ing0` of the node that the port
-//! stands for. It is the same whatever balances the way there, and is always done in the bridge,
-//! so that no fabric has to forward.
+//! The return path of calls to published ports, in the bridge of the ingress fabric: a reply that
+//! leaves a sandbox as `VIP:<ingress port>` is sent to the MAC of `ing0` on the node that the port
+//! belongs to. It is the same for both balancers, and always done in the bridge, so that no fabric
+//! has to forward.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use cluster::net::MacAddr;
 use crate::plane::Table;
 use crate::plane::element::{Element, Part};
 
-/// Fragmented packets that are under way at once.
+/// Fragmented packets in flight at the same time.
 const FRAGMENTS_MAX: u32 = 65_536;
 
 /// Fragments after the first carry no ports: they follow the first.
@@ -22,15 +22,15 @@ pub(super) const FRAGMENTS: Fragments = Fragments {
             { ip saddr . ip daddr . ip id : ether daddr }\n",
 };
 
-/// Statements of a chain that readdresses by ports.
+/// Statements of a chain that chooses the destination MAC by ports.
 pub(super) struct Fragments {
-    /// Before the ports are looked at.
+    /// Before the ports are matched.
     pub(super) later: &'static str,
     /// After the destination was chosen.
     pub(super) first: &'static str,
 }
 
-/// The map in which the first fragment leaves where it went.
+/// The map in which the first fragment records its destination.
 pub(super) fn fragments_map() -> String {
     format!(
         "map fragments {{ typeof ip saddr . ip daddr . ip id : ether daddr; \
@@ -41,7 +41,7 @@ pub(super) fn fragments_map() -> String {
 /// Declaration of the map from VIP and ingress port to a node's `ing0`.
 pub(super) const MAP: &str = "map returns { type ipv4_addr . inet_service : ether_addr; }\n";
 
-/// The chain that readdresses answers.
+/// The chain that redirects replies.
 pub(super) fn chain() -> String {
     let Fragments { later, first } = FRAGMENTS;
     format!(

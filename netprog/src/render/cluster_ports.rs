@@ -1,5 +1,5 @@
-//! The cluster's own ports on the host: closed to tasks, whichever node's they are, and VXLAN open
-//! to known VTEPs only.
+//! The cluster's own ports: tasks cannot reach those of any node, and the host accepts VXLAN from
+//! known VTEPs only.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,14 +11,14 @@ use super::{GWBRIDGE, INGRESS_LINK, Scene, TABLE, overlay, table};
 use crate::plane::element::{Element, Part};
 use crate::plane::{Family, Table, TableKey};
 
-/// The set of VTEPs whose frames are taken.
+/// The set of VTEPs whose frames are accepted.
 const VTEPS: &str = "vteps";
 
 pub(crate) fn key() -> TableKey {
     TableKey { family: Family::Inet, name: TABLE.to_owned() }
 }
 
-/// Whether frames of a VTEP are taken, with the entry that lets them in.
+/// The element that accepts frames of a VTEP, and whether the kernel has it.
 pub(crate) fn evidence(host: &crate::plane::Space, vtep: IpAddr) -> (String, bool) {
     let vteps = host.nft.get(&key()).and_then(|table| table.sets.get(VTEPS));
     let present = vteps.is_some_and(|vteps| vteps.contains(&Element::of([vtep.into()])));
@@ -37,7 +37,7 @@ pub(super) fn render(scene: &Scene<'_>) -> Table {
     table
 }
 
-/// Of every other node that the managers list.
+/// VTEPs of all other nodes that the managers list.
 fn vteps(scene: &Scene<'_>) -> BTreeSet<IpAddr> {
     let assignment = scene.assignment;
     let others = assignment.nodes.keys().filter(|node| **node != assignment.node);
@@ -45,7 +45,7 @@ fn vteps(scene: &Scene<'_>) -> BTreeSet<IpAddr> {
     vteps.filter(|vtep| vtep.is_ipv4() == scene.local.vtep.is_ipv4()).collect()
 }
 
-/// This node's ports, whatever address of it is called.
+/// This node's ports, for every address of it.
 fn own(scene: &Scene<'_>) -> BTreeSet<Element> {
     let node = scene.assignment.nodes.get(&scene.assignment.node);
     let gossip = node.map(|node| node.gossip.port());
@@ -55,29 +55,29 @@ fn own(scene: &Scene<'_>) -> BTreeSet<Element> {
     ports.map(element).collect()
 }
 
-/// Every node's ports by its addresses.
+/// Every node's ports, by its addresses.
 fn members(scene: &Scene<'_>, family: fn(&IpAddr) -> bool) -> BTreeSet<Element> {
-    let ports = |node: &AssignedNode| {
+    let listeners_of = |node: &AssignedNode| {
         let gossip = node.gossip.port();
-        let mut doors = Vec::new();
+        let mut ports = Vec::new();
         for address in [node.gossip.ip(), node.vtep] {
-            doors.extend([(address, Protocol::Tcp, gossip), (address, Protocol::Udp, gossip)]);
-            doors.extend(node.manager.map(|manager| (address, Protocol::Tcp, manager.port())));
+            ports.extend([(address, Protocol::Tcp, gossip), (address, Protocol::Udp, gossip)]);
+            ports.extend(node.manager.map(|manager| (address, Protocol::Tcp, manager.port())));
         }
-        doors.extend(node.manager.map(|manager| (manager.ip(), Protocol::Tcp, manager.port())));
-        doors
+        ports.extend(node.manager.map(|manager| (manager.ip(), Protocol::Tcp, manager.port())));
+        ports
     };
-    let doors = scene.assignment.nodes.values().flat_map(ports);
-    let doors = doors.filter(|(address, ..)| family(address));
+    let listeners = scene.assignment.nodes.values().flat_map(listeners_of);
+    let listeners = listeners.filter(|(address, ..)| family(address));
     let element = |(address, protocol, port): (IpAddr, Protocol, u16)| {
         Element::of([address.into(), Part::protocol(protocol), Part::Port(port)])
     };
-    doors.map(element).collect()
+    listeners.map(element).collect()
 }
 
-/// Tasks are kept from the VXLAN port of any address: a node has addresses that the cluster does
-/// not know, and a frame that is sent there arrives as one of this node's VTEP. What they send goes
-/// by its destination before anything is rewritten.
+/// Tasks cannot reach the VXLAN port of any address: a node may have addresses that the cluster
+/// does not know, and a frame sent there would arrive as if from this node's VTEP. The chain sees
+/// destinations before they are rewritten.
 fn structure(scene: &Scene<'_>) -> String {
     let port = scene.assignment.data_path_port;
     let (ip, address) = match scene.local.vtep {

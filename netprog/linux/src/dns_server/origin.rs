@@ -1,5 +1,5 @@
-//! Where questions to resolvers leave from: the host's namespace, or a task's sandbox, whose own
-//! resolvers may be on one of its networks.
+//! The namespace from which forwarded queries are sent: the host's, or a task's sandbox, whose own
+//! name servers may be on one of its networks.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,17 +13,17 @@ use tokio::sync::oneshot;
 /// Stack of a thread that opens one socket.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// Opens sockets.
+/// Opens sockets in one namespace.
 #[derive(Clone)]
-pub(super) enum Door {
+pub(super) enum Origin {
     /// On the runtime's workers, which live in the host's namespace.
     Host,
     /// In this namespace.
     Sandbox(Arc<OwnedFd>),
 }
 
-impl Door {
-    /// A socket with a random port that hears this address alone.
+impl Origin {
+    /// A socket with a random port, connected to this address.
     pub(super) async fn udp(&self, to: SocketAddr) -> io::Result<UdpSocket> {
         let any = match to {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -35,7 +35,7 @@ impl Door {
             Ok(socket)
         };
         let socket = UdpSocket::from_std(self.open(bind).await?)?;
-        // Only this resolver's datagrams come in, and its absence comes back as an error at once.
+        // Only datagrams of this resolver arrive, and an ICMP error is reported at once.
         socket.connect(to).await?;
         Ok(socket)
     }
