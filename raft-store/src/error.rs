@@ -1,4 +1,4 @@
-//! What can go wrong, told to the operator (`Error`) and to callers (the other three).
+//! Errors: `Error` for the operator, the other three for callers.
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub enum Error {
         path.display()
     )]
     Foreign { path: PathBuf, stored: u64, given: u64 },
-    /// Something that was written is not there any more, or is not what was written.
+    /// Data that was written is missing or altered.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
     /// The node had a log and has none.
@@ -61,7 +61,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether it is for want of room on the disk, and nothing is wrong with what is there.
+    /// Whether the only cause is a full disk, so that what is on it is intact.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         match self {
@@ -80,7 +80,7 @@ impl Error {
     }
 }
 
-/// A payload was not applied here, or nobody knows.
+/// A payload was not applied here, or its outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// Nothing was written. Ask the leader, if one is known.

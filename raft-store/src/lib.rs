@@ -1,19 +1,19 @@
 //! The replicated log of Skein: openraft for consensus, redb for the log on disk, files for
 //! snapshots.
 //!
-//! What is replicated is opaque: a payload is bytes, and a [`Machine`] gives them a meaning. How
-//! bytes travel between managers is the caller's affair too: it implements [`Transport`] and hands
-//! what its server receives to [`RaftNode::serve`].
+//! Payloads are opaque bytes; a [`Machine`] interprets them. The caller also moves the bytes
+//! between managers: it implements [`Transport`] and passes what its server receives to
+//! [`RaftNode::serve`].
 //!
-//! What a caller may rely on:
+//! Guarantees:
 //! * A payload is answered as applied only after a quorum has it on disk.
 //! * Payloads submitted one after the other on one leader are applied in that order.
-//! * After a restart the machine holds everything that it had applied and that was known to be
-//!   committed, before [`RaftNode::open`] returns.
+//! * After a restart, before [`RaftNode::open`] returns, the machine again holds everything that it
+//!   had applied and that was known to be committed.
 //! * Nothing here looks inside a payload, a response or a snapshot.
 //!
-//! Deliberately absent: HTTP, TLS, forwarding of proposals to the leader (the caller does it with
-//! the peer that [`ProposeError::NotLeader`] names), and every business rule.
+//! Deliberately absent: HTTP, TLS, business rules, and forwarding of proposals to the leader (the
+//! caller does this with the peer in [`ProposeError::NotLeader`]).
 
 mod codec;
 mod error;

@@ -27,7 +27,6 @@ use openraft::{OptionalSend, RaftLogReader};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::oneshot;
 
-pub use self::database::Presence;
 use self::database::{COMMITTED, Meta, Opened, PURGED, VOTE};
 use self::tail::Tail;
 use self::writer::{Op, WriteQueue};
@@ -38,6 +37,15 @@ use crate::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Entries sent to a follower in one message add up to about this many bytes.
 const APPEND_BYTES_MAX: usize = 8 << 20;
+
+/// Whether a log may be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// The node has never voted under this Raft id: an empty log is created unless there is one.
+    New,
+    /// The node has had a log. Without it, the node might vote against what it acknowledged.
+    Existing,
+}
 
 /// The log of one node. Clones share one database and one writer.
 #[derive(Clone)]
@@ -105,7 +113,7 @@ impl LogStore {
         self.sealer.seal(&database::meta_place(key), &codec::encode(value)?)
     }
 
-    /// Writes what is queued, then gives the database file free. Idempotent.
+    /// Writes what is queued, then releases the database file. Idempotent.
     pub(crate) async fn close(&self) {
         hold(&self.shared.database).take();
         self.queue.close().await;

@@ -1,8 +1,8 @@
 //! Adding and removing managers, and handing over leadership.
 //!
 //! A new member is a learner until it has the log, so a slow or unreachable one never counts
-//! towards a majority. Changes go through joint consensus and are made one after the other; while a
-//! learner receives the log other changes are made.
+//! towards a majority. Changes use joint consensus and are made one after the other. Other changes
+//! may be made while a learner receives the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -135,7 +135,7 @@ impl RaftNode {
         .await
     }
 
-    /// Waits until the learner has nearly all of the log, or is none any more.
+    /// Waits until the learner has nearly all of the log, or was removed.
     async fn catch_up(&self, peer: &Peer) -> Result<(), MemberError> {
         let waited_ms = self.config().catch_up_ms_max;
         let own = self.raft_id();

@@ -31,10 +31,8 @@ pub(crate) use self::message::{
 pub(crate) use self::peers::PeerBook;
 pub(crate) use self::receiver::{ReceiveError, Received, SnapshotReceiver};
 use crate::codec;
-use crate::snapshot::{FRAME_BYTES, SnapshotFile, SnapshotReader};
-use crate::types::{
-    Class, Member, Payload, Peer, Snapshot, Transport, TransportError, TypeConfig, Vote,
-};
+use crate::snapshot::{FRAME_BYTES, Snapshot, SnapshotFile, SnapshotReader};
+use crate::types::{Class, Member, Payload, Peer, Transport, TransportError, TypeConfig, Vote};
 
 type Failure = RPCError<TypeConfig>;
 

@@ -24,7 +24,7 @@ use crate::network::{
 };
 use crate::seal::{DiskKey, Sealer};
 use crate::snapshot::SnapshotFolder;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{OpenRaft, StateMachine};
 use crate::status::{Heard, Status, Watcher};
 use crate::types::{Class, Machine, Member, Peer, RaftConfig, Transport, TypeConfig};
 
@@ -33,8 +33,6 @@ const LOG_FOLDER: &str = "raft";
 const SNAPSHOT_FOLDER: &str = "snapshots";
 /// Entries in one message to a follower; their bytes are limited by the log store.
 const ENTRIES_PER_MESSAGE: u64 = 300;
-
-pub(crate) type OpenRaft = Raft<TypeConfig, StateMachine>;
 
 /// A handle on the node; clones are the same node. It stops when it is shut down or when the last
 /// handle is dropped.
@@ -205,7 +203,7 @@ impl RaftNode {
         reply.unwrap_or_else(|error| Reply::Refused(Refusal::Stopped { reason: error.to_string() }))
     }
 
-    /// Only the leader of the newest term is answered otherwise than with a higher vote.
+    /// Requests from any node but the leader of the newest term are answered with a higher vote.
     fn note_leader(&self, reply: &AppendEntriesResponse<TypeConfig>) {
         match reply {
             AppendEntriesResponse::Success
@@ -244,8 +242,8 @@ impl RaftNode {
         }
     }
 
-    /// Reaches a member at the address that it tells itself, until the log has another one than
-    /// now. The caller has made sure who tells it.
+    /// Reaches a member at the address that it reports itself, until the log records a new one. The
+    /// caller has authenticated the member.
     pub fn hear(&self, member: &Peer) {
         self.inner.network.peers.hear(member.raft_id, &member.address);
     }
@@ -269,7 +267,7 @@ impl RaftNode {
         self.inner.status.clone()
     }
 
-    /// Stops the node and gives the database file free; what was acknowledged is on disk.
+    /// Stops the node and releases the database file; what was acknowledged is on disk.
     /// Other handles stay valid and answer that the node has stopped.
     pub async fn shutdown(&self) -> Result<(), Error> {
         let joined = self.inner.raft.shutdown().await;

@@ -1,4 +1,4 @@
-//! A log that no node has open: read to its end, or made for a node that starts alone.
+//! A log that no node has open: read to its end, or created for a node that starts alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -46,8 +46,8 @@ fn failed(storage: &Storage<'_>, reason: &dyn ToString) -> Error {
     Error::Restore { path: storage.dir.to_path_buf(), reason: reason.to_string() }
 }
 
-/// Brings a new machine up to the end of a log. Entries that are not known to be committed count
-/// too: who asks for this has no majority left that could tell.
+/// Brings a new machine up to the end of a log. Entries that are not known to be committed are
+/// applied too: a caller of this has no majority left that could say which are.
 pub async fn replay(storage: Storage<'_>, machine: &mut dyn Machine) -> Result<Position, Error> {
     let Parts { mut log, snapshots } = open(&storage)?;
     let replayed = read(&storage, &mut log, &snapshots, machine).await;
@@ -94,8 +94,8 @@ async fn read(
     Ok(Position { term, index: last.index })
 }
 
-/// Makes the log of a node that votes with the given ones, itself among them: it begins with a
-/// snapshot of the given state at the given place.
+/// Creates the log of a node whose voters are the given ones, which include the node itself. The
+/// log starts with a snapshot of the given state at the given position.
 pub async fn found(
     storage: Storage<'_>,
     voters: &[Peer],
@@ -124,7 +124,7 @@ async fn write(
     let id = LogId::new(LeaderId { term: at.term, node_id: storage.raft_id }, at.index);
     let ids: BTreeSet<u64> = voters.iter().map(|voter| voter.raft_id).collect();
     if !ids.contains(&storage.raft_id) {
-        return Err(failed(storage, &"the node is none of the voters of its own log"));
+        return Err(failed(storage, &"the node is not among the voters of its own log"));
     }
     let member = |voter: &Peer| (voter.raft_id, Member { address: voter.address.clone() });
     let members: BTreeMap<u64, Member> = voters.iter().map(member).collect();

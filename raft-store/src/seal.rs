@@ -1,7 +1,7 @@
 //! What is written to disk is sealed: AES-256-GCM (NIST SP 800-38D) under the node's disk key.
 //!
 //! Sealing hides the content (the CA's key is in the log) and is the checksum of every row: a row
-//! that was changed, or that stands where another one belongs, does not open.
+//! that was changed, or that is in the place of another one, does not open.
 
 use std::fmt;
 use std::io;

@@ -1,11 +1,11 @@
-//! Snapshots as files: written whole, flushed, renamed into place, so a name that does not end in
-//! `.tmp` is complete unless the disk lost something, which its seals tell.
+//! Snapshots as files. A file is written completely, flushed, and renamed into place, so a file
+//! whose name does not end in `.tmp` is complete. If the disk loses data, the seals show it.
 //!
 //! Names are the index and the term, zero-padded, so that they sort as the log does.
 //!
 //! The newest two are kept, and the log is purged only up to the older one, so that a damaged
-//! newest snapshot costs nothing but time. One that a leader sent, or that a recovery began with,
-//! is alone until the next two are made.
+//! newest snapshot costs nothing but time. A snapshot that a leader sent, or with which a recovery
+//! started, is the only one until the next two are made.
 
 mod file;
 
@@ -22,7 +22,9 @@ pub(crate) use self::file::{
 use crate::error::Error;
 use crate::room::Room;
 use crate::seal::Sealer;
-use crate::types::{Snapshot, SnapshotContent, SnapshotMeta};
+use crate::types::{SnapshotContent, SnapshotMeta, TypeConfig};
+
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>;
 
 /// Older files are removed.
 const KEEP: usize = 2;
@@ -221,7 +223,7 @@ fn file_name(meta: &SnapshotMeta) -> String {
 fn names(folder: &Path, ending: &str) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
-        // A name that is not UTF-8 is not one of ours.
+        // All our names are UTF-8.
         if let Ok(name) = entry?.file_name().into_string()
             && name.ends_with(ending)
         {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
-use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use openraft::{EntryPayload, OptionalSend, Raft, RaftSnapshotBuilder};
 
-use crate::snapshot::{SnapshotFile, SnapshotFolder};
-use crate::types::{
-    LogId, Machine, Snapshot, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use crate::snapshot::{Snapshot, SnapshotFile, SnapshotFolder};
+use crate::types::{LogId, Machine, SnapshotContent, SnapshotMeta, StoredMembership, TypeConfig};
+
+pub(crate) type OpenRaft = Raft<TypeConfig, StateMachine>;
 
 pub(crate) struct StateMachine {
     machine: Box<dyn Machine>,

@@ -1,7 +1,7 @@
 //! What a node knows about itself and its cluster, kept current by one task.
 //!
-//! openraft tells when the leader last heard of a majority, but keeps naming a leader that has
-//! been silent for long; so followers count here whether their leader still speaks.
+//! openraft reports when the leader last heard from a majority, but keeps naming a leader that has
+//! been silent for long. So followers count the messages of their leader here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 
 use crate::network::PeerBook;
-use crate::node::OpenRaft;
 use crate::snapshot::SnapshotFolder;
+use crate::state_machine::OpenRaft;
 use crate::types::{LeaderId, Peer, RaftConfig, TypeConfig};
 
 pub(crate) type Metrics = RaftMetrics<TypeConfig>;
@@ -43,7 +43,7 @@ pub struct Status {
     /// On the leader: a majority answered within the election timeout. Elsewhere: the leader was
     /// heard of within it.
     pub has_quorum: bool,
-    /// Why the node works no more; nothing else changes after that.
+    /// Why the node has stopped; nothing else changes after that.
     pub stopped: Option<String>,
 }
 
@@ -103,8 +103,8 @@ impl Watcher {
         view(&self.metrics.borrow_watched(), true, &self.config)
     }
 
-    /// Lets the log go that even the older of the kept snapshots makes superfluous. openraft's own
-    /// rule counts entries, and snapshots that take long to write come further apart.
+    /// Purges the log up to the older of the kept snapshots. openraft's own rule counts entries,
+    /// and snapshots that take long to write are further apart.
     async fn purge(&self) {
         let purged = self.metrics.borrow_watched().purged.map_or(0, |id| id.index);
         if let Some(floor) = self.snapshots.floor().filter(|floor| *floor > purged)

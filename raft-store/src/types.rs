@@ -1,4 +1,4 @@
-//! The vocabulary of this crate: what is replicated, between whom, over what.
+//! The types of this crate's interface: machine, peers, transport and configuration.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -14,13 +14,13 @@ pub trait Machine: Send + Sync + 'static {
     /// Applies the entry at `index` and returns the answer for the proposer.
     ///
     /// It must not panic, whatever the bytes are, and must give the same result on every manager.
-    /// An error means that this program cannot know what the entry does: the node stops, rather
-    /// than go on without it. An empty payload is an entry of the log itself (a new leader's first,
+    /// An error means that this program cannot know what the entry does: the node stops instead of
+    /// continuing without it. An empty payload is an entry of the log itself (a new leader's first,
     /// or a change of members): only the index moves on.
     fn apply(&mut self, index: u64, payload: &[u8]) -> Result<Vec<u8>, String>;
 
-    /// Takes the state as it is now; quick, as no entry is applied meanwhile. What it returns
-    /// writes bytes from which [`Machine::restore`] makes an equal machine.
+    /// Takes the state as it is now; must be quick, because no entry is applied in the meantime.
+    /// What it returns writes bytes from which [`Machine::restore`] makes an equal machine.
     fn snapshot(&self) -> SnapshotContent;
 
     /// Replaces the whole state by a snapshot taken at `index`. On an error the node stops.
@@ -99,7 +99,7 @@ pub enum TransportError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaftConfig {
     /// A follower starts an election after a silence of `election_ms_max` (the leader's lease, in
-    /// which nobody is elected) and a random time of `election_ms_min..election_ms_max`.
+    /// which nobody is elected) plus a random time from `election_ms_min..election_ms_max`.
     pub election_ms_min: u64,
     /// See above; also the age at which a leader, or the leader's majority, counts as lost.
     pub election_ms_max: u64,
@@ -177,7 +177,7 @@ impl serde::de::Visitor<'_> for BytesVisitor {
     }
 }
 
-/// What the log records of a member beside its id.
+/// What the log records about a member, in addition to its id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub(crate) address: String,
@@ -201,4 +201,3 @@ pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, crate::snapshot::SnapshotFile>;

@@ -1,9 +1,9 @@
 //! The tables of `log.redb`, and how they are opened, checked and read.
 //!
-//! Every row is sealed for its place ([`crate::seal`]). On open, redb checks the pages and
-//! `audit` the rows: all that the extent promises must be there and open. What is left is a commit
-//! that redb gives up because its pages are damaged, as after a torn write; `Mark` tells it from
-//! one that was never acknowledged.
+//! Every row is sealed for its place ([`crate::seal`]). On open, redb checks the pages and `audit`
+//! the rows: every row in the extent must be present and open. One case remains: redb discards a
+//! commit whose pages are damaged, as after a torn write. `Mark` shows whether that commit had been
+//! acknowledged.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -19,6 +19,7 @@ use redb::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::Presence;
 use super::mark::Mark;
 use crate::codec;
 use crate::error::Error;
@@ -40,19 +41,10 @@ const RAFT_ID: &str = "raft_id";
 
 /// Memory that redb may use as cache; the newest entries are held by the tail anyway.
 const CACHE_BYTES: usize = 8 << 20;
-/// The log tells who was a manager when: only root reads it.
+/// The log shows who was a manager at which time: only root may read it.
 const FOLDER_MODE: u32 = 0o700;
 /// The same: keys of the cluster are in it.
 const FILE_MODE: u32 = 0o600;
-
-/// Whether a log may be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// The node has never voted under this Raft id: an empty log is made unless there is one.
-    New,
-    /// The node has had a log. Without it, it would vote against what it acknowledged.
-    Existing,
-}
 
 /// How far the log reached at the last commit, and which commit that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +54,7 @@ pub(crate) struct Extent {
     pub(crate) end: u64,
 }
 
-/// What the log holds besides entries.
+/// Metadata of the log.
 pub(super) struct Meta {
     pub(super) vote: Option<Vote>,
     pub(super) committed: Option<LogId>,
@@ -71,7 +63,7 @@ pub(super) struct Meta {
     pub(super) extent: Extent,
 }
 
-/// An open log that was found whole.
+/// An open log that passed all checks.
 pub(super) struct Opened {
     pub(super) database: Database,
     pub(super) meta: Meta,

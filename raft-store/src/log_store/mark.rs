@@ -1,9 +1,9 @@
 //! A small file with the number of the last commit that the log acknowledged.
 //!
-//! redb gives up the newest commit when its pages do not hold: after a power failure that commit
-//! was never acknowledged, but with damage it may have been. The mark is written after a commit is
-//! on disk and before anybody hears of it, so a log that is older than its mark has lost something.
-//! It is not flushed: what a power failure loses of it is only an older true number.
+//! redb discards the newest commit if its pages are damaged. After a power failure that commit was
+//! never acknowledged, but after disk damage it may have been. The mark is written after a commit
+//! is on disk and before it is acknowledged, so a log that is older than its mark has lost data.
+//! The mark is not flushed: a power failure can only leave an older value, which was also true.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::database::Presence;
+use super::Presence;
 use crate::seal::{SEAL_BYTES, Sealer};
 
 pub(crate) const FILE_NAME: &str = "log.mark";

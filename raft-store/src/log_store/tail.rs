@@ -1,5 +1,5 @@
-//! The newest entries of the log in memory: those not yet on disk, and as many more as are worth
-//! keeping because followers ask for them.
+//! The newest entries of the log in memory: those not yet on disk, and a limited number of others,
+//! because followers often ask for them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::types::Entry;
 const ENTRIES_MAX: usize = 4_096;
 /// … or this weight.
 const BYTES_MAX: usize = 16 << 20;
-/// What an entry weighs beside its payload.
+/// Bytes that an entry takes in addition to its payload.
 const ENTRY_BYTES: usize = 128;
 
 #[derive(Default)]

@@ -1,8 +1,8 @@
-//! The writer thread: takes what is queued, commits it as one transaction, tells those who wait.
+//! The writer thread: takes what is queued, commits it as one transaction, notifies the waiters.
 //!
 //! The queue is bounded by a semaphore rather than by the channel, because openraft's task must
 //! wait for room without blocking its thread, while the writer must wait for work with a time
-//! limit and without a runtime: it outlives the runtime by a moment when a process stops.
+//! limit and without a runtime: it may outlive the runtime briefly when a process stops.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,7 +168,7 @@ impl Writer {
         while let Some(batch) = next_batch(receiver) {
             if let Some(done) = self.finish(batch) {
                 self.database = None;
-                // Whoever closed may have given up waiting.
+                // The caller may have stopped waiting.
                 let _unheard = done.send(Ok(()));
                 return;
             }
@@ -191,7 +191,7 @@ impl Writer {
             Err(e) => {
                 self.disk.note(e);
                 if self.failed.is_none() {
-                    tracing::error!(error = %e, "writing the Raft log failed; no more is written");
+                    tracing::error!(error = %e, "writing the Raft log failed, writing stops");
                     self.failed = Some(e.to_string());
                 }
             }
@@ -215,7 +215,7 @@ impl Writer {
         close
     }
 
-    /// Commits a batch and marks it; nobody has heard of it yet.
+    /// Commits a batch and writes its mark; it is not acknowledged yet.
     fn commit(&self, database: &Database, batch: &[Queued]) -> io::Result<Extent> {
         let ops = || batch.iter().map(|queued| &queued.op);
         let end = ops().fold(self.extent.end, extended);
@@ -226,7 +226,7 @@ impl Writer {
     }
 }
 
-/// Waits for work and takes what has come; `None` when nobody can send any more.
+/// Waits for work and takes what is queued; `None` when all senders are gone.
 fn next_batch(receiver: &Receiver<Queued>) -> Option<Vec<Queued>> {
     let mut batch = vec![receiver.recv().ok()?];
     while batch.len() < BATCH_MAX {

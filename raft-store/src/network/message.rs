@@ -1,4 +1,4 @@
-//! What managers say to each other. Variants are only ever added, at the end.
+//! Messages between managers. New variants are only added at the end.
 
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
@@ -32,7 +32,8 @@ pub(crate) enum Request {
 pub(crate) struct SnapshotChunk {
     pub(crate) vote: Vote,
     pub(crate) meta: SnapshotMeta,
-    /// Tells the pieces of one transfer from those of an earlier try of the same sender.
+    /// Distinguishes the pieces of this transfer from those of an earlier attempt of the same
+    /// sender.
     pub(crate) transfer: u64,
     pub(crate) offset: u64,
     pub(crate) total: u64,
@@ -67,7 +68,7 @@ pub(crate) enum ReadIndex {
     NoQuorum,
 }
 
-/// The request was not looked at.
+/// The request was not processed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Refusal {
     /// Another node answers at this address now.

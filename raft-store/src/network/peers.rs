@@ -15,13 +15,13 @@ pub(crate) struct PeerBook {
 struct Addresses {
     /// As the log has it.
     recorded: Option<String>,
-    /// As the member itself told since: a majority may be needed to record it, and the member for
-    /// a majority.
+    /// As the member itself has reported since. It is used before it is in the log, because the
+    /// majority that has to record it may need this member.
     told: Option<String>,
 }
 
 impl PeerBook {
-    /// The log has this address. What a member told before another one was recorded is past.
+    /// The log has this address. A new recorded address replaces what the member reported before.
     pub(crate) fn learn(&self, raft_id: u64, address: &str) {
         let mut peers = self.peers();
         let peer = peers.entry(raft_id).or_default();

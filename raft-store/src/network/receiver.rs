@@ -1,11 +1,10 @@
-//! Writes the pieces of a snapshot to disk as they come.
+//! Writes the pieces of a snapshot to disk as they arrive.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::SnapshotChunk;
-use crate::snapshot::{SNAPSHOT_BYTES_MAX, SnapshotFolder, SnapshotWriter};
-use crate::types::Snapshot;
+use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, SnapshotFolder, SnapshotWriter};
 
 /// One transfer at a time: there is one leader, and it sends one snapshot to this node.
 pub(crate) struct SnapshotReceiver {
@@ -20,7 +19,7 @@ struct Incoming {
     writer: SnapshotWriter,
 }
 
-/// What a piece led to.
+/// The result of a piece.
 pub(crate) enum Received {
     /// The next piece starts here.
     More(u64),

@@ -131,8 +131,8 @@ impl Drop for SnapshotWriter {
     }
 }
 
-/// The name that a snapshot was written under. Nothing has it any more when the snapshot got its
-/// own, so what is removed is one that nobody wanted.
+/// The temporary name of a snapshot. Dropping it removes the file of that name. Once the snapshot
+/// has its final name no such file exists, so only an unfinished snapshot is removed.
 struct Unplaced(PathBuf);
 
 impl Drop for Unplaced {

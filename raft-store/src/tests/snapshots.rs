@@ -33,7 +33,7 @@ async fn fill(cluster: &Cluster) {
     panic!("nothing was purged");
 }
 
-/// Goal: a new manager gets a state that no log holds any more, in several pieces.
+/// Goal: a new manager gets a state that is no longer in any log, in several pieces.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_manager_gets_the_snapshot_and_what_follows_it() {
     let mut cluster = Cluster::of(1, often()).await;
