@@ -1,4 +1,4 @@
-//! What scenarios ask a cluster: join it, run services, find tasks and addresses.
+//! Operations of scenarios on a cluster: join it, run services, find tasks and addresses.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Running a program to its end, with a limit on its time, and judging what it answered.
+//! Runs a program to its end, with a time limit, and checks its result.
 
 use std::ffi::OsStr;
 use std::io::Write as _;

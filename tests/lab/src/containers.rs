@@ -1,8 +1,8 @@
-//! Nodes that are containers of a Docker Engine: the project of `deploy/compose/`, up to five nodes
-//! and a client on one network of the engine's.
+//! Nodes that are containers of a Docker Engine: the project of `deploy/compose/`, with up to five
+//! nodes and a client on one network of the engine.
 //!
-//! Everything of a project carries its name: containers, network and volumes by compose's labels,
-//! the table of faults, and one folder. Only what carries it is ever removed.
+//! Everything in a project is marked with its name: containers, network and volumes by compose's
+//! labels, the table of faults, and one folder. Only marked objects are removed.
 
 pub mod engine;
 mod faults;
@@ -21,9 +21,9 @@ use nix::unistd::Uid;
 use self::engine::Engine;
 use self::faults::{Faults, Station};
 use self::machine::Container;
+use crate::cleanup::{Failures, remove_folder};
 use crate::command::Output;
 use crate::kinds::{folder_of, is_dead_lab};
-use crate::left::{Left, remove_folder};
 use crate::topology::{Fault, Kind, Machine, Point, Topology};
 use crate::wait::wait_for;
 
@@ -211,7 +211,7 @@ impl Containers {
         change(&mut faults);
         let station = |point| Ok(Station { address: self.address(point)? });
         let program = faults::render(&self.name, &faults, station)?;
-        self.engine.run_beside(&["nft", "-f", "-"], &program)?.ok()?;
+        self.engine.run_at_engine(&["nft", "-f", "-"], &program)?.ok()?;
         let text = faults::write(&faults);
         fs::write(self.folder.join(FAULTS), text).context("writing the faults")?;
         self.faults = faults;
@@ -280,7 +280,7 @@ fn choose_net(engine: &Engine) -> Result<String> {
         vec!["network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}"];
     words.extend(networks.lines());
     let mut taken = engine.docker(&words)?.ok()?;
-    taken += &engine.run_beside(&["ip", "route"], "")?.ok()?;
+    taken += &engine.run_at_engine(&["ip", "route"], "")?.ok()?;
     let is_taken = |net: &str| is_used(&taken, net);
     if let Some(given) = std::env::var_os("SKEIN_NET") {
         let given = given.to_string_lossy().into_owned();
@@ -295,7 +295,7 @@ fn choose_net(engine: &Engine) -> Result<String> {
     })
 }
 
-/// Whether a text of prefixes has one that begins with these three bytes.
+/// Whether a text of prefixes has one that starts with these three bytes.
 fn is_used(prefixes: &str, net: &str) -> bool {
     let dotted = format!("{net}.");
     prefixes.split_whitespace().any(|word| word.starts_with(&dotted))
@@ -327,10 +327,10 @@ fn labelled(engine: &Engine, project: &str) -> Result<Vec<Vec<String>>> {
 /// # Errors
 /// With what stays.
 pub fn remove(name: &str, folder: &Path) -> Result<()> {
-    let mut left = Left::default();
-    left.note(remove_from_engine(name));
-    left.note(remove_folder(folder));
-    left.result()
+    let mut failures = Failures::default();
+    failures.note(remove_from_engine(name));
+    failures.note(remove_folder(folder));
+    failures.result()
 }
 
 fn remove_from_engine(name: &str) -> Result<()> {
@@ -345,13 +345,13 @@ fn remove_from_engine(name: &str) -> Result<()> {
             ensure!(left.is_empty(), "{left:?}");
             Ok(())
         })?;
-        engine.run_beside(&["nft", "-f", "-"], &faults::remove(name))?.ok()?;
+        engine.run_at_engine(&["nft", "-f", "-"], &faults::remove(name))?.ok()?;
         engine.stop_if_unused()?;
     }
     Ok(())
 }
 
-/// Removes the projects of test runs whose process is no more.
+/// Removes the projects of test runs whose process has ended.
 ///
 /// # Errors
 /// When something of one stays.
@@ -363,11 +363,11 @@ pub fn sweep_dead() -> Result<()> {
         let text = engine.docker(&[list, &["--format", &label]].concat())?.ok()?;
         names.extend(text.lines().map(str::to_owned));
     }
-    let mut left = Left::default();
+    let mut failures = Failures::default();
     for name in names.iter().filter(|name| is_dead_lab(name)) {
-        left.note(remove(name, &folder_of(name)));
+        failures.note(remove(name, &folder_of(name)));
     }
-    left.result()
+    failures.result()
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the demo's programs share: a client of redis, and an end on SIGTERM.
+//! Code that the demo programs share: a redis client, and exit on SIGTERM.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -86,7 +86,7 @@ impl Redis {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The id that this redis drew when it started: it tells replicas apart.
+    /// The random run id of this redis, unique per replica.
     ///
     /// # Errors
     /// As [`Redis::command`].

@@ -1,10 +1,10 @@
 //! Faults of an underlay: frames between two wires are dropped or held back.
 //!
-//! All that is needed is the underlay's namespace, with a bridge in it, and which wire leads to
-//! which address: what hangs on the other end of a wire does not matter. Cut and loss are rules of
-//! a bridge table. A kernel without netem delays nothing, so frames to be delayed are handed to a
-//! small program by way of a TAP, the [`line`](self::line), which gives them back to the bridge.
-//! The faults that are there stand in a file; each change renders all of them anew.
+//! Faults need only the underlay's namespace, with a bridge in it, and the address behind each
+//! wire. What is attached at the other end of a wire does not matter. Cut and loss are rules of a
+//! bridge table. The kernel may lack netem, so frames to delay are passed through a TAP to a small
+//! program, the [`line`](self::line), which returns them to the bridge. A file lists the active
+//! faults; each change renders all of them again.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

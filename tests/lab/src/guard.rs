@@ -1,7 +1,7 @@
-//! Making a lab takes a while, and Ctrl-C in the middle leaves nothing of it: the program runs
-//! itself once more to do the work, and awaits the end of that or a signal. The one who works is
-//! in a process group of its own, so the terminal's signal comes here alone, and once it is killed
-//! nobody makes what is being removed.
+//! Removes a lab if Ctrl-C interrupts its creation. The program starts itself again as a worker
+//! process and waits for its end or a signal. The worker is in its own process group, so only the
+//! parent receives the terminal's signal. The parent kills the worker first, so that nothing is
+//! created while it removes the lab.
 
 use std::io::Write as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::kinds::{folder_of, sweep};
 
-/// The word before all others of the one who works.
+/// The first argument of the worker process.
 const WORKER: &str = "guarded";
 /// What asks for an end.
 const ENDS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
@@ -25,12 +25,12 @@ pub fn work<'a>(words: &'a [&'a str]) -> Option<&'a [&'a str]> {
     let words = words.strip_prefix(&[WORKER])?;
     // What the other one blocks was inherited, and would be by each daemon that is started here.
     waited_for().thread_unblock().ok()?;
-    // Without the one who would remove what it makes it goes no further.
+    // Without the parent that would remove what it makes, it stops.
     set_pdeathsig(Signal::SIGKILL).ok()?;
     Some(words)
 }
 
-/// Runs this program with these words as the one who works; on a signal removes the lab of this
+/// Runs this program with these words as a worker process; on a signal removes the lab of this
 /// name, which must not have been there before. Gives the exit status: 128 + signal after one.
 ///
 /// # Errors
@@ -45,10 +45,10 @@ pub fn run(program: &str, lab: &str, words: &[&str]) -> Result<ExitCode> {
         .args(words)
         .process_group(0)
         .spawn()
-        .context("running this program as the one who works")?;
+        .context("running this program as a worker")?;
     loop {
         let signal = signals.wait().context("awaiting a signal")?;
-        if let Some(status) = child.try_wait().context("awaiting the one who works")? {
+        if let Some(status) = child.try_wait().context("waiting for the worker")? {
             let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
             return Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)));
         }
@@ -71,7 +71,7 @@ fn end(child: &mut Child) -> Result<()> {
     let group = i32::try_from(child.id()).context("a process id")?;
     // One that ended meanwhile is what we want.
     let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-    child.wait().context("awaiting the one who works")?;
+    child.wait().context("waiting for the worker")?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! One HTTP request over a Unix or TCP socket: enough of RFC 9112 for a test, and no more.
+//! One HTTP request over a Unix or TCP socket: only as much of RFC 9112 as a test needs.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

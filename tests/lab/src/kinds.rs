@@ -1,5 +1,5 @@
-//! The kinds of labs, and what a folder tells of the lab in it. The one place where a topology is
-//! plugged in: [`of`].
+//! The kinds of labs, and the description of a lab in its folder. Topologies are
+//! registered in one place: [`of`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::TEST_PREFIX;
+use crate::cleanup::{Failures, remove_folder};
 use crate::containers::{self, Containers, Restart};
-use crate::left::{Left, remove_folder};
 use crate::namespaces::{self, Namespaces};
 use crate::net;
 use crate::topology::{Kind, Topology};
@@ -20,7 +20,7 @@ use crate::vm::topology::VirtualMachines;
 /// Where labs lie: a place that every task sees, and short enough for the paths of sockets.
 pub const FOLDER: &str = "/var/lib/skein-lab";
 /// The names of the labs that tests of `skein-lab` make, which is for people: it gives no name of
-/// a test's. The second one's begins with the first one's.
+/// a test's. The prefix of the second starts with that of the first.
 pub const TESTED_NAMES: [&str; 3] = ["labtest", "labtest-n1", "refused-lab"];
 /// The file of a lab's folder that says what lab it is.
 const RECORD_FILE: &str = "lab.json";
@@ -139,15 +139,15 @@ pub fn sweep(name: &str, folder: &Path) -> Result<()> {
         // It may be of any kind then: each finds its own by name.
         Err(_no_record) => Kind::ALL.into_iter().filter_map(|kind| of(kind).ok()).collect(),
     };
-    let mut left = Left::default();
+    let mut failures = Failures::default();
     for of_kind in &kinds {
-        left.note((of_kind.sweep)(name, folder));
+        failures.note((of_kind.sweep)(name, folder));
     }
-    left.note(remove_folder(folder));
-    left.result().with_context(|| format!("lab {name} is not gone, run this again"))
+    failures.note(remove_folder(folder));
+    failures.result().with_context(|| format!("lab {name} is not gone, run this again"))
 }
 
-/// Removes the labs of test runs whose process is no more.
+/// Removes the labs of test runs whose process has ended.
 ///
 /// # Errors
 /// When something of one stays.
@@ -158,11 +158,11 @@ pub fn sweep_dead() -> Result<()> {
             labs.push(lab.to_owned());
         }
     }
-    let mut left = Left::default();
+    let mut failures = Failures::default();
     for lab in labs {
-        left.note(sweep(&lab, &folder_of(&lab)));
+        failures.note(sweep(&lab, &folder_of(&lab)));
     }
-    left.result()
+    failures.result()
 }
 
 /// Whether this is the name of a test's lab whose process has ended.

@@ -1,10 +1,10 @@
-//! A lab: N machines on one underlay with a real `skein daemon` on each, an external client beside
-//! them, and means to break things. What the machines are made of is a [`Topology`]; all else is
-//! the same for every kind.
+//! A lab: N machines on one underlay with a real `skein daemon` on each, an external client next to
+//! them, and fault injection. A [`Topology`] provides the machines; everything else is the same for
+//! every kind.
 //!
-//! Everything of a lab carries its name and lies in one folder, where `lab.json` tells any other
-//! process what it is. Dropping the lab removes it all, after a panic too; [`crate::sweep`] removes
-//! what a killed run left.
+//! All objects of a lab are marked with its name. Its files are in one folder, where `lab.json`
+//! describes it for other processes. Dropping the lab removes everything, also after a panic;
+//! [`crate::sweep`] removes the remains of killed runs.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -14,9 +14,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::TEST_PREFIX;
+use crate::cleanup::{Failures, remove_folder};
 use crate::command::{Output, run};
 use crate::kinds::{self, Record, folder_of};
-use crate::left::{Left, remove_folder};
 use crate::node::Node;
 use crate::programs::target_folder;
 use crate::topology::{Fault, Kind, Point, Topology};
@@ -261,11 +261,11 @@ impl Lab {
 
     /// Ends and removes everything of the lab.
     fn tear_down(&mut self) -> Result<()> {
-        let mut left = Left::default();
-        self.nodes.iter().for_each(|node| left.note(save_log(node, &self.name)));
-        left.note(self.topology.tear_down());
-        left.note(remove_folder(&self.folder));
-        left.result()
+        let mut failures = Failures::default();
+        self.nodes.iter().for_each(|node| failures.note(save_log(node, &self.name)));
+        failures.note(self.topology.tear_down());
+        failures.note(remove_folder(&self.folder));
+        failures.result()
     }
 }
 
@@ -282,7 +282,7 @@ impl Drop for Lab {
     }
 }
 
-/// Keeps a daemon's log beside the build, so that a failed run can be read afterwards. The file
+/// Keeps a daemon's log in the target folder, so that a failed run can be analysed later. The file
 /// is named after the lab without the process id: a later run overwrites it.
 fn save_log(node: &Node, lab: &str) -> Result<()> {
     let folder = target_folder()?.join("lab-logs");

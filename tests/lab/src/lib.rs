@@ -1,11 +1,12 @@
-//! Labs of real daemons: machines of several kinds on one underlay, means to break things, the
-//! scenarios that are played on each kind, and the programs that the demo and the tests run there.
-//! It links no crate of the daemon: what it needs of one it asks `skein` for, as a user does.
+//! Labs of real daemons: machines of several kinds on one underlay, fault injection, the scenarios
+//! that run on each kind, and the programs of the demo and the tests. The crate links none of the
+//! daemon's crates: it runs `skein`, as a user does.
 
+mod cleanup;
 mod lab;
-mod left;
 mod programs;
 
+pub mod arguments;
 pub mod cluster;
 pub mod command;
 pub mod containers;
@@ -23,7 +24,6 @@ pub mod scenario;
 pub mod topology;
 pub mod vm;
 pub mod wait;
-pub mod words;
 
 pub use self::kinds::{sweep, sweep_dead};
 pub use self::lab::{Lab, test_name};

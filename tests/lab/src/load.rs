@@ -1,4 +1,5 @@
-//! Requests at a fixed rate whatever becomes of them, from few source ports used again and again.
+//! Sends requests at a fixed rate, independent of their results, from few source ports that are
+//! reused.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Machines made of network namespaces of this kernel, joined by an underlay bridge in a namespace
-//! of its own. Namespaces are `<lab>-n1` …, `<lab>-cl` and `<lab>-ul`; a machine's files lie in
-//! `n1` … of the lab's folder, and its processes are those that name that folder.
+//! of its own. Namespaces are `<lab>-n1` …, `<lab>-cl` and `<lab>-ul`; the files of a
+//! machine are in `n1` … of the lab's folder; its processes have that folder in their command line.
 //!
 //! Only processes that the lab started, and their descendants, are ever signalled.
 
@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
+use crate::cleanup::Failures;
 use crate::faults::{End, Underlay};
-use crate::left::Left;
 use crate::net::{self, Host, Wires};
 use crate::process;
 use crate::programs::installed;
@@ -71,7 +71,10 @@ impl Namespaces {
         let there = net::namespaces_of(name);
         for host in wires.nodes.iter().chain([&wires.client]) {
             let namespace = &host.namespace;
-            ensure!(there.contains(namespace), "{namespace} is gone: stop lab {name} and anew");
+            ensure!(
+                there.contains(namespace),
+                "{namespace} is gone: stop lab {name} and create it again"
+            );
         }
         Ok(Self::laid_out(name, folder, wires))
     }
@@ -140,10 +143,10 @@ impl Topology for Namespaces {
 /// # Errors
 /// When something of it stays.
 pub fn sweep(name: &str, folder: &Path) -> Result<()> {
-    let mut left = Left::default();
-    left.note(process::kill_all(folder));
-    left.note(net::remove(name));
-    left.result()
+    let mut failures = Failures::default();
+    failures.note(process::kill_all(folder));
+    failures.note(net::remove(name));
+    failures.result()
 }
 
 /// One machine: a host namespace, a folder, and the processes that name it.

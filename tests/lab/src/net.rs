@@ -1,7 +1,7 @@
 //! The lab's wires: an underlay bridge in a namespace of its own, and one namespace per host.
 //!
 //! A wire ends on the bridge in a port that is named after the last byte of its address (`p11`);
-//! machines of other kinds hang on the same kind of underlay by ports of the same names.
+//! machines of other kinds use the same kind of underlay with ports of the same names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::cleanup::{Failures, remove_folder};
 use crate::command::ip;
-use crate::left::{Left, remove_folder};
 
 /// The underlay's bridge.
 pub const BRIDGE: &str = "br0";
@@ -139,7 +139,7 @@ pub(crate) fn namespaces_of(lab: &str) -> BTreeSet<String> {
     all_namespaces().into_iter().filter(|name| belongs_to(name, lab)).collect()
 }
 
-/// Whether a lab makes a namespace of this name. Another one may have a name that begins with its.
+/// Whether a lab makes a namespace of this name. The name of another lab may start with its name.
 fn belongs_to(namespace: &str, lab: &str) -> bool {
     let host = namespace.strip_prefix(lab).and_then(|rest| rest.strip_prefix('-'));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -159,12 +159,12 @@ pub(crate) fn all_namespaces() -> BTreeSet<String> {
 /// # Errors
 /// When one stays.
 pub(crate) fn remove(lab: &str) -> Result<()> {
-    let mut left = Left::default();
+    let mut failures = Failures::default();
     for name in namespaces_of(lab) {
-        left.note(ip(&format!("netns del {name}")));
-        left.note(remove_folder(&Path::new(FILES_FOLDER).join(&name)));
+        failures.note(ip(&format!("netns del {name}")));
+        failures.note(remove_folder(&Path::new(FILES_FOLDER).join(&name)));
     }
-    left.result()
+    failures.result()
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! One node of a lab as scenarios see it: a machine, the daemon on it, and clients that ask it.
-//! What the machine is made of is behind [`Machine`]; everything here is the same for all kinds.
+//! One node of a lab as scenarios see it: a machine, its daemon, and clients of the daemon.
+//! [`Machine`] hides the kind of machine; everything here is the same for all kinds.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -179,7 +179,7 @@ impl Node {
         ended.with_context(|| self.log_tail())
     }
 
-    /// Sends a signal to the daemon without waiting for what comes of it.
+    /// Sends a signal to the daemon without waiting for its effect.
     ///
     /// # Errors
     /// When none runs.
@@ -187,7 +187,7 @@ impl Node {
         self.machine.signal(signal)
     }
 
-    /// Stops the daemon's time (SIGSTOP), or lets it go on (SIGCONT).
+    /// Suspends the daemon (SIGSTOP), or resumes it (SIGCONT).
     ///
     /// # Errors
     /// When none runs.
@@ -199,7 +199,7 @@ impl Node {
     /// none of them can say good-bye. [`Node::spawn`] brings it back.
     ///
     /// # Errors
-    /// When something of it goes on.
+    /// When a part of it keeps running.
     pub fn kill_machine(&mut self) -> Result<()> {
         self.machine.power_off().with_context(|| format!("switching {} off", self.name))
     }
@@ -256,7 +256,7 @@ impl Node {
         http::over_unix_within(limit, &self.machine.socket(), method, path, body)
     }
 
-    /// A GET that must succeed, as JSON or, where the body is none, as a JSON string.
+    /// A GET that must succeed, as JSON or, if the body is not JSON, as a JSON string.
     ///
     /// # Errors
     /// When the daemon does not answer with 2xx.

@@ -1,5 +1,5 @@
-//! Finding and ending the processes of one node: those that carry its folder in their command
-//! line or among their mounts, and all their descendants. Nothing else is ever touched.
+//! Finds and kills the processes of one node: those with its folder in their command line or their
+//! mounts, and all their descendants. No other process is touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

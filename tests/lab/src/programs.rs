@@ -1,8 +1,8 @@
-//! The programs of this build: where they lie, and how a lab gets those that tasks run.
+//! The programs of this build: their folder, and the copies that the tasks of a lab run.
 //!
-//! A checkout may lie anywhere: below /tmp, which each task has for itself, in the home of a user
-//! whom no other may visit, on a file system that forbids programs. So a lab runs copies, in a
-//! folder that every task and every user sees.
+//! A checkout may be anywhere: below /tmp, which is private to each task; in a home directory that
+//! other users cannot enter; on a file system mounted noexec. So a lab runs copies, in a folder
+//! that every task and every user can read.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,10 +1,10 @@
-//! The scenarios: what a user may rely on, written once and played on every kind of lab.
+//! The scenarios: what a user may rely on, written once and run on every kind of lab.
 //!
 //! A scenario asks for a cluster and checks it step by step; its checks share the lab. Nothing in
 //! them assumes that the files, processes or the kernel of a node are those of the machine that
 //! runs the test: they go through the lab's nodes and its client.
 
-pub mod beside;
+pub mod background;
 pub mod calls;
 pub mod cold_restart;
 pub mod dns;
@@ -57,7 +57,7 @@ impl Scenario {
     /// Makes a cluster of a lab whose daemons do not run yet, and checks it.
     ///
     /// # Errors
-    /// When the cluster does not come about, and with the complaints of all checks.
+    /// When the cluster cannot be created, or with the failures of all checks.
     pub fn play(&self, lab: &mut Lab) -> Result<()> {
         lab.make_cluster(self.managers)?;
         check(lab, self.checks)

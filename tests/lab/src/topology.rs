@@ -1,9 +1,9 @@
-//! What a scenario may ask of the machines that it runs on, whatever they are made of: network
-//! namespaces, containers, or virtual machines with kernels of their own.
+//! The interface of scenarios to the machines that they run on: network namespaces, containers, or
+//! virtual machines.
 //!
-//! Everything is asked by command lines of the machine that runs the test, so that programs,
-//! their input, output and exit status are handled in one way everywhere. A topology keeps what it
-//! must know in its folder: another process can attach to it.
+//! All operations are command lines on the machine that runs the test, so that programs, their
+//! input, output and exit status are handled in the same way everywhere. A topology stores its
+//! state in its folder, so that another process can attach to it.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -109,7 +109,7 @@ pub enum Fault {
     Delay {
         /// Milliseconds that each one takes at least.
         ms: u32,
-        /// Up to so many more, drawn anew for each.
+        /// Maximum of the random extra delay of each packet.
         spread_ms: u32,
     },
 }
@@ -215,7 +215,7 @@ pub trait Machine: fmt::Debug {
     /// directory keeps what had reached the disk. [`Machine::spawn`] brings it back.
     ///
     /// # Errors
-    /// When something of it goes on.
+    /// When a part of it keeps running.
     fn power_off(&mut self) -> Result<()>;
 
     /// The daemon's output, of all its starts.

@@ -1,10 +1,10 @@
-//! Virtual machines: guests with kernels of their own, which boot from images made of Debian's
-//! packages and hang on the lab's underlay by TAPs.
+//! Virtual machines: guests with their own kernels. They boot from images made of Debian packages
+//! and are attached to the lab's underlay with TAPs.
 //!
 //! [`images`] builds what they boot from, once; [`guest`] says how one is started; [`monitor`]
 //! starts, finds and ends it; [`agent`] runs programs in it. [`topology`] is a lab of them,
 //! [`runner`] runs one program on a kernel of choice, [`single`] one guest in the foreground.
-//! deploy/vm/README.md is for a person.
+//! deploy/vm/README.md is the user documentation.
 
 pub mod accel;
 pub mod agent;

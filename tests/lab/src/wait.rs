@@ -1,4 +1,4 @@
-//! Waiting for a condition, with a limit and an account of what was seen last.
+//! Waits for a condition, with a limit; the error shows the last state.
 
 use std::time::{Duration, Instant};
 

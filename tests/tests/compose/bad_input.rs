@@ -1,5 +1,5 @@
-//! What `skein-lab up --topology containers` says when something is missing: what it is and how to
-//! get it. Nothing of it stays.
+//! If something is missing, `skein-lab up --topology containers` names it and how to get it, and
+//! leaves nothing behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! Real containers on a real Docker Engine, by the compose file that users get: what a cluster does
-//! on machines of other kinds it does there. Needs root; see deploy/compose/README.md.
+//! Real containers on a real Docker Engine, with the compose file that users get: a cluster behaves
+//! there as on other kinds of machines. Needs root; see deploy/compose/README.md.
 
 mod bad_input;
 mod played;

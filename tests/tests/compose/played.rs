@@ -1,5 +1,5 @@
-//! Scenarios of every kind of lab, on containers, three of the project's five nodes: those that
-//! lean most on what a container is. `skein-lab play` plays the others.
+//! Scenarios for every kind of lab, run on three of the project's five containers: those that
+//! depend most on the properties of containers. `skein-lab play` runs the others.
 
 use lab::containers::Restart;
 use lab::scenario::{Scenario, dns, node_loss, restart};

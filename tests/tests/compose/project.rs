@@ -1,5 +1,5 @@
-//! The project as users have it: five nodes, pid 1 that starts a daemon that was killed, volumes
-//! that outlive their containers; and the faults that only this kind of underlay makes this way.
+//! The project as users run it: five nodes, a pid 1 that restarts a killed daemon, volumes that
+//! outlive their containers; and the faults that this kind of underlay implements in its own way.
 
 use std::process::{Child, Command, Stdio};
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::cluster::{CONVERGE_MAX, Task, list, text};
 use lab::containers::{Containers, NODES_MAX, Restart};
 use lab::kinds::sweep;
-use lab::scenario::beside::Counter;
+use lab::scenario::background::Counter;
 use lab::scenario::calls::{CALLS_EACH, ask_outside, ensure_all_answer, wait_all_answer};
 use lab::scenario::services::{ECHO_PORT, make_network, probe, serve, serve_client};
 use lab::scenario::{Check, check};
@@ -157,8 +157,8 @@ fn pings(from: &Node, to: &Node) -> Result<bool> {
     Ok(output.status == 0)
 }
 
-/// Echo requests that a node has received: an answer takes the way that is cut, whoever asks; this
-/// tells the two ways apart.
+/// Echo requests that a node has received: a reply always takes the path that is cut;
+/// this distinguishes the two directions.
 fn heard(node: &Node) -> Result<u64> {
     let text = node.run(20, &["cat", "/proc/net/snmp"])?.ok()?;
     let line = text.lines().filter(|line| line.starts_with("Icmp:")).nth(1);

@@ -1,4 +1,4 @@
-//! What the tests of this tier share: one lab of containers at a time.
+//! Shared by the tests of this tier: one lab of containers at a time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

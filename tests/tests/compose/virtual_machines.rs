@@ -20,7 +20,7 @@ const SKEIN: &str = "/opt/skein/skein";
 /// Two make a cluster; the third of the file would be one more emulated guest.
 const SERVICES: [&str; 2] = ["vm1", "vm2"];
 
-/// Goal: a compose service is a node with a kernel of its own. Method: two of them, beside the
+/// Goal: a compose service is a node with a kernel of its own. Method: two of them, next to the
 /// project's client, make a cluster; one is stopped as compose stops it, and comes back.
 #[test]
 fn services_of_the_vm_profile_are_a_cluster() {

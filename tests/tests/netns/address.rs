@@ -1,5 +1,5 @@
-//! Nodes whose addresses are gone from their machines: the key is the identity, the address an
-//! attribute.
+//! Nodes whose addresses no longer exist on their machines: the key is the identity, the address
+//! only an attribute.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::roles::voters;
 use crate::stage::Stage;
 
 const NODES: usize = 2;
-/// An address beside the one that the lab gave the machine.
+/// An additional address of the machine.
 const BORROWED: &str = "192.168.50.212";
 /// Such addresses of three nodes.
 const BORROWED_BY_ALL: [&str; 3] = ["192.168.50.221", "192.168.50.222", "192.168.50.223"];

@@ -1,6 +1,6 @@
-//! Who must get nothing, gets nothing: a host without a certificate, the holder of a worker's
-//! token, of a stolen worker's certificate, and nodes that were removed, against real daemons. The
-//! calls are made with the daemon's own client, from a host beside the cluster.
+//! Access that must be denied is denied: to a host without a certificate, to the holder of a
+//! worker's token or of a stolen worker's certificate, and to removed nodes, against real daemons.
+//! The calls are made with the daemon's own client, from a host outside the cluster.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -37,7 +37,7 @@ const LINES_MAX: usize = 20;
 const CHECKS: &[Check] = &[
     ("a host without a certificate is let into nothing", nobody),
     ("a join is short, or it is not read", long_join),
-    ("a worker's token makes a new worker, whoever it names", token_of_a_worker),
+    ("a worker's token makes a new worker, whichever node it names", token_of_a_worker),
     ("idle connections keep no member out and fill no log", idle_connections),
     ("a stolen worker's certificate opens no manager's route", stolen_worker),
     ("a worker that was removed is out at once", removed_worker),
@@ -53,7 +53,7 @@ fn strangers_get_nothing() {
     stage.check(CHECKS);
 }
 
-/// Posts to a node from the host beside the cluster; gives the status and the answer.
+/// Posts to a node from the host outside the cluster; gives the status and the answer.
 pub(crate) fn post(
     lab: &Lab,
     tls: &std::sync::Arc<rustls::ClientConfig>,
@@ -79,7 +79,7 @@ fn port_of(path: &str) -> u16 {
     if node { GOSSIP_PORT } else { CLUSTER_PORT }
 }
 
-/// Calls every route of the first node with a body that is none, and compares the statuses.
+/// Calls every route of the first node with an invalid body, and compares the statuses.
 /// `allowed` says which routes let the caller in; its call then fails for its body.
 pub(crate) fn call_all(
     lab: &Lab,
@@ -226,7 +226,7 @@ fn one_key(lab: &Lab) -> Result<Value> {
     Ok(keys[0].clone())
 }
 
-/// Whoever has its key keeps it ready by reports: it need not be down.
+/// An attacker with its key keeps the node ready by sending reports: it need not be down.
 fn removed_running_manager(lab: &mut Lab) -> Result<()> {
     let (id, tls) = (lab.nodes[3].cluster_id()?, stolen(lab, 3)?);
     lab.nodes[0].docker(&["node", "rm", "--force", &id])?.ok()?;

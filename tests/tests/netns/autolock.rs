@@ -1,4 +1,4 @@
-//! Managers whose keys are sealed: a stolen disk gives nothing, and a restart needs the unlock key.
+//! Managers with sealed keys: a stolen disk reveals nothing, and a restart needs the unlock key.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The CA is rotated while tasks and their traffic go on, by docker's own client.
+//! The CA is rotated with the docker client while tasks run and their traffic continues.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -39,10 +39,10 @@ const CHECKS: &[Check] = &[
     ("its own CA again calls a rotation off", called_off),
 ];
 
-/// Goal: a cluster goes on while its CA is replaced, and knows the old one no more then. Method:
-/// docker's own client, while traffic flows, and the files on every node.
+/// Goal: a cluster keeps working while its CA is replaced, and then no longer knows the old one.
+/// Method: docker's own client, while traffic flows, and the files on every node.
 #[test]
-fn the_ca_rotates_beside_traffic() {
+fn the_ca_rotates_under_traffic() {
     let mut stage = Stage::cluster("ca", NODES, MANAGERS);
     stage.check(CHECKS);
 }
@@ -74,7 +74,7 @@ fn token(lab: &Lab) -> Result<String> {
     lab.nodes[0].docker(&["swarm", "join-token", "-q", "worker"])?.ok()
 }
 
-/// The CA as a manager tells it, which no rotation is to change any more.
+/// The CA as a manager reports it, once no rotation is in progress.
 fn settled(lab: &Lab) -> Result<CaDigest> {
     let told = swarm(lab)?;
     ensure!(told["RootRotationInProgress"] == false, "a rotation runs: {told}");

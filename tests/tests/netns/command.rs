@@ -1,4 +1,4 @@
-//! `skein-lab` as a person or a script uses it: each call a process of its own.
+//! `skein-lab` as a user or a script runs it: each call is a separate process.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -17,9 +17,9 @@ use nix::unistd::Pid;
 use crate::stage::turn;
 
 const NAME: &str = TESTED_NAMES[0];
-/// A lab whose name begins with the other one's.
+/// A lab whose name starts with the name of the other.
 const STRANGER: &str = TESTED_NAMES[1];
-/// Enough for a cluster of two to come about on a busy machine.
+/// Enough to create a cluster of two on a busy machine.
 const SECONDS: u32 = 120;
 
 /// How long the beginning of a lab may take on a busy machine.
@@ -49,7 +49,7 @@ fn command_makes_breaks_and_removes_a_lab() {
     let _turn = turn();
     let _cleaner = Cleaner;
     let checks: [Check; 11] = [
-        ("what a run left is removed by name, and no more", leftovers_are_removed),
+        ("the remains of a run are removed by name, and nothing else", leftovers_are_removed),
         ("a lab that fails half-way leaves nothing", failing_up_leaves_nothing),
         ("Ctrl-C at any time leaves nothing", interrupted_up_leaves_nothing),
         ("up makes a cluster, and a second one is refused", up),
@@ -247,7 +247,7 @@ fn interrupted_up_leaves_nothing() -> Result<()> {
 /// A hundred processes without a command line, as user-mode Linux has.
 fn down_is_quick() -> Result<()> {
     let probe = program("skein-lab-probe")?;
-    let mut nameless = Nameless::default();
+    let mut nameless = BlankProcesses::default();
     for _ in 0..NAMELESS {
         let mut command = std::process::Command::new(&probe);
         command.arg("nameless").stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -265,7 +265,7 @@ fn down_is_quick() -> Result<()> {
     let begin = now();
     lab("down")?.ok()?;
     let took = begin.elapsed();
-    ensure!(took < DOWN_MAX, "down took {took:.1?} beside {NAMELESS} nameless processes");
+    ensure!(took < DOWN_MAX, "down took {took:.1?} with {NAMELESS} nameless processes");
     ensure_nothing_is_left()
 }
 
@@ -291,9 +291,9 @@ fn down_says_what_is_left() -> Result<()> {
 
 /// Processes that end with this value.
 #[derive(Default)]
-struct Nameless(Vec<Child>);
+struct BlankProcesses(Vec<Child>);
 
-impl Drop for Nameless {
+impl Drop for BlankProcesses {
     fn drop(&mut self) {
         for child in &mut self.0 {
             // Their input ends, and so do they.

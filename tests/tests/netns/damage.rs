@@ -1,5 +1,5 @@
-//! A manager whose disk lost something: it serves nothing and does not vote, says which file and
-//! which command, and gets everything again from the others.
+//! A manager whose disk lost data: it serves nothing and does not vote, names the file and the
+//! command that helps, and gets everything again from the other managers.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,5 +1,4 @@
-//! What becomes of a worker when its disk is full, or when a file of it is lost. Managers are in
-//! `disk/manager.rs`.
+//! A worker whose disk is full, or which lost a file. Managers are in `disk/manager.rs`.
 
 use std::fs;
 use std::io::Write as _;
@@ -52,7 +51,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Goal: a worker needs no room on its disk to come back, and loses nothing for want of it.
+/// Goal: a worker with a full disk can restart, and loses nothing.
 /// Method: its data directory is a small file system that is filled while its daemon is dead.
 #[test]
 fn a_worker_with_a_full_disk_serves_on() {

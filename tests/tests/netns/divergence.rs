@@ -1,5 +1,5 @@
 //! A manager whose state differs from the others' is found by itself, named on every manager, and
-//! mended by the documented command.
+//! repaired by the documented command.
 
 use std::fs;
 use std::io::Read;
@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_secs(30);
 const CHECKS: &[Check] = &[
     ("managers with one state say nothing", agree),
     ("one whose state has another name is named, on it and on the others", differ),
-    ("wiped by one command it has the others' state", mended),
+    ("wiped by one command it has the others' state", repaired),
 ];
 
 /// Goal: managers that hold different states at one revision say so. Method: the log of one is
@@ -46,9 +46,9 @@ fn a_manager_whose_state_differs_is_named() {
 }
 
 /// Applies the entries of a log, but for the name of one network.
-struct Mistaken(StateMachine);
+struct FaultyMachine(StateMachine);
 
-impl Machine for Mistaken {
+impl Machine for FaultyMachine {
     fn apply(&mut self, index: u64, payload: &[u8]) -> Result<Vec<u8>, String> {
         if payload.is_empty() {
             return self.0.apply(index, payload);
@@ -110,14 +110,14 @@ fn agree(lab: &mut Lab) -> Result<()> {
 }
 
 /// Writes a manager's log again from what it holds, with a mistake in it. It was the leader: the
-/// last entry is of its own term, and stands in the others' logs under the same id.
+/// last entry is of its own term, and is in the others' logs under the same id.
 fn rewrite(lab: &Lab, hurt: usize, raft_id: u64, voters: &[Peer]) -> Result<()> {
     let data = lab.nodes[hurt].data_dir();
     let key = KeyFile::at(data.join("certs/node.json")).disk_key(Presence::Existing)?;
     let aside = lab.folder().join("rewritten");
     fs::create_dir(&aside)?;
     let (publish, newest) = tokio::sync::watch::channel(Arc::<State>::default());
-    let mut machine = Mistaken(StateMachine::new(publish, History::default()));
+    let mut machine = FaultyMachine(StateMachine::new(publish, History::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let old = Storage { dir: &data, raft_id, key: &key, presence: Presence::Existing };
@@ -177,7 +177,7 @@ fn differ(lab: &mut Lab) -> Result<()> {
     })
 }
 
-fn mended(lab: &mut Lab) -> Result<()> {
+fn repaired(lab: &mut Lab) -> Result<()> {
     let hurt = hurt(lab)?;
     lab.nodes[hurt].kill_daemon()?;
     let dir = lab.nodes[hurt].data_dir().to_string_lossy().into_owned();

@@ -1,4 +1,5 @@
-//! Faults of the underlay: each does what it says, one way or both, and is gone when it is healed.
+//! Faults of the underlay: each works as described, in one direction or both, and ends when it is
+//! healed.
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use lab::Lab;
 use lab::command::run;
-use lab::scenario::beside::{Beside, until_input_ends};
+use lab::scenario::background::{Background, until_input_ends};
 use lab::topology::{Fault, Point};
 use tests::bench::sandbox::in_namespace;
 
@@ -33,7 +34,7 @@ fn faults_do_what_they_say() {
         ("a node can be cut from all and joined again", cut_off),
         ("a loss loses its part", loss),
         ("a delay adds its time, one way or both", delay),
-        ("connections and datagrams of any size bear a delay", traffic_bears_delay),
+        ("connections and datagrams of any size survive a delay", traffic_survives_delay),
         ("a spread puts datagrams out of order and loses none", reorder),
         ("a delay that turns into a cut lets nothing through", delay_to_cut),
         ("another process sees the faults", seen_by_others),
@@ -184,12 +185,12 @@ fn delay(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn traffic_bears_delay(lab: &mut Lab) -> Result<()> {
+fn traffic_survives_delay(lab: &mut Lab) -> Result<()> {
     both(lab, Fault::Delay { ms: 10, spread_ms: 0 })?;
     let probe = lab.program("skein-lab-probe")?;
     let port = PORT.to_string();
     let server = until_input_ends("TERM", &[&probe, "serve", &port]);
-    let server = Beside::start(&lab.nodes[1].line(&server))?;
+    let server = Background::start(&lab.nodes[1].line(&server))?;
     let to = format!("{}:{PORT}", lab.nodes[1].address);
     lab.wait_for(SOON, "the server to answer", || {
         lab.nodes[0].run(20, &[&probe, "ask", "tcp", &to])?.ok()

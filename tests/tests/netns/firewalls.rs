@@ -1,4 +1,4 @@
-//! Other programs' firewalls on a node: told of by name while they block, and not afterwards.
+//! Other programs' firewalls on a node: reported by name while they block, and not afterwards.
 
 use anyhow::{Result, ensure};
 use lab::Lab;
@@ -20,7 +20,7 @@ const CHECKS: &[Check] = &[
     ("a chain with policy drop is named, with what to do", policy),
     ("so is one that ends by a reject", reject),
     ("what helps makes all well again", remedy),
-    ("a rule that names no link and loses calls is told of as well", lost),
+    ("a rule that names no link and loses calls is reported too", lost),
     ("so is a chain of iptables-legacy", legacy),
     ("a chain that keeps the overlays of other nodes out is named, with what to do", input),
 ];

@@ -1,5 +1,5 @@
-//! Clients write and read through every manager while managers are killed and the cluster changes
-//! under them: what they were told has to be explained by one order of all operations.
+//! Clients write and read through every manager while managers are killed and the cluster changes.
+//! One order of all operations must explain the answers that they got.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ const CANDIDATE: usize = 3;
 const LEAVER: usize = 4;
 const NODES: usize = 5;
 
-/// How long the storm lasts at least; it goes on until each change came about.
+/// How long the storm lasts at least; it continues until each change has happened.
 const SECONDS: &str = "SKEIN_HISTORY_SECONDS";
 const SECONDS_DEFAULT: u64 = 40;
 /// What is killed and asked for when; without it, it is drawn. The rest is up to the machine.

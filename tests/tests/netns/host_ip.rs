@@ -1,4 +1,4 @@
-//! Published ports at one address of a node: others keep out of its calls.
+//! Published ports at one address of a node: each gets only the calls to its address.
 
 use std::net::Ipv4Addr;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::Lab;
 use lab::cluster::{CONVERGE_MAX, Task};
 use lab::scenario::Check;
-use lab::scenario::calls::{ask_outside, read_told};
+use lab::scenario::calls::{ask_outside, read_replies};
 use lab::scenario::services::{NETWORK, hostname, make_network, probe, remove_services};
 
 use crate::stage::Stage;
@@ -168,7 +168,7 @@ fn loopback(lab: &mut Lab) -> Result<()> {
     for node in &lab.nodes {
         lab.wait_for(CONVERGE_MAX, &format!("{} to be answered", node.name), || {
             for protocol in PROTOCOLS {
-                let told = read_told(&node.run(20, &[&probe, "ask", protocol, &to])?.ok()?)?;
+                let told = read_replies(&node.run(20, &[&probe, "ask", protocol, &to])?.ok()?)?;
                 ensure!(told[0].server == server, "{told:?}");
             }
             Ok(())

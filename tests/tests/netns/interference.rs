@@ -1,5 +1,5 @@
-//! What other programs change in the kernel, what the kernel does by itself, and what a daemon does
-//! when nobody answers it.
+//! Changes of the kernel by other programs and by the kernel itself, and a daemon that hears no
+//! other node.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
@@ -72,7 +72,7 @@ impl Fabric {
 }
 
 /// Nothing is left to repair, and every backend answers by the virtual address.
-fn is_mended(lab: &Lab) -> Result<()> {
+fn is_repaired(lab: &Lab) -> Result<()> {
     wait_all_answer(lab, NODES, REPLICAS)?;
     let said = lab.nodes[0].skein(&["doctor"])?;
     ensure!(said.status == 0, "{said}");
@@ -92,7 +92,7 @@ fn after_load(lab: &mut Lab) -> Result<()> {
         ensure!(now == whole, "it is {now}");
         Ok(())
     })?;
-    is_mended(lab)
+    is_repaired(lab)
 }
 
 fn while_down(lab: &mut Lab) -> Result<()> {
@@ -107,7 +107,7 @@ fn while_down(lab: &mut Lab) -> Result<()> {
         Ok(())
     })?;
     ensure!(processes(lab)? == before, "tasks were touched");
-    is_mended(lab)
+    is_repaired(lab)
 }
 
 fn repaired(node: &Node) -> Result<u64> {

@@ -1,6 +1,6 @@
-//! A task reaches what it may and nothing else: it neither gets into another network nor to the
-//! cluster's own ports, and takes nobody's address. The frames are those that a program with raw
-//! sockets writes; they are sent from sandboxes of real tasks.
+//! A task reaches only what it may: it cannot enter another network, reach the cluster's own ports,
+//! or take over an address. The frames are those of a program with raw sockets, sent from sandboxes
+//! of real tasks.
 
 mod frame;
 
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::Lab;
 use lab::cluster::{Task, text};
 use lab::scenario::Check;
-use lab::scenario::beside::{Beside, until_input_ends};
+use lab::scenario::background::{Background, until_input_ends};
 use lab::scenario::calls::{ask, wait_all_answer};
 use lab::scenario::services::{NETWORK, make_network, probe, serve, serve_client, serve_echo};
 use tests::bench::sandbox::in_namespace;
@@ -333,7 +333,7 @@ fn ingress_ports(lab: &mut Lab) -> Result<()> {
 fn internal_names(lab: &mut Lab) -> Result<()> {
     let address = format!("{}:53", lab.client_address());
     let server = [&lab.client_program("skein-lab-probe")?, "names", &address];
-    let outside = Beside::start(&lab.client_line(&until_input_ends("TERM", &server)))?;
+    let outside = Background::start(&lab.client_line(&until_input_ends("TERM", &server)))?;
     let dig = |task: &Task, name: &str| -> Result<String> {
         lab.in_task(task, &["dig", "+tries=1", "+time=10", name])?.ok()
     };

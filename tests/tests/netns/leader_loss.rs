@@ -1,5 +1,5 @@
-//! Clients write through a manager while the cluster loses its leader again and again: the next
-//! leader answers what the lost one left open.
+//! Clients write through a manager while the cluster loses its leader repeatedly: the next
+//! leader answers the requests that the lost one left open.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -116,8 +116,8 @@ fn cut_off(lab: &mut Lab) -> Result<()> {
     lose_leaders(lab, &Loss { name: "cutoff", asked: 0, lose, regain, ..KILLED })
 }
 
-/// What a client was told of one write.
-struct Told {
+/// The answer that a client got to one write.
+struct WriteResult {
     name: String,
     status: u16,
     body: String,
@@ -140,7 +140,7 @@ fn lose_leaders(lab: &mut Lab, loss: &Loss) -> Result<()> {
     writeln!(std::io::stdout(), "    {}: {count} writes, longest {longest_ms} ms", loss.name)?;
     let services = lab.nodes[asked].get("/services")?;
     for told in &told {
-        let Told { name, status, body, .. } = told;
+        let WriteResult { name, status, body, .. } = told;
         ensure!(*status == 201, "{name} is answered {status}: {body}");
         let answer: Value = serde_json::from_str(body)?;
         let made = list(&services).filter(|service| text(&service["Spec"]["Name"]) == *name);
@@ -161,18 +161,18 @@ fn lose_one(
     round: usize,
     leader: usize,
     asked: usize,
-) -> Result<Vec<Told>> {
+) -> Result<Vec<WriteResult>> {
     let url = lab.nodes[asked].url();
     let socket = Path::new(url.trim_start_matches("unix://"));
     let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let write = |client: usize| -> Result<Vec<Told>> {
+    let write = |client: usize| -> Result<Vec<WriteResult>> {
         let mut told = Vec::new();
         while !over.load(Ordering::Relaxed) {
             let name = format!("{}-{round}-{client}-{}", loss.name, told.len());
             let begin = now();
             let answer = over_unix(socket, "POST", "/services/create", &service(&name))?;
             let (status, body) = (answer.status, answer.text());
-            told.push(Told { name, status, body, took: begin.elapsed() });
+            told.push(WriteResult { name, status, body, took: begin.elapsed() });
             answered.fetch_add(1, Ordering::Relaxed);
         }
         Ok(told)

@@ -1,4 +1,5 @@
-//! What a machine lacks is said before anything is built, in one line that names the remedy.
+//! Missing requirements of a machine are reported before anything is built, in one line with the
+//! remedy.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +25,7 @@ fn script(words: &[&str], name: &str, more: &[&str]) -> Result<Output> {
 /// A script's refusal: one line that has all of `wanted`.
 fn refuses(output: &Output, wanted: &[&str]) -> Result<()> {
     ensure!(output.status == 1, "{output}");
-    // Steps are said besides.
+    // It also prints its steps.
     let lines = output.stderr.lines().filter(|line| !line.starts_with("== "));
     let lines: Vec<&str> = lines.collect();
     ensure!(lines.len() == 1, "not one line: {output}");
@@ -52,7 +53,7 @@ fn without_links(folder: &Path, kind: &str) -> Result<String> {
     replaced(folder, "ip", &script)
 }
 
-/// Goal: whoever cannot run the demo learns why and what to do. Method: the scripts of its first
+/// Goal: a user who cannot run the demo learns why and what to do. Method: the scripts of its first
 /// steps, with what they need taken away.
 #[test]
 fn what_a_machine_lacks_is_said_in_one_line() {

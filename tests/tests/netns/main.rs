@@ -2,7 +2,7 @@
 //! of this machine. Needs root; without it every scenario fails and says so.
 //!
 //! Each scenario builds a lab, and its checks share it: a check states what a user may rely on.
-//! Those that are played on every kind of lab are in `tests/lab/src/scenario/`; here are, besides,
+//! Those that run on every kind of lab are in `tests/lab/src/scenario/`; here are, in addition,
 //! those that are about one kernel or about docker's own client.
 
 mod address;
@@ -36,7 +36,7 @@ mod rows;
 mod single_node;
 mod sockets;
 mod stage;
-mod surroundings;
+mod task_environment;
 mod underlay;
 mod versions;
 mod why;

@@ -1,4 +1,4 @@
-//! What a daemon that has nothing to do takes of its machine's memory.
+//! Memory use of idle daemons.
 
 use anyhow::{Context as _, Result, ensure};
 use lab::Lab;

@@ -1,5 +1,5 @@
-//! A lab from checkouts in odd places. What matters of a checkout is where its programs lie: each
-//! place gets this build's programs, and makes the demo, whose tasks run some of them.
+//! Labs from checkouts in unusual places. Only the folder of the programs matters: each place gets
+//! this build's programs and runs the demo, whose tasks run some of them.
 
 use std::fs;
 use std::os::unix::fs::symlink;

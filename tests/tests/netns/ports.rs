@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use lab::Lab;
 use lab::cluster::CONVERGE_MAX;
 use lab::scenario::Check;
-use lab::scenario::beside::{Beside, until_input_ends};
+use lab::scenario::background::{Background, until_input_ends};
 use lab::scenario::calls::ask_outside;
 use lab::scenario::services::{hostname, make_network, probe, remove_services, serve};
 
@@ -21,7 +21,7 @@ const CHECKS: &[Check] = &[
     ("a network is made", make_network),
     ("a service leaves a program its port, and takes it when that ends", ingress),
     ("who was first keeps the port over a restart of the daemon", restart),
-    ("a program that listens later is told of", later),
+    ("a program that listens later is reported", later),
     ("a task in mode host goes where its port is free", host_mode),
 ];
 
@@ -34,16 +34,17 @@ fn programs_keep_their_ports() {
 }
 
 /// A program that listens on the second node.
-fn program(lab: &Lab, port: u16) -> Result<Beside> {
+fn program(lab: &Lab, port: u16) -> Result<Background> {
     let node = &lab.nodes[1];
     let (probe, port) = (node.program("skein-lab-probe")?, port.to_string());
-    let beside = Beside::start(&node.line(&until_input_ends("TERM", &[&probe, "serve", &port])))?;
+    let program =
+        Background::start(&node.line(&until_input_ends("TERM", &[&probe, "serve", &port])))?;
     lab.wait_for(CONVERGE_MAX, "the program to listen", || {
         let shown = node.run(10, &["ss", "-Hltn"])?.ok()?;
         ensure!(shown.contains(&format!(":{port} ")), "{shown}");
         Ok(())
     })?;
-    Ok(beside)
+    Ok(program)
 }
 
 /// The name that a program of the second node tells.

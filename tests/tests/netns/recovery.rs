@@ -1,5 +1,5 @@
-//! Managers that are lost for good: one goes on alone, or a backup is restored, and workers notice
-//! nothing. docs/operations.md has the same commands as its runbook.
+//! Managers that are lost for good: one continues alone, or a backup is restored, and workers
+//! notice nothing. docs/operations.md documents the same commands.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use lab::Lab;
 use lab::cluster::{CONVERGE_MAX, Task, list, text};
 use lab::command::Output;
 use lab::scenario::Check;
-use lab::scenario::beside::Counter;
+use lab::scenario::background::Counter;
 use lab::scenario::calls::{ask, ensure_all_answer};
 use lab::scenario::services::{NETWORK, make_network, probe, serve, serve_client};
 use lab::wait::Pace;

@@ -1,4 +1,4 @@
-//! Generic resources: what nodes say they have is given to tasks, each name once.
+//! Generic resources: what nodes offer is assigned to tasks, each name once.
 
 use std::collections::BTreeSet;
 

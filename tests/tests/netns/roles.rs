@@ -1,4 +1,4 @@
-//! Roles change while tasks and their traffic go on: promotion, demotion, and who leads meanwhile.
+//! Roles change while tasks run and their traffic continues: promotion, demotion, leader changes.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ const CHECKS: &[Check] = &[
 /// Goal: a role is changed without a restart, without a lost packet, and without a moment in which
 /// the managers that are left have no majority. Method: docker's own client, while traffic flows.
 #[test]
-fn roles_change_beside_traffic() {
+fn roles_change_under_traffic() {
     let mut stage = Stage::cluster("roles", NODES, 1);
     stage.check(CHECKS);
 }
@@ -118,7 +118,7 @@ fn promote_both(lab: &mut Lab) -> Result<()> {
     managers_are(lab, 0, &[0, 1, 2])?;
     let again = lab.nodes[1].docker(&["node", "promote", &second])?;
     ensure!(again.stdout.contains("is already a manager"), "{again}");
-    // Each of them decides, and asks whoever leads.
+    // Each of them decides, and asks the current leader.
     for (node, network) in lab.nodes.iter().zip(["one", "two", "three"]) {
         node.docker(&["network", "create", "-d", "overlay", network])?.ok()?;
     }

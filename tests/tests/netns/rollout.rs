@@ -1,4 +1,4 @@
-//! No request fails while the backends of a service come, go and are lost.
+//! No request fails while backends of a service are added, removed and lost.
 
 use lab::scenario::rollout::{PER_SECOND, Step, prepare, run};
 

@@ -1,5 +1,5 @@
-//! Two real daemons among very many endpoints: what they do for one change stays small, and one
-//! that is late says so.
+//! Two real daemons with very many endpoints: the work for one change stays small, and a daemon
+//! that is late reports it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The sockets of the daemon, as tasks of the image `host` see them: not at all.
+//! Tasks of the image `host` cannot see the sockets of the daemon.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ const CHECKS: &[Check] = &[
 ];
 
 /// Goal: a task of the node's own files is no client of the API, and speaks to no supervisor.
-/// Method: sockets in the run directory, in a directory of their own and beside other files, by
+/// Method: sockets in the run directory, in a separate directory and next to other files, by
 /// their paths and behind a link; connected to by a task that runs across a restart.
 #[test]
 fn tasks_do_not_reach_the_daemons_sockets() {

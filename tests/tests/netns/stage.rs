@@ -1,4 +1,4 @@
-//! What the tests of this tier share: one lab of namespaces at a time.
+//! Shared by the tests of this tier: one lab of namespaces at a time.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};

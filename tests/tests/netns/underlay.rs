@@ -1,4 +1,4 @@
-//! What nodes' underlays and routes are like, and how the cluster follows them.
+//! MTU and routes of nodes' underlays, and how the cluster follows their changes.
 
 use anyhow::{Context as _, Result, ensure};
 use lab::Lab;
@@ -26,7 +26,7 @@ fn the_mtu_of_a_network_is_that_of_its_smallest_underlay() {
         ("services start", serve_client_and_echo),
         ("an underlay that shrinks makes every node's links shrink", shrinks),
         ("and grow when it does", |lab| follows(lab, FULL)),
-        ("a network's own MTU that does not fit is told of", option),
+        ("a network's own MTU that does not fit is reported", option),
     ];
     stage.check(checks);
 }
@@ -38,7 +38,7 @@ fn routes_into_the_clusters_networks_are_told() {
     let mut stage = Stage::empty("routes", 2);
     let checks: &[Check] = &[
         ("a machine with a route to the ingress network is refused by name", refused),
-        ("a route that appears later is told of by name", appears),
+        ("a route that appears later is reported by name", appears),
         ("and no new network gets its addresses", avoided),
     ];
     stage.check(checks);
@@ -65,7 +65,7 @@ fn follows(lab: &mut Lab, (underlay, link): (&str, &str)) -> Result<()> {
 
 fn shrinks(lab: &mut Lab) -> Result<()> {
     follows(lab, LOW)?;
-    // The wire's other end takes no more either, so that what is too large is lost.
+    // The other end of the link has the same MTU, so that larger packets are lost.
     let echo = lab.running(0, "echo")?.into_iter().find(|task| task.node == 1);
     let to = format!("{}:7000", echo.context("no task there")?.address(NETWORK)?);
     for _ in 0..20 {

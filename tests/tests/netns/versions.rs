@@ -1,7 +1,7 @@
-//! Two versions of Skein side by side: real daemons of which some read one schema more.
+//! Two versions of Skein side by side: real daemons, some of which read one more schema.
 //!
-//! The newer one is a copy of this build's program in which one number was changed: the newest
-//! schema that it reads.
+//! The newer version is a copy of this build's program with one changed number: the newest schema
+//! that it reads.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

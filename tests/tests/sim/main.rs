@@ -16,7 +16,7 @@ const PLANT_SEEDS_MAX: u64 = 5;
 fn seeds(text: &str) -> Vec<u64> {
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     let lines = lines.filter(|line| !line.is_empty());
-    lines.map(|line| line.parse().expect("a line of seeds.txt begins with a number")).collect()
+    lines.map(|line| line.parse().expect("a line of seeds.txt starts with a number")).collect()
 }
 
 /// Runs all seeds of a file; a failure prints its seed and the command that replays it.

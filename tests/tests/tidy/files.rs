@@ -25,7 +25,7 @@ fn check_rust(path: &str, text: &str) -> Vec<String> {
         complain(1, format!("{lines} lines, {FILE_LINES_MAX} are allowed"));
     }
     if path.ends_with("/mod.rs") {
-        complain(1, "is named mod.rs: write foo.rs beside foo/".to_owned());
+        complain(1, "is named mod.rs: write foo.rs next to foo/".to_owned());
     }
     for (index, line) in text.lines().enumerate() {
         let columns = line.chars().count();

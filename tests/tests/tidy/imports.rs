@@ -1,4 +1,5 @@
-//! The import table of ARCHITECTURE.md: a heavy dependency has one door, and the cores stay pure.
+//! The import table of ARCHITECTURE.md: a heavy dependency belongs to one crate, and the cores stay
+//! pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
-//! Holds the rules that no compiler holds: who may import whom, how long things may be, what each
-//! crate is for, what the unit may do, which decoders are fuzzed. Every checker is a pure function
-//! over text, with its own tests that show it fail.
+//! Checks rules that no compiler checks: allowed imports, lengths, words, the purpose of each
+//! crate, the capabilities of the unit, fuzzed decoders. Every checker is a pure function over
+//! text, with tests that show it fail.
 
 mod files;
 mod fuzz;
@@ -10,6 +10,7 @@ mod roots;
 mod source;
 mod units;
 mod versions;
+mod words;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,7 +21,7 @@ fn root() -> PathBuf {
     own.parent().map(PathBuf::from).unwrap_or(own)
 }
 
-/// What cargo says about the workspace's packages: with `--no-deps` its own, else all.
+/// The output of cargo metadata: with `--no-deps` only the packages of the workspace.
 fn metadata(more: &[&str]) -> serde_json::Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--offline", "--locked"])
@@ -32,7 +33,7 @@ fn metadata(more: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON")
 }
 
-/// Fails with every complaint on a line of its own.
+/// Fails with one complaint per line.
 fn report(complaints: &[String]) {
     assert!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));
 }

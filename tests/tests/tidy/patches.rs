@@ -1,4 +1,4 @@
-//! Published crates that are built with a change: only as long as they need it.
+//! Published crates that are built with a local change, only as long as it is needed.
 
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ fn check(metadata: &Value, patched: &[(&str, &str, &str)]) -> Vec<String> {
     complaints
 }
 
-/// Goal: a patch goes when upstream is mended. Method: the versions that cargo chooses.
+/// Goal: a patch is removed once upstream is fixed. Method: the versions that cargo chooses.
 #[test]
 fn patches_are_used_and_of_the_version_that_is_asked_for() {
     crate::report(&check(&crate::metadata(&[]), PATCHED));

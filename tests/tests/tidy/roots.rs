@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// Whether a source text begins with a sentence of purpose.
+/// Whether a source text starts with a sentence of purpose.
 fn states_purpose(text: &str) -> bool {
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let purpose = first.strip_prefix("//!").unwrap_or_default().trim();
@@ -22,7 +22,7 @@ fn every_crate_root_begins_with_its_purpose() {
             let text = fs::read_to_string(path).expect("a target's source is readable");
             seen += 1;
             if !states_purpose(&text) {
-                complaints.push(format!("{path} does not begin with a //! that says its purpose"));
+                complaints.push(format!("{path} does not start with a //! that says its purpose"));
             }
         }
     }

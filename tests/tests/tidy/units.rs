@@ -6,7 +6,7 @@ use std::fs;
 
 use cluster::rights::default_capabilities;
 
-/// What the daemon and its helpers need beside what they hand on to tasks
+/// Capabilities of the daemon and its helpers, in addition to those of tasks
 /// (deploy/systemd/README.md says for what).
 const OWN: [&str; 4] = ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"];
 /// The capabilities that a unit keeps.

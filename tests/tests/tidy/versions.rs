@@ -1,6 +1,6 @@
 //! `rust-version` is the lowest that works: what the dependencies need, and what this code uses.
-//! Of the standard library's parts clippy knows since when they are there (`incompatible_msrv`);
-//! of the language's, this code uses none that is younger than [`LANGUAGE`].
+//! Clippy knows the version of each item of the standard library (`incompatible_msrv`); the code
+//! uses no language feature newer than [`LANGUAGE`].
 
 use serde_json::Value;
 

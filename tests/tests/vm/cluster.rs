@@ -1,5 +1,5 @@
-//! Three guests as a cluster: how long it takes, a VIP across kernels, and what the loss of power,
-//! a reboot and a clock that jumps leave of it.
+//! Three guests as a cluster: the time to create it, a VIP across kernels, power loss, a reboot,
+//! and a clock that jumps.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lab::Lab;
 use lab::cluster::text;
-use lab::scenario::beside::Counter;
+use lab::scenario::background::Counter;
 use lab::scenario::calls::wait_all_answer;
 use lab::scenario::services::{make_network, probe, serve, serve_client, serve_echo};
 use lab::scenario::{Check, check};
@@ -33,7 +33,7 @@ const CHECKS: &[Check] = &[
     ("a rebooted guest is used again", worker_reboots),
     ("the balancer is IPVS on every node", balances_by_ipvs),
 ];
-/// Not on emulated guests: there this failed in one of three runs. The leader's log tells of a
+/// Not on emulated guests: there this failed in one of three runs. The leader's log shows a
 /// lease of 2.5 s that ran out and of pauses, as when three guests share two cores; that the clocks
 /// have no part in it was not traced.
 const CLOCK_CHECKS: &[Check] = &[

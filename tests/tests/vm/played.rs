@@ -1,9 +1,9 @@
-//! Scenarios of every kind of lab, on guests: each node finds by itself that its kernel can balance
-//! by IPVS. On user-mode Linux, which is quick, those that need IPVS or a kernel of one's own; on
-//! Debian 12's kernel, which is emulated, published ports. VIPs are in `cluster.rs`, on both, and
-//! daemons that restart beside their tasks in `systemd.rs`. `skein-lab play` plays the others; that
-//! of restarts takes quicker machines: a daemon that was killed has to be back within its node's
-//! lease of 2.5 s, which three guests that count and ping on two processors do not always grant.
+//! Scenarios for every kind of lab, on guests: each node detects that its kernel can balance with
+//! IPVS. User-mode Linux, which is fast, runs those that need IPVS or a separate kernel; Debian
+//! 12's kernel, which is emulated, runs published ports. VIPs are in `cluster.rs`, on both, and
+//! daemons that restart while their tasks run in `systemd.rs`. `skein-lab play` runs the others.
+//! The restart scenario needs faster machines: a killed daemon has to be back within its node's
+//! lease of 2.5 s, which three guests that count and ping on two processors do not always achieve.
 
 use anyhow::{Context as _, Result, ensure};
 use lab::Lab;

@@ -1,5 +1,5 @@
-//! The sketches of the data path by IPVS: what they prove is what the balancer leans on. They are
-//! shell, so that a doubt about a kernel can be put to it by hand, by `skein-vm test`.
+//! Prototypes of the IPVS data path: they show that the kernel does what the balancer relies on.
+//! They are shell scripts, so that a kernel can also be tested by hand with `skein-vm test`.
 
 use anyhow::{Result, ensure};
 use lab::command::run;

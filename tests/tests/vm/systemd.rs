@@ -1,5 +1,5 @@
 //! The unit of `deploy/systemd/` under a real systemd, on Debian 12's kernel: `start` returns when
-//! the node is ready, and neither a restart nor a crash nor a stop of the unit reaches its tasks.
+//! the node is ready, and restart, crash and stop of the unit do not affect its tasks.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::Lab;
 use lab::cluster::{CONVERGE_MAX, Task};
 use lab::command::{Output, run, run_with_input};
-use lab::scenario::beside::Counter;
+use lab::scenario::background::Counter;
 use lab::scenario::services::{make_network, serve_client, serve_echo};
 use lab::scenario::{Check, check};
 use lab::topology::Machine as _;
@@ -34,7 +34,7 @@ const CHECKS: &[Check] = &[
     ("the unit starts, and is ready then", start),
     ("services run", serve),
     ("a restart of the unit keeps the tasks and their connections", restart),
-    ("a daemon that crashed is started again beside its tasks", crash),
+    ("a daemon that crashed is restarted while its tasks run", crash),
     ("a stop of the unit keeps the tasks, and a start finds them", stop_and_start),
     ("a daemon knows whether its machine stops", machine_stops),
 ];

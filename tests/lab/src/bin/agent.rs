@@ -1,6 +1,7 @@
 //! The agent of a virtual machine, and its client.
 //!
-//! `skein-lab-agent serve [ADDR:PORT]`: in the guest; listens where the kernel's command line says.
+//! `skein-lab-agent serve [ADDR:PORT]`: in the guest; the default address is on the kernel command
+//! line.
 //! `skein-lab-agent call NETNS ADDR:PORT [--env KEY=VALUE]… -- WORDS…`: runs a program of the guest
 //! with this one's streams and gives its exit status. NETNS is the namespace to connect from, `-`
 //! the caller's own.

@@ -1,8 +1,8 @@
 //! The demo: nodes on this machine, redis behind a VIP, and a web front on every node.
 //!
 //! `skein-demo up [--nodes N] [--managers M] [--topology KIND]` starts it and shows it, `status`
-//! shows it again, `down` removes all of it. It is a lab like any other: `skein-lab --name
-//! skein-demo …` breaks things in it.
+//! shows it again, `down` removes it. It is an ordinary lab: inject faults with `skein-lab --name
+//! skein-demo …`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,12 +10,12 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use lab::arguments::{self, Action, Size};
 use lab::cluster::{CONVERGE_MAX, Task, text as text_of};
 use lab::guard;
 use lab::kinds::folder_of;
 use lab::topology::Kind;
 use lab::wait::{now, wait_for};
-use lab::words::{self, Size, Wish};
 use lab::{Lab, sweep, target_folder};
 use nix::unistd::Uid;
 use serde_json::Value;
@@ -70,8 +70,8 @@ fn usage(problem: &str) -> ExitCode {
 
 /// What the cluster is to be: the same words as those of `skein-lab up`.
 fn read_options(words: &[&str]) -> Result<Size> {
-    match words::read(&[&["up", "--name", NAME], words].concat())?.wish {
-        Wish::Up(size) if size.managers > 0 => Ok(size),
+    match arguments::read(&[&["up", "--name", NAME], words].concat())?.action {
+        Action::Up(size) if size.managers > 0 => Ok(size),
         _ => bail!("the demo is a cluster: {:?} is not understood", words.join(" ")),
     }
 }

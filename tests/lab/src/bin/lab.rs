@@ -1,8 +1,8 @@
-//! `skein-lab`: a lab for a person at a terminal and for scripts. `skein-lab help` tells all of it.
+//! `skein-lab`: labs for interactive use and for scripts. `skein-lab help` describes all commands.
 //!
-//! Each call is a process of its own: a lab lies in `/var/lib/skein-lab/<name>`, and the next call
-//! finds it there. Exit status 0 done, 1 refused or failed, 2 wrong usage; `exec` and `docker` have
-//! that of the program.
+//! Each call is a separate process: the state of a lab is in `/var/lib/skein-lab/<name>`, where the
+//! next call finds it. The exit status is 0 on success, 1 if refused or failed, 2 for wrong usage;
+//! `exec` and `docker` return the exit status of the program.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -10,45 +10,45 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
+use lab::arguments::{Action, Command, Size, read};
 use lab::cluster::text;
 use lab::guard;
 use lab::kinds::{self, TESTED_NAMES, folder_of};
 use lab::scenario::Scenario;
 use lab::topology::{Fault, Kind, Point};
-use lab::words::{Command, Size, Wish, read};
 use lab::{Lab, Node, containers, sweep, sweep_dead};
 use nix::unistd::Uid;
 use serde_json::Value;
 
-/// How long a daemon may take to tell how it is: one that is paused does not.
+/// How long a daemon may take to report its status; a paused daemon does not answer.
 const TELL_MAX: Duration = Duration::from_secs(2);
 
 const HELP: &str = "\
-skein-lab makes machines with real daemons on one underlay, and breaks things.
+skein-lab creates machines with real daemons on one underlay, and injects faults.
 
   up [--nodes N] [--managers M] [--topology KIND] [--no-cluster]
-                               make a lab; 3 nodes and 1 manager unless told otherwise
-  down                         remove all of it, whatever state it is in
-  sweep                        remove what test runs have left that were killed; it has no name
+                               create a lab; default: 3 nodes, 1 manager
+  down                         remove the lab, in any state
+  sweep                        remove the remains of killed test runs; takes no --name
   play SCENARIO [--topology KIND]
-                               make a lab, check a scenario on it step by step, remove it
-  status                       nodes, their daemons, and the faults that are there
-  exec NODE|client [--] CMD…   run a program there, with this input, output and exit status
-  docker NODE -- WORDS…        docker's client against the daemon of a node
-  logs NODE                    all that its daemon has written
-  cut A [B] [--one-way]        nothing arrives from A at B, nor back; without B: at nobody
+                               create a lab, run a scenario on it, remove it
+  status                       nodes, their daemons, and active faults
+  exec NODE|client [--] CMD…   run a program there; input, output and exit status are passed on
+  docker NODE -- WORDS…        run the docker client against the daemon of a node
+  logs NODE                    print the log of its daemon
+  cut A [B] [--one-way]        block all traffic between A and B; without B: between A and all
   loss A [B] PERCENT [--one-way]
   delay A [B] MS [--spread MS] [--one-way]
-                               each frame takes longer; a spread puts them out of order
-  heal [A [B]]                 take the faults away: all, those of A, those between both
-  kill NODE [--daemon]         lose the machine, or only its daemon by SIGKILL
-  pause NODE, resume NODE      stop a daemon's time and let it go on
-  stop NODE                    stop the daemon by SIGTERM; its tasks go on
-  start NODE                   start the daemon, of a lost machine too
-  help                         this
+                               delay each frame; a spread also reorders frames
+  heal [A [B]]                 remove faults: all, those of A, or those between A and B
+  kill NODE [--daemon]         kill the machine, or only its daemon (SIGKILL)
+  pause NODE, resume NODE      suspend a daemon (SIGSTOP) and resume it
+  stop NODE                    stop the daemon with SIGTERM; its tasks keep running
+  start NODE                   start the daemon, also on a killed machine
+  help                         print this text
 
-Every command takes --name NAME for another lab than `skein-lab`. NODE is node1 or 1, A and B are
-nodes or `client`. KIND and the faults that it offers:
+Every command accepts --name NAME for a lab other than `skein-lab`. NODE is node1 or 1; A and B are
+nodes or `client`. KIND, and the faults that it supports:
 ";
 
 fn main() -> ExitCode {
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(error) => return complain(&error, 2),
     };
-    let makes = matches!(command.wish, Wish::Up(_) | Wish::Play(..));
+    let makes = matches!(command.action, Action::Up(_) | Action::Play(..));
     let done = if makes && own.is_none() {
         may_make(&command.name).and_then(|()| guard::run("skein-lab", &command.name, &words))
     } else {
@@ -80,21 +80,21 @@ fn say(text: &str) {
 
 fn act(command: &Command) -> Result<()> {
     let name = command.name.as_str();
-    if command.wish == Wish::Help {
+    if command.action == Action::Help {
         say(&help());
         return Ok(());
     }
     ensure_root()?;
-    match &command.wish {
-        Wish::Sweep => return clean_up(),
-        Wish::Up(size) => return up(name, size),
-        Wish::Down => return down(name),
-        Wish::Play(scenario, kind) => return play(name, scenario, *kind),
+    match &command.action {
+        Action::Sweep => return clean_up(),
+        Action::Up(size) => return up(name, size),
+        Action::Down => return down(name),
+        Action::Play(scenario, kind) => return play(name, scenario, *kind),
         _ => {}
     }
     let mut lab = attach(name)?;
-    let done = change(&mut lab, &command.wish);
-    let then = done.and_then(|()| show(&mut lab, &command.wish));
+    let done = change(&mut lab, &command.action);
+    let then = done.and_then(|()| show(&mut lab, &command.action));
     lab.keep();
     // In the place of this program, so that input, signals and status are the other one's.
     match then? {
@@ -178,54 +178,54 @@ fn node(lab: &mut Lab, index: usize) -> Result<&mut Node> {
 }
 
 /// Does what changes the lab.
-fn change(lab: &mut Lab, wish: &Wish) -> Result<()> {
-    match *wish {
-        Wish::Disturb { from, to, fault, one_way } => disturb(lab, from, to, fault, one_way),
-        Wish::Heal(one, other) => heal(lab, one, other),
-        Wish::KillMachine(index) => node(lab, index)?.kill_machine(),
-        Wish::KillDaemon(index) => node(lab, index)?.kill_daemon(),
-        Wish::Pause(index) => node(lab, index)?.pause(true),
-        Wish::Resume(index) => node(lab, index)?.pause(false),
-        Wish::Stop(index) => node(lab, index)?.stop(),
-        Wish::Start(index) => node(lab, index)?.start(),
-        Wish::Exec(Point::Node(index), _) | Wish::Docker(index, _) | Wish::Logs(index) => {
+fn change(lab: &mut Lab, action: &Action) -> Result<()> {
+    match *action {
+        Action::Disturb { from, to, fault, one_way } => disturb(lab, from, to, fault, one_way),
+        Action::Heal(one, other) => heal(lab, one, other),
+        Action::KillMachine(index) => node(lab, index)?.kill_machine(),
+        Action::KillDaemon(index) => node(lab, index)?.kill_daemon(),
+        Action::Pause(index) => node(lab, index)?.pause(true),
+        Action::Resume(index) => node(lab, index)?.pause(false),
+        Action::Stop(index) => node(lab, index)?.stop(),
+        Action::Start(index) => node(lab, index)?.start(),
+        Action::Exec(Point::Node(index), _) | Action::Docker(index, _) | Action::Logs(index) => {
             node(lab, index).map(drop)
         }
-        Wish::Up(_)
-        | Wish::Down
-        | Wish::Sweep
-        | Wish::Play(..)
-        | Wish::Status
-        | Wish::Exec(Point::Client, _)
-        | Wish::Help => Ok(()),
+        Action::Up(_)
+        | Action::Down
+        | Action::Sweep
+        | Action::Play(..)
+        | Action::Status
+        | Action::Exec(Point::Client, _)
+        | Action::Help => Ok(()),
     }
 }
 
 /// Shows what is to be shown, and gives the program to be run, if one is.
-fn show(lab: &mut Lab, wish: &Wish) -> Result<Option<Vec<String>>> {
-    match wish {
-        Wish::Status => say(&status(lab)?),
-        Wish::Disturb { .. } | Wish::Heal(..) => say(&faults(lab)?),
-        Wish::Logs(index) => say(lab.nodes[*index].log().trim_end()),
-        Wish::Exec(Point::Node(index), line) => {
+fn show(lab: &mut Lab, action: &Action) -> Result<Option<Vec<String>>> {
+    match action {
+        Action::Status => say(&status(lab)?),
+        Action::Disturb { .. } | Action::Heal(..) => say(&faults(lab)?),
+        Action::Logs(index) => say(lab.nodes[*index].log().trim_end()),
+        Action::Exec(Point::Node(index), line) => {
             return Ok(Some(lab.nodes[*index].line(&borrowed(line))));
         }
-        Wish::Exec(Point::Client, line) => return Ok(Some(lab.client_line(&borrowed(line)))),
-        Wish::Docker(index, line) => {
+        Action::Exec(Point::Client, line) => return Ok(Some(lab.client_line(&borrowed(line)))),
+        Action::Docker(index, line) => {
             let docker = ["docker".to_owned(), "-H".to_owned(), lab.nodes[*index].url()];
             return Ok(Some([docker.as_slice(), line].concat()));
         }
-        Wish::Up(_)
-        | Wish::Down
-        | Wish::Sweep
-        | Wish::Play(..)
-        | Wish::KillMachine(_)
-        | Wish::KillDaemon(_)
-        | Wish::Pause(_)
-        | Wish::Resume(_)
-        | Wish::Stop(_)
-        | Wish::Start(_)
-        | Wish::Help => {}
+        Action::Up(_)
+        | Action::Down
+        | Action::Sweep
+        | Action::Play(..)
+        | Action::KillMachine(_)
+        | Action::KillDaemon(_)
+        | Action::Pause(_)
+        | Action::Resume(_)
+        | Action::Stop(_)
+        | Action::Start(_)
+        | Action::Help => {}
     }
     Ok(None)
 }

@@ -1,7 +1,7 @@
 //! The lab's slow link: holds frames of an underlay back, as a kernel without netem cannot.
 //!
-//! `skein-lab-link SOCKET TAP`; a lab starts it by itself. What it does is told in
-//! `tests/lab/src/faults/link.rs`.
+//! `skein-lab-link SOCKET TAP`; a lab starts it. `tests/lab/src/faults/link.rs`
+//! describes what it does.
 
 use std::path::Path;
 

@@ -1,17 +1,17 @@
-//! The lab's own server and client: tells who answered, from which address, and what got lost.
+//! The lab's test server and client: reports who answered, from which address, and what was lost.
 //!
-//! `skein-lab-probe serve [ADDR:]PORT`: TCP and UDP. A TCP client is told `<host> <client> <own>`
-//! on one line and then hears its own words; a datagram is answered by that line, padded to the
-//! datagram's length.
-//! `skein-lab-probe ask tcp|udp HOST:PORT [TIMES [FROM_PORT [BYTES]]]`: prints one answer a line.
-//! `skein-lab-probe names ADDR:PORT`: a DNS server that knows one address for every name.
-//! `skein-lab-probe count HOST:PORT`: one TCP connection, a number every 5 ms, until standard input
-//! ends; prints `counting` when the first came back, and at the end `sent=… received=… gap_ms=…`,
-//! the gap being the longest time without an echo.
-//! `skein-lab-probe load HOST:PORT PER_SECOND`: a TCP request so often a second from few source
-//! ports, until standard input ends; what it prints is in `lab::load`.
-//! `skein-lab-probe nameless`: gives its command line up, prints `nameless`, and ends
-//! when standard input does.
+//! * `skein-lab-probe serve [ADDR:]PORT`: TCP and UDP. A TCP client gets the line
+//!   `<host> <client> <own>`, followed by an echo of its input; a datagram is answered with that
+//!   line, padded to the datagram's length.
+//! * `skein-lab-probe ask tcp|udp HOST:PORT [TIMES [FROM_PORT [BYTES]]]`: prints one answer a line.
+//! * `skein-lab-probe names ADDR:PORT`: a DNS server with one address for every name.
+//! * `skein-lab-probe count HOST:PORT`: one TCP connection, a number every 5 ms, until standard
+//!   input ends; prints `counting` when the first came back, and at the end
+//!   `sent=… received=… gap_ms=…`, where the gap is the longest time without an echo.
+//! * `skein-lab-probe load HOST:PORT PER_SECOND`: sends TCP requests at this rate from few source
+//!   ports, until standard input ends; `lab::load` describes the output.
+//! * `skein-lab-probe nameless`: erases its command line, prints `nameless`, and exits when
+//!   standard input ends.
 
 use std::ffi::c_void;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -131,7 +131,7 @@ fn ask(protocol: &str, to: &str, rest: &[&str]) -> Result<()> {
     let (times, from_port, bytes) = (number(0, 1)?, number(1, 0)?, number(2, 1)?);
     let from_port = u16::try_from(from_port).context("reading FROM_PORT")?;
     for _ in 0..times {
-        // Each time anew, as a program that reconnects would.
+        // Resolved each time, as a program that reconnects would.
         let mut addresses = to.to_socket_addrs().with_context(|| format!("resolving {to}"))?;
         let address = addresses.next().with_context(|| format!("{to} has no address"))?;
         let line = match protocol {
@@ -232,7 +232,7 @@ fn read_echoes(echoes: TcpStream) -> Result<(u64, Duration)> {
 }
 
 /// From here on the command line of this process is empty, as that of a process of user-mode Linux
-/// is: the memory where the kernel reads it (proc_pid_cmdline(5)) is not there any more.
+/// is: the memory from which the kernel reads it (proc_pid_cmdline(5)) is gone.
 fn be_nameless() -> Result<()> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // Field 48, `arg_start` (proc_pid_stat(5)), counted after the name, which may hold spaces.
@@ -244,7 +244,7 @@ fn be_nameless() -> Result<()> {
         let slept = wait_for(ANSWER_MAX, "the first thread to sleep", first_sleeps);
         let page = (begin & !(PAGE_BYTES - 1)) as *mut c_void;
         let page = NonNull::new(page).unwrap_or(NonNull::dangling());
-        // SAFETY: nobody reads the arguments any more, and the first thread sleeps for ever.
+        // SAFETY: nothing reads the arguments after this, and the first thread sleeps for ever.
         #[expect(unsafe_code, reason = "memory that is in use is given up")]
         let unmapped = slept.is_ok() && unsafe { munmap(page, PAGE_BYTES) }.is_ok();
         if unmapped && writeln!(std::io::stdout(), "nameless").is_ok() {

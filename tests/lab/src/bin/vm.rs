@@ -1,4 +1,4 @@
-//! Virtual machines by hand: builds what they boot from, runs one program on another kernel, runs
+//! Virtual machines without a lab: builds boot images, runs one program on another kernel, or runs
 //! one machine in the foreground.
 
 use std::io::Write as _;

@@ -1,8 +1,9 @@
-//! Demo: a web front that counts votes in redis and tells which client address it saw.
+//! Demo: a web front that counts votes in redis and shows which client address it saw.
 //!
 //! Usage: `skein-demo-vote [PORT [NAME:PORT]]`. `GET /` is a page, `GET /vote?for=cats` counts a
 //! vote through the VIP, `GET /votes` counts none; both of these answer JSON. The replicas of redis
-//! are independent servers: a vote lands on one of them, and the sums go over all of them.
+//! are independent servers: a vote lands on one of them, and the page shows the sums over all of
+//! them.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -1,7 +1,7 @@
 //! Demo: calls redis by its service name again and again and reports which replica answered.
 //!
-//! Usage: `skein-demo-worker [NAME:PORT]`. Every call is a new connection to whatever the name
-//! resolves to, that is to the VIP. A line on standard output every second tells, per replica
+//! Usage: `skein-demo-worker [NAME:PORT]`. Every call is a new connection to the address of the
+//! name, which is the VIP. A line on standard output every second tells, per replica
 //! address, how many calls it answered; `?` counts calls whose replica is not known. After an error
 //! it tells the last one, and which call that was.
 

@@ -62,7 +62,7 @@ impl Engine {
     }
 
     /// As [`Engine::find_or_start`], but a private engine of which nothing is left is not made.
-    /// None as well where Docker is not installed: nothing of ours is in an engine then.
+    /// None also if Docker is not installed: then no engine has objects of a lab.
     ///
     /// # Errors
     /// When an engine is there and does not answer.
@@ -196,7 +196,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the engine is on another machine, or the program cannot be started.
-    pub fn run_beside(&self, words: &[&str], input: &str) -> Result<Output> {
+    pub fn run_at_engine(&self, words: &[&str], input: &str) -> Result<Output> {
         ensure!(self.url.starts_with("unix://"), "{} is on another machine", self.url);
         let net = format!("--net=/run/netns/{NAMESPACE}");
         let mut line = if self.private { vec!["nsenter", net.as_str()] } else { Vec::new() };
@@ -235,8 +235,8 @@ impl Engine {
     }
 }
 
-/// The private engine's words. No bridge of its own beside compose's networks; packet filters in
-/// its own namespace only.
+/// The private engine's words. Without a default bridge; compose creates the networks; packet
+/// filters in its own namespace only.
 fn private_words(folder: &Path) -> Vec<String> {
     let path = |name: &str| folder.join(name).display().to_string();
     let mut words = vec![format!("--host=unix://{}", path("docker.sock"))];

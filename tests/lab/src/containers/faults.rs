@@ -1,9 +1,9 @@
 //! Faults of a container network: one nftables table of the bridge family, in the namespace that
-//! holds the engine's bridge, made anew as a whole at each change.
+//! holds the engine's bridge, replaced as a whole at each change.
 //!
-//! Frames are told apart by the containers' MAC addresses, which the compose file fixes: a fault
+//! Frames are matched by the containers' MAC addresses, which the compose file fixes: a fault
 //! holds across a restart of a container, while its port of the bridge changes its name. Queries of
-//! ARP go to everyone; they are told apart by who is asked for.
+//! ARP go to everyone; they are matched by the requested address.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -1,4 +1,4 @@
-//! The image of the nodes: built anew when a program of this build has changed.
+//! The image of the nodes: rebuilt when a program of this build has changed.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -1,6 +1,6 @@
 //! A slow line, as a pure core: frames go in, and come out when their time has come.
 //!
-//! A frame takes what its pair of addresses takes, and a part of the spread that is drawn anew for
+//! A frame takes what its pair of addresses takes, and a random part of the spread for
 //! each: where the spread is wider than their distance, frames change places.
 
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ impl Line {
         Self { pairs, held, came: 0, sent: 0, dropped: 0, random }
     }
 
-    /// Says anew which pairs are slow. What is held for others is due at once.
+    /// Replaces the set of slow pairs. Frames held for others are due at once.
     pub fn set_pairs(&mut self, pairs: &[Pair]) {
         self.pairs = pairs.iter().map(|pair| ((pair.from, pair.to), *pair)).collect();
         let held = std::mem::take(&mut self.held);

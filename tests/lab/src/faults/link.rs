@@ -215,8 +215,8 @@ impl Shell {
         self.take_frames().ok()?;
         self.give_back(None).ok()?;
         let counts = serde_json::to_string(&self.line.counts()).ok()?;
-        // Whoever misses frames finds them in the lab's link.log.
-        let _ = writeln!(std::io::stderr(), "told of {} pairs, {counts}", pairs.len());
+        // Dropped frames are counted in the lab's link.log.
+        let _ = writeln!(std::io::stderr(), "received {} pairs, {counts}", pairs.len());
         let is_last = pairs.is_empty();
         let answered = writeln!(&stream, "{counts}");
         answered.is_ok().then_some(is_last)

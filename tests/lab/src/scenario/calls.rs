@@ -25,7 +25,7 @@ const OUTSIDE_SECONDS: u32 = 60;
 
 /// What the probe told: who answered, and the client that it saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct ProbeReply {
     /// The host name of the task that answered.
     pub server: String,
     /// The address from which it was called, as it saw it.
@@ -38,13 +38,13 @@ pub struct Told {
 ///
 /// # Errors
 /// When one is of another form.
-pub fn read_told(text: &str) -> Result<Vec<Told>> {
+pub fn read_replies(text: &str) -> Result<Vec<ProbeReply>> {
     let read = |line: &str| {
         let mut words = line.split(' ');
         let (server, client) = (words.next()?, words.next()?);
         let (address, port) = client.rsplit_once(':')?;
         let client_port = port.parse().ok()?;
-        Some(Told { server: server.to_owned(), client: address.to_owned(), client_port })
+        Some(ProbeReply { server: server.to_owned(), client: address.to_owned(), client_port })
     };
     text.lines().map(|line| read(line).with_context(|| format!("reading {line:?}"))).collect()
 }
@@ -53,7 +53,13 @@ pub fn read_told(text: &str) -> Result<Vec<Told>> {
 ///
 /// # Errors
 /// When one call fails.
-pub fn ask(lab: &Lab, from: &Task, protocol: &str, to: &str, times: usize) -> Result<Vec<Told>> {
+pub fn ask(
+    lab: &Lab,
+    from: &Task,
+    protocol: &str,
+    to: &str,
+    times: usize,
+) -> Result<Vec<ProbeReply>> {
     ask_with(lab, from, protocol, to, &[&times.to_string()])
 }
 
@@ -67,27 +73,27 @@ pub fn ask_with(
     protocol: &str,
     to: &str,
     rest: &[&str],
-) -> Result<Vec<Told>> {
+) -> Result<Vec<ProbeReply>> {
     let probe = probe(lab)?;
     let words = [[&probe, "ask", protocol, to].as_slice(), rest].concat();
-    read_told(&lab.in_task(from, &words)?.ok()?)
+    read_replies(&lab.in_task(from, &words)?.ok()?)
 }
 
 /// As [`ask_with`], from the outside host.
 ///
 /// # Errors
 /// When one call fails.
-pub fn ask_outside(lab: &Lab, protocol: &str, to: &str, rest: &[&str]) -> Result<Vec<Told>> {
+pub fn ask_outside(lab: &Lab, protocol: &str, to: &str, rest: &[&str]) -> Result<Vec<ProbeReply>> {
     let probe = lab.client_program("skein-lab-probe")?;
     let words = [[&probe, "ask", protocol, to].as_slice(), rest].concat();
-    read_told(&lab.client_run(OUTSIDE_SECONDS, &words)?.ok()?)
+    read_replies(&lab.client_run(OUTSIDE_SECONDS, &words)?.ok()?)
 }
 
 /// Fails unless the answers came from exactly these tasks.
 ///
 /// # Errors
 /// With both sets of host names.
-pub fn ensure_all_answer(told: &[Told], tasks: &[Task]) -> Result<()> {
+pub fn ensure_all_answer(told: &[ProbeReply], tasks: &[Task]) -> Result<()> {
     let answered: BTreeSet<_> = told.iter().map(|told| told.server.clone()).collect();
     let expected: BTreeSet<_> = tasks.iter().map(hostname).collect();
     ensure!(answered == expected, "answers came from {answered:?}, backends are {expected:?}");
@@ -121,7 +127,7 @@ pub fn wait_all_answer(lab: &Lab, clients: usize, replicas: usize) -> Result<()>
 ///
 /// # Errors
 /// With how many came through.
-pub fn ensure_fragments(ask_one: impl Fn(&[&str]) -> Result<Vec<Told>>) -> Result<()> {
+pub fn ensure_fragments(ask_one: impl Fn(&[&str]) -> Result<Vec<ProbeReply>>) -> Result<()> {
     let answered = (0..FRAGMENTED).filter(|_| ask_one(&["1", "0", "4000"]).is_ok()).count();
     let enough = answered + FRAGMENTED_LOST_MAX >= FRAGMENTED;
     ensure!(enough, "only {answered} of {FRAGMENTED} came through");
@@ -130,9 +136,9 @@ pub fn ensure_fragments(ask_one: impl Fn(&[&str]) -> Result<Vec<Told>>) -> Resul
 
 #[test]
 fn answers_of_the_probe_are_read() {
-    let told = read_told("abc 10.0.1.3:4000 10.0.1.2:7000\n").expect("one line");
+    let told = read_replies("abc 10.0.1.3:4000 10.0.1.2:7000\n").expect("one line");
     let expected =
-        Told { server: "abc".to_owned(), client: "10.0.1.3".to_owned(), client_port: 4000 };
+        ProbeReply { server: "abc".to_owned(), client: "10.0.1.3".to_owned(), client_port: 4000 };
     assert_eq!(told, [expected]);
-    assert!(read_told("nonsense").is_err());
+    assert!(read_replies("nonsense").is_err());
 }

@@ -92,7 +92,8 @@ fn most_managers(lab: &mut Lab) -> Result<()> {
     let tasks = processes(lab)?;
     let leads = leader(lab, 0)?;
     let clients = lab.running(0, "client")?;
-    let client = clients.iter().find(|task| task.node == leads).context("a client beside it")?;
+    let client =
+        clients.iter().find(|task| task.node == leads).context("a client on the same node")?;
     let others: Vec<usize> = (0..3).filter(|index| *index != leads).collect();
     for index in &others {
         lab.nodes[*index].kill_daemon()?;

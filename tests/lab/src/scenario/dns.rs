@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, ensure};
 
 use super::Scenario;
-use super::beside::{Beside, until_input_ends};
+use super::background::{Background, until_input_ends};
 use super::calls::ask;
 use super::services::{NETWORK, hostname, make_network, probe, serve, serve_client};
 use crate::Lab;
@@ -181,7 +181,7 @@ fn forwarding(lab: &mut Lab) -> Result<()> {
     // Every node has the outside host as its resolver.
     let address = format!("{}:53", lab.client_address());
     let server = [&lab.client_program("skein-lab-probe")?, "names", &address];
-    let outside = Beside::start(&lab.client_line(&until_input_ends("TERM", &server)))?;
+    let outside = Background::start(&lab.client_line(&until_input_ends("TERM", &server)))?;
     expect(lab, &["www.example"], &["203.0.113.9".to_owned()])?;
     expect(lab, &["+tcp", "www.example"], &["203.0.113.9".to_owned()])?;
     // A name of the cluster is never asked outside, though it would be answered there.

@@ -16,7 +16,7 @@ pub const SCENARIO: Scenario = Scenario {
     checks: &[
         ("a network is made", make_network),
         ("templates are written out for each task", templates),
-        ("a log is of the size that its service wants, or there is none", logs),
+        ("a log has the size that its service requests, or is not stored", logs),
         ("a task's own resolvers, which may be tasks, are asked for other names", own_resolvers),
     ],
 };

@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 
 use super::Scenario;
-use super::calls::{CALLS, Told, ask_outside, ensure_all_answer, ensure_fragments, read_told};
+use super::calls::{
+    CALLS, ProbeReply, ask_outside, ensure_all_answer, ensure_fragments, read_replies,
+};
 use super::services::{hostname, make_network, probe, serve, serve_redis};
 use crate::Lab;
 use crate::cluster::Task;
@@ -50,7 +52,7 @@ fn publish(lab: &mut Lab) -> Result<()> {
 }
 
 /// Calls the published port of a node from the outside host.
-fn call(lab: &Lab, node: usize, protocol: &str, times: usize) -> Result<Vec<Told>> {
+fn call(lab: &Lab, node: usize, protocol: &str, times: usize) -> Result<Vec<ProbeReply>> {
     let to = format!("{}:{PUBLISHED}", lab.nodes[node].address);
     ask_outside(lab, protocol, &to, &[&times.to_string()])
 }
@@ -99,7 +101,7 @@ fn from_the_node(lab: &mut Lab) -> Result<()> {
             for protocol in ["tcp", "udp"] {
                 let to = format!("{address}:{PUBLISHED}");
                 let output = node.run(20, &[&probe, "ask", protocol, &to, "3"])?;
-                let served = output.ok().and_then(|text| read_told(&text));
+                let served = output.ok().and_then(|text| read_replies(&text));
                 if !served.is_ok_and(|told| told.iter().all(|told| told.server == server)) {
                     complaints.push(format!("{} to {to} by {protocol}: {output}", node.name));
                 }

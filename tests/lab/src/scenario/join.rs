@@ -57,7 +57,7 @@ fn follower_forwards(lab: &mut Lab) -> Result<()> {
     let follower = (0..3).find(|index| *index != leads).context("a follower")?;
     let words = ["network", "create", "-d", "overlay", "by-follower"];
     lab.nodes[follower].docker(&words)?.ok()?;
-    // Reads are linearizable: whoever is asked next knows of the write.
+    // Reads are linearizable: the next manager that is asked knows of the write.
     for index in 0..3 {
         lab.nodes[index].docker(&["network", "inspect", "by-follower"])?.ok()?;
     }

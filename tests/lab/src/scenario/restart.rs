@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::Scenario;
-use super::beside::{Counter, Ping};
+use super::background::{Counter, Ping};
 use super::calls::{CALLS, ask, wait_all_answer};
 use super::services::{NETWORK, make_network, processes, serve_client_and_echo};
 use crate::Lab;

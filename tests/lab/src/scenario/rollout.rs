@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::beside::Beside;
+use super::background::Background;
 use super::services::{NETWORK, make_network, probe, serve, serve_client};
 use crate::cluster::{CONVERGE_MAX, text};
 use crate::load::Outcome;
@@ -109,15 +109,15 @@ fn is_excused(failure: &load::Failure, lost_at: Option<Duration>) -> bool {
 }
 
 /// One load by the VIP from a task, and one by the published port of another node.
-fn start(lab: &Lab, per_second: u32) -> Result<[Beside; 2]> {
+fn start(lab: &Lab, per_second: u32) -> Result<[Background; 2]> {
     let (probe, rate) = (probe(lab)?, (per_second / 2).to_string());
     let clients = lab.running(0, "client")?;
     let client = clients.iter().find(|task| task.node == 0).context("no client on node1")?;
     let vip = format!("{}:7000", lab.vip(0, "web", NETWORK)?);
     let published = format!("{}:{PUBLISHED}", lab.nodes[1].address);
-    let by_vip = Beside::start(&lab.task_line(client, &[&probe, "load", &vip, &rate])?)?;
+    let by_vip = Background::start(&lab.task_line(client, &[&probe, "load", &vip, &rate])?)?;
     let by_port = lab.nodes[0].line(&[&probe, "load", &published, &rate]);
-    let by_port = Beside::start(&by_port)?;
+    let by_port = Background::start(&by_port)?;
     by_vip.wait_said("loading", 1)?;
     by_port.wait_said("loading", 1)?;
     Ok([by_vip, by_port])

@@ -81,7 +81,7 @@ fn late(lab: &mut Lab) -> Result<()> {
 fn down(lab: &mut Lab) -> Result<()> {
     let client = &lab.running(0, "client")?[0];
     scale(lab, 3)?;
-    // A task is stopped when no balancer uses it any more: calls made meanwhile do not fail.
+    // A task is stopped when no balancer uses it: calls made in the meantime do not fail.
     while lab.running(0, "echo")?.len() > 3 {
         ask(lab, client, "tcp", "echo:7000", 10)?;
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 
 use super::Scenario;
-use super::beside::Counter;
+use super::background::Counter;
 use super::calls::{CALLS, ask, ask_with, ensure_all_answer, ensure_fragments, wait_all_answer};
 use super::services::{NETWORK, make_network, serve, serve_client, serve_echo, serve_redis};
 use crate::Lab;

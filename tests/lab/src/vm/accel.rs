@@ -52,7 +52,7 @@ impl Accel {
         }
         let qemu = run(20, &[QEMU, "--version"])?.ok()?;
         let machine = run(20, &["uname", "-rv"])?.ok()?;
-        // A machine whose processor or kernel changed is tried anew.
+        // A machine whose processor or kernel changed is tried again.
         let info = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
         let model = info.lines().find(|line| line.starts_with("model name")).unwrap_or_default();
         let made_from = format!("{qemu} {machine} {model} {}", kernel.display());

@@ -36,7 +36,7 @@ pub enum Request {
     Run {
         /// Its command line.
         words: Vec<String>,
-        /// Variables beside the usual ones.
+        /// Environment variables in addition to the usual ones.
         env: BTreeMap<String, String>,
     },
     /// Open a Unix socket.

@@ -1,7 +1,7 @@
 //! What is built once and used by many runs: kernels and images, outside the checkout.
 //!
 //! An entry's name carries a digest of all it is made from, so that an entry is never out of date:
-//! what changed has another name. It is built in a folder beside its place and renamed when it is
+//! what changed has another name. It is built in a sibling folder and renamed when it is
 //! complete; builders of one entry take turns.
 
 use std::fs::{self, File};

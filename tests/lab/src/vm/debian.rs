@@ -39,7 +39,7 @@ impl Apt {
             let path = folder.join(name);
             fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
         };
-        // Nothing is installed: apt resolves every dependency anew.
+        // Nothing is installed: apt resolves all dependencies.
         write("status", "")?;
         let suites = suites.join(" ");
         write(

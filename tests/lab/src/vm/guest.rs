@@ -110,7 +110,7 @@ impl Guest {
     fn uml(&self, program: &Path) -> Vec<String> {
         let Self { memory_mib, root, programs, .. } = self;
         let tap = &self.wire.tap;
-        // A reboot would start the program anew with the TAP still held: it ends instead.
+        // A reboot would restart the program while the TAP is still held: it exits instead.
         let words = format!(
             "mem={memory_mib}M seccomp=on quiet loglevel=4 root=/dev/ubda ro rootfstype=ext4 \
              init=/lab/first con=null con0=null,fd:1 ubd0r={} ubd1r={} ubd2={} uml_dir={} \

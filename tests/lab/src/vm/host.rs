@@ -16,7 +16,7 @@ use crate::command::run;
 
 const TUN: &str = "/dev/net/tun";
 const SETUP: &str = "run deploy/vm/setup.sh";
-/// What QEMU itself takes beside the guest's memory, in MiB.
+/// Memory of QEMU itself, in addition to the guest's, in MiB.
 const MONITOR_MIB: u64 = 100;
 /// How much of its data disk a guest fills in a test, at most.
 const DATA_SHARE: u64 = 4;

@@ -1,4 +1,4 @@
-//! Kernels of guests: Debian's own for QEMU, with an initramfs of ours, and user-mode Linux built
+//! Kernels of guests: Debian's own for QEMU, with our own initramfs, and user-mode Linux built
 //! from Debian's source package.
 
 use std::fmt;

@@ -1,8 +1,8 @@
 //! Starting, finding and ending the process that is a guest.
 //!
-//! It is a session of its own, adopted by init, so that the guest goes on when the one who started
-//! it ends. Its pid is kept in the guest's folder and is believed only while the process of that
-//! number carries the folder in its command line.
+//! It is a session of its own, adopted by init, so that the guest keeps running when the program
+//! that started it ends. Its pid is kept in the guest's folder and is believed only while the
+//! process of that number carries the folder in its command line.
 
 use std::fs;
 use std::net::SocketAddr;

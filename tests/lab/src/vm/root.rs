@@ -146,7 +146,7 @@ pub(super) fn write(place: &Path, text: &str, is_program: bool) -> Result<()> {
     fs::set_permissions(place, mode).with_context(|| format!("allowing {}", place.display()))
 }
 
-/// The image of this build's programs, made anew when one of them changed.
+/// The image of this build's programs, rebuilt when one of them changed.
 ///
 /// # Errors
 /// When one was not built.

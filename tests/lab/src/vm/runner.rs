@@ -30,7 +30,7 @@ pub struct Job {
     pub kernel: Kernel,
     /// The guest's memory in MiB, where the usual does not do.
     pub memory_mib: Option<u32>,
-    /// Further files that lie beside the program.
+    /// Further files in the folder of the program.
     pub files: Vec<PathBuf>,
     /// Variables, as `KEY=VALUE`.
     pub env: Vec<String>,

@@ -103,7 +103,7 @@ impl Single {
     }
 }
 
-/// Runs the guest's program and then tells the one who awaits the guest.
+/// Runs the guest's program and then notifies the process that waits for the guest.
 fn follow(words: &[String], monitor: &Monitor, status: &Mutex<Option<Result<i32>>>) {
     let ended = monitor.wait_boot().and_then(|_| {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -17,8 +17,8 @@ use super::images::Images;
 use super::kernel::Kernel;
 use super::machine::VirtualMachine;
 use super::{host, wires};
+use crate::cleanup::{Failures, remove_folder};
 use crate::faults::{End, Underlay};
-use crate::left::{Left, remove_folder};
 use crate::net::{self, Host, Wires};
 use crate::process;
 use crate::topology::{Fault, Kind, Machine, Point, Topology};
@@ -90,7 +90,10 @@ impl VirtualMachines {
         let wires = net::describe(name, nodes, SUBNET)?;
         let there = net::namespaces_of(name);
         for namespace in [&wires.client.underlay, &wires.client.namespace] {
-            ensure!(there.contains(namespace), "{namespace} is gone: stop lab {name} and anew");
+            ensure!(
+                there.contains(namespace),
+                "{namespace} is gone: stop lab {name} and create it again"
+            );
         }
         Ok(Self::laid_out(name, folder, wires, images))
     }
@@ -170,10 +173,10 @@ impl Topology for VirtualMachines {
     }
 
     fn tear_down(&mut self) -> Result<()> {
-        let mut left = Left::default();
-        left.note(sweep(&self.name, &self.folder));
-        left.note(remove_folder(&self.folder));
-        left.result()
+        let mut failures = Failures::default();
+        failures.note(sweep(&self.name, &self.folder));
+        failures.note(remove_folder(&self.folder));
+        failures.result()
     }
 }
 
@@ -183,8 +186,8 @@ impl Topology for VirtualMachines {
 /// # Errors
 /// When something of it stays.
 pub fn sweep(name: &str, folder: &Path) -> Result<()> {
-    let mut left = Left::default();
-    left.note(process::kill_all(folder));
-    left.note(net::remove(name));
-    left.result()
+    let mut failures = Failures::default();
+    failures.note(process::kill_all(folder));
+    failures.note(net::remove(name));
+    failures.result()
 }

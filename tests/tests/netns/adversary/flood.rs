@@ -1,5 +1,5 @@
 //! A host without any credentials floods what it reaches: both listeners of a manager, gossip's
-//! datagrams and a published port, all at once, while members and callers go on.
+//! datagrams and a published port, all at once, while members and callers keep working.
 
 use std::collections::VecDeque;
 use std::io::{Write as _, stdout};
@@ -132,7 +132,7 @@ impl Flood {
         })
     }
 
-    /// Joins with a token that is none, in calls of every length.
+    /// Joins with an invalid token, in calls of every length.
     fn join(&self, tls: &Arc<rustls::ClientConfig>) -> Result<()> {
         let token = json!({"token": "SWMTKN-1-none", "request": "x".repeat(12 << 10)});
         let bodies = [skein::wire::encode(&token)?.to_vec(), vec![b'x'; GARBAGE_BYTES]];

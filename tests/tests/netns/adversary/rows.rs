@@ -1,6 +1,6 @@
-//! A thief has a worker's certificate, its key and the keys of gossip, and says of another node
-//! what that node never said. It runs the daemon's own gossip under the other node's id, against a
-//! puppet that believes it, and sends what comes of it to the real nodes.
+//! An attacker has a worker's certificate, its key and the gossip keys, and forges statements of
+//! another node. It runs the daemon's own gossip under the other node's id, against a puppet that
+//! accepts it, and sends the resulting messages to the real nodes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,21 +68,21 @@ fn changes_go_on(lab: &mut Lab) -> Result<()> {
     wait_all_answer(lab, 3, 5)
 }
 
-/// What a thief sends.
+/// What the attacker sends.
 #[derive(Default)]
-struct Lies {
+struct Forgeries {
     datagrams: Vec<Vec<u8>>,
     posts: Vec<Vec<u8>>,
 }
 
 /// An engine of a node that runs in no network.
-struct Talker {
+struct FakeNode {
     node: NodeId,
     address: SocketAddr,
     engine: Engine,
 }
 
-impl Talker {
+impl FakeNode {
     fn new(
         assignment: &Assignment,
         node: NodeId,
@@ -105,8 +105,12 @@ impl Talker {
 }
 
 /// Lets the two talk, and keeps what the first one sends.
-fn overhear(liar: &mut Talker, puppet: &mut Talker, mut waiting: Vec<(bool, Output)>) -> Lies {
-    let mut lies = Lies::default();
+fn overhear(
+    liar: &mut FakeNode,
+    puppet: &mut FakeNode,
+    mut waiting: Vec<(bool, Output)>,
+) -> Forgeries {
+    let mut lies = Forgeries::default();
     let mut now = Duration::ZERO;
     while now < TALK {
         while let Some((by_liar, output)) = waiting.pop() {
@@ -157,14 +161,14 @@ fn of_run(
     outsider: SocketAddr,
     generation: u64,
     secret: &ProofSecret,
-) -> Result<Lies> {
+) -> Result<Forgeries> {
     let listed = |node: &NodeId| assignment.nodes.get(node).context("a node is not listed");
     let (at, to) = (listed(&victim)?.gossip, listed(&told)?.gossip);
-    let mut lies = Lies::default();
+    let mut lies = Forgeries::default();
     // Where the managers say that it is, and elsewhere.
     for address in [at, outsider] {
-        let mut liar = Talker::new(assignment, victim, address, generation, secret)?;
-        let mut puppet = Talker::new(assignment, told, to, 1, secret)?;
+        let mut liar = FakeNode::new(assignment, victim, address, generation, secret)?;
+        let mut puppet = FakeNode::new(assignment, told, to, 1, secret)?;
         let mut first: Vec<(bool, Output)> = Vec::new();
         first.extend(puppet.meet(&liar, secret).into_iter().map(|output| (false, output)));
         first.extend(liar.meet(&puppet, secret).into_iter().map(|output| (true, output)));
@@ -220,7 +224,7 @@ fn stolen_words(lab: &Lab) -> Result<(Assignment, ProofSecret)> {
 }
 
 /// Tells a node all of it, in datagrams and by posts.
-fn tell(lab: &Lab, index: usize, tls: &Arc<rustls::ClientConfig>, lies: &Lies) -> Result<()> {
+fn tell(lab: &Lab, index: usize, tls: &Arc<rustls::ClientConfig>, lies: &Forgeries) -> Result<()> {
     let to = SocketAddr::new(lab.nodes[index].address.into(), GOSSIP_PORT);
     in_namespace(&outside(lab), || {
         let socket = UdpSocket::bind(("0.0.0.0", 0))?;

@@ -1,5 +1,5 @@
-//! A manager whose disk is full acknowledges nothing that it cannot store, says so, and goes on as
-//! a worker; with room it is a manager again, with everything.
+//! A manager whose disk is full acknowledges nothing that it cannot store, says so, and continues
+//! as a worker; with room it is a manager again, with everything.
 
 use std::fs;
 use std::io::{Write as _, stdout};

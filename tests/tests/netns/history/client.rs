@@ -1,4 +1,4 @@
-//! A client: asks one manager for networks and services, and records what it was told and when.
+//! A client: asks one manager for networks and services, and records the answers and their times.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -46,7 +46,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// What clients were told of each object.
+/// The answers that clients got about each object.
 pub(super) type Histories = BTreeMap<Key, Vec<Event>>;
 
 /// One client of one manager.

@@ -1,6 +1,6 @@
-//! What clients may be told of one object, and whether a history of theirs is linearizable
-//! (Herlihy and Wing, 1990): by todc-utils' checker, which is Wing and Gong's algorithm with Lowe's
-//! memory of what was tried. Each object is checked alone, which is enough: linearizability is
+//! The answers that clients may get about one object, and whether their history is linearizable
+//! (Herlihy and Wing, 1990): checked with todc-utils, which implements Wing and Gong's algorithm
+//! with Lowe's memoization. Each object is checked alone, which is enough: linearizability is
 //! local.
 
 use std::collections::BTreeMap;
@@ -160,7 +160,7 @@ mod tests {
         check(&BTreeMap::from([(0, events.iter().map(event).collect())])).is_ok()
     }
 
-    /// Goal: the checker tells histories apart that are known. Method: those of figures 1 and 2 of
+    /// Goal: the checker judges known histories correctly. Method: those of figures 1 and 2 of
     /// Herlihy and Wing's paper as reads and writes of one object, and each rule of an open end.
     #[test]
     fn known_histories_are_told_apart() {
@@ -170,7 +170,7 @@ mod tests {
             ("a stale read", false, &[made, (2, 3, Replace(1, 2, Done)), (4, 5, Read(Some(1)))]),
             ("a read of nothing after it was made", false, &[made, (2, 3, Read(None))]),
             (
-                "a read beside a write sees either",
+                "a read concurrent with a write sees either",
                 true,
                 &[made, (2, 9, Replace(1, 2, Done)), (3, 4, Read(Some(1))), (5, 6, Read(Some(2)))],
             ),

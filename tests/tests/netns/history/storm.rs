@@ -1,5 +1,5 @@
-//! What happens to the cluster meanwhile: a manager is killed every one to three seconds, and one
-//! change after the other is asked for until it came about.
+//! What happens to the cluster in the meantime: a manager is killed every one to three seconds, and
+//! one change after the other is requested until it has happened.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const PAUSE_MS: (u64, u64) = (1_000, 3_000);
 const CHANGE_MAX: Duration = Duration::from_secs(90);
 const DAYS_AHEAD: u32 = 60;
 
-/// Asks for a change, or for what is left of it; an error until it came about.
+/// Requests a change, or what is left of it; an error until it has happened.
 type Change = fn(&mut Storm<'_>) -> Result<()>;
 
 const CHANGES: &[(&str, Change)] = &[
@@ -67,7 +67,7 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// Goes on for a time, and until each change came about; what was begun is ended. What
+    /// Runs for a time, and until each change has happened; what was started is completed. What
     /// happened, for people.
     pub(super) fn run(mut self, length: Duration) -> Result<String> {
         let begin = now();
@@ -79,7 +79,7 @@ impl<'a> Storm<'a> {
                 self.pause();
                 let Err(error) = change(&mut self) else { break };
                 if since.elapsed() > CHANGE_MAX {
-                    bail!("waited in vain until {what}: {error:#}");
+                    bail!("timed out waiting until {what}: {error:#}");
                 }
             }
             done += 1;
@@ -133,7 +133,7 @@ impl<'a> Storm<'a> {
         Ok(())
     }
 
-    /// Lets the leaver be outside, and the cluster know it no more under this id.
+    /// Lets the leaver be outside, and the cluster no longer know it under this id.
     fn put_out(&self, id: &str) -> Result<()> {
         let leaver = &self.lab.nodes[LEAVER];
         if leaver.cluster_id()? == id {

@@ -19,7 +19,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Where `ip netns` keeps its namespaces.
 const NETNS_FOLDER: &str = "/run/netns";
 
-/// Connects from within a network namespace, by its name; from the caller's where there is none.
+/// Connects from within a network namespace, by its name; from the caller's if there is none.
 ///
 /// # Errors
 /// When there is no such namespace, or nobody answers.
@@ -94,7 +94,7 @@ fn send_input(to: &mut TcpStream) -> Result<()> {
 /// Serves a Unix socket of this machine by one of a guest, until this process is ended.
 ///
 /// # Errors
-/// When the socket cannot be made. A guest that is away refuses one connection, no more.
+/// When the socket cannot be made. A guest that is down refuses only one connection.
 pub fn forward(
     namespace: Option<&str>,
     to: SocketAddr,

@@ -49,7 +49,7 @@ impl Frame {
     /// Reads one; none where the stream ends before it.
     ///
     /// # Errors
-    /// When the stream ends within a frame, or it is none of ours.
+    /// When the stream ends within a frame, or it is not one of these frames.
     pub fn read(from: &mut impl Read) -> Result<Option<Self>> {
         let mut head = [0; 5];
         match from.read_exact(&mut head[..1]) {

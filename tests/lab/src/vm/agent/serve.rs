@@ -21,13 +21,13 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Answers requests, each in a thread of its own, until the listener fails.
 ///
 /// # Errors
-/// When no connection can be accepted any more.
+/// When no further connection can be accepted.
 pub fn serve(listener: &TcpListener) -> Result<()> {
     for stream in listener.incoming() {
         let stream = stream.context("awaiting a connection")?;
         std::thread::spawn(move || {
             if let Err(error) = answer(&stream) {
-                // The console: whoever asked may be gone.
+                // The console: the client may be gone.
                 let _ = writeln!(std::io::stderr(), "skein-lab-agent: {error:#}");
             }
             let _ = stream.shutdown(Shutdown::Both);
@@ -115,7 +115,7 @@ fn feed(mut from: BufReader<TcpStream>, mut input: Option<impl Write>) -> Result
     loop {
         match Frame::read(&mut from)? {
             Some(Frame::Input(bytes)) => {
-                // A program that does not read its input is none of our business.
+                // A program that does not read its input is not our problem.
                 let _ = input.as_mut().map(|input| input.write_all(&bytes));
             }
             Some(Frame::InputEnd) => drop(input.take()),

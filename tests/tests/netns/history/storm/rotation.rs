@@ -1,4 +1,4 @@
-//! The CA is rotated in the storm, and a worker that was removed joins meanwhile.
+//! The CA is rotated in the storm, and a removed worker joins again in the meantime.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use super::Storm;
 use crate::adversary::CLUSTER_PORT;
 use crate::ca::{credentials, opens_nothing, trust};
 
-/// A rotation that came about or is to.
+/// A rotation, completed or in progress.
 pub(super) struct Rotation {
     /// The CA whose place another one takes.
     from: CaDigest,
@@ -28,7 +28,7 @@ pub(super) struct Rotation {
 /// Whether a rotation runs, and the CA that tokens are for, as a node tells them.
 fn told(node: &Node) -> Result<(bool, CaDigest)> {
     let swarm = node.get("/swarm")?;
-    let runs = swarm["RootRotationInProgress"].as_bool().context("no rotation is told of")?;
+    let runs = swarm["RootRotationInProgress"].as_bool().context("no rotation state")?;
     Ok((runs, pki::ca_name(&text(&swarm["TLSInfo"]["TrustRoot"]))?))
 }
 

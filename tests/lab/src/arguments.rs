@@ -1,5 +1,5 @@
-//! The words of `skein-lab`: a command line in, what is wanted out. Pure; what is not understood is
-//! told in one line that names the word and what to say instead.
+//! The command line of `skein-lab`, parsed into an action. Pure; an error is one line that names
+//! the invalid word and the remedy.
 
 use std::collections::BTreeMap;
 
@@ -16,23 +16,23 @@ const DEFAULT_NODES: usize = 3;
 /// Most nodes: the underlay has addresses for so many.
 const NODES_MAX: usize = 89;
 
-/// A command line that was understood.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// Which lab.
     pub name: String,
     /// What to do with it.
-    pub wish: Wish,
+    pub action: Action,
 }
 
-/// What is wanted.
+/// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
+pub enum Action {
     /// Make it.
     Up(Size),
     /// Remove it.
     Down,
-    /// Remove what ended test runs have left.
+    /// Remove the remains of test runs that have ended.
     Sweep,
     /// Make a lab of this kind, play the scenario of this name on it, and remove it.
     Play(String, Kind),
@@ -52,28 +52,28 @@ pub enum Wish {
         to: Option<Point>,
         /// What.
         fault: Fault,
-        /// Not on the way back too.
+        /// In this direction only.
         one_way: bool,
     },
-    /// Take away faults: all, those of a point, those between two.
+    /// Remove faults: all, those of a point, or those between two points.
     Heal(Option<Point>, Option<Point>),
     /// Lose a machine.
     KillMachine(usize),
     /// Kill a daemon by SIGKILL.
     KillDaemon(usize),
-    /// Stop a daemon's time.
+    /// Suspend a daemon (SIGSTOP).
     Pause(usize),
-    /// Let it go on.
+    /// Resume it.
     Resume(usize),
     /// Stop a daemon by SIGTERM.
     Stop(usize),
     /// Switch a machine on and start its daemon.
     Start(usize),
-    /// Tell all this.
+    /// Print the usage.
     Help,
 }
 
-/// How large a lab is to be, and of what.
+/// The size and kind of a lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Size {
     /// What its machines are made of.
@@ -84,7 +84,7 @@ pub struct Size {
     pub managers: usize,
 }
 
-/// Which options a command has besides `--name`, which all have: (option, whether it has a value).
+/// The options of a command in addition to `--name`: (option, whether it has a value).
 fn options_of(command: &str) -> Result<&'static [(&'static str, bool)]> {
     const UP: &[(&str, bool)] =
         &[("--nodes", true), ("--managers", true), ("--topology", true), ("--no-cluster", false)];
@@ -108,7 +108,7 @@ struct Sorted<'a> {
 }
 
 /// Sorts the words after a command. Where a program's own words follow, options end at the first
-/// word that is none.
+/// word that is not an option.
 fn sort<'a>(command: &str, words: &[&'a str]) -> Result<Sorted<'a>> {
     let known = options_of(command)?;
     let ends_early = ["exec", "docker"].contains(&command);
@@ -136,10 +136,10 @@ fn sort<'a>(command: &str, words: &[&'a str]) -> Result<Sorted<'a>> {
     Ok(sorted)
 }
 
-/// Understands a command line.
+/// Parses a command line.
 ///
 /// # Errors
-/// With one line that names the word that is not understood.
+/// With one line that names the invalid word.
 pub fn read(words: &[&str]) -> Result<Command> {
     let Some((command, words)) = words.split_first() else {
         bail!("no command: `skein-lab help` lists them");
@@ -148,23 +148,23 @@ pub fn read(words: &[&str]) -> Result<Command> {
     let name = options.get("--name").copied().unwrap_or(DEFAULT_NAME);
     check_name(name)?;
     let has = |option: &str| options.contains_key(option);
-    let wish = match (*command, rest.as_slice()) {
-        ("up", []) => Wish::Up(size(&options)?),
-        ("down", []) => Wish::Down,
+    let action = match (*command, rest.as_slice()) {
+        ("up", []) => Action::Up(size(&options)?),
+        ("down", []) => Action::Down,
         ("sweep", []) => {
             ensure!(!has("--name"), "sweep is about the labs of all test runs: leave out --name");
-            Wish::Sweep
+            Action::Sweep
         }
-        ("play", [scenario]) => Wish::Play((*scenario).to_owned(), kind(&options)?),
-        ("status", []) => Wish::Status,
-        ("help", []) => Wish::Help,
+        ("play", [scenario]) => Action::Play((*scenario).to_owned(), kind(&options)?),
+        ("status", []) => Action::Status,
+        ("help", []) => Action::Help,
         ("exec", [at, "--", words @ ..] | [at, words @ ..]) if is_program(words) => {
-            Wish::Exec(at.parse()?, owned(words))
+            Action::Exec(at.parse()?, owned(words))
         }
         ("docker", [at, "--", words @ ..] | [at, words @ ..]) if is_program(words) => {
-            Wish::Docker(node(at)?, owned(words))
+            Action::Docker(node(at)?, owned(words))
         }
-        ("logs", [at]) => Wish::Logs(node(at)?),
+        ("logs", [at]) => Action::Logs(node(at)?),
         ("cut", [from, to @ ..]) if to.len() < 2 => {
             disturb(from, to, Fault::Cut, has("--one-way"))?
         }
@@ -179,21 +179,21 @@ pub fn read(words: &[&str]) -> Result<Command> {
             let ms = number("MS", ms, 0, most)?;
             disturb(from, to, Fault::Delay { ms, spread_ms }, has("--one-way"))?
         }
-        ("heal", []) => Wish::Heal(None, None),
-        ("heal", [one]) => Wish::Heal(Some(one.parse()?), None),
-        ("heal", [one, other]) => Wish::Heal(Some(one.parse()?), Some(other.parse()?)),
-        ("kill", [at]) if has("--daemon") => Wish::KillDaemon(node(at)?),
-        ("kill", [at]) => Wish::KillMachine(node(at)?),
-        ("pause", [at]) => Wish::Pause(node(at)?),
-        ("resume", [at]) => Wish::Resume(node(at)?),
-        ("stop", [at]) => Wish::Stop(node(at)?),
-        ("start", [at]) => Wish::Start(node(at)?),
+        ("heal", []) => Action::Heal(None, None),
+        ("heal", [one]) => Action::Heal(Some(one.parse()?), None),
+        ("heal", [one, other]) => Action::Heal(Some(one.parse()?), Some(other.parse()?)),
+        ("kill", [at]) if has("--daemon") => Action::KillDaemon(node(at)?),
+        ("kill", [at]) => Action::KillMachine(node(at)?),
+        ("pause", [at]) => Action::Pause(node(at)?),
+        ("resume", [at]) => Action::Resume(node(at)?),
+        ("stop", [at]) => Action::Stop(node(at)?),
+        ("start", [at]) => Action::Start(node(at)?),
         (_, []) => bail!("{command} needs more words: see `skein-lab help`"),
         (_, rest) => {
             bail!("{command} does not understand {:?}: see `skein-lab help`", rest.join(" "))
         }
     };
-    Ok(Command { name: name.to_owned(), wish })
+    Ok(Command { name: name.to_owned(), action })
 }
 
 /// Whether these are a program's words: its name is first.
@@ -205,9 +205,9 @@ fn owned(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn disturb(from: &str, to: &[&str], fault: Fault, one_way: bool) -> Result<Wish> {
+fn disturb(from: &str, to: &[&str], fault: Fault, one_way: bool) -> Result<Action> {
     let to = to.first().map(|to| to.parse()).transpose()?;
-    Ok(Wish::Disturb { from: from.parse()?, to, fault, one_way })
+    Ok(Action::Disturb { from: from.parse()?, to, fault, one_way })
 }
 
 fn node(text: &str) -> Result<usize> {
@@ -266,8 +266,8 @@ fn check_name(name: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn wish(line: &str) -> Result<Wish> {
-        read(&line.split_whitespace().collect::<Vec<_>>()).map(|command| command.wish)
+    fn action(line: &str) -> Result<Action> {
+        read(&line.split_whitespace().collect::<Vec<_>>()).map(|command| command.action)
     }
 
     fn said(words: &[&str]) -> Vec<String> {
@@ -278,40 +278,40 @@ mod tests {
     fn commands_are_understood() {
         let (one, two) = (Point::Node(0), Point::Node(1));
         let size = |nodes, managers| Size { kind: Kind::Namespaces, nodes, managers };
-        let disturb = |to, fault, one_way| Wish::Disturb { from: one, to, fault, one_way };
+        let disturb = |to, fault, one_way| Action::Disturb { from: one, to, fault, one_way };
         let delay = Fault::Delay { ms: 20, spread_ms: 5 };
         for (line, expected) in [
-            ("up", Wish::Up(size(3, 1))),
-            ("up --nodes 5 --managers 3", Wish::Up(size(5, 3))),
-            ("up --no-cluster --name a", Wish::Up(size(3, 0))),
-            ("up --topology vm", Wish::Up(Size { kind: Kind::VirtualMachines, ..size(3, 1) })),
-            ("down", Wish::Down),
-            ("sweep", Wish::Sweep),
-            ("play vip", Wish::Play("vip".to_owned(), Kind::Namespaces)),
-            ("play vip --topology vm", Wish::Play("vip".to_owned(), Kind::VirtualMachines)),
-            ("status", Wish::Status),
-            ("exec node1 -- ls -l", Wish::Exec(one, said(&["ls", "-l"]))),
-            ("exec 2 ls --name x", Wish::Exec(two, said(&["ls", "--name", "x"]))),
-            ("exec client -- sh -- x", Wish::Exec(Point::Client, said(&["sh", "--", "x"]))),
-            ("docker node1 -- node ls", Wish::Docker(0, said(&["node", "ls"]))),
-            ("logs 2", Wish::Logs(1)),
+            ("up", Action::Up(size(3, 1))),
+            ("up --nodes 5 --managers 3", Action::Up(size(5, 3))),
+            ("up --no-cluster --name a", Action::Up(size(3, 0))),
+            ("up --topology vm", Action::Up(Size { kind: Kind::VirtualMachines, ..size(3, 1) })),
+            ("down", Action::Down),
+            ("sweep", Action::Sweep),
+            ("play vip", Action::Play("vip".to_owned(), Kind::Namespaces)),
+            ("play vip --topology vm", Action::Play("vip".to_owned(), Kind::VirtualMachines)),
+            ("status", Action::Status),
+            ("exec node1 -- ls -l", Action::Exec(one, said(&["ls", "-l"]))),
+            ("exec 2 ls --name x", Action::Exec(two, said(&["ls", "--name", "x"]))),
+            ("exec client -- sh -- x", Action::Exec(Point::Client, said(&["sh", "--", "x"]))),
+            ("docker node1 -- node ls", Action::Docker(0, said(&["node", "ls"]))),
+            ("logs 2", Action::Logs(1)),
             ("cut node1 node2", disturb(Some(two), Fault::Cut, false)),
             ("cut 1 client --one-way", disturb(Some(Point::Client), Fault::Cut, true)),
             ("cut node1", disturb(None, Fault::Cut, false)),
             ("loss 1 2 30", disturb(Some(two), Fault::Loss { percent: 30 }, false)),
             ("delay 1 2 20 --spread 5", disturb(Some(two), delay, false)),
-            ("heal", Wish::Heal(None, None)),
-            ("heal 1", Wish::Heal(Some(one), None)),
-            ("heal 1 2", Wish::Heal(Some(one), Some(two))),
-            ("kill 1", Wish::KillMachine(0)),
-            ("kill --daemon 1", Wish::KillDaemon(0)),
-            ("pause 1", Wish::Pause(0)),
-            ("resume 1", Wish::Resume(0)),
-            ("stop 1", Wish::Stop(0)),
-            ("start 1", Wish::Start(0)),
-            ("help", Wish::Help),
+            ("heal", Action::Heal(None, None)),
+            ("heal 1", Action::Heal(Some(one), None)),
+            ("heal 1 2", Action::Heal(Some(one), Some(two))),
+            ("kill 1", Action::KillMachine(0)),
+            ("kill --daemon 1", Action::KillDaemon(0)),
+            ("pause 1", Action::Pause(0)),
+            ("resume 1", Action::Resume(0)),
+            ("stop 1", Action::Stop(0)),
+            ("start 1", Action::Start(0)),
+            ("help", Action::Help),
         ] {
-            assert_eq!(wish(line).expect(line), expected, "{line}");
+            assert_eq!(action(line).expect(line), expected, "{line}");
         }
         let named = read(&["exec", "--name", "a", "1", "true"]).expect("understood");
         assert_eq!(named.name, "a");
@@ -350,7 +350,7 @@ mod tests {
             ("delay 1 2 1 --spread 60001", "--spread \"60001\""),
             ("kill client", "the client"),
         ] {
-            let error = wish(line).expect_err(line).to_string();
+            let error = action(line).expect_err(line).to_string();
             assert!(error.contains(named) && error.lines().count() == 1, "{line}: {error}");
         }
     }

@@ -1,5 +1,4 @@
-//! What could not be removed: a failure does not keep the rest from being removed, and is told at
-//! the end with all others.
+//! Removal that continues after a failure: all failures are collected and reported at the end.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,23 +7,23 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, umount2};
 
-/// Most complaints that one error tells in full.
+/// Most failures that one error shows in full.
 const TOLD_MAX: usize = 8;
 
-/// The complaints so far.
+/// The failures so far.
 #[derive(Debug, Default)]
-pub(crate) struct Left(Vec<String>);
+pub(crate) struct Failures(Vec<String>);
 
-impl Left {
-    /// Takes the complaint of a step, if it has one.
+impl Failures {
+    /// Records the error of a step, if any.
     pub(crate) fn note<T>(&mut self, step: Result<T>) {
         self.0.extend(step.err().map(|error| format!("{error:#}")));
     }
 
-    /// Nothing, or one error with all complaints.
+    /// One error with all failures, if any.
     ///
     /// # Errors
-    /// When a step had one.
+    /// When a step failed.
     pub(crate) fn result(self) -> Result<()> {
         let more = self.0.len().saturating_sub(TOLD_MAX);
         let told = self.0.iter().take(TOLD_MAX).cloned().collect::<Vec<_>>().join("; ");
@@ -36,26 +35,26 @@ impl Left {
     }
 }
 
-/// Removes a folder with all that is in it or mounted below it. Where there is none, nothing is
-/// done.
+/// Removes a folder with its contents, and unmounts what is mounted below it. Does nothing if the
+/// folder does not exist.
 ///
 /// # Errors
-/// With what stays; all else is gone.
+/// With what could not be removed; everything else is gone.
 pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
-    let mut left = Left::default();
+    let mut failures = Failures::default();
     for mounted in mounted_below(folder) {
         let done = umount2(&mounted, MntFlags::MNT_DETACH);
-        left.note(done.with_context(|| format!("unmounting {}", mounted.display())));
+        failures.note(done.with_context(|| format!("unmounting {}", mounted.display())));
     }
-    remove(folder, &mut left);
-    left.result()
+    remove(folder, &mut failures);
+    failures.result()
 }
 
-fn remove(path: &Path, left: &mut Left) {
+fn remove(path: &Path, failures: &mut Failures) {
     let removed = match fs::symlink_metadata(path) {
         Ok(data) if data.is_dir() => {
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
-            entries.for_each(|entry| remove(&entry.path(), left));
+            entries.for_each(|entry| remove(&entry.path(), failures));
             fs::remove_dir(path)
         }
         Ok(_) => fs::remove_file(path),
@@ -63,9 +62,9 @@ fn remove(path: &Path, left: &mut Left) {
     };
     match removed {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        // What keeps it is told by itself.
-        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && !left.0.is_empty() => {}
-        other => left.note(other.with_context(|| format!("removing {}", path.display()))),
+        // The cause has been recorded already.
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && !failures.0.is_empty() => {}
+        other => failures.note(other.with_context(|| format!("removing {}", path.display()))),
     }
 }
 
@@ -88,13 +87,13 @@ fn points(table: &str) -> impl Iterator<Item = PathBuf> {
 
 #[test]
 fn one_failure_hides_no_other() {
-    let mut left = Left::default();
-    left.note(Ok(()));
-    assert!(Left::default().result().is_ok());
+    let mut failures = Failures::default();
+    failures.note(Ok(()));
+    assert!(Failures::default().result().is_ok());
     for number in 0..TOLD_MAX + 2 {
-        left.note::<()>(Err(anyhow::anyhow!("cause {number}").context("step")));
+        failures.note::<()>(Err(anyhow::anyhow!("cause {number}").context("step")));
     }
-    let error = left.result().expect_err("ten complaints").to_string();
+    let error = failures.result().expect_err("ten complaints").to_string();
     assert!(error.contains("step: cause 0; step: cause 1"), "{error}");
     assert!(error.ends_with("and 2 more"), "{error}");
 }

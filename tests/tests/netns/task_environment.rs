@@ -1,5 +1,5 @@
-//! What a service's spec says about the surroundings of its tasks, by docker's own client: its
-//! root, mounts, limits and rights.
+//! The environment of tasks as their service's spec defines it, set with the docker client: root,
+//! mounts, limits and rights.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ const CHECKS: &[Check] = &[
         "what a task wrote outlives a killed daemon, and goes with the task",
         layer_goes_with_its_task,
     ),
-    ("a task that takes too much memory is told of", limits_hold),
+    ("a task that takes too much memory is reported", limits_hold),
     ("a task has the rights of its spec", rights_are_the_specs),
     ("a subpath is mounted, a volume's later mounts show", mounts_are_the_specs),
     ("what is not known is refused by name", unknown_names_are_refused),
@@ -29,7 +29,7 @@ const CHECKS: &[Check] = &[
 /// what they find.
 #[test]
 fn tasks_find_what_their_spec_says() {
-    Stage::cluster("surroundings", 1, 1).check(CHECKS);
+    Stage::cluster("environment", 1, 1).check(CHECKS);
 }
 
 /// A stack of five services as people write them: data in a volume, a configuration file, a

@@ -1,7 +1,8 @@
-//! Programs that run beside a scenario until it ends them: a ping, a connection that counts.
+//! Programs that run in the background of a scenario until it stops them: a ping, a connection that
+//! counts.
 //!
-//! A program on another machine is not reached by a signal of this one: what runs beside a
-//! scenario ends when its standard input does.
+//! A signal does not reach a program on another machine, so a background program ends when its
+//! standard input is closed.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -17,33 +18,33 @@ use crate::cluster::Task;
 use crate::command::Output;
 use crate::wait::wait_for;
 
-/// Longest time that a program runs beside a scenario.
-const BESIDE_SECONDS: &str = "600";
-/// Longest wait for what a program beside a scenario is to say.
+/// Longest run of a background program.
+const RUN_SECONDS_MAX: &str = "600";
+/// Longest wait for output of a background program.
 const SAY_MAX: Duration = Duration::from_secs(20);
-/// Packets of a ping that must have been answered before, and again after, what it is to bear.
+/// Pings that must be answered before the tested change, and again after it.
 const ANSWERS: usize = 20;
-/// What ping says of an answer.
+/// What ping prints for a reply.
 const ANSWER: &str = "bytes from";
 
-/// A program that runs beside the scenario, wherever its command line leads.
+/// A program that runs in the background of a scenario, on any machine.
 #[derive(Debug)]
-pub struct Beside {
+pub struct Background {
     child: Child,
     shown: String,
     said: Arc<Mutex<String>>,
     reader: JoinHandle<()>,
 }
 
-impl Beside {
-    /// Starts a program that ends by itself when its standard input does.
+impl Background {
+    /// Starts a program that ends when its standard input is closed.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(line: &[String]) -> Result<Self> {
         let shown = line.join(" ");
         let mut child = Command::new("timeout")
-            .args(["-k", "1", BESIDE_SECONDS])
+            .args(["-k", "1", RUN_SECONDS_MAX])
             .args(line)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -57,16 +58,16 @@ impl Beside {
         Ok(Self { child, shown, said, reader })
     }
 
-    /// What it said so far, in whole lines.
+    /// Its output so far, in whole lines.
     #[must_use]
     pub fn said(&self) -> String {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until its lines hold a text so many times.
+    /// Waits until its output contains a text this many times.
     ///
     /// # Errors
-    /// After [`SAY_MAX`], with what it said instead.
+    /// After [`SAY_MAX`], with its last line.
     pub fn wait_said(&self, text: &str, times: usize) -> Result<()> {
         wait_for(SAY_MAX, &format!("{text:?} {times} times from `{}`", self.shown), || {
             let said = self.said();
@@ -77,7 +78,7 @@ impl Beside {
         })
     }
 
-    /// Ends its standard input and awaits its end.
+    /// Closes its standard input and waits for its end.
     ///
     /// # Errors
     /// When it cannot be awaited; a program that fails is an [`Output`].
@@ -115,7 +116,7 @@ pub fn until_input_ends<'a>(signal: &'a str, words: &[&'a str]) -> Vec<&'a str> 
 
 /// One TCP connection from a task that counts, every 5 ms, until it is asked for the result.
 #[derive(Debug)]
-pub struct Counter(Beside);
+pub struct Counter(Background);
 
 impl Counter {
     /// Begins to count; the first number has come back.
@@ -123,10 +124,10 @@ impl Counter {
     /// # Errors
     /// When the probe cannot be started, or does not get its first number back.
     pub fn start(lab: &Lab, from: &Task, to: &str) -> Result<Self> {
-        let beside = Beside::start(&lab.task_line(from, &[&probe(lab)?, "count", to])?)?;
-        match beside.wait_said("counting", 1) {
-            Ok(()) => Ok(Self(beside)),
-            Err(error) => Err(error.context(beside.finish()?)),
+        let program = Background::start(&lab.task_line(from, &[&probe(lab)?, "count", to])?)?;
+        match program.wait_said("counting", 1) {
+            Ok(()) => Ok(Self(program)),
+            Err(error) => Err(error.context(program.finish()?)),
         }
     }
 
@@ -148,7 +149,7 @@ impl Counter {
 
 /// A ping every 10 ms from one task to another's address.
 #[derive(Debug)]
-pub struct Ping(Beside);
+pub struct Ping(Background);
 
 impl Ping {
     /// Begins to ping; the first [`ANSWERS`] answers are there.
@@ -158,7 +159,7 @@ impl Ping {
     pub fn start(lab: &Lab, from: &Task, to: &str) -> Result<Self> {
         // It counts what it lost when it is interrupted.
         let words = until_input_ends("INT", &["ping", "-n", "-i", "0.01", to]);
-        let ping = Self(Beside::start(&lab.task_line(from, &words)?)?);
+        let ping = Self(Background::start(&lab.task_line(from, &words)?)?);
         ping.0.wait_said(ANSWER, ANSWERS)?;
         Ok(ping)
     }
@@ -183,19 +184,19 @@ impl Ping {
 }
 
 #[test]
-fn a_program_beside_ends_with_its_input() {
+fn a_background_program_ends_with_its_input() {
     let words = until_input_ends("TERM", &["tail", "-f", "/dev/null"]);
     let line: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    let output = Beside::start(&line).and_then(Beside::finish).expect("sh runs");
+    let output = Background::start(&line).and_then(Background::finish).expect("sh runs");
     assert_eq!(output.status, 128 + 15, "{output}");
 }
 
 #[test]
-fn what_a_program_beside_says_is_seen_while_it_runs() {
+fn what_a_background_program_says_is_seen_while_it_runs() {
     let words =
         until_input_ends("TERM", &["sh", "-c", "echo one; echo two; exec tail -f /dev/null"]);
     let line: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    let beside = Beside::start(&line).expect("sh runs");
-    beside.wait_said("o", 2).expect("both lines are read");
-    assert_eq!(beside.finish().expect("it ends").stdout, "one\ntwo\n");
+    let program = Background::start(&line).expect("sh runs");
+    program.wait_said("o", 2).expect("both lines are read");
+    assert_eq!(program.finish().expect("it ends").stdout, "one\ntwo\n");
 }
