@@ -8,7 +8,6 @@ use std::time::Duration;
 use api::{LogRecord, LogRequest, LogSelector, LogStream};
 use bytes::{Bytes, BytesMut};
 use cluster::id::{NodeId, ServiceId, TaskId};
-use cluster::log_driver::LogDriver;
 use cluster::object::Task;
 use cluster::state::State;
 use cluster::time::{Revision, Timestamp};
@@ -174,7 +173,7 @@ impl Followed {
                 task.into_iter().collect()
             }
         };
-        tasks.retain(|task| !self.known.contains(&task.id) && LogDriver::of(&task.spec).is_read());
+        tasks.retain(|task| !self.known.contains(&task.id) && task.spec.log_driver().is_read());
         tasks.sort_by_key(|task| (task.meta.created_at, task.id));
         let sources = tasks.into_iter().filter_map(|task| {
             let node = state.nodes.get(&task.node?)?;

@@ -5,8 +5,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use cluster::log_driver::LogDriver;
-use cluster::spec::TaskSpec;
+use cluster::spec::CheckedTask;
 use cluster::time::Timestamp;
 use futures_util::StreamExt;
 
@@ -50,8 +49,8 @@ pub(crate) async fn task(
 }
 
 /// Refuses if no task stores its output, with Docker's message.
-fn check_read<'a>(specs: impl Iterator<Item = &'a TaskSpec>) -> Result<(), ApiError> {
-    let mut read = specs.map(|spec| LogDriver::of(spec).is_read()).peekable();
+fn check_read<'a>(specs: impl Iterator<Item = &'a CheckedTask>) -> Result<(), ApiError> {
+    let mut read = specs.map(|spec| spec.log_driver().is_read()).peekable();
     if read.peek().is_some() && !read.any(|is_read| is_read) {
         let message = "configured logging driver does not support reading";
         return Err(ApiError::not_implemented(message));

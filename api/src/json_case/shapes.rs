@@ -253,3 +253,54 @@ pub(crate) static JOIN: Shape = Object(&[
 
 /// `POST /swarm/unlock`.
 pub(crate) static UNLOCK: Shape = Object(&[("UnlockKey", Leaf)]);
+
+#[cfg(test)]
+mod tests {
+    use cluster::spec::CheckedSpec;
+    use serde_json::{Value, json};
+
+    use super::super::mend;
+    use super::SERVICE_SPEC;
+
+    /// The fields of Docker's service spec, one a line.
+    const FIELDS: &str =
+        include_str!("../../../raft-store/cluster/testdata/docker-service-fields.txt");
+
+    /// A spec with one field, its keys written by `key`.
+    fn with(path: &str, value: Value, key: fn(&str) -> String) -> Value {
+        path.rsplit('.').fold(value, |value, step| match step.strip_suffix("[]") {
+            Some(name) => json!({ key(name): [value] }),
+            None => json!({ key(step): value }),
+        })
+    }
+
+    /// Goal: whatever the case of its key, a field is Docker's, and a spec that is checked gives it
+    /// back as its client wrote it.
+    /// Method: each field alone, in small letters, with each kind of value that it may have.
+    #[test]
+    fn each_field_reaches_the_checked_spec() {
+        let values =
+            [json!(7), json!(true), json!("word"), json!(["a"]), json!({ "Key": "a" }), json!({})];
+        for path in FIELDS.lines().filter(|path| !path.contains("PluginPrivilege")) {
+            let mut read = 0;
+            for value in &values {
+                let mut mended = with(path, value.clone(), |name| name.to_ascii_lowercase());
+                mend(&mut mended, &SERVICE_SPEC);
+                if !path.starts_with("TaskTemplate.PluginSpec") {
+                    assert_eq!(mended, with(path, value.clone(), str::to_owned), "{path}");
+                }
+                let Ok(spec) = serde_json::from_value::<CheckedSpec>(mended.clone()) else {
+                    continue;
+                };
+                let written = serde_json::to_value(&spec).unwrap();
+                let again: CheckedSpec = serde_json::from_value(written).unwrap();
+                assert_eq!(again, spec, "{path}");
+                read += 1;
+            }
+            let is_word = ["Protocol", "PublishMode", "Condition", "Type", "Spec.Mode"];
+            let is_list = path.ends_with("Mode.GlobalJob") || path.contains("ReplicatedJob");
+            let is_word = is_word.iter().any(|end| path.ends_with(end));
+            assert!(read > 0 || is_word || is_list, "{path}: no value of it can be read");
+        }
+    }
+}

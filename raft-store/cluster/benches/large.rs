@@ -224,7 +224,7 @@ impl World {
                 |host: usize| IpAddr::from((base + u32::try_from(host).unwrap()).to_be_bytes());
             let mut service = cluster::object::Service::clone(&template);
             service.id = ServiceId(1_000_000 + number as u128);
-            service.spec = service_spec(&format!("service-{number}"), network, replicas);
+            service.spec = service_spec(&format!("service-{number}"), network, replicas).into();
             service.vips = [(network, at(0x100 + number / NETWORKS))].into();
             for slot in 0..replicas {
                 let mut task = cluster::object::Task::clone(&task);
@@ -232,7 +232,7 @@ impl World {
                 task.id = TaskId(10_000_000 + count as u128);
                 task.service = service.id;
                 task.service_name.clone_from(&service.spec.name);
-                task.spec = service.spec.task_template.clone();
+                task.spec = service.spec.task();
                 task.slot = Slot::Replica(slot as u64 + 1);
                 task.node = Some(all[count % all.len()]);
                 task.status.state = TaskState::Running;

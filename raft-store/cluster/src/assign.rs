@@ -17,6 +17,7 @@ use crate::generic;
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::Trust;
 use crate::object::{Attachment, GossipKey, Network, Node, NodeState, Service, Task, TaskState};
+use crate::spec::TaskSpec;
 use crate::state::{Holder, State};
 use crate::template::{self, Context};
 
@@ -247,7 +248,7 @@ fn assigned_service(service: &Service, on: impl Fn(NetworkId) -> bool) -> Assign
 }
 
 fn own_task(task: &Task, node: &Node) -> OwnTask {
-    let mut spec = task.spec.clone();
+    let mut spec = TaskSpec::clone(&task.spec);
     let context = Context::of(task, node);
     template::expand(&mut spec.container_spec, &context);
     if let Some(driver) = &mut spec.log_driver {

@@ -9,7 +9,44 @@ use ipnet::IpNet;
 use crate::object::Node;
 use crate::spec::{Preference, TaskSpec};
 
-/// One constraint.
+/// A constraint of a spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Requirement {
+    text: String,
+    read: Result<Constraint, String>,
+}
+
+impl Requirement {
+    pub(crate) fn of(text: &str) -> Self {
+        Self { text: text.to_owned(), read: Constraint::parse(text) }
+    }
+
+    /// As it stands in the spec.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Why it cannot be read, in one line for the user.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.read.as_ref().err().map(String::as_str)
+    }
+
+    /// What a node has of that which it is about; empty if nothing.
+    pub(crate) fn actual<'a>(&self, node: &'a Node) -> Cow<'a, str> {
+        self.read.as_ref().map(|read| read.actual(node)).unwrap_or_default()
+    }
+
+    fn is_met(&self, node: &Node) -> bool {
+        self.read.as_ref().is_ok_and(|read| read.matches(node))
+    }
+}
+
+/// The first constraint that a node does not meet. One that cannot be read is met by no node.
+pub(crate) fn unmet<'a>(constraints: &'a [Requirement], node: &Node) -> Option<&'a Requirement> {
+    constraints.iter().find(|constraint| !constraint.is_met(node))
+}
+
+/// One constraint, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Constraint {
     key: Key,
@@ -132,28 +169,40 @@ fn address(node: &Node) -> IpAddr {
     node.status.address.parse().unwrap_or(node.description.gossip.ip())
 }
 
-/// Refuses what tasks cannot be spread over.
-pub(crate) fn check_preference(preference: &Preference) -> Result<(), String> {
-    let descriptor = &preference.spread.spread_descriptor;
-    match Key::parse_label(descriptor) {
-        Some(_) => Ok(()),
-        None => Err(format!(
-            "tasks cannot be spread over '{descriptor}': use node.labels.NAME or engine.labels.NAME"
-        )),
+/// A label over whose values tasks are spread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SpreadLabel {
+    OfNode(String),
+    /// Nodes here have none.
+    OfEngine,
+}
+
+impl SpreadLabel {
+    /// Reads a preference; the error is one line for the user.
+    pub(crate) fn of(preference: &Preference) -> Result<Self, String> {
+        let descriptor = &preference.spread.spread_descriptor;
+        match Key::parse_label(descriptor) {
+            Some(Key::Label(name)) => Ok(Self::OfNode(name)),
+            Some(_of_engine) => Ok(Self::OfEngine),
+            None => Err(format!(
+                "tasks cannot be spread over '{descriptor}': use node.labels.NAME or \
+                 engine.labels.NAME"
+            )),
+        }
     }
 }
 
 /// Where the node stands in what tasks are spread over, the most important first. A node without
 /// the label is with the others that have none.
-pub(crate) fn place_in_spread<'a>(preferences: &[Preference], node: &'a Node) -> Vec<&'a str> {
-    let value = |preference: &Preference| {
-        match Key::parse_label(&preference.spread.spread_descriptor) {
-            Some(Key::Label(name)) => label(node, &name),
-            // Labels of the engine, which no node has. Specs are checked when they are stored.
-            _ => "",
-        }
+pub(crate) fn place_in_spread<'a>(
+    spread: &[Result<SpreadLabel, String>],
+    node: &'a Node,
+) -> Vec<&'a str> {
+    let value = |over: &Result<SpreadLabel, String>| match over {
+        Ok(SpreadLabel::OfNode(name)) => label(node, name),
+        Ok(SpreadLabel::OfEngine) | Err(_) => "",
     };
-    preferences.iter().map(value).collect()
+    spread.iter().map(value).collect()
 }
 
 /// Whether the program of a task's spec runs on the node.
@@ -170,36 +219,21 @@ pub(crate) fn runs_on(spec: &TaskSpec, node: &Node) -> bool {
 
 /// Docker takes `amd64` and `x86_64` for the same, and so for `arm64` and `aarch64`.
 fn same_architecture(a: &str, b: &str) -> bool {
-    fn canonical(name: &str) -> String {
-        match name.to_ascii_lowercase().as_str() {
-            "amd64" => "x86_64".to_owned(),
-            "arm64" => "aarch64".to_owned(),
-            other => other.to_owned(),
+    fn canonical(name: &str) -> &str {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        if is("amd64") {
+            "x86_64"
+        } else if is("arm64") {
+            "aarch64"
+        } else {
+            name
         }
     }
-    canonical(a) == canonical(b)
+    canonical(a).eq_ignore_ascii_case(canonical(b))
 }
 
 fn is_part(c: char, marks: &str) -> bool {
     c.is_ascii_alphanumeric() || marks.contains(c)
-}
-
-/// Whether a node meets all constraints of a task's spec.
-pub(crate) fn all_match(spec: &TaskSpec, node: &Node) -> bool {
-    unmet(spec, node).is_none()
-}
-
-/// The first constraint of a task's spec that a node does not meet. One that cannot be read is met
-/// by no node; specs are checked when they are stored.
-pub(crate) fn unmet<'a>(spec: &'a TaskSpec, node: &Node) -> Option<&'a str> {
-    let constraints = spec.placement.iter().flat_map(|placement| &placement.constraints);
-    let is_met = |text: &str| Constraint::parse(text).is_ok_and(|c| c.matches(node));
-    constraints.map(String::as_str).find(|text| !is_met(text))
-}
-
-/// What a node has of that which a constraint is about; empty if nothing.
-pub(crate) fn actual<'a>(constraint: &str, node: &'a Node) -> Cow<'a, str> {
-    Constraint::parse(constraint).map(|parsed| parsed.actual(node)).unwrap_or_default()
 }
 
 #[cfg(test)]

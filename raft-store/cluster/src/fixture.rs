@@ -104,7 +104,7 @@ pub(crate) fn service(id: u128, name: &str) -> Service {
     Service {
         id: ServiceId(id),
         meta: Meta::default(),
-        spec: ServiceSpec { name: name.to_owned(), ..ServiceSpec::default() },
+        spec: ServiceSpec { name: name.to_owned(), ..ServiceSpec::default() }.into(),
         previous_spec: None,
         spec_version: Revision(1),
         previous_spec_version: Revision(0),
@@ -130,7 +130,7 @@ pub(crate) fn task(id: u128, service: u128, attachments: Vec<Attachment>) -> Tas
         service_labels: BTreeMap::new(),
         slot: Slot::Replica(1),
         node: None,
-        spec: TaskSpec::default(),
+        spec: TaskSpec::default().into(),
         spec_version: Revision(1),
         ports: Vec::new(),
         attachments,

@@ -125,7 +125,7 @@ pub fn request_seeds() -> Vec<Vec<u8>> {
     let state = state();
     let mut requests = vec![Request::RemoveNode { id: NodeId(2), force: true }];
     for service in state.services.values() {
-        let mut spec = service.spec.clone();
+        let mut spec = crate::spec::ServiceSpec::clone(&service.spec);
         "copy".clone_into(&mut spec.name);
         requests.push(Request::CreateService { spec: Box::new(spec) });
         requests.push(Request::RemoveService { id: service.id });

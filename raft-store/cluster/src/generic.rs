@@ -143,6 +143,24 @@ pub fn check_reserved(wanted: &[GenericResource]) -> Result<(), String> {
     Ok(())
 }
 
+/// A kind that is set aside for a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    kind: String,
+    /// None if that is no count: no node has it.
+    count: Option<u64>,
+}
+
+impl Wanted {
+    pub(crate) fn of(resource: &GenericResource) -> Self {
+        let count = match resource {
+            GenericResource::Discrete(Discrete { value, .. }) => u64::try_from(*value).ok(),
+            GenericResource::Named(_) => None,
+        };
+        Self { kind: resource.kind().to_owned(), count }
+    }
+}
+
 /// A kind of which a node has too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Short<'a> {
@@ -190,18 +208,13 @@ impl Held {
     /// offered in the other form when it was taken counts as well.
     pub(crate) fn claim<'a>(
         &self,
-        wanted: &'a [GenericResource],
+        wanted: &'a [Wanted],
         offered: &[GenericResource],
     ) -> Result<Vec<GenericResource>, Short<'a>> {
         let mut claimed = Vec::new();
-        for resource in wanted {
-            let kind = resource.kind();
-            // A service that reserves anything else is refused.
-            let wanted = match resource {
-                GenericResource::Discrete(Discrete { value, .. }) => u64::try_from(*value).ok(),
-                GenericResource::Named(_) => None,
-            };
-            let wanted = wanted.ok_or(Short { kind, wanted: 1, free: 0 })?;
+        for Wanted { kind, count } in wanted {
+            let kind = kind.as_str();
+            let wanted = count.ok_or(Short { kind, wanted: 1, free: 0 })?;
             if wanted == 0 {
                 continue;
             }
@@ -226,7 +239,10 @@ impl Held {
                 if wanted > left {
                     return Err(Short { kind, wanted, free: left });
                 }
-                claimed.push(resource.clone());
+                claimed.push(GenericResource::discrete(
+                    kind,
+                    i64::try_from(wanted).unwrap_or(i64::MAX),
+                ));
             } else {
                 let left = (free.len() as u64).saturating_sub(counted);
                 let count = usize::try_from(wanted).ok().filter(|_| wanted <= left);
@@ -267,6 +283,10 @@ mod tests {
 
     fn offered(texts: &str) -> Result<Vec<GenericResource>, String> {
         parse(&texts.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    fn reserved(texts: &str) -> Vec<Wanted> {
+        offered(texts).unwrap().iter().map(Wanted::of).collect()
     }
 
     #[test]
@@ -319,18 +339,18 @@ mod tests {
         ] {
             let mut held = Held::default();
             held.note(&offered(used).unwrap(), true);
-            let claimed = held.claim(&offered(wanted).unwrap(), &offered(has).unwrap()).ok();
+            let claimed = held.claim(&reserved(wanted), &offered(has).unwrap()).ok();
             let expected = expected.map(|texts| offered(texts).unwrap());
             assert_eq!(claimed, expected, "{wanted} of {has} with {used} in use");
         }
         let mut held = Held::default();
         held.note(&offered("gpu=a ssd=2").unwrap(), true);
         for (wanted, has, free) in [("ssd=3", "ssd=4", 2), ("gpu=2", "gpu=a gpu=b", 1)] {
-            let wanted = offered(wanted).unwrap();
+            let wanted = reserved(wanted);
             let short = held.claim(&wanted, &offered(has).unwrap()).unwrap_err();
-            assert_eq!((short.kind, short.free), (wanted[0].kind(), free));
+            assert_eq!((short.kind, short.free), (wanted[0].kind.as_str(), free));
         }
-        let none = [GenericResource::discrete("gpu", 0)];
+        let none = [Wanted::of(&GenericResource::discrete("gpu", 0))];
         assert_eq!(Held::default().claim(&none, &[]), Ok(vec![]));
     }
 

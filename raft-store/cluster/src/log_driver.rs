@@ -50,6 +50,12 @@ pub struct Checked {
     pub warnings: Vec<String>,
 }
 
+impl Default for LogDriver {
+    fn default() -> Self {
+        Self::Files(Files::default())
+    }
+}
+
 impl LogDriver {
     /// Reads a driver and its options.
     ///
@@ -118,7 +124,7 @@ impl LogDriver {
     #[must_use]
     pub fn of(spec: &TaskSpec) -> Self {
         let checked = spec.log_driver.as_ref().map(Self::read);
-        checked.and_then(Result::ok).map_or(Self::Files(Files::default()), |checked| checked.driver)
+        checked.and_then(Result::ok).map_or_else(Self::default, |checked| checked.driver)
     }
 
     /// Whether there is something to read.

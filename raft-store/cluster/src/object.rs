@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::generic::GenericResource;
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId};
 use crate::net::{MacAddr, Subnet, Vni};
-use crate::spec::{ClusterSpec, NetworkSpec, NodeSpec, Protocol, PublishMode, Role, ServiceSpec};
+use crate::spec::{CheckedSpec, ClusterSpec, NetworkSpec, NodeSpec, Protocol, PublishMode, Role};
 use crate::time::{Revision, Timestamp};
 
 pub use crate::object::task::{FirstRun, Restarts, Task, TaskState, TaskStatus};
@@ -345,9 +345,9 @@ pub struct Service {
     /// Version and times.
     pub meta: Meta,
     /// User intent, defaults filled in, network targets as ids.
-    pub spec: ServiceSpec,
+    pub spec: CheckedSpec,
     /// The spec before the last update.
-    pub previous_spec: Option<ServiceSpec>,
+    pub previous_spec: Option<CheckedSpec>,
     /// Names the spec as far as tasks are concerned; new whenever the spec changes in a way that a
     /// running task cannot follow, and the former one after a rollback. A task with another one is
     /// out of date.

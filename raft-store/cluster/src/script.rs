@@ -20,7 +20,7 @@ use crate::request::{Answer, CaChange, InitCluster, Request, UpdateCluster};
 use crate::script::words::{
     edit_service, join, labels, network_spec, new_service, offered, word, words,
 };
-use crate::spec::{Availability, ClusterSpec, Role};
+use crate::spec::{Availability, ClusterSpec, Role, ServiceSpec};
 use crate::state::State;
 use crate::time::{Revision, Timestamp};
 use crate::{decide, plan};
@@ -231,7 +231,7 @@ impl World {
             }
             "update" => {
                 let (id, version) = service()?;
-                let mut spec = self.state.services[&id].spec.clone();
+                let mut spec = ServiceSpec::clone(&self.state.services[&id].spec);
                 edit_service(&mut spec, &args[1..]);
                 Request::UpdateService { id, version, spec: Box::new(spec) }
             }

@@ -11,12 +11,15 @@ use serde_json::{Map, Value};
 
 use crate::generic::GenericResource;
 
+pub use crate::spec::checked::{CheckedSpec, CheckedTask};
+pub(crate) use crate::spec::checked::{FailureAction, TaskTerms, UpdateOrder, UpdateTerms};
 pub use crate::spec::container::{
     BindOptions, ContainerSpec, DnsConfig, HealthConfig, Mount, MountKind, Privileges, Seccomp,
     TmpfsOptions, Ulimit, VolumeOptions,
 };
 
 mod ca;
+mod checked;
 mod container;
 
 /// Fields that are kept, not understood.

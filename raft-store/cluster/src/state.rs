@@ -22,7 +22,7 @@ use crate::transaction::{Answered, Key, Object};
 pub use self::answers::{ANSWERS_MAX, Answers};
 pub use self::index::Holder;
 pub(crate) use self::index::{Index, Taken, Tally, routes};
-pub(crate) use self::load::{Load, Ranking, reservation};
+pub(crate) use self::load::{Load, Ranking};
 pub(crate) use self::ports::{AUTO_PORTS, Port};
 
 mod answers;
@@ -208,6 +208,7 @@ impl State {
             }
             return Ok(());
         };
+        let object = self.shared(object);
         let taken = self.index.take(&object);
         match object {
             Object::Cluster(cluster) => self.cluster = Some(cluster),
@@ -217,6 +218,23 @@ impl State {
             Object::Task(task) => self.tasks.put(task.id, task),
         }
         taken
+    }
+
+    /// The object with a spec that the state has already, if that is the same.
+    fn shared(&self, object: Object) -> Object {
+        match object {
+            Object::Task(task) => {
+                let service = self.services.get(&task.service);
+                let service = service.filter(|found| found.spec_version == task.spec_version);
+                match service.and_then(|service| service.spec.shared(&task.spec)) {
+                    Some(spec) => Object::Task(Arc::new(Task { spec, ..Task::clone(&task) })),
+                    None => Object::Task(task),
+                }
+            }
+            Object::Cluster(_) | Object::Node(_) | Object::Network(_) | Object::Service(_) => {
+                object
+            }
+        }
     }
 
     /// Keeps the answer of a request that has none.

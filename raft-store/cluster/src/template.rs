@@ -365,7 +365,7 @@ mod tests {
     use super::*;
     use crate::fixture;
     use crate::id::NodeId;
-    use crate::spec::{Mount, MountKind};
+    use crate::spec::{Mount, MountKind, TaskSpec};
 
     fn placed() -> (Task, Node) {
         let mut task = fixture::task(6, 5, Vec::new());
@@ -414,7 +414,9 @@ mod tests {
     #[test]
     fn the_tag_of_a_log_has_docker_s_fields() {
         let (mut task, node) = placed();
-        task.spec.container_spec.image = "host:latest".to_owned();
+        let mut spec = TaskSpec::default();
+        spec.container_spec.image = "host:latest".to_owned();
+        task.spec = spec.into();
         for (tag, expected) in [
             (None, "000000000000"),
             (Some("{{.FullID}}"), "0000000000000000000000006"),
@@ -457,8 +459,8 @@ mod tests {
 
     #[test]
     fn templates_stand_in_values_host_names_and_mounts() {
-        let (mut task, node) = placed();
-        let container = &mut task.spec.container_spec;
+        let (task, node) = placed();
+        let mut container = ContainerSpec::default();
         container.env = vec!["A=b".to_owned(), "{{x=1".to_owned(), "N={{.Task.Slot}}=".to_owned()];
         container.hostname = "{{.Service.Name}}-{{.Task.Slot}}".to_owned();
         container.args = vec!["{{.Task.Slot}}".to_owned()];
@@ -468,7 +470,6 @@ mod tests {
             target: "/{{.Node.Hostname}}".to_owned(),
             ..Mount::default()
         });
-        let mut container = container.clone();
         expand(&mut container, &Context::of(&task, &node));
         assert_eq!(container.env, ["A=b", "{{x=1", "N=3="]);
         assert_eq!(container.hostname, "web-3");

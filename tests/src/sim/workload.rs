@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::id::{NodeId, ServiceId};
+use cluster::id::NodeId;
 use cluster::object::Service;
 use cluster::request::Request;
 use cluster::spec::{
@@ -174,31 +174,33 @@ impl World {
     }
 
     fn wish_scale(&mut self) {
-        let Some(mut service) = self.some_service() else { return };
-        let ServiceMode::Replicated(Replicated { replicas, .. }) = &mut service.spec.mode else {
+        let Some(service) = self.some_service() else { return };
+        let mut spec = ServiceSpec::clone(&service.spec);
+        let ServiceMode::Replicated(Replicated { replicas, .. }) = &mut spec.mode else {
             return;
         };
         *replicas = Some(self.wishes.random_range(0..=REPLICAS_MAX));
-        self.update(service.id, service);
+        self.update(&service, spec);
     }
 
     /// New tasks, another port, or other networks.
     fn wish_update(&mut self) {
-        let Some(mut service) = self.some_service() else { return };
+        let Some(service) = self.some_service() else { return };
+        let mut spec = ServiceSpec::clone(&service.spec);
         match self.wishes.random_range(0..3) {
-            0 => service.spec.task_template.force_update += 1,
+            0 => spec.task_template.force_update += 1,
             1 => {
-                let vip = service.spec.endpoint_spec.mode == ResolutionMode::Vip;
+                let vip = spec.endpoint_spec.mode == ResolutionMode::Vip;
                 let ports = (vip && self.wishes.random_bool(0.7)).then(|| self.some_port());
-                service.spec.endpoint_spec.ports = ports.into_iter().collect();
+                spec.endpoint_spec.ports = ports.into_iter().collect();
             }
-            _ => service.spec.task_template.networks = self.some_networks(),
+            _ => spec.task_template.networks = self.some_networks(),
         }
-        self.update(service.id, service);
+        self.update(&service, spec);
     }
 
-    fn update(&mut self, id: ServiceId, service: Service) {
-        let (version, spec) = (service.meta.version, Box::new(service.spec));
+    fn update(&mut self, service: &Service, spec: ServiceSpec) {
+        let (id, version, spec) = (service.id, service.meta.version, Box::new(spec));
         self.ask(&Request::UpdateService { id, version, spec });
     }
 

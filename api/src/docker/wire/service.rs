@@ -126,7 +126,7 @@ pub(crate) fn service<'a>(
         created_at: rfc3339(service.meta.created_at),
         updated_at: rfc3339(service.meta.updated_at),
         spec,
-        previous_spec: service.previous_spec.as_ref(),
+        previous_spec: service.previous_spec.as_deref(),
         endpoint: Endpoint {
             spec: &service.spec.endpoint_spec,
             ports: service.ports.iter().map(port).collect(),

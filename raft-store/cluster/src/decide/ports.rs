@@ -8,7 +8,7 @@ use imbl::OrdSet;
 use crate::id::{NodeId, ServiceId};
 use crate::object::PublishedPort;
 use crate::rejection::{Code, Rejection};
-use crate::spec::{PortConfig, Protocol, PublishMode, ServiceSpec};
+use crate::spec::{CheckedSpec, PortConfig, Protocol, PublishMode};
 use crate::state::{AUTO_PORTS, Port, State};
 
 /// The published ports of a spec with their numbers. A port that the user left open keeps the
@@ -16,16 +16,16 @@ use crate::state::{AUTO_PORTS, Port, State};
 pub(crate) fn resolve(
     state: &State,
     id: ServiceId,
-    spec: &ServiceSpec,
+    spec: &CheckedSpec,
     before: &[PublishedPort],
 ) -> Result<Vec<PublishedPort>, Rejection> {
     let ports = &spec.endpoint_spec.ports;
     let mut free = free_for(state, id, ports, before);
     let mut result: Vec<PublishedPort> = Vec::with_capacity(ports.len());
-    for port in ports {
-        let address = address(port)?;
+    for (port, address) in ports.iter().zip(&spec.terms().addresses) {
+        let address = address.clone()?;
         let published = if port.published_port == 0 {
-            open_port(port, before, &result, &free)?
+            open_port((port, address), before, &result, &free)?
         } else {
             check_free(state, id, (port, address))?;
             port.published_port
@@ -71,14 +71,14 @@ fn number(port: &PortConfig) -> Port {
 
 /// The number that the port has already, or the lowest free one of Docker's range.
 fn open_port(
-    port: &PortConfig,
+    (port, address): (&PortConfig, Option<IpAddr>),
     before: &[PublishedPort],
     given: &[PublishedPort],
     free: &OrdSet<Port>,
 ) -> Result<u16, Rejection> {
     let same = |old: &&PublishedPort| {
-        (old.protocol, old.target, old.mode) == (port.protocol, port.target_port, port.publish_mode)
-            && address(port).is_ok_and(|address| address == old.address)
+        (old.protocol, old.target, old.mode, old.address)
+            == (port.protocol, port.target_port, port.publish_mode, address)
             && AUTO_PORTS.contains(&old.published)
     };
     let taken = |number: u16| {
@@ -102,33 +102,6 @@ fn open_port(
             ),
         )
     })
-}
-
-/// The address of a node that alone takes calls to the port; none for all of them.
-pub(crate) fn address(port: &PortConfig) -> Result<Option<IpAddr>, Rejection> {
-    let given = &port.host_ip;
-    if given.is_empty() {
-        return Ok(None);
-    }
-    let refuse = |why: &str| {
-        let target = port.target_port;
-        Rejection::invalid(format!(
-            "HostIP {given:?} of target port {target} {why}: give an IPv4 address of a node, or \
-             none for all of them"
-        ))
-    };
-    match given.parse() {
-        Ok(IpAddr::V4(address)) if address.is_unspecified() => Ok(None),
-        Ok(IpAddr::V4(address)) if address.is_multicast() || address.is_broadcast() => {
-            Err(refuse("is no address of one machine"))
-        }
-        Ok(address @ IpAddr::V4(_)) => Ok(Some(address)),
-        Ok(IpAddr::V6(_)) => Err(Rejection {
-            code: Code::Unimplemented,
-            ..refuse("is of IPv6, which published ports do not have yet")
-        }),
-        Err(_) => Err(refuse("is no IP address")),
-    }
 }
 
 /// Two services may publish one port in mode `host` (never on one node: the scheduler sees to it);

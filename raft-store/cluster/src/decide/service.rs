@@ -105,14 +105,14 @@ pub(crate) fn go_back(
     by_user: bool,
 ) -> Result<(), Rejection> {
     let service = existing(draft.state(), id, None)?;
-    let Some(previous) = service.previous_spec.clone() else {
+    let Some(previous) = &service.previous_spec else {
         return Err(Rejection::new(
             Code::FailedPrecondition,
             format!("service {} does not have a previous spec", service.spec.name),
         ));
     };
     // Networks and ports of the previous spec may be gone or taken since.
-    let (previous, _warnings) = spec::checked(draft.state(), &previous)?;
+    let (previous, _warnings) = spec::checked(draft.state(), previous)?;
     let ports = ports::resolve(draft.state(), id, &previous, &service.ports)?;
     let status = UpdateStatus {
         state: UpdateState::RollbackStarted,

@@ -3,17 +3,16 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::fields;
 use super::size::{self, SERVICE_BYTES_MAX};
-use super::{fields, ports};
-use crate::constraint::{Constraint, check_preference};
+use crate::constraint::Requirement;
 use crate::generic::check_reserved;
-use crate::log_driver::LogDriver;
 use crate::rejection::{Code, Rejection};
 use crate::rights::{Capabilities, check_sysctl, check_ulimit};
 use crate::spec::{
-    ContainerSpec, DnsConfig, EndpointSpec, Mount, MountKind, NetworkTarget, Placement, PortConfig,
-    Protocol, PublishMode, Replicated, ResolutionMode, ServiceMode, ServiceSpec, TaskSpec,
-    UpdateConfig,
+    CheckedSpec, ContainerSpec, DnsConfig, EndpointSpec, FailureAction, Mount, MountKind,
+    NetworkTarget, PortConfig, Protocol, PublishMode, Replicated, ResolutionMode, ServiceMode,
+    ServiceSpec, TaskSpec, TaskTerms, UpdateConfig, UpdateTerms,
 };
 use crate::state::State;
 use crate::template;
@@ -35,30 +34,45 @@ const SANDBOX_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 pub(super) fn checked(
     state: &State,
     spec: &ServiceSpec,
-) -> Result<(ServiceSpec, Vec<String>), Rejection> {
-    let mut spec = spec.clone();
+) -> Result<(CheckedSpec, Vec<String>), Rejection> {
+    let targets = resolved(state, spec.network_targets());
+    let spec = CheckedSpec::of(as_stored(spec, targets.as_deref().unwrap_or_default()));
+    let terms = spec.terms();
     check_name(&spec.name)?;
-    check_task(&spec.task_template)?;
-    check_mode(&mut spec.mode)?;
-    check_endpoint(&spec.endpoint_spec)?;
-    for (config, name) in [(&spec.update_config, "update"), (&spec.rollback_config, "rollback")] {
-        if let Some(config) = config {
-            check_update(config, name)?;
-        }
+    check_task(&spec.task_template, &terms.task)?;
+    check_mode(&spec.mode)?;
+    check_endpoint(&spec.endpoint_spec, &terms.addresses)?;
+    if let Some(config) = &spec.update_config {
+        check_update(config, &terms.update, "update")?;
     }
-    // Older clients give networks beside the template; there is one place for them here.
-    let targets = resolved(state, spec.network_targets())?;
-    spec.networks.clear();
-    spec.task_template.networks = targets;
-    size::check(format_args!("the spec of service {}", spec.name), &spec, SERVICE_BYTES_MAX)?;
+    if let Some(config) = &spec.rollback_config {
+        check_update(config, &terms.rollback, "rollback")?;
+    }
+    targets?;
+    size::check(format_args!("the spec of service {}", spec.name), &*spec, SERVICE_BYTES_MAX)?;
     let whole = template::check(&spec)?;
     let what = format_args!("the spec of service {} with its templates written out", spec.name);
     size::check(what, &whole, SERVICE_BYTES_MAX)?;
     let mut warnings = fields::check(&spec)?;
-    if let Some(driver) = &spec.task_template.log_driver {
-        warnings.extend(LogDriver::check(driver)?.warnings);
+    if let Some(driver) = terms.task.log_driver.as_deref() {
+        warnings.extend(driver.clone()?.warnings);
     }
     Ok((spec, warnings))
+}
+
+/// With one place for networks, which older clients give next to the template, and one replica
+/// where none are given.
+fn as_stored(spec: &ServiceSpec, targets: &[NetworkTarget]) -> ServiceSpec {
+    let mut spec = spec.clone();
+    spec.networks.clear();
+    spec.task_template.networks = targets.to_vec();
+    match &mut spec.mode {
+        ServiceMode::Global(_) => {}
+        ServiceMode::Replicated(Replicated { replicas, .. }) => {
+            replicas.get_or_insert(1);
+        }
+    }
+    spec
 }
 
 fn check_name(name: &str) -> Result<(), Rejection> {
@@ -82,7 +96,7 @@ fn check_name(name: &str) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
+fn check_task(task: &TaskSpec, terms: &TaskTerms) -> Result<(), Rejection> {
     let container = &task.container_spec;
     if container.image.is_empty() {
         return Err(Rejection::invalid(
@@ -118,19 +132,20 @@ fn check_task(task: &TaskSpec) -> Result<(), Rejection> {
     if let Some(reserved) = task.resources.as_ref().and_then(|all| all.reservations.as_ref()) {
         check_reserved(&reserved.generic_resources).map_err(Rejection::invalid)?;
     }
-    task.placement.as_ref().map_or(Ok(()), check_placement)
+    check_placement(terms)
 }
 
-fn check_placement(placement: &Placement) -> Result<(), Rejection> {
-    for text in &placement.constraints {
-        Constraint::parse(text).map_err(Rejection::invalid)?;
+fn check_placement(terms: &TaskTerms) -> Result<(), Rejection> {
+    if let Some(fault) = terms.constraints.iter().find_map(Requirement::fault) {
+        return Err(Rejection::invalid(fault));
     }
-    let count = placement.preferences.len();
+    let count = terms.spread.len();
     if count > PREFERENCES_MAX {
         let message = format!("{count} placement preferences: give {PREFERENCES_MAX} at most");
         return Err(Rejection::invalid(message));
     }
-    placement.preferences.iter().try_for_each(check_preference).map_err(Rejection::invalid)
+    let fault = terms.spread.iter().find_map(|over| over.as_ref().err());
+    fault.map_or(Ok(()), |fault| Err(Rejection::invalid(fault)))
 }
 
 /// A task has Docker's default privileges, or those without a filter of system calls.
@@ -203,11 +218,11 @@ fn check_dns(dns: &DnsConfig) -> Result<(), Rejection> {
     }
 }
 
-fn check_mode(mode: &mut ServiceMode) -> Result<(), Rejection> {
+fn check_mode(mode: &ServiceMode) -> Result<(), Rejection> {
     match mode {
         ServiceMode::Global(_) => Ok(()),
         ServiceMode::Replicated(Replicated { replicas, .. }) => {
-            let number = *replicas.get_or_insert(1);
+            let number = replicas.unwrap_or(1);
             if number > REPLICAS_MAX {
                 return Err(Rejection::invalid(format!(
                     "{number} replicas are more than one service may have: give {REPLICAS_MAX} \
@@ -219,9 +234,12 @@ fn check_mode(mode: &mut ServiceMode) -> Result<(), Rejection> {
     }
 }
 
-fn check_endpoint(endpoint: &EndpointSpec) -> Result<(), Rejection> {
+fn check_endpoint(
+    endpoint: &EndpointSpec,
+    addresses: &[Result<Option<IpAddr>, Rejection>],
+) -> Result<(), Rejection> {
     let mut published: Vec<(&PortConfig, Option<IpAddr>)> = Vec::new();
-    for port in &endpoint.ports {
+    for (port, address) in endpoint.ports.iter().zip(addresses) {
         if port.protocol == Protocol::Sctp {
             return Err(Rejection::new(
                 Code::Unimplemented,
@@ -244,7 +262,7 @@ fn check_endpoint(endpoint: &EndpointSpec) -> Result<(), Rejection> {
                 port.target_port
             )));
         }
-        let address = ports::address(port)?;
+        let address = address.clone()?;
         let twice = published.iter().any(|(other, at)| {
             (other.protocol, other.published_port) == (port.protocol, port.published_port)
                 && (*at == address || at.is_none() || address.is_none())
@@ -261,25 +279,25 @@ fn check_endpoint(endpoint: &EndpointSpec) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn check_update(config: &UpdateConfig, name: &str) -> Result<(), Rejection> {
-    if !["", "pause", "continue", "rollback"].contains(&config.failure_action.as_str())
-        || (name == "rollback" && config.failure_action == "rollback")
-    {
+fn check_update(config: &UpdateConfig, terms: &UpdateTerms, name: &str) -> Result<(), Rejection> {
+    let goes_back_twice =
+        name == "rollback" && terms.failure_action == Some(FailureAction::Rollback);
+    if terms.failure_action.is_none() || goes_back_twice {
         return Err(Rejection::invalid(format!(
             "unrecognized {name} failure action {}: use pause or continue{}",
             config.failure_action,
             if name == "update" { " or rollback" } else { "" }
         )));
     }
-    if !["", "stop-first", "start-first"].contains(&config.order.as_str()) {
+    if terms.order.is_none() {
         let message =
             format!("unrecognized {name} order {}: use stop-first or start-first", config.order);
         return Err(Rejection::invalid(message));
     }
-    if !(0.0..=1.0).contains(&config.max_failure_ratio) {
+    if !(0.0..=1.0).contains(&terms.max_failure_ratio) {
         return Err(Rejection::invalid(format!(
             "{name} MaxFailureRatio {} cannot be less than 0 or bigger than 1",
-            config.max_failure_ratio
+            terms.max_failure_ratio
         )));
     }
     Ok(())

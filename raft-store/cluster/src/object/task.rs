@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Attachment, Meta, PublishedPort, Slot};
 use crate::generic::GenericResource;
 use crate::id::{NodeId, ServiceId, TaskId};
-use crate::spec::{Labels, PublishMode, TaskSpec};
+use crate::spec::{CheckedTask, Labels, PublishMode};
 use crate::time::{Revision, Timestamp};
 
 /// One run of one slot.
@@ -28,7 +28,7 @@ pub struct Task {
     /// Where it runs; `None` while nobody can take it.
     pub node: Option<NodeId>,
     /// What it runs.
-    pub spec: TaskSpec,
+    pub spec: CheckedTask,
     /// The service's `spec_version` that it was made from.
     pub spec_version: Revision,
     /// Published ports of that spec. Their ports towards the ingress VIP are the service's to

@@ -68,10 +68,8 @@ pub(super) fn lacks(state: &State, service: &Service) -> bool {
 
 /// The networks that a task attaches to, in order, with its further names there.
 pub(super) fn networks_of(state: &State, task: &Task) -> Vec<(NetworkId, Vec<String>)> {
-    let targets = task.spec.networks.iter();
-    let mut networks: Vec<_> = targets
-        .filter_map(|target| Some((target.target.parse().ok()?, target.aliases.clone())))
-        .collect();
+    let attached = task.spec.attached();
+    let mut networks: Vec<_> = attached.map(|(id, names)| (id, names.to_vec())).collect();
     if let Some(ingress) = state.ingress_network().filter(|_| task.is_on_ingress()) {
         networks.push((ingress.id, Vec::new()));
     }
@@ -164,8 +162,7 @@ fn next(draft: &mut Draft<'_>, id: NetworkId) -> Option<IpAddr> {
 fn vip_networks(state: &State, service: &Service) -> BTreeSet<NetworkId> {
     let mut networks = BTreeSet::new();
     if service.spec.endpoint_spec.mode == ResolutionMode::Vip {
-        let targets = service.spec.network_targets().iter();
-        networks.extend(targets.filter_map(|target| target.target.parse::<NetworkId>().ok()));
+        networks.extend(&service.spec.terms().networks);
     }
     if publishes(service) {
         networks.extend(state.ingress_network().map(|network| network.id));

@@ -1,6 +1,6 @@
 //! Takes tasks off nodes that cannot or should not hold them, and follows removals.
 
-use crate::constraint;
+use crate::constraint::unmet;
 use crate::draft::Draft;
 use crate::generic;
 use crate::object::{Node, NodeState, Task, TaskState};
@@ -95,6 +95,6 @@ fn may_stay(task: &Task, node: &Node) -> bool {
         Availability::Active | Availability::Pause => true,
         Availability::Drain => false,
     };
-    held && constraint::all_match(&task.spec, node)
+    held && unmet(&task.spec.terms().constraints, node).is_none()
         && generic::is_offered(&task.generic_resources, &node.description.generic_resources)
 }

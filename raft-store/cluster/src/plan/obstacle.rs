@@ -6,12 +6,12 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::constraint::{self, runs_on};
+use crate::constraint::{Requirement, runs_on, unmet};
 use crate::generic::{GenericResource, Held, Short};
 use crate::id::NodeId;
 use crate::object::{Node, NodeState, PublishedPort, Service, Task};
 use crate::spec::{Availability, Platform, TaskSpec};
-use crate::state::{Load, State, reservation};
+use crate::state::{Load, State};
 
 /// Why a node cannot take a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) enum Obstacle<'a> {
         bytes_free: u128,
     },
     Generic(Short<'a>),
-    Constraint(&'a str),
+    Constraint(&'a Requirement),
     Platform(&'a [Platform]),
     HostPort(&'a PublishedPort),
     /// So many tasks of the service may be on one node.
@@ -85,7 +85,7 @@ pub(super) fn obstacle<'a>(state: &State, node: &Node, task: &'a Task) -> Option
     if let Some(short) = short(state, node, load, task) {
         return Some(short);
     }
-    if let Some(constraint) = constraint::unmet(&task.spec, node) {
+    if let Some(constraint) = unmet(&task.spec.terms().constraints, node) {
         return Some(Obstacle::Constraint(constraint));
     }
     if !runs_on(&task.spec, node) {
@@ -101,7 +101,7 @@ pub(super) fn obstacle<'a>(state: &State, node: &Node, task: &'a Task) -> Option
 
 /// Why a global service is to have no task on a node.
 pub(super) fn ineligible<'a>(service: &'a Service, node: &Node) -> Option<Obstacle<'a>> {
-    let unmet = || constraint::unmet(&service.spec.task_template, node);
+    let unmet = || unmet(&service.spec.terms().task.constraints, node);
     absence(node).map(Obstacle::Absent).or_else(|| unmet().map(Obstacle::Constraint))
 }
 
@@ -122,7 +122,8 @@ fn absence(node: &Node) -> Option<Absence> {
 }
 
 fn short<'a>(state: &State, node: &Node, load: &Load, task: &'a Task) -> Option<Obstacle<'a>> {
-    let (nano_wanted, bytes_wanted) = reservation(&task.spec);
+    let terms = task.spec.terms();
+    let (nano_wanted, bytes_wanted) = (terms.nano_cpus, terms.memory_bytes);
     let nano_free = u128::from(node.description.nano_cpus).saturating_sub(load.nano_cpus);
     if nano_wanted > 0 && u128::from(nano_wanted) > nano_free {
         return Some(Obstacle::Cpus { nano_wanted, nano_free });
@@ -140,8 +141,7 @@ pub(super) fn claim<'a>(
     node: NodeId,
     task: &'a Task,
 ) -> Result<Vec<GenericResource>, Short<'a>> {
-    let reserved = task.spec.resources.as_ref().and_then(|all| all.reservations.as_ref());
-    let wanted = reserved.map_or(&[][..], |amounts| &amounts.generic_resources);
+    let wanted = &task.spec.terms().generic;
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
@@ -223,7 +223,7 @@ impl fmt::Display for Obstacle<'_> {
             Self::Cpus { .. } => f.write_str("not enough CPUs"),
             Self::Memory { .. } => f.write_str("not enough memory"),
             Self::Generic(short) => write!(f, "not enough {}", short.kind),
-            Self::Constraint(text) => write!(f, "constraint {text} is not met"),
+            Self::Constraint(wanted) => write!(f, "constraint {} is not met", wanted.text()),
             Self::Platform(platforms) => {
                 let names = platforms.iter().map(|all| named(&all.os, &all.architecture));
                 write!(f, "platform is not {}", names.collect::<Vec<_>>().join(" or "))
@@ -256,7 +256,7 @@ impl Refusal<'_> {
                 format!("it is {}", named(&about.os, &about.architecture))
             }
             Obstacle::HostPort(port) => self.holder(state, port),
-            Obstacle::Constraint(text) => match &*constraint::actual(text, self.node) {
+            Obstacle::Constraint(wanted) => match &*wanted.actual(self.node) {
                 "" => "it has none".to_owned(),
                 actual => format!("it has {actual}"),
             },

@@ -7,7 +7,7 @@
 
 use crate::object::{Restarts, Task, TaskState};
 use crate::spec::RestartCondition;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, whole_ms};
 
 /// Docker's default delay.
 pub const DELAY_MS: u64 = 5_000;
@@ -43,24 +43,22 @@ pub(super) enum Spent {
 
 /// Judges a task that ended by itself, by the policy that it was made with.
 pub(super) fn verdict(task: &Task, now: Timestamp) -> Verdict {
-    let policy = task.spec.restart_policy.clone().unwrap_or_default();
-    let condition = policy.condition.unwrap_or_default();
-    let again = match condition {
+    let terms = &task.spec.terms().restart;
+    let again = match terms.condition {
         RestartCondition::None => false,
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
         RestartCondition::Any => true,
     };
     let mut restarts = task.restarts;
-    let window_ms = policy.window.unwrap_or(0) / 1_000_000;
-    if restarts.attempts == 0 || (window_ms > 0 && now.since_ms(restarts.window_start) > window_ms)
-    {
+    let is_past = |window| now > restarts.window_start.plus(window);
+    if restarts.attempts == 0 || terms.window.is_some_and(is_past) {
         restarts.attempts = 0;
         restarts.window_start = now;
     }
     if !again {
-        return Verdict::Done(Spent::Condition(condition));
+        return Verdict::Done(Spent::Condition(terms.condition));
     }
-    if let Some(max) = policy.max_attempts.filter(|max| *max > 0 && restarts.attempts >= *max) {
+    if let Some(max) = terms.attempts_max.filter(|max| restarts.attempts >= *max) {
         return Verdict::Done(Spent::Attempts(max));
     }
     restarts.attempts = restarts.attempts.saturating_add(1);
@@ -68,7 +66,7 @@ pub(super) fn verdict(task: &Task, now: Timestamp) -> Verdict {
     let started = task.start_after.map_or(task.meta.created_at, |at| at.max(task.meta.created_at));
     let quick = now.since_ms(started) < QUICK_RUN_MS;
     restarts.streak = if quick { restarts.streak.saturating_add(1) } else { 0 };
-    let delay_ms = delay_ms(policy.delay.map_or(DELAY_MS, |ns| ns / 1_000_000), restarts.streak);
+    let delay_ms = delay_ms(terms.delay.map_or(DELAY_MS, whole_ms), restarts.streak);
     let start_after = (delay_ms > 0).then(|| now.plus_ms(delay_ms));
     Verdict::Replace { start_after, restarts }
 }
@@ -88,7 +86,7 @@ fn delay_ms(base_ms: u64, streak: u32) -> u64 {
 mod tests {
     use super::*;
     use crate::fixture::{self, NOW};
-    use crate::spec::RestartPolicy;
+    use crate::spec::{RestartPolicy, TaskSpec};
 
     #[test]
     fn delay_grows_with_quick_ends() {
@@ -108,7 +106,8 @@ mod tests {
 
     fn replaced(policy: &RestartPolicy, task: &Task, after_ms: u64) -> bool {
         let mut task = task.clone();
-        task.spec.restart_policy = Some(policy.clone());
+        let restart_policy = Some(policy.clone());
+        task.spec = TaskSpec { restart_policy, ..TaskSpec::default() }.into();
         matches!(verdict(&task, NOW.plus_ms(after_ms)), Verdict::Replace { .. })
     }
 

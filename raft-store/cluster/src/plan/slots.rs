@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::draft::Draft;
 use crate::id::{ServiceId, TaskId};
 use crate::object::{PublishedPort, Restarts, Service, Slot, Task, TaskState, TaskStatus};
-use crate::spec::{Driver, Replicated, ServiceMode};
+use crate::spec::{CheckedTask, Driver, Replicated, ServiceMode, TaskSpec};
 use crate::state::{State, Tally};
 use crate::time::Timestamp;
 
@@ -117,11 +117,6 @@ pub(super) fn create(
     let id = TaskId(draft.draw());
     let port =
         |port: &PublishedPort| PublishedPort { ingress_ports: BTreeMap::new(), ..port.clone() };
-    let mut spec = service.spec.task_template.clone();
-    if spec.log_driver.as_ref().is_none_or(|driver| *driver == Driver::default()) {
-        let cluster = draft.state().cluster.as_ref();
-        spec.log_driver = cluster.and_then(|cluster| cluster.spec.log_driver().ok().flatten());
-    }
     let task = Task {
         id,
         meta: draft.new_meta(),
@@ -130,7 +125,7 @@ pub(super) fn create(
         service_labels: service.spec.labels.clone(),
         slot,
         node: None,
-        spec,
+        spec: spec_of_task(draft.state(), service),
         spec_version: service.spec_version,
         ports: service.ports.iter().map(port).collect(),
         attachments: Vec::new(),
@@ -151,4 +146,17 @@ pub(super) fn create(
         generic_resources: Vec::new(),
     };
     draft.put(crate::transaction::Object::Task(Arc::new(task)));
+}
+
+/// The template of the service, with the cluster's log driver if it names none.
+fn spec_of_task(state: &State, service: &Service) -> CheckedTask {
+    let spec = service.spec.task();
+    let own = spec.log_driver.as_ref().filter(|driver| **driver != Driver::default());
+    let cluster = state.cluster.as_ref().filter(|_| own.is_none());
+    match cluster.and_then(|cluster| cluster.spec.log_driver().ok().flatten()) {
+        Some(driver) => {
+            CheckedTask::of(TaskSpec { log_driver: Some(driver), ..TaskSpec::clone(&spec) })
+        }
+        None => spec,
+    }
 }

@@ -18,11 +18,11 @@ use crate::object::{
     FirstRun, Restarts, Service, Slot, Task, TaskState, UpdateState, UpdateStatus,
 };
 use crate::plan::slots::{self, SlotTasks, create, retire};
-use crate::spec::UpdateConfig;
+use crate::spec::{FailureAction, UpdateOrder, UpdateTerms};
 use crate::time::Timestamp;
 
 pub(super) use progress::Progress;
-use progress::{Settled, monitor_ms, settled_at};
+use progress::{Settled, settled_at};
 
 mod progress;
 
@@ -65,21 +65,20 @@ fn start(draft: &mut Draft<'_>, id: ServiceId) {
 fn proceed(draft: &mut Draft<'_>, id: ServiceId) -> bool {
     let Some(service) = draft.state().services.get(&id).cloned() else { return false };
     let Some(status) = service.update_status.clone() else { return false };
-    let config = config(&service, &status);
+    let terms = *terms(&service, &status);
     let mut slots = slots::slots(draft.state(), id);
-    if let Some(failed) = failure(&service, &status, &config, &slots) {
-        match react(draft, &service, &status, &config, failed) {
+    if let Some(failed) = failure(&service, &status, &terms, &slots) {
+        match react(draft, &service, &status, terms.failure_action, failed) {
             Reaction::GoOn => {}
             Reaction::Paused => return false,
             // A rollback begins with no failures of its own, so this happens once.
             Reaction::GoneBack => return proceed(draft, id),
         }
     }
-    let start_first = config.order == "start-first";
     // Whatever the order is now: an update that was start-first may have left pairs.
     retire_relieved(draft, &service, &slots);
     slots = slots::slots(draft.state(), id);
-    let progress = Progress::of(&service, &status, &config, &slots, draft.now());
+    let progress = Progress::of(&service, &status, &terms, &slots, draft.now());
     let now = draft.now();
     let wakes = progress.next_turn().into_iter().chain(progress.monitored_until(now));
     wakes.for_each(|at| draft.wake_at(at));
@@ -88,7 +87,7 @@ fn proceed(draft: &mut Draft<'_>, id: ServiceId) -> bool {
         if draft.is_full() {
             return emptied;
         }
-        if start_first {
+        if terms.order == Some(UpdateOrder::StartFirst) {
             create(draft, &service, *slot, None, Restarts::default());
         } else {
             for task in slots.get(slot).into_iter().flat_map(|tasks| &tasks.occupants) {
@@ -110,7 +109,7 @@ pub(super) fn progress(
     now: Timestamp,
 ) -> Option<Progress> {
     let status = service.update_status.as_ref().filter(|status| status.state.is_running())?;
-    Some(Progress::of(service, status, &config(service, status), slots, now))
+    Some(Progress::of(service, status, terms(service, status), slots, now))
 }
 
 fn is_dirty(service: &Service, tasks: &SlotTasks) -> bool {
@@ -171,24 +170,24 @@ fn complete(draft: &mut Draft<'_>, service: &Service, status: &UpdateStatus) {
 fn failure(
     service: &Service,
     status: &UpdateStatus,
-    config: &UpdateConfig,
+    terms: &UpdateTerms,
     slots: &BTreeMap<Slot, SlotTasks>,
 ) -> Option<TaskId> {
     let failed_in = |tasks: &SlotTasks| {
         let all = tasks.occupants.iter().chain(&tasks.leaving).chain(&tasks.over);
         let current = all.filter(|task| task.spec_version == service.spec_version);
         let mut ends = current.filter_map(|task| task.first_run());
-        ends.find(|first| has_failed(status, config, first))
+        ends.find(|first| has_failed(status, terms, first))
     };
     let failed: Vec<FirstRun> = slots.values().filter_map(failed_in).collect();
     #[expect(clippy::cast_precision_loss, reason = "a service has 10,000 slots at most")]
-    let too_many = failed.len() as f64 > config.max_failure_ratio * slots.len() as f64;
+    let too_many = failed.len() as f64 > terms.max_failure_ratio * slots.len() as f64;
     failed.first().map(|first| first.task).filter(|_| too_many)
 }
 
 /// Whether a task that the update made ended while it was watched.
-fn has_failed(status: &UpdateStatus, config: &UpdateConfig, first: &FirstRun) -> bool {
-    let watched = |ran_at| first.ended_at.since_ms(ran_at) <= monitor_ms(config);
+fn has_failed(status: &UpdateStatus, terms: &UpdateTerms, first: &FirstRun) -> bool {
+    let watched = |ran_at: Timestamp| first.ended_at <= ran_at.plus(terms.monitor);
     first.made_at >= status.started_at && first.ran_at.is_none_or(watched)
 }
 
@@ -203,21 +202,21 @@ fn react(
     draft: &mut Draft<'_>,
     service: &Service,
     status: &UpdateStatus,
-    config: &UpdateConfig,
+    action: Option<FailureAction>,
     failed: TaskId,
 ) -> Reaction {
     let cause = format!("due to failure or early termination of task {failed}");
     let back = status.state == UpdateState::RollbackStarted;
-    match config.failure_action.as_str() {
-        "continue" => return Reaction::GoOn,
-        "rollback" if !back => {
+    match action {
+        Some(FailureAction::Continue) => return Reaction::GoOn,
+        Some(FailureAction::Rollback) if !back => {
             let message = format!("update rolled back {cause}");
             if go_back(draft, service.id, &message, false).is_ok() {
                 return Reaction::GoneBack;
             }
             // What the previous spec needs is gone: pausing is all that is left.
         }
-        _ => {}
+        Some(FailureAction::Rollback | FailureAction::Pause) | None => {}
     }
     let (state, what) = if back {
         (UpdateState::RollbackPaused, "rollback")
@@ -233,16 +232,15 @@ fn react(
     Reaction::Paused
 }
 
-fn config(service: &Service, status: &UpdateStatus) -> UpdateConfig {
-    let config = match status.state {
+fn terms<'a>(service: &'a Service, status: &UpdateStatus) -> &'a UpdateTerms {
+    match status.state {
         UpdateState::RollbackStarted
         | UpdateState::RollbackPaused
-        | UpdateState::RollbackCompleted => &service.spec.rollback_config,
+        | UpdateState::RollbackCompleted => &service.spec.terms().rollback,
         UpdateState::Updating | UpdateState::Paused | UpdateState::Completed => {
-            &service.spec.update_config
+            &service.spec.terms().update
         }
-    };
-    config.clone().unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

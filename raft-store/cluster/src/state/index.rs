@@ -167,10 +167,9 @@ impl Index {
     }
 
     fn note_service(&mut self, service: &Service, held: bool) {
-        let named = service.spec.network_targets().iter();
-        let named = named.filter_map(|target| target.target.parse().ok());
-        for network in service.vips.keys().copied().chain(named) {
-            self.services.note(network, service.id, held);
+        let named = &service.spec.terms().networks;
+        for network in service.vips.keys().chain(named) {
+            self.services.note(*network, service.id, held);
         }
         if service.removed {
             return;

@@ -9,7 +9,7 @@ use crate::generic::Held;
 use crate::id::{NodeId, ServiceId};
 use crate::object::{Node, PublishedPort, Task};
 use crate::plan;
-use crate::spec::{Protocol, TaskSpec};
+use crate::spec::Protocol;
 
 /// A port in mode `host`, and the address that alone takes calls to it.
 type HostPort = (Protocol, u16, Option<IpAddr>);
@@ -34,9 +34,9 @@ impl Load {
         if task.is_wanted() {
             add(&mut self.tasks, 1, held);
         }
-        let (nano_cpus, memory_bytes) = reservation(&task.spec);
-        add_wide(&mut self.nano_cpus, nano_cpus, held);
-        add_wide(&mut self.memory_bytes, memory_bytes, held);
+        let terms = task.spec.terms();
+        add_wide(&mut self.nano_cpus, terms.nano_cpus, held);
+        add_wide(&mut self.memory_bytes, terms.memory_bytes, held);
         for port in task.host_ports() {
             count(&mut self.host_ports, (port.protocol, port.published, port.address), held);
         }
@@ -72,12 +72,6 @@ fn add(sum: &mut u64, amount: u64, held: bool) {
 fn add_wide(sum: &mut u128, amount: u64, held: bool) {
     let amount = u128::from(amount);
     *sum = if held { sum.saturating_add(amount) } else { sum.saturating_sub(amount) };
-}
-
-/// CPUs times 10^9, and bytes, that a task reserves.
-pub(crate) fn reservation(spec: &TaskSpec) -> (u64, u64) {
-    let reserved = spec.resources.as_ref().and_then(|resources| resources.reservations.as_ref());
-    reserved.map_or((0, 0), |amounts| (amounts.nano_cpus, amounts.memory_bytes))
 }
 
 /// What nodes carry.

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fixture;
 use crate::object::{Node, Service};
+use crate::spec::ServiceSpec;
 use crate::transaction::Object;
 
 /// Few numbers, most of them in [`AUTO_PORTS`], so that ports meet each other.
@@ -55,7 +56,7 @@ fn by_a_look_at_all(
     used.extend(ports.iter().map(number));
     let mut given: Vec<PublishedPort> = Vec::new();
     for port in ports {
-        let address = address(port).unwrap();
+        let address = port.host_ip.parse::<IpAddr>().ok();
         let published = if port.published_port == 0 {
             let same = |old: &&PublishedPort| {
                 (old.protocol, old.target, old.mode, old.address)
@@ -146,7 +147,7 @@ proptest! {
             endpoint_spec: crate::spec::EndpointSpec { ports: ports.clone(), ..Default::default() },
             ..ServiceSpec::default()
         };
-        let found = resolve(&state, id, &spec, &before);
+        let found = resolve(&state, id, &spec.into(), &before);
         match by_a_look_at_all(&state, id, &ports, &before) {
             Ok(numbers) => {
                 let found: Vec<u16> = found.unwrap().iter().map(|port| port.published).collect();
@@ -180,10 +181,10 @@ fn the_range_ends() {
     let open = PortConfig { target_port: 80, ..PortConfig::default() };
     let mut spec = ServiceSpec::default();
     spec.endpoint_spec.ports = vec![open.clone()];
-    let found = resolve(&state, ServiceId(2), &spec, &[]).unwrap();
+    let found = resolve(&state, ServiceId(2), &spec.clone().into(), &[]).unwrap();
     assert_eq!(found[0].published, *AUTO_PORTS.start());
     spec.endpoint_spec.ports.push(open);
-    let refused = resolve(&state, ServiceId(2), &spec, &[]).unwrap_err();
+    let refused = resolve(&state, ServiceId(2), &spec.into(), &[]).unwrap_err();
     assert_eq!(
         refused.message,
         "no tcp port from 30000 to 32767 is free for target port 80: give a published port"

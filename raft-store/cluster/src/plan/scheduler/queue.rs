@@ -126,15 +126,14 @@ struct Spread {
 
 impl Spread {
     fn over(state: &State, task: &Task) -> Self {
-        let placement = task.spec.placement.as_ref();
-        let preferences = placement.map_or(&[][..], |placement| &placement.preferences);
+        let over = &task.spec.terms().spread;
         let mut spread = Self::default();
-        if preferences.is_empty() {
+        if over.is_empty() {
             return spread;
         }
         let mut known: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
         for node in state.nodes.values() {
-            let place = place_in_spread(preferences, node);
+            let place = place_in_spread(over, node);
             let count = state.index.loads.of_service(task.service, node.id);
             let mut groups = Vec::with_capacity(place.len());
             for level in 1..=place.len() {

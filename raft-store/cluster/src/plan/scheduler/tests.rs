@@ -88,7 +88,7 @@ fn state(nodes: &[Node], kinds: &[u8], tasks: &[Sketch]) -> State {
     for (id, (service, version, node, fate)) in (1..).zip(tasks) {
         let mut task = fixture::task(id, *service, Vec::new());
         let kind = kinds[usize::try_from(*service).unwrap() * 2 - *version as usize];
-        task.spec = spec(kind);
+        task.spec = spec(kind).into();
         task.ports = if kind == 8 { vec![port()] } else { Vec::new() };
         task.spec_version = Revision(*version);
         task.slot = Slot::Replica(id as u64);
@@ -128,10 +128,10 @@ fn best(state: &State, task: &Task) -> Option<NodeId> {
         state.tasks.values().filter(|task| matches(task)).count() as u64
     };
     let counts = |other: &Task| other.is_wanted() && !other.is_over();
-    let preferences = task.spec.placement.as_ref().unwrap().preferences.as_slice();
+    let over = &task.spec.terms().spread;
     let place = |node: NodeId| {
         let node = state.nodes.get(&node);
-        node.map(|node| place_in_spread(preferences, node)).unwrap_or_default()
+        node.map(|node| place_in_spread(over, node)).unwrap_or_default()
     };
     let fitting = state.nodes.values().filter(|node| obstacle(state, node, task).is_none());
     let ranked = fitting.map(|node| {

@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::object::{Service, Slot, TaskState, UpdateStatus};
 use crate::plan::slots::SlotTasks;
-use crate::spec::UpdateConfig;
+use crate::spec::UpdateTerms;
 use crate::time::Timestamp;
-
-/// Docker's default of `Monitor`.
-const MONITOR_MS: u64 = 5_000;
 
 /// How far an update that is under way is.
 pub(in crate::plan) struct Progress {
@@ -28,7 +25,7 @@ impl Progress {
     pub(super) fn of(
         service: &Service,
         status: &UpdateStatus,
-        config: &UpdateConfig,
+        terms: &UpdateTerms,
         slots: &BTreeMap<Slot, SlotTasks>,
         now: Timestamp,
     ) -> Self {
@@ -37,20 +34,20 @@ impl Progress {
             moving: Vec::new(),
             delayed: BTreeMap::new(),
             watched_until: status.started_at,
-            parallelism: if config.parallelism == 0 { u64::MAX } else { config.parallelism },
+            parallelism: terms.parallelism,
         };
-        let delay_ms = config.delay / 1_000_000;
         for (slot, tasks) in slots {
             match settled_at(service, tasks) {
                 Settled::OutOfDate => progress.out_of_date.push(*slot),
                 Settled::Not => progress.moving.push(*slot),
                 Settled::Since { made_at, at } => {
-                    if now.since_ms(at) < delay_ms {
-                        progress.delayed.insert(*slot, at.plus_ms(delay_ms));
+                    let next = at.plus(terms.delay);
+                    if now < next && !terms.delay.is_zero() {
+                        progress.delayed.insert(*slot, next);
                     }
                     // A task that was there before the update began is not watched.
                     if made_at >= status.started_at {
-                        let until = at.plus_ms(monitor_ms(config));
+                        let until = at.plus(terms.monitor);
                         progress.watched_until = progress.watched_until.max(until);
                     }
                 }
@@ -115,8 +112,4 @@ pub(super) fn settled_at(service: &Service, tasks: &SlotTasks) -> Settled {
             None => Settled::Not,
         },
     }
-}
-
-pub(super) fn monitor_ms(config: &UpdateConfig) -> u64 {
-    if config.monitor == 0 { MONITOR_MS } else { config.monitor / 1_000_000 }
 }

@@ -7,7 +7,7 @@ use expect_test::expect;
 use super::{Cause, Why, duration, names, why};
 use crate::object::{Service, Task, TaskState};
 use crate::script::World;
-use crate::spec::ResolutionMode;
+use crate::spec::{ResolutionMode, ServiceSpec};
 use crate::transaction::Object;
 
 fn world(lines: &[&str]) -> World {
@@ -98,7 +98,9 @@ fn a_service_without_an_address_says_on_which_network() {
         world(&["network tiny subnet=10.0.1.0/29", "service web replicas=9 network=tiny dnsrr"]);
     let mut state = world.state.clone();
     let mut service = Service::clone(state.find_service("web").unwrap());
-    service.spec.endpoint_spec.mode = ResolutionMode::Vip;
+    let mut spec = ServiceSpec::clone(&service.spec);
+    spec.endpoint_spec.mode = ResolutionMode::Vip;
+    service.spec = spec.into();
     state.put(Object::Service(Arc::new(service))).unwrap();
     let why = why(&state, "web", world.now, &|_task| Vec::new()).unwrap();
     let reason = &why.waiting[0].reasons[0];
