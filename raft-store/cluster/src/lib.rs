@@ -46,6 +46,8 @@ mod fixture;
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(test)]
+mod growth;
+#[cfg(test)]
 mod laws;
 #[cfg(test)]
 mod script;

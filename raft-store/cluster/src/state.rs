@@ -7,14 +7,11 @@
 //! long as they like.
 
 use std::net::IpAddr;
-use std::ops::Deref;
 use std::sync::Arc;
-
-use imbl::OrdMap;
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::Subnet;
-use crate::object::{Cluster, Network, Node, Service, Task};
+use crate::object::{Cluster, KeyDigest, Network, Node, Service, Task};
 use crate::plan::agenda::Agenda;
 use crate::time::Revision;
 use crate::transaction::{Answered, Key, Object};
@@ -32,8 +29,12 @@ mod load;
 mod ports;
 mod prefixes;
 mod snapshot;
+mod table;
 
 pub use self::digest::{DIGEST_LAYOUT, Digest};
+pub use self::table::Table;
+#[cfg(test)]
+pub(crate) use self::table::passed;
 
 /// The replicated state at one revision.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -56,39 +57,6 @@ pub struct State {
     pub digest: Digest,
     pub(crate) index: Index,
     pub(crate) agenda: Agenda,
-}
-
-/// A persistent map of objects: a copy shares all that does not change afterwards.
-#[derive(Debug, PartialEq)]
-pub struct Table<K: Ord, T>(OrdMap<K, Arc<T>>);
-
-impl<K: Ord, T> Clone for Table<K, T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<K: Ord, T> Default for Table<K, T> {
-    fn default() -> Self {
-        Self(OrdMap::new())
-    }
-}
-
-impl<K: Ord, T> Deref for Table<K, T> {
-    type Target = OrdMap<K, Arc<T>>;
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl<K: Ord + Copy, T> Table<K, T> {
-    fn put(&mut self, key: K, value: Arc<T>) {
-        self.0.insert(key, value);
-    }
-
-    fn take(&mut self, key: &K) {
-        self.0.remove(key);
-    }
 }
 
 impl State {
@@ -167,6 +135,16 @@ impl State {
     pub(crate) fn networks_over(&self, subnet: Subnet) -> impl Iterator<Item = &Arc<Network>> {
         let found = self.index.subnets.overlapping(subnet);
         found.filter_map(|id| self.networks.get(&id)).filter(|network| !network.removed)
+    }
+
+    /// The node that joined with a key.
+    pub(crate) fn node_with_key(&self, key: KeyDigest) -> Option<&Arc<Node>> {
+        self.index.node_keys.of(key).next().and_then(|id| self.nodes.get(&id))
+    }
+
+    /// Nodes with a place in Raft: managers, and those on their way there.
+    pub(crate) fn in_raft(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.index.raft_ids.ids().filter_map(|id| self.nodes.get(&id))
     }
 
     /// Who holds an address of a network, if anybody does.

@@ -15,7 +15,7 @@ const SECOND: [&str; 32] = [
     "valley",
 ];
 
-/// A name that no service has; after some tries with a number behind it.
+/// A name that is free; after some tries with a number behind it.
 pub(super) fn drawn(draft: &mut Draft<'_>) -> String {
     let mut tries: u32 = 0;
     loop {
@@ -25,7 +25,7 @@ pub(super) fn drawn(draft: &mut Draft<'_>) -> String {
         if tries > 8 {
             name = format!("{name}{}", (drawn >> 16) as u32);
         }
-        if !draft.state().services.values().any(|service| service.spec.name == name) {
+        if draft.state().service_named(&name).is_none() {
             return name;
         }
         tries += 1;

@@ -22,8 +22,7 @@ const GRACE_MS: u64 = CERTIFICATE_GRACE_MS + 24 * 60 * 60 * 1000;
 pub(super) fn join(draft: &mut Draft<'_>, join: &JoinNode) -> Result<Answer, Rejection> {
     size::check_description(&join.description)?;
     check_schema(draft.state(), &join.description)?;
-    let mut nodes = draft.state().nodes.values();
-    let known = nodes.find(|node| node.key.is_some() && node.key == join.key).cloned();
+    let known = join.key.and_then(|key| draft.state().node_with_key(key)).cloned();
     if let Some(known) = known {
         return returned(draft, &known, join);
     }
@@ -164,7 +163,7 @@ pub(super) fn update(
 /// A node that leaves keeps its object, as `Disconnected`, until it is removed.
 pub(super) fn leave(draft: &mut Draft<'_>, id: NodeId) -> Result<Answer, Rejection> {
     let node = existing(draft.state(), id)?;
-    let managers = draft.state().nodes.values().filter(|other| other.manager.is_some()).count();
+    let managers = draft.state().in_raft().filter(|other| other.manager.is_some()).count();
     if node.manager.is_some() && managers == 1 {
         return Err(Rejection::new(
             Code::Unavailable,

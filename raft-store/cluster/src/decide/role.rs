@@ -56,8 +56,7 @@ fn promote(draft: &mut Draft<'_>, node: &Node) -> Result<(), Rejection> {
 pub(super) fn free_raft_id(draft: &mut Draft<'_>) -> u64 {
     loop {
         let drawn = draft.draw() as u64;
-        let mut nodes = draft.state().nodes.values();
-        if nodes.all(|node| node.raft().is_none_or(|place| place.raft_id != drawn)) {
+        if draft.state().index.raft_ids.of(drawn).next().is_none() {
             return drawn;
         }
     }
@@ -100,7 +99,7 @@ impl Voters {
 }
 
 pub(super) fn voters(state: &State, counts: impl Fn(&Node) -> bool) -> Voters {
-    let managers = state.nodes.values().filter(|node| node.manager.is_some() && counts(node));
+    let managers = state.in_raft().filter(|node| node.manager.is_some() && counts(node));
     managers.fold(Voters { all: 0, ready: 0 }, |seen, node| Voters {
         all: seen.all + 1,
         ready: seen.ready + usize::from(node.status.state == NodeState::Ready),
@@ -173,10 +172,8 @@ pub(super) fn check_raft_id(
     id: NodeId,
     manager: &ManagerInfo,
 ) -> Result<(), Rejection> {
-    let mut others = state.nodes.values().filter(|other| other.id != id);
-    let clash =
-        others.find(|other| other.raft().is_some_and(|place| place.raft_id == manager.raft_id));
-    match clash {
+    let mut others = state.index.raft_ids.of(manager.raft_id).filter(|other| *other != id);
+    match others.next().and_then(|other| state.nodes.get(&other)) {
         None => Ok(()),
         Some(other) => Err(Rejection::new(
             Code::Conflict,

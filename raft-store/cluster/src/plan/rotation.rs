@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use crate::draft::Draft;
-use crate::object::{CaRotation, Cluster, Node};
+use crate::object::{CaRotation, Cluster};
 use crate::spec::CERTIFICATE_GRACE_MS;
+use crate::state::State;
 use crate::transaction::Object;
 
 pub(crate) fn run(draft: &mut Draft<'_>) {
@@ -14,16 +15,18 @@ pub(crate) fn run(draft: &mut Draft<'_>) {
     let Some(rotation) = cluster.ca_rotation.as_deref() else { return };
     let wait_max = cluster.longest_certificate_ms() + CERTIFICATE_GRACE_MS;
     let end = rotation.begun_at.plus_ms(wait_max);
-    let mut members = draft.state().nodes.values().filter(|node| !node.has_left());
-    if members.all(|node| has_moved(node, rotation)) || draft.now() >= end {
+    if all_have_moved(draft.state(), rotation) || draft.now() >= end {
         draft.put(Object::Cluster(Arc::new(completed(&cluster, rotation))));
     } else {
         draft.wake_at(end);
     }
 }
 
-fn has_moved(node: &Node, rotation: &CaRotation) -> bool {
-    node.description.trust.as_ref().is_some_and(|trust| trust.issuer == rotation.to)
+/// Whether the new CA signed the certificates of all nodes of the cluster.
+fn all_have_moved(state: &State, rotation: &CaRotation) -> bool {
+    let issuers = &state.index.issuers;
+    let ends = [issuers.first_key(), issuers.last_key()];
+    ends.into_iter().flatten().all(|issuer| *issuer == Some(rotation.to))
 }
 
 /// Tokens carry their CA's digest, so they change with it.

@@ -21,9 +21,8 @@ pub(crate) fn run(draft: &mut Draft<'_>) {
 /// The schema to go to, for a leader that reads up to `own`.
 fn raised(state: &State, own: u32) -> Option<u32> {
     let cluster = state.cluster.as_ref().filter(|cluster| cluster.schema < own)?;
-    let members = state.nodes.values().filter(|node| !node.has_left());
-    let all = members.map(|node| node.description.schema).min()?.min(own);
-    (all > cluster.schema).then_some(all)
+    let all = state.index.schemas.first_key()?.min(&own);
+    (*all > cluster.schema).then_some(*all)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::ports::Ports;
 use super::prefixes::Prefixes;
 use crate::id::{Id, NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::{Subnet, Vni};
-use crate::object::{Network, Node, Service, Slot, Task, TaskState};
+use crate::object::{CaDigest, KeyDigest, Network, Node, Service, Slot, Task, TaskState};
 use crate::time::Revision;
 use crate::transaction::Object;
 
@@ -63,6 +63,11 @@ pub(crate) struct Index {
     pub(crate) ports: Ports,
     pub(crate) vnis: Pairs<Vni, NetworkId>,
     pub(crate) raft_ids: Pairs<u64, NodeId>,
+    pub(crate) node_keys: Pairs<KeyDigest, NodeId>,
+    /// Of nodes that have not left: what their programs read.
+    pub(crate) schemas: Pairs<u32, NodeId>,
+    /// Of the same: who signed their certificates, as far as they tell.
+    pub(crate) issuers: Pairs<Option<CaDigest>, NodeId>,
     /// Live networks that are the ingress network.
     pub(crate) ingress: OrdSet<NetworkId>,
     /// Of all networks.
@@ -135,6 +140,14 @@ impl Index {
         self.loads.note_node(node, held);
         if let Some(place) = node.raft() {
             self.raft_ids.note(place.raft_id, node.id, held);
+        }
+        if let Some(key) = node.key {
+            self.node_keys.note(key, node.id, held);
+        }
+        if !node.has_left() {
+            self.schemas.note(node.description.schema, node.id, held);
+            let issuer = node.description.trust.as_ref().map(|trust| trust.issuer);
+            self.issuers.note(issuer, node.id, held);
         }
         if let Some(place) = &node.ingress {
             self.take_part(place.network, node.id, held);
@@ -252,6 +265,16 @@ impl<K: Ord + Clone, I: Id> Pairs<K, I> {
     /// Those of a key, in order.
     pub(crate) fn of(&self, key: K) -> impl Iterator<Item = I> + use<'_, K, I> {
         self.0.range((key.clone(), I::MIN)..=(key, I::MAX)).map(|(_, id)| *id)
+    }
+
+    /// All, once for each of their keys.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = I> + use<'_, K, I> {
+        self.0.iter().map(|(_, id)| *id)
+    }
+
+    /// The least key.
+    pub(crate) fn first_key(&self) -> Option<&K> {
+        self.0.get_min().map(|(key, _)| key)
     }
 
     /// The greatest key.
