@@ -80,7 +80,6 @@ pub enum Consistency {
 /// The replicated state and the leader.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// The state.
     pub state: Arc<State>,
     /// The leader, if one is known.
     pub leader: Option<NodeId>,
@@ -240,7 +239,6 @@ pub struct Local {
     pub architecture: String,
     /// CPUs that it may use.
     pub cpus: u32,
-    /// Bytes of memory.
     pub memory_bytes: u64,
     /// Which of the kernel's two cgroup interfaces tasks are limited by.
     pub cgroup_version: u8,
@@ -268,9 +266,7 @@ pub struct RemoteManager {
 /// A network that is present on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalNetwork {
-    /// Its id.
     pub id: NetworkId,
-    /// Its name.
     pub name: String,
     /// When it was created.
     pub created_at: Timestamp,
@@ -328,7 +324,6 @@ pub struct LogRecord {
     pub node: NodeId,
     /// Service of the task.
     pub service: ServiceId,
-    /// The task.
     pub task: TaskId,
     /// Where it was written.
     pub stream: LogStream,

@@ -66,7 +66,6 @@ pub enum Data {
     Name(String),
     /// SRV, with priority and weight 0.
     Service {
-        /// Port.
         port: u16,
         /// Name of the host.
         target: String,

@@ -20,7 +20,6 @@ pub struct Endpoint {
     pub owner: EndpointOwner,
     /// Where it runs.
     pub node: NodeId,
-    /// Its address.
     pub address: IpAddr,
     /// Its MAC address.
     pub mac: MacAddr,

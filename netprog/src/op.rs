@@ -108,7 +108,6 @@ pub enum EntryOp {
 pub struct Sysctl {
     /// Path below /proc/sys.
     pub name: String,
-    /// Value.
     pub value: String,
 }
 
@@ -130,7 +129,6 @@ pub enum IpvsOp {
 /// A change of an nftables table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NftOp {
-    /// The table.
     pub table: TableKey,
     /// What is done with it.
     pub change: NftChange,
@@ -149,9 +147,7 @@ pub enum NftChange {
     DeleteElement(String, Element),
     /// Set an element of a map; the old value is given where there is one.
     SetMapElement {
-        /// Map.
         map: String,
-        /// Key.
         key: Element,
         /// Value that is there now.
         old: Option<Element>,
@@ -263,7 +259,6 @@ pub enum LinkChange {
     Mac(MacAddr),
     /// Bridge to be a port of.
     Master(Option<String>),
-    /// Alias.
     Alias(String),
     /// Port settings.
     Port(PortFlags),

@@ -136,7 +136,6 @@ pub mod ipnet_text {
     /// `10.0.9.3/24`: host bits are kept.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
     pub struct Cidr {
-        /// The address.
         pub address: IpAddr,
         /// Bits of the prefix.
         pub prefix_len: u8,
@@ -216,7 +215,6 @@ pub struct Route {
     pub local: bool,
     /// Next hop.
     pub via: Option<IpAddr>,
-    /// Device.
     pub device: String,
 }
 
@@ -227,7 +225,6 @@ pub struct Rule {
     pub priority: u32,
     /// Mark.
     pub fwmark: u32,
-    /// Table.
     pub table: u32,
     /// IPv6 rule.
     pub ipv6: bool,

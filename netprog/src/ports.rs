@@ -17,7 +17,6 @@ const CHOSEN_PORTS: u16 = 32_768;
 pub struct Port {
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// Its number.
     pub number: u16,
     /// The one host address that accepts calls; none if all addresses do.
     pub address: Option<IpAddr>,

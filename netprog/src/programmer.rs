@@ -72,7 +72,6 @@ impl<K: Kernel> Programmer<K> {
         Self { kernel, remembered: None }
     }
 
-    /// The kernel.
     pub fn kernel(&mut self) -> &mut K {
         &mut self.kernel
     }

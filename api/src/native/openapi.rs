@@ -83,7 +83,6 @@ const RESOURCES: &[Resource] = &[
     },
 ];
 
-/// The document.
 pub(super) fn document() -> Value {
     let mut paths: Map<String, Value> =
         RESOURCES.iter().map(|resource| (resource.path.to_owned(), path_item(resource))).collect();

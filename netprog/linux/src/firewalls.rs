@@ -56,7 +56,6 @@ pub struct Blocker {
     pub legacy: bool,
     /// UDP ports that no rule or set of its table mentions, of a chain at [`Hook::Input`].
     pub unmentioned: Vec<u16>,
-    /// Its table.
     pub table: TableKey,
     /// Its name.
     pub chain: String,

@@ -25,7 +25,6 @@ pub(crate) struct ReadScope {
     /// Links of the host's namespace that are read even without our mark: a veth pair that was
     /// made a moment before a crash does not carry it yet.
     pub(crate) links: BTreeSet<String>,
-    /// Sysctls.
     pub(crate) sysctls: Vec<String>,
     /// Static sets and maps whose elements are compared.
     pub(crate) elements: BTreeMap<TableKey, nft::Names>,

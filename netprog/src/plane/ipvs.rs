@@ -18,7 +18,6 @@ pub struct VirtualKey {
 /// A virtual service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualEntry {
-    /// Its scheduler.
     pub scheduler: Scheduler,
     /// Real servers by address, all by direct routing and on the port that the client called, with
     /// their weights. One of weight 0 keeps its connections and gets no new ones.

@@ -34,7 +34,6 @@ pub(super) fn empty(ipv4: bool, vxlan: Option<&str>) -> Table {
 
 /// A task's port on a bridge.
 pub(super) struct Sender<'a> {
-    /// The port.
     pub(super) port: &'a str,
     pub(super) mac: MacAddr,
     /// The task's own.

@@ -56,7 +56,6 @@ pub(crate) struct VirtualService {
 /// Facts about a fabric that its balancer needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FabricFacts {
-    /// The bridge.
     pub(crate) bridge: String,
     /// Its MAC address: the destination of frames without a backend.
     pub(crate) bridge_mac: MacAddr,

@@ -18,7 +18,6 @@ pub const CONVERGE_MAX: Duration = Duration::from_secs(30);
 /// A task as the API tells it.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// Its id.
     pub id: String,
     /// Its slot; 0 for a global service's.
     pub slot: u64,

@@ -41,7 +41,6 @@ pub struct End {
     pub point: Point,
     /// Its port of the bridge.
     pub wire: String,
-    /// Its address.
     pub address: Ipv4Addr,
 }
 

@@ -40,10 +40,7 @@ pub enum Request {
         env: BTreeMap<String, String>,
     },
     /// Open a Unix socket.
-    Connect {
-        /// Its path.
-        path: String,
-    },
+    Connect { path: String },
 }
 
 /// Whether it was done.
@@ -53,10 +50,7 @@ pub enum Reply {
     /// It was: streams follow.
     Done,
     /// It was not.
-    Refused {
-        /// Why.
-        why: String,
-    },
+    Refused { why: String },
 }
 
 fn write_line(to: &mut impl Write, value: &impl Serialize) -> Result<()> {

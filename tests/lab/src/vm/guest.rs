@@ -27,7 +27,6 @@ pub struct Guest {
     pub programs: PathBuf,
     /// Its memory in MiB.
     pub memory_mib: u32,
-    /// Its wire.
     pub wire: Wire,
     /// The program that makes a system of it, where not that of the root image (busybox).
     pub init: Option<String>,

@@ -89,10 +89,7 @@ pub enum Boot {
         modules: PathBuf,
     },
     /// By itself.
-    Uml {
-        /// The program.
-        program: PathBuf,
-    },
+    Uml { program: PathBuf },
 }
 
 /// The files of a kernel, built where the cache does not have them.

@@ -38,7 +38,6 @@ pub const OWN_NAMESPACE: &str = "-";
 /// A guest and where it runs.
 #[derive(Debug, Clone)]
 pub struct Monitor {
-    /// The guest.
     pub guest: Guest,
     /// The namespace that holds its TAP.
     pub namespace: String,

@@ -25,7 +25,6 @@ use super::monitor::{Monitor, OWN_NAMESPACE};
 pub struct Single {
     /// Its host name.
     pub name: String,
-    /// Its kernel.
     pub kernel: Kernel,
     /// Its memory in MiB, where the usual does not do.
     pub memory_mib: Option<u32>,
