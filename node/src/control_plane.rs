@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use agent::Phase;
 use api::ApiError;
 use api::{
     Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNetwork, LocalNodeState,
@@ -24,7 +25,6 @@ use crate::key_file::unlock_key_text;
 use crate::manager::{Manager, rotation};
 use crate::member::Member;
 use crate::pki;
-use crate::worker::Phase;
 
 /// The daemon behind the API.
 pub struct Plane(pub Arc<Daemon>);

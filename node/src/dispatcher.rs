@@ -7,21 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster::assign::Parts;
+use cluster::assignment::Digest;
 use cluster::id::{NodeId, TaskId};
 use cluster::object::{NodeState, Task};
 use cluster::state::State;
 use cluster::time::Revision;
 
-use crate::wire::Digest;
-
 /// A node that is not heard of for this long loses its tasks. Workers report every
-/// [`REPORT_INTERVAL`], so several reports must be lost first.
+/// [`agent::REPORT_INTERVAL`], so several reports must be lost first.
 pub const LEASE: Duration = Duration::from_millis(2500);
 /// The lease of a node whose daemon said that it restarts: as long as gossip's grace for the same
 /// announcement, in which its peers hide nothing of it.
 pub const RESTART_LEASE: Duration = Duration::from_secs(30);
-/// How often a worker reports at least.
-pub const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the leader knows of the nodes' sessions.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use cluster::assignment::Assignment;
+use cluster::assignment::{Assignment, Digest};
 use cluster::id::{ClusterId, NodeId, TaskId};
 use cluster::spec::Availability;
 use cluster::time::Timestamp;
@@ -102,12 +102,12 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
         .ok()
     });
     let watch = wire::encode(&wire::WatchAnswer {
-        assignment: assignment().map(|assignment| (wire::Digest([7; 32]), assignment)),
+        assignment: assignment().map(|assignment| (Digest([7; 32]), assignment)),
         released: [TaskId(7)].into(),
         now: Timestamp(9),
     });
     let report = wire::encode(&wire::ReportCall {
-        applied: Some(wire::Digest([7; 32])),
+        applied: Some(Digest([7; 32])),
         statuses: state.tasks.values().map(|task| (task.id, task.status.clone())).collect(),
         description: None,
         restarts: true,

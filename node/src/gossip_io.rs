@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::telemetry::Seldom;
 use crate::transport::{Lane, Net};
-use crate::worker::lateness::Unseen;
+use crate::worker::unseen::Unseen;
 
 use self::inlet::Inlet;
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use agent::Facts;
 use cluster::generic::GenericResource;
 use cluster::net::Subnet;
 use cluster::object::{NodeDescription, ProofKey};
@@ -10,7 +11,6 @@ use netprog::local::Balancer;
 use netprog_linux::facts::{self, Capabilities, HostFacts};
 
 use crate::config::{BalancerChoice, Config, ExecutorChoice};
-use crate::worker::programmer::Facts;
 
 /// The egress bridge of every node.
 const GWBRIDGE: &str = "skein_gwbridge";

@@ -1,11 +1,9 @@
 //! A member of a cluster: everything that runs while this node is one.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::assignment::AssignedNode;
 use cluster::state::State;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
@@ -355,14 +353,4 @@ fn gossip_config(identity: &Identity, secret: gossip::ProofSecret) -> gossip::Co
     let seed = rand::random();
     let Identity { node, cluster, generation, .. } = *identity;
     gossip::Config::lan(node, cluster, address, generation, seed, secret)
-}
-
-/// Peers out of an assignment as gossip knows them, this node itself left out.
-#[must_use]
-pub fn gossip_peers(
-    assignment: &cluster::assignment::Assignment,
-) -> BTreeMap<cluster::id::NodeId, gossip::Peer> {
-    let others = assignment.nodes.iter().filter(|(id, _)| **id != assignment.node);
-    let peer = |node: &AssignedNode| gossip::Peer { address: node.gossip, key: node.proof_key };
-    others.map(|(id, node)| (*id, peer(node))).collect()
 }

@@ -177,7 +177,7 @@ pub async fn answer(services: &NodeServices, call: &NativeCall) -> Result<Value,
 /// The node's own tasks with their process ids.
 fn own_tasks(worker: &WorkerHandle, assignment: &Assignment) -> Vec<Value> {
     let tasks = worker.tasks.borrow();
-    let describe = |(id, task): (&TaskId, &crate::worker::LocalTask)| {
+    let describe = |(id, task): (&TaskId, &agent::LocalTask)| {
         let name = assignment.tasks.get(id).map(|assigned| assigned.name.as_str());
         let spec = assignment.own.get(id).and_then(|own| launch_spec(*id, own).ok());
         let pid = task.status.pid.and_then(|pid| i32::try_from(pid).ok());

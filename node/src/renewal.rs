@@ -131,7 +131,7 @@ impl Renewal {
         self.file.write(&fresh).map_err(|e| chain(&e))?;
         self.tls.replace(&fresh).map_err(|e| chain(&e))?;
         self.credentials = fresh;
-        self.worker.describe(trust);
+        self.worker.trusts(trust).await;
         let end = self.lifetime().map_err(|e| chain(&e))?.end;
         let end = OffsetDateTime::from_unix_timestamp(i64::try_from(end).unwrap_or(i64::MAX));
         end.map_err(|e| e.to_string())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use cluster::assignment::Assignment;
+use cluster::assignment::{Assignment, Digest};
 use cluster::id::{ClusterId, NodeId, TaskId};
 use cluster::object::{NodeDescription, TaskStatus};
 use cluster::spec::Role;
@@ -51,10 +51,6 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
         other => Err(WireError::Version(other.map(|(version, _)| *version))),
     }
 }
-
-/// Digest of an assignment without its revision: equal digests ask for the same work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Digest(pub [u8; 32]);
 
 /// `POST /join`: asks for a certificate with a token.
 #[derive(Debug, Clone, Serialize, Deserialize)]

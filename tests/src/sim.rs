@@ -48,6 +48,8 @@ const AFTERMATH: Duration = Duration::from_millis(3_500);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// What is right must stay right for this long.
 const STEADY: Duration = Duration::from_secs(3);
+/// By then every node has said what it is like, unless something breaks at once.
+const SETTLED: Duration = Duration::from_secs(1);
 /// A run with more events than this does not end by itself.
 const EVENTS_MAX: u64 = 2_000_000;
 
@@ -76,6 +78,12 @@ pub enum Plant {
     ToldThief,
     /// A node that is to be no manager goes on voting.
     KeptVote,
+    /// Node 3 launches a task before the disk has its assignment and its address.
+    LateWrite,
+    /// Nodes say what they are like when the cluster is young, and never again.
+    SaidOnce,
+    /// The leader does not know from where it is reported to, and records that.
+    NoAddress,
 }
 
 /// Whether a run changes who is a member and a manager.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use cluster::assignment::Assignment;
+use cluster::assignment::{Assignment, Digest};
 use cluster::assignment_for;
 use cluster::id::{NodeId, TaskId};
 use cluster::object::{NodeDescription, NodeState};
@@ -16,7 +16,7 @@ use raft_store::Peer;
 use super::Manager;
 use crate::clock;
 use crate::dispatcher::LEASE;
-use crate::wire::{Digest, ReportAnswer, ReportCall, WatchAnswer, WatchCall};
+use crate::wire::{ReportAnswer, ReportCall, WatchAnswer, WatchCall};
 
 /// A watch is answered after this long even if nothing changed, so that a dead connection shows.
 const WATCH_LIMIT: Duration = Duration::from_secs(10);

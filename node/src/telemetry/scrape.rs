@@ -89,7 +89,7 @@ impl Readings<'_> {
         self.gauge(
             "skein_change_last_milliseconds",
             "From when the last change reached the node until the kernel held it",
-            milliseconds(done.lateness.last()),
+            milliseconds(member.worker.change_took()),
         );
         self.gauge("skein_tasks", "Tasks of this node", member.worker.tasks.borrow().len());
         self.gauge(

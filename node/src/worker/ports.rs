@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use cluster::assignment::Assignment;
 use cluster::id::TaskId;
@@ -15,9 +14,6 @@ use netprog::render::{published, withhold};
 use netprog_linux::facts::HostFacts;
 use netprog_linux::holders::holders;
 use netprog_linux::sock_diag::listeners;
-
-/// While a program has a port that is to be published, its listeners are looked at this often.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The ports of this node that programs and services both want, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

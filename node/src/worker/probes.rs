@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::{Facts, Input, LocalTask, Phase};
 use cluster::assignment::Assignment;
 use cluster::id::{ServiceId, TaskId};
 use cluster::object::PublishedPort;
@@ -20,12 +21,12 @@ use netprog::render::{GWBRIDGE, INGRESS_LINK, published};
 use netprog_linux::facts::HostFacts;
 use netprog_linux::firewalls::{Blocker, Hook, blockers, legacy};
 use netprog_linux::probe::{self, Answer};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::programmer::{Done, Facts};
-use super::session::Report;
-use super::{LocalTask, Phase, underlay};
+use super::programmer::Done;
+use super::underlay;
 use crate::clock;
+use crate::host::widest;
 use crate::spaces::Sandboxes;
 
 /// Firewalls are looked for and ports asked this often.
@@ -49,10 +50,8 @@ pub(super) struct Ends {
     pub(super) sandboxes: Sandboxes,
     /// What this machine was like at the start.
     pub(super) facts: Facts,
-    /// Who tells the leader of it.
-    pub(super) report: watch::Sender<Report>,
-    /// What passes are made from.
-    pub(super) underlay_mtu: watch::Sender<u32>,
+    /// Who is told what this machine is like.
+    pub(super) inbox: mpsc::Sender<Input>,
 }
 
 /// Somebody who can ask: a namespace and its address on the egress bridge.
@@ -62,6 +61,7 @@ type Asker = (OwnedFd, Ipv4Addr);
 pub(super) async fn run(ends: Ends, found: watch::Sender<BTreeSet<String>>) {
     let mut misses: BTreeMap<Port, u32> = BTreeMap::new();
     let mut next = 0;
+    let mut mtu = ends.facts.underlay_mtu;
     loop {
         tokio::time::sleep(PROBE_INTERVAL).await;
         let (asker, all) = (ends.asker(), ends.targets());
@@ -97,7 +97,7 @@ pub(super) async fn run(ends: Ends, found: watch::Sender<BTreeSet<String>>) {
         };
         let blocking = seen.blockers.iter().filter(blocks).map(blocker_line);
         let mut lines: BTreeSet<String> = blocking.chain(lost).chain(seen.unread).collect();
-        lines.extend(ends.follow(machine));
+        lines.extend(ends.follow(machine, &mut mtu).await);
         found.send_if_modified(|known| take(known, lines));
     }
 }
@@ -129,8 +129,9 @@ impl Ends {
         })
     }
 
-    /// Tells everybody what this machine is like now; what of it does not fit the networks.
-    fn follow(&self, machine: io::Result<HostFacts>) -> BTreeSet<String> {
+    /// Tells what this machine is like now; what of it does not fit the networks. Without its link
+    /// the underlay has no MTU: it stays what it was.
+    async fn follow(&self, machine: io::Result<HostFacts>, mtu: &mut u32) -> BTreeSet<String> {
         let machine = match machine {
             Ok(machine) => machine,
             Err(error) => {
@@ -138,20 +139,14 @@ impl Ends {
                 return BTreeSet::new();
             }
         };
-        // Without its link the underlay has no MTU: it stays what it was.
-        let mtu = machine.mtu_of(self.facts.vtep);
-        if let Some(mtu) = mtu {
-            self.underlay_mtu.send_if_modified(|known| std::mem::replace(known, mtu) != mtu);
-        }
-        self.report.send_if_modified(|report| {
-            report.description.as_mut().is_some_and(|said| underlay::describe(said, &machine, mtu))
-        });
+        let underlay_mtu = machine.mtu_of(self.facts.vtep);
+        *mtu = underlay_mtu.unwrap_or(*mtu);
+        let input = Input::Machine { routes: widest(&machine.routes), underlay_mtu };
+        // Without a core there is nobody to tell.
+        let _ = self.inbox.send(input).await;
         let assignment = self.assignment.borrow();
-        let own = *self.underlay_mtu.borrow();
-        assignment
-            .as_deref()
-            .map(|known| underlay::misfits(known, &machine, own))
-            .unwrap_or_default()
+        let assignment = assignment.as_deref();
+        assignment.map(|known| underlay::misfits(known, &machine, *mtu)).unwrap_or_default()
     }
 
     /// Ports on which other nodes reach this one.

@@ -1,26 +1,25 @@
-//! The worker's side of a session: finds the leader, waits for assignments, reports.
+//! The calls of a session: finds the leader among the managers that are known, and asks it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use agent::{Answer, Report, Watch};
 use cluster::assignment::Assignment;
-use cluster::id::TaskId;
-use cluster::object::{NodeDescription, TaskStatus, newest_schema};
+use cluster::object::newest_schema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::Input;
 use crate::clock;
-use crate::dispatcher::{LEASE, REPORT_INTERVAL};
+use crate::dispatcher::LEASE;
 use crate::gossip_io::Gossip;
 use crate::member::Office;
 use crate::telemetry::Seldom;
 use crate::transport::{CallError, Lane, Net};
 use crate::wire::{
-    Digest, NOT_A_MEMBER, NOT_LEADER, NotLeader, RenewAnswer, RenewCall, ReportAnswer, ReportCall,
+    NOT_A_MEMBER, NOT_LEADER, NotLeader, RenewAnswer, RenewCall, ReportAnswer, ReportCall,
     ReseatAnswer, ReseatCall, TOO_OLD, WatchAnswer, WatchCall, decode, encode,
 };
 
@@ -32,15 +31,13 @@ const REPORT_LIMIT: Duration = LEASE;
 const RENEW_LIMIT: Duration = Duration::from_secs(5);
 /// How long a daemon that stops may take to tell the leader.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
-/// Pause after every known manager refused or was out of reach.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What both loops share.
+/// What all calls share.
 #[derive(Clone)]
 pub struct Session {
     net: Net,
     known: Known,
-    /// The leader as far as known; both loops keep it.
+    /// The leader as far as known; every call keeps it.
     leader: Arc<watch::Sender<Option<SocketAddr>>>,
     /// The line of a refusal that is told at each call.
     refusals: Arc<Mutex<Seldom>>,
@@ -79,36 +76,6 @@ impl Known {
     }
 }
 
-/// What the report loop carries; each part is level-triggered.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Report {
-    /// The assignment that the kernel holds.
-    pub applied: Option<Digest>,
-    /// What the leader does not know yet.
-    pub statuses: BTreeMap<TaskId, TaskStatus>,
-    /// What the node says of itself.
-    pub description: Option<NodeDescription>,
-}
-
-impl Report {
-    /// What a node says of itself before it has anything else to say.
-    #[must_use]
-    pub fn first(description: NodeDescription) -> Self {
-        Self { description: Some(description), ..Self::default() }
-    }
-}
-
-/// An assignment from a manager.
-#[derive(Debug, Clone)]
-pub struct Received {
-    /// Names its content.
-    pub digest: Digest,
-    /// What it is.
-    pub assignment: Arc<Assignment>,
-    /// When it came, by the monotonic clock.
-    pub arrived: Duration,
-}
-
 impl Session {
     /// A session with the leader, which is found among the managers that are known.
     #[must_use]
@@ -132,7 +99,7 @@ impl Session {
     }
 
     /// Asks the leader, wherever it is now. Returns `None` when no manager could be asked: the
-    /// caller comes back.
+    /// caller comes back after a pause.
     async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         path: &str,
@@ -182,7 +149,6 @@ impl Session {
             }
         }
         self.leader.send_if_modified(|leader| leader.take().is_some());
-        tokio::time::sleep(RETRY_PAUSE).await;
         None
     }
 
@@ -203,82 +169,37 @@ impl Session {
         }
     }
 
-    /// Waits for assignments and releases for ever.
-    pub async fn watch_loop(
-        self,
-        inbox: mpsc::Sender<Input>,
-        current: watch::Sender<Option<Received>>,
-    ) {
-        let mut have = None;
-        let mut released = BTreeSet::new();
-        loop {
-            let call = WatchCall { have, released: released.clone(), schema: newest_schema() };
-            let Some((_, answer)) =
-                self.ask::<_, WatchAnswer>("/session/watch", &call, WATCH_LIMIT).await
-            else {
-                continue;
-            };
-            let arrived = clock::monotonic();
-            if inbox.send(Input::LeaderTime(answer.now)).await.is_err() {
-                return;
-            }
-            if let Some((digest, assignment)) = answer.assignment {
-                have = Some(digest);
-                let assignment = Arc::new(assignment);
-                let received = Received { digest, assignment: assignment.clone(), arrived };
-                current.send_replace(Some(received));
-                let input = Input::Assignment { assignment, from_manager: true };
-                if inbox.send(input).await.is_err() {
-                    return;
-                }
-            }
-            if answer.released != released {
-                released = answer.released;
-                if inbox.send(Input::Released(released.clone())).await.is_err() {
-                    return;
-                }
-            }
-        }
+    /// Waits until the leader has another assignment, or other releases.
+    pub async fn watch(&self, watch: Watch) -> Option<Answer> {
+        let Watch { have, released } = watch;
+        let call = WatchCall { have, released, schema: newest_schema() };
+        let (leader, answer): (_, WatchAnswer) =
+            self.ask("/session/watch", &call, WATCH_LIMIT).await?;
+        let WatchAnswer { assignment, released, now: time } = answer;
+        let assignment = assignment.map(|(digest, assignment)| (digest, Arc::new(assignment)));
+        let arrived = clock::monotonic();
+        Some(Answer { leader, time, assignment, released, arrived })
+    }
+
+    /// Tells the leader; who that was.
+    pub async fn report(&self, report: Report) -> Option<SocketAddr> {
+        let heard = self.ask("/session/report", &call(report, false), REPORT_LIMIT).await;
+        heard.map(|(leader, _answer): (_, ReportAnswer)| leader)
     }
 
     /// Tells the leader that this daemon restarts, so that the node's tasks stay its own meanwhile.
-    /// The report loop has ended: its reports would end the longer lease.
+    /// No report may follow: it would end the longer lease.
     pub async fn announce_restart(&self, last: Report) {
-        let Report { applied, statuses, description: _ } = last;
-        let call = ReportCall { applied, statuses, description: None, restarts: true };
+        let call = call(last, true);
         let asked = self.ask::<_, ReportAnswer>("/session/report", &call, REPORT_LIMIT);
         // Without it the tasks stay for as long as the usual lease.
         if !matches!(tokio::time::timeout(FAREWELL_LIMIT, asked).await, Ok(Some(_))) {
             tracing::warn!("no leader could be told that this is a restart");
         }
     }
+}
 
-    /// Reports at once when something is new, and at an interval to keep the lease.
-    pub async fn report_loop(self, mut news: watch::Receiver<Report>, inbox: mpsc::Sender<Input>) {
-        let mut described: Option<(SocketAddr, NodeDescription)> = None;
-        loop {
-            let report = news.borrow_and_update().clone();
-            let leader = *self.leader.borrow();
-            // A new leader is told everything, and each one what has changed.
-            let known = described.as_ref().filter(|(to, _)| Some(*to) == leader);
-            let known = known.map(|(_, said)| said);
-            let description = report.description.filter(|said| known != Some(said));
-            let Report { applied, statuses, description: _ } = report;
-            let call = ReportCall { applied, statuses, description, restarts: false };
-            let asked = self.ask::<_, ReportAnswer>("/session/report", &call, REPORT_LIMIT).await;
-            let Some((address, _answer)) = asked else { continue };
-            if let Some(said) = call.description {
-                described = Some((address, said));
-            }
-            if !call.statuses.is_empty()
-                && inbox.send(Input::Reported(call.statuses)).await.is_err()
-            {
-                return;
-            }
-            let pause = tokio::time::timeout(REPORT_INTERVAL, news.changed()).await;
-            if matches!(pause, Ok(Err(_))) {
-                return;
-            }
-        }
-    }
+fn call(report: Report, restarts: bool) -> ReportCall {
+    let Report { applied, statuses, description } = report;
+    ReportCall { applied, statuses, description, restarts }
 }

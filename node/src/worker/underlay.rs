@@ -3,18 +3,7 @@
 use std::collections::BTreeSet;
 
 use cluster::assignment::{AssignedNetwork, Assignment};
-use cluster::object::NodeDescription;
 use netprog_linux::facts::HostFacts;
-
-use crate::host::widest;
-
-/// Says of this node what its machine is like now, and whether that is news.
-pub(super) fn describe(said: &mut NodeDescription, machine: &HostFacts, mtu: Option<u32>) -> bool {
-    let (routes, mtu) = (widest(&machine.routes), mtu.or(said.underlay_mtu));
-    let changed = said.routes != routes || said.underlay_mtu != mtu;
-    (said.routes, said.underlay_mtu) = (routes, mtu);
-    changed
-}
 
 /// What of this machine and its peers does not fit the networks that this node takes part in, one
 /// line each.
@@ -92,17 +81,5 @@ mod tests {
         assert!(line.contains("route 10.0.0.0/16") && line.contains("network web"), "{line}");
         let line = told(Some(1500), "192.0.2.0/24", 1380).remove(0);
         assert!(line.contains("driver.mtu 1500") && line.contains("MTU of 1380"), "{line}");
-    }
-
-    #[test]
-    fn news_of_the_machine_is_told_once() {
-        let state = cluster();
-        let mut said = state.nodes.values().next().unwrap().description.clone();
-        let route = "192.0.2.0/24".parse().unwrap();
-        let machine = HostFacts { routes: vec![route], ..HostFacts::default() };
-        assert!(describe(&mut said, &machine, Some(1380)));
-        assert!(!describe(&mut said, &machine, Some(1380)));
-        assert!(!describe(&mut said, &machine, None), "the link is away for a moment");
-        assert_eq!((said.routes, said.underlay_mtu), (vec![route], Some(1380)));
     }
 }

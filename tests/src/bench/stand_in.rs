@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use agent::gossip_peers;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::body::Bytes;
@@ -21,7 +22,7 @@ use gossip::{Config, Input, Keyring};
 use lab::Node;
 use skein::gossip_io::Gossip;
 use skein::key_file::KeyFile;
-use skein::member::{gossip_peers, proof_secret};
+use skein::member::proof_secret;
 use skein::pki::Tls;
 use skein::transport::access::Membership;
 use skein::transport::{Net, serve};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use agent::{Command, Ended, Event as TaskEvent, Health, Input};
 use cluster::id::{NodeId, TaskId};
 use rand::RngExt as _;
-use skein::worker::{Command, Ended, Event as TaskEvent, Health, Input};
 
 use super::world::{Event, World};
 
@@ -23,7 +23,7 @@ pub(super) enum Step {
     Running { checked: bool },
     /// A health check passed.
     Passed,
-    /// Health checks failed as often as the spec bears.
+    /// Health checks failed as often as the spec allows.
     Failing,
     /// The program ended by itself.
     Exit { code: i32 },
@@ -116,7 +116,7 @@ impl Supervised {
 }
 
 impl World {
-    pub(super) fn carry_out(&mut self, node: NodeId, command: Command) {
+    pub(super) fn command(&mut self, node: NodeId, command: Command) {
         let rejected = !self.calm && self.chance.random_bool(self.swarm.reject);
         let checked = self.chance.random_bool(self.swarm.checked);
         let (task, delay, step) = match command {
@@ -129,6 +129,13 @@ impl World {
         };
         let Some(host) = self.hosts.get_mut(&node) else { return };
         if let Command::Launch(task) = command {
+            let disk = &host.disk;
+            let has_task = disk.assignment.as_ref().is_some_and(|on| on.own.contains_key(&task));
+            let is_spared = disk.is_full || self.now < disk.tried_by;
+            if !is_spared && (!has_task || !disk.egress.contains_key(&task)) {
+                let found = format!("node {}: {task} is launched before it is on disk", node.0);
+                self.problems.push(found);
+            }
             host.executor.launched += 1;
             let dns_port = DNS_PORT_FIRST + host.executor.launched;
             let launching = Supervised { stage: Stage::Launching, dns_port };
@@ -169,10 +176,12 @@ impl World {
                 } else {
                     Input::Task(task, TaskEvent::Ended(Ended::rejected(error)))
                 };
-                return self.worker_input(node, input);
+                return self.agent_input(node, input);
             }
             (Stage::Prepared, Step::Running { checked: true }) => Stage::Running(Health::Starting),
-            (Stage::Prepared, Step::Running { checked: false }) => Stage::Running(Health::Healthy),
+            (Stage::Prepared, Step::Running { checked: false }) => {
+                Stage::Running(Health::Unchecked)
+            }
             (Stage::Running(_), Step::Passed) => Stage::Running(Health::Healthy),
             (Stage::Running(_), Step::Failing) if !self.calm => Stage::Running(Health::Unhealthy),
             (Stage::Running(_), Step::Exit { code }) if !self.calm => Stage::Ended { code },
@@ -184,7 +193,7 @@ impl World {
         known.stage = stage;
         let Some(report) = known.report() else { return };
         self.what_follows(node, boot, task, stage);
-        self.worker_input(node, Input::Task(task, report));
+        self.agent_input(node, Input::Task(task, report));
     }
 
     /// What a task does by itself after it reached a stage.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use agent::Input;
 use cluster::id::NodeId;
 use netprog::op::{EntryOp, Op};
 use netprog::plane::Place;
@@ -11,12 +12,16 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use skein::dispatcher::Dispatcher;
 
-use super::network::Network;
-use super::world::World;
+use super::network::{Network, address};
+use super::world::{Event, World};
 use super::{NODES, STORM};
 
 /// Faults of one kind in a run.
 const REPEATS_MAX: u32 = 3;
+/// A disk that took nothing is tried again after this time, as the agent's.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+/// The longest pause of a daemon: its lease ends meanwhile, and it counts as dead.
+const PAUSE_MS_MAX: u64 = 8_000;
 
 /// Something breaks, or is mended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +44,16 @@ pub(super) enum Fault {
     LeaderLost,
     /// Another one has been elected.
     LeaderBack,
-    /// Another hand removes an entry of ours.
+    /// Another program removes one of our entries.
     Drift(NodeId),
+    /// A daemon does not run for so long, though it lives.
+    Pause(NodeId, Duration),
+    /// A disk takes nothing.
+    DiskFull(NodeId),
+    /// It has room again.
+    DiskRoom(NodeId),
+    /// The machine's underlay has another MTU.
+    Mtu(NodeId, u32),
 }
 
 /// What a seed draws for its run.
@@ -74,6 +87,9 @@ pub(super) struct Swarm {
     stops: u32,
     elections: u32,
     drifts: u32,
+    pauses: u32,
+    full_disks: u32,
+    mtus: u32,
 }
 
 fn one_of<T: Copy>(rng: &mut StdRng, choices: &[T]) -> Option<T> {
@@ -114,6 +130,9 @@ impl Swarm {
             stops: times(rng),
             elections: times(rng),
             drifts: times(rng),
+            pauses: times(rng),
+            full_disks: times(rng),
+            mtus: times(rng),
         }
     }
 
@@ -142,8 +161,17 @@ impl Swarm {
         breaks(self.kills, 4_000, Fault::Kill, Fault::Start);
         breaks(self.stops, 4_000, Fault::Stop, Fault::Start);
         breaks(self.elections, 3_000, |_| Fault::LeaderLost, |_| Fault::LeaderBack);
+        breaks(self.full_disks, 5_000, Fault::DiskFull, Fault::DiskRoom);
         for _ in 0..self.drifts {
             faults.push((moment(rng), Fault::Drift(some_node(rng))));
+        }
+        for _ in 0..self.pauses {
+            let (node, at) = (some_node(rng), moment(rng));
+            faults.push((at, Fault::Pause(node, lasts(rng, PAUSE_MS_MAX))));
+        }
+        for _ in 0..self.mtus {
+            let mtu = one_of(rng, &[1_400, 1_450, 1_500, 9_000]).unwrap_or(1_500);
+            faults.push((moment(rng), Fault::Mtu(some_node(rng), mtu)));
         }
         if let Some(node) = self.lost {
             faults.push((moment(rng), Fault::Crash(node)));
@@ -162,7 +190,9 @@ impl fmt::Display for Swarm {
         }
         let Self { partitions, crashes, kills, stops, elections, drifts, .. } = self;
         write!(f, "partitions {partitions} crashes {crashes} kills {kills} stops {stops} ")?;
-        write!(f, "elections {elections} drifts {drifts}")
+        let Self { pauses, full_disks, mtus, .. } = self;
+        write!(f, "elections {elections} drifts {drifts} pauses {pauses} ")?;
+        write!(f, "full disks {full_disks} mtus {mtus}")
     }
 }
 
@@ -184,22 +214,21 @@ impl World {
             Fault::Crash(node) => self.crash(node),
             Fault::Boot(node) => self.boot(node),
             Fault::Kill(node) => self.kill_daemon(node),
-            Fault::Stop(node) => {
-                self.gossip_input(node, gossip::Input::Restarting);
-                self.kill_daemon(node);
-                if self.leader.available && self.network.reaches_managers(node) {
-                    self.leader.dispatcher.excuse(node, self.now);
-                }
-            }
+            Fault::Stop(node) => self.stop(node),
             Fault::Start(node) => self.start_daemon(node),
             Fault::LeaderLost => self.leader.available = false,
             Fault::LeaderBack => {
                 self.leader.available = true;
+                self.leader.lost = self.leader.lost.wrapping_add(1);
                 self.leader.dispatcher = Dispatcher::default();
                 self.leader.dispatcher.take_over(&self.leader.state, self.now);
                 self.ring_soon();
             }
             Fault::Drift(node) => self.drift(node),
+            Fault::Pause(node, pause) => self.pause(node, pause),
+            Fault::DiskFull(node) => self.set_disk_full(node, true),
+            Fault::DiskRoom(node) => self.set_disk_full(node, false),
+            Fault::Mtu(node, mtu) => self.set_mtu(node, mtu),
         }
     }
 
@@ -207,14 +236,68 @@ impl World {
         self.hosts.get(&node).is_some_and(|host| !host.powered)
     }
 
-    /// Another hand removes the first forwarding entry of a random fabric.
+    /// Peers are told that the daemon restarts, and so is the leader, by its last report.
+    fn stop(&mut self, node: NodeId) {
+        let Some(host) = self.hosts.get(&node) else { return };
+        let Some(daemon) = host.daemon.as_ref().filter(|_| host.paused_until.is_none()) else {
+            return self.kill_daemon(node);
+        };
+        let (run, last) = (daemon.run, daemon.agent.last_report());
+        self.gossip_input(node, gossip::Input::Restarting);
+        self.kill_daemon(node);
+        if self.leader.available && self.network.reaches_managers(node) {
+            self.hear_report(node, run, address(node).ip(), last);
+            self.leader.dispatcher.excuse(node, self.now);
+        }
+    }
+
+    /// What it would do meanwhile it does afterwards.
+    fn pause(&mut self, node: NodeId, pause: Duration) {
+        let until = self.now + pause;
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        let Some(daemon) = &host.daemon else { return };
+        let run = daemon.run;
+        if host.paused_until.is_none() {
+            host.paused_until = Some(until);
+            self.after(pause, Event::Resume { node, run });
+        }
+    }
+
+    pub(super) fn resume(&mut self, node: NodeId, run: u64) {
+        if self.daemon_of_run(node, run).is_some()
+            && let Some(host) = self.hosts.get_mut(&node)
+        {
+            host.paused_until = None;
+        }
+    }
+
+    pub(super) fn set_disk_full(&mut self, node: NodeId, is_full: bool) {
+        let tried_by = self.now + DISK_RETRY;
+        if let Some(host) = self.hosts.get_mut(&node)
+            && host.disk.is_full != is_full
+        {
+            (host.disk.is_full, host.disk.tried_by) = (is_full, tried_by);
+        }
+    }
+
+    /// A daemon that runs notices.
+    fn set_mtu(&mut self, node: NodeId, mtu: u32) {
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        host.description.underlay_mtu = Some(mtu);
+        self.agent_input(node, Input::Machine { routes: Vec::new(), underlay_mtu: Some(mtu) });
+    }
+
+    /// Another program removes the first forwarding entry of a random fabric, which the kernel may
+    /// tell or not.
     fn drift(&mut self, node: NodeId) {
         let Some(host) = self.hosts.get_mut(&node) else { return };
-        let entries = host.kernel.contents().spaces.iter().filter_map(|(place, space)| {
+        let contents = host.kernel.contents();
+        let entries = contents.spaces.iter().filter_map(|(place, space)| {
             let key = space.fdb.keys().next().filter(|_| matches!(place, Place::Fabric(_)))?;
             Some(Op::new(*place, EntryOp::DeleteFdb(key.clone())))
         });
         let entries: Vec<Op> = entries.collect();
+        drop(contents);
         if entries.is_empty() {
             return;
         }
@@ -222,6 +305,11 @@ impl World {
         if let Some(op) = entries.get(chosen) {
             // What is not there cannot be removed, which is no matter.
             let _ = host.kernel.interfere(op);
+            host.drifted.insert(op.place);
+            if self.chance.random_bool(0.5) {
+                host.bell.insert(op.place);
+                self.answer_the_bell(node);
+            }
         }
     }
 }

@@ -1,28 +1,29 @@
-//! One node: a machine with a kernel, a disk and tasks, and a daemon that may be dead.
+//! One node: a machine with a kernel, a disk and tasks, and a daemon that may be dead or paused.
 //!
-//! What the daemon's shell does around the worker is here, as `node/src/worker/shell.rs` does it.
+//! The daemon is the core of the product, [`Agent`]; this is its shell in virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::{Adopted, Agent, Config, Files, Input, Moment, OnDisk, Output, Pass};
 use cluster::assignment::Assignment;
 use cluster::id::{NodeId, TaskId};
 use cluster::net::Subnet;
-use cluster::view::{EndpointKey, EndpointRow, View, VtepRow};
-use gossip::{Config, Engine, Keyring};
-use netprog::fake::FakeKernel;
+use cluster::object::NodeDescription;
+use cluster::view::{EndpointKey, EndpointRow, View};
+use gossip::Engine;
+use netprog::plane::Place;
+use netprog::programmer::Programmer;
 use rand::RngExt as _;
-use skein::member::gossip_peers;
-use skein::wire::Digest;
-use skein::worker::{Adopted, Input, Worker};
 
 use super::Plant;
 use super::executor::Executor;
 use super::network::{address, secret};
-use super::raft::CLUSTER;
-use super::session::{Report, Watch};
+use super::pass::{SharedKernel, facts};
+use super::raft::{CLUSTER, description};
+use super::session::Watching;
 use super::world::{Event, World};
 
 /// Every node's egress bridge.
@@ -34,51 +35,47 @@ pub(super) struct Host {
     /// Counts starts of the machine: what an earlier one had under way never comes.
     pub(super) boot: u64,
     pub(super) powered: bool,
-    pub(super) kernel: FakeKernel,
+    pub(super) kernel: SharedKernel,
+    /// Places that another program changed and no pass has read since.
+    pub(super) drifted: BTreeSet<Place>,
+    /// Of those, the ones that the daemon could hear of.
+    pub(super) bell: BTreeSet<Place>,
     pub(super) executor: Executor,
     pub(super) disk: Disk,
+    /// What the machine is like now.
+    pub(super) description: NodeDescription,
     pub(super) daemon: Option<Daemon>,
+    /// Until when its daemon does not run, though it lives.
+    pub(super) paused_until: Option<Duration>,
 }
 
 /// What outlives everything.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     starts: u64,
-    assignment: Option<Arc<Assignment>>,
-    egress: BTreeMap<TaskId, IpAddr>,
+    pub(super) assignment: Option<Arc<Assignment>>,
+    pub(super) egress: BTreeMap<TaskId, IpAddr>,
+    /// It takes nothing.
+    pub(super) is_full: bool,
+    /// It has had room for so short a time that it may not have been tried again.
+    pub(super) tried_by: Duration,
 }
 
-/// The daemon's cores and what its shell keeps between them.
+/// The daemon's cores, and what is under way for them.
 pub(super) struct Daemon {
     /// Counts starts of the daemon: what was meant for an earlier one is lost.
     pub(super) run: u64,
-    pub(super) worker: Worker,
+    pub(super) agent: Agent,
+    pub(super) programmer: Programmer<SharedKernel>,
     pub(super) engine: Option<Engine>,
     pub(super) engine_deadline: Option<Duration>,
     pub(super) view: Arc<View>,
-    /// The newest assignment of a manager, with its digest.
-    pub(super) received: Option<(Digest, Arc<Assignment>)>,
-    /// The assignment of which gossip knows the peers.
-    told: Option<Arc<Assignment>>,
-    pub(super) wanted: Wanted,
-    pub(super) pass_pending: bool,
-    pub(super) passes: u64,
-    /// The assignment that the kernel holds.
-    pub(super) applied: Option<Digest>,
-    pub(super) watch: Watch,
-    pub(super) released: BTreeSet<TaskId>,
-    pub(super) report: Report,
-    worker_deadline: Option<Duration>,
+    /// The pass under way.
+    pub(super) pass: Option<Box<Pass>>,
+    pub(super) watching: Watching,
+    agent_deadline: Option<Duration>,
     /// Rows of a planted bug.
     kept: BTreeMap<EndpointKey, EndpointRow>,
-}
-
-/// Everything that a pass is made from.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Wanted {
-    pub(super) assignment: Option<(Option<Digest>, Arc<Assignment>)>,
-    pub(super) sandboxes: BTreeMap<TaskId, netprog::local::LocalSandbox>,
-    pub(super) knows_tasks: bool,
 }
 
 /// The prefix of the egress bridge.
@@ -88,94 +85,32 @@ pub(super) fn gwbridge() -> Option<Subnet> {
 
 impl Host {
     pub(super) fn new(number: u8) -> Self {
+        let id = NodeId(number.into());
         Self {
-            id: NodeId(number.into()),
+            id,
             boot: 0,
             powered: false,
-            kernel: FakeKernel::new(),
+            kernel: SharedKernel::default(),
+            drifted: BTreeSet::new(),
+            bell: BTreeSet::new(),
             executor: Executor::default(),
             disk: Disk::default(),
+            description: description(id),
             daemon: None,
+            paused_until: None,
         }
     }
 
-    /// The next thing that its daemon wants to do by itself; true for the worker.
+    /// The next thing that its daemon wants to do by itself; true for the agent.
     pub(super) fn next_deadline(&self) -> Option<(Duration, bool, NodeId)> {
         let engine = self.daemon.as_ref()?.engine_deadline.map(|at| (at, false, self.id));
-        let worker = self.worker_deadline().map(|at| (at, true, self.id));
-        engine.into_iter().chain(worker).min()
+        let agent = self.agent_deadline().map(|at| (at, true, self.id));
+        let next = engine.into_iter().chain(agent).min();
+        next.map(|(at, is_agent, id)| (at.max(self.paused_until.unwrap_or(at)), is_agent, id))
     }
 
-    pub(super) fn worker_deadline(&self) -> Option<Duration> {
-        self.daemon.as_ref()?.worker_deadline
-    }
-}
-
-impl Daemon {
-    fn new(node: NodeId, run: u64, gwbridge: Subnet) -> Self {
-        Self {
-            run,
-            worker: Worker::new(node, gwbridge),
-            engine: None,
-            engine_deadline: None,
-            view: Arc::default(),
-            received: None,
-            told: None,
-            wanted: Wanted::default(),
-            pass_pending: false,
-            passes: 0,
-            applied: None,
-            watch: Watch::Broken,
-            released: BTreeSet::new(),
-            report: Report::default(),
-            worker_deadline: None,
-            kept: BTreeMap::new(),
-        }
-    }
-
-    /// Whether what is wanted of the kernel changed.
-    fn renew_wanted(&mut self) -> bool {
-        let assignment = self.worker.assignment().map(|assignment| {
-            let of_manager = self.received.as_ref().filter(|(_, a)| Arc::ptr_eq(a, assignment));
-            (of_manager.map(|(digest, _)| *digest), Arc::clone(assignment))
-        });
-        let (sandboxes, knows_tasks) = (self.worker.local(), self.worker.knows_all());
-        let same = self.wanted.sandboxes == sandboxes
-            && self.wanted.knows_tasks == knows_tasks
-            && match (&self.wanted.assignment, &assignment) {
-                (Some((_, a)), Some((_, b))) => Arc::ptr_eq(a, b),
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            };
-        self.wanted = Wanted { assignment, sandboxes, knows_tasks };
-        !same
-    }
-
-    /// What gossip is to be told, in order.
-    fn news_for_gossip(&mut self, node: NodeId, plant: Plant) -> Vec<gossip::Input> {
-        let Some(assignment) = self.worker.assignment().cloned() else { return Vec::new() };
-        let mut news = Vec::new();
-        if self.told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, &assignment)) {
-            let keys = &assignment.gossip_keys;
-            let primary = keys.first().map_or(0, |key| key.id);
-            let all = keys.iter().map(|key| (key.id, key.key)).collect();
-            let ring = Keyring::new(primary, &all).ok().map(gossip::Input::Keys);
-            let kept = plant == Plant::KeptKey && node == NodeId(3) && self.engine.is_some();
-            news.extend(ring.filter(|_| !kept));
-            news.push(gossip::Input::Peers(gossip_peers(&assignment)));
-            self.told = Some(assignment);
-        }
-        if let Some(mut endpoints) = self.worker.own_rows() {
-            if plant == Plant::KeptRow && node == NodeId(1) {
-                let mut kept = self.kept.clone();
-                kept.append(&mut endpoints);
-                self.kept.clone_from(&kept);
-                endpoints = kept;
-            }
-            let vtep = VtepRow { address: address(node).ip() };
-            news.push(gossip::Input::Own { endpoints, vtep });
-        }
-        news
+    pub(super) fn agent_deadline(&self) -> Option<Duration> {
+        self.daemon.as_ref()?.agent_deadline
     }
 }
 
@@ -188,7 +123,8 @@ impl World {
         }
         host.powered = true;
         host.boot += 1;
-        host.kernel = FakeKernel::new();
+        host.kernel = SharedKernel::new(self.plant == Plant::SkippedEntry && node == NodeId(2));
+        host.drifted.clear();
         self.start_daemon(node);
     }
 
@@ -197,8 +133,8 @@ impl World {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         host.powered = false;
         host.boot += 1;
-        host.daemon = None;
-        host.kernel = FakeKernel::new();
+        (host.daemon, host.paused_until) = (None, None);
+        host.kernel = SharedKernel::default();
         let records_stay = self.chance.random_bool(0.5);
         host.executor.lose_all(records_stay);
     }
@@ -209,7 +145,7 @@ impl World {
             self.half_a_pass(node);
         }
         let Some(host) = self.hosts.get_mut(&node) else { return };
-        host.daemon = None;
+        (host.daemon, host.paused_until) = (None, None);
         let chance = &mut self.chance;
         // A supervisor that was being made is there, or it is not.
         for task in host.executor.settle_launches(|| chance.random_bool(0.5)) {
@@ -219,72 +155,135 @@ impl World {
 
     /// Starts a daemon, if there is none.
     pub(super) fn start_daemon(&mut self, node: NodeId) {
-        let Some(gwbridge) = gwbridge() else { return };
+        let (Some(gwbridge), at) = (gwbridge(), self.moment()) else { return };
         let Some(host) = self.hosts.get_mut(&node) else { return };
         if host.daemon.is_some() || !host.powered {
             return;
         }
         host.disk.starts += 1;
+        host.bell.clear();
         let run = host.disk.starts;
-        host.daemon = Some(Daemon::new(node, run, gwbridge));
-        let (saved, egress) = (host.disk.assignment.clone(), host.disk.egress.clone());
+        let (assignment, egress) = (host.disk.assignment.clone(), host.disk.egress.clone());
         let found = host.executor.reports().into_iter().map(|(id, event)| {
             let egress = egress.get(&id).copied();
             (id, Adopted { egress, event })
         });
         let found: BTreeMap<TaskId, Adopted> = found.collect();
-        if let Some(assignment) = saved {
-            self.worker_input(node, Input::Assignment { assignment, from_manager: false });
-        }
-        self.worker_input(node, Input::Adopted(found));
-        self.after(Duration::ZERO, Event::Watch { node, run });
-        self.after(Duration::ZERO, Event::ReportDue { node, run, turn: 0 });
+        let config = Config {
+            node,
+            facts: facts(node, &host.description, gwbridge),
+            description: host.description.clone(),
+            on_disk: OnDisk { has_identity: true, assignment, egress },
+        };
+        host.daemon = Some(Daemon {
+            run,
+            agent: Agent::new(config, at),
+            programmer: Programmer::new(host.kernel.clone()),
+            engine: None,
+            engine_deadline: None,
+            view: Arc::default(),
+            pass: None,
+            watching: Watching::Nothing,
+            agent_deadline: None,
+            kept: BTreeMap::new(),
+        });
+        self.agent_input(node, Input::Tick);
+        // It takes a moment to find them.
+        let pause = self.ms_between(0, 50);
+        self.after(pause, Event::Input { node, run, input: Box::new(Input::Adopted(found)) });
     }
 
-    /// Steps a node's worker and carries out what it wants done.
-    pub(super) fn worker_input(&mut self, node: NodeId, input: Input) {
-        let (now, wall) = (self.now, self.wall());
+    fn moment(&self) -> Moment {
+        Moment { now: self.now, wall: self.wall() }
+    }
+
+    /// Gives a node's agent an input, once its daemon runs, and does what it says.
+    pub(super) fn agent_input(&mut self, node: NodeId, input: Input) {
+        let at = self.moment();
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let Some(daemon) = &mut host.daemon else { return };
-        if let Input::Assignment { assignment, from_manager: true } = &input {
-            host.disk.assignment = Some(Arc::clone(assignment));
+        if let Some(until) = host.paused_until {
+            let (run, input) = (daemon.run, Box::new(input));
+            return self.after(until - at.now, Event::Input { node, run, input });
         }
-        let commands = daemon.worker.step(input, now, wall);
-        host.disk.egress = daemon.worker.egress_addresses();
-        daemon.worker_deadline = daemon.worker.next_deadline(now, wall);
-        for command in commands {
-            self.carry_out(node, command);
+        let outputs = daemon.agent.step(input, at);
+        daemon.agent_deadline = daemon.agent.next_deadline(at);
+        for output in outputs {
+            self.carry_out(node, output);
         }
-        self.publish(node);
+        self.answer_the_bell(node);
     }
 
-    /// The readings of the worker, each to where it is wanted.
-    fn publish(&mut self, node: NodeId) {
-        let plant = self.plant;
-        let Some(daemon) = self.daemon(node) else { return };
-        let renewed = daemon.renew_wanted();
-        let news = daemon.news_for_gossip(node, plant);
-        if renewed {
-            self.pass_soon(node);
+    /// What comes for a daemon, if it is still the same one.
+    pub(super) fn input_of_run(&mut self, node: NodeId, run: u64, input: Input) {
+        if self.daemon_of_run(node, run).is_some() {
+            self.agent_input(node, input);
         }
-        for input in news {
-            self.tell_gossip(node, input);
+    }
+
+    fn carry_out(&mut self, node: NodeId, output: Output) {
+        match output {
+            Output::Task(command) => self.command(node, command),
+            Output::Write { files, then } => {
+                let is_late = self.plant == Plant::LateWrite && node == NodeId(3);
+                let written = !is_late && self.write(node, &files);
+                for command in then {
+                    self.command(node, command);
+                }
+                let written = if is_late { self.write(node, &files) } else { written };
+                self.agent_input(node, Input::Written(written));
+            }
+            Output::Watch(watch) => self.ask_watch(node, watch),
+            Output::Report(report) => self.send_report(node, report),
+            Output::Pass(pass) => self.begin_pass(node, pass),
+            Output::LookAtPorts => self.agent_input(node, Input::PortsLookedAt(false)),
+            Output::LookForListeners(young) => {
+                let Some(run) = self.daemon(node).map(|daemon| daemon.run) else { return };
+                let input = Box::new(Input::Listening(young.into_keys().collect()));
+                let pause = self.ms_between(1, 10);
+                self.after(pause, Event::Input { node, run, input });
+            }
+            Output::Gossip(input) => self.tell_gossip(node, input),
+            Output::NoKeys(error) => self.problems.push(format!("node {}: {error}", node.0)),
+            Output::InForce { .. } => {}
         }
-        self.report_if_news(node);
+    }
+
+    fn write(&mut self, node: NodeId, files: &Files) -> bool {
+        let Some(host) = self.hosts.get_mut(&node) else { return false };
+        let disk = &mut host.disk;
+        if disk.is_full {
+            return false;
+        }
+        if let Some(assignment) = &files.assignment {
+            disk.assignment = Some(Arc::clone(assignment));
+        }
+        if let Some(egress) = &files.egress {
+            disk.egress.clone_from(egress);
+        }
+        true
     }
 
     /// The engine begins with the first keys: without them nobody could be understood.
     fn tell_gossip(&mut self, node: NodeId, input: gossip::Input) {
-        let (now, seed) = (self.now, self.seed);
+        let (now, seed, plant) = (self.now, self.seed, self.plant);
         let Some(daemon) = self.daemon(node) else { return };
         match (&daemon.engine, input) {
             (None, gossip::Input::Keys(keys)) => {
                 let (run, secret) = (daemon.run, secret(node));
-                let config = Config::lan(node, CLUSTER, address(node), run, seed, secret);
+                let config = gossip::Config::lan(node, CLUSTER, address(node), run, seed, secret);
                 let engine = Engine::new(config, keys, now);
                 daemon.engine_deadline = engine.next_deadline();
                 daemon.engine = Some(engine);
                 self.view_changed(node);
+            }
+            (Some(_), gossip::Input::Keys(_)) if plant == Plant::KeptKey && node == NodeId(3) => {}
+            (_, gossip::Input::Own { mut endpoints, vtep })
+                if plant == Plant::KeptRow && node == NodeId(1) =>
+            {
+                daemon.kept.append(&mut endpoints);
+                let endpoints = daemon.kept.clone();
+                self.gossip_input(node, gossip::Input::Own { endpoints, vtep });
             }
             (_, input) => self.gossip_input(node, input),
         }
@@ -294,10 +293,12 @@ impl World {
         if self.plant == Plant::LostDoorbell && node == NodeId(3) && self.calm {
             return;
         }
+        let since = self.now;
         let Some(daemon) = self.daemon(node) else { return };
         let Some(engine) = &daemon.engine else { return };
-        daemon.view = engine.view();
-        self.pass_soon(node);
+        let view = engine.view();
+        daemon.view = Arc::clone(&view);
+        self.agent_input(node, Input::View { view, since });
     }
 
     pub(super) fn daemon(&mut self, node: NodeId) -> Option<&mut Daemon> {

@@ -79,7 +79,11 @@ impl World {
     /// The same; returns the answer to a peer's request.
     fn gossip_step(&mut self, node: NodeId, input: Input) -> Option<Input> {
         let now = self.now;
-        let daemon = self.hosts.get_mut(&node)?.daemon.as_mut()?;
+        let host = self.hosts.get_mut(&node)?;
+        if host.paused_until.is_some() {
+            return self.hold_back(node, input);
+        }
+        let daemon = host.daemon.as_mut()?;
         let outputs = daemon.engine.as_mut()?.step(input, now);
         daemon.engine_deadline = daemon.engine.as_ref().and_then(gossip::Engine::next_deadline);
         let mut answer = None;
@@ -110,6 +114,23 @@ impl World {
             self.view_changed(node);
         }
         answer
+    }
+
+    /// What comes for a daemon that is paused waits in its sockets, but nobody waits for an answer.
+    fn hold_back(&mut self, node: NodeId, input: Input) -> Option<Input> {
+        let host = self.hosts.get(&node)?;
+        let (run, until) = (host.daemon.as_ref()?.run, host.paused_until?);
+        if !matches!(input, Input::SyncRequest { .. }) {
+            let input = Box::new(input);
+            self.after(until - self.now, Event::Gossip { node, run, input });
+        }
+        None
+    }
+
+    pub(super) fn gossip_of_run(&mut self, node: NodeId, run: u64, input: Input) {
+        if self.daemon_of_run(node, run).is_some() {
+            self.gossip_input(node, input);
+        }
     }
 
     /// How often a datagram arrives: as many come twice as are lost.

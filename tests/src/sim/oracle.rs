@@ -26,6 +26,7 @@ impl World {
         self.compare_services(&mut found);
         self.compare_tasks(&mut found);
         self.compare_workers(&mut found);
+        self.compare_descriptions(&mut found);
         self.compare_views(&mut found);
         if self.members == Members::Changing {
             self.complain_of_managers(&mut found);
@@ -122,18 +123,37 @@ impl World {
                 found.push(format!("node {} has no daemon", node.0));
                 continue;
             };
-            let held = daemon.worker.assignment();
+            let held = daemon.agent.worker().assignment();
             if let (Some((_, newest)), Some(held)) = (&newest, held)
                 && !same_content(newest, held)
             {
                 found.push(format!("node {} has an old assignment", node.0));
             }
-            if daemon.applied != newest.map(|(digest, _)| digest) {
+            if daemon.agent.last_report().applied != newest.map(|(digest, _)| digest) {
                 found.push(format!("node {} has not applied its assignment", node.0));
             }
-            if !daemon.has_reported_all() {
-                let statuses = daemon.worker.statuses();
+            let statuses = daemon.agent.worker().statuses();
+            if !statuses.is_empty() {
                 found.push(format!("node {} has news: {statuses:?}", node.0));
+            }
+        }
+    }
+
+    /// The state has every live node as it is, and where it is.
+    fn compare_descriptions(&self, found: &mut Vec<String>) {
+        let live = self.hosts.values().filter(|host| host.powered);
+        for (host, known) in live.filter_map(|host| {
+            let known = self.leader.state.nodes.get(&host.id)?;
+            Some((host, known))
+        }) {
+            let id = host.id.0;
+            if known.description != host.description {
+                let (told, own) = (&known.description, &host.description);
+                found.push(format!("node {id} is not as the state has it: {own:?}, {told:?}"));
+            }
+            let (told, own) = (&known.status.address, address(host.id).ip());
+            if *told != own.to_string() {
+                found.push(format!("node {id} is at {own}, and in the state at {told:?}"));
             }
         }
     }
@@ -189,7 +209,7 @@ impl World {
             view.liveness.insert(host.id, liveness);
             let Some(daemon) = &host.daemon else { continue };
             view.vteps.insert(host.id, VtepRow { address: address(host.id).ip() });
-            view.endpoints.extend(daemon.worker.own_rows().unwrap_or_default());
+            view.endpoints.extend(daemon.agent.worker().own_rows().unwrap_or_default());
         }
         view
     }

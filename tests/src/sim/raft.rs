@@ -2,12 +2,13 @@
 //! it. It has no place: partitions cut nodes off from it, and an election makes it absent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::State;
 use cluster::apply::Outcome;
-use cluster::assignment::Assignment;
+use cluster::assignment::{Assignment, Digest};
 use cluster::id::{ClusterId, NodeId, TaskId};
 use cluster::object::{GossipKey, ManagerInfo, NodeDescription, NodeState};
 use cluster::request::{Answer, InitCluster, JoinNode, Request};
@@ -17,7 +18,6 @@ use cluster::transaction::Transaction;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use skein::dispatcher::Dispatcher;
-use skein::wire::Digest;
 
 use super::Members;
 use super::network::{address, secret};
@@ -39,6 +39,8 @@ pub(super) struct Leader {
     pub(super) log: Vec<Vec<u8>>,
     pub(super) dispatcher: Dispatcher,
     pub(super) available: bool,
+    /// Leaders that were lost: the next one answers elsewhere.
+    pub(super) lost: u8,
     /// Tasks whose node was once declared down: nobody can say how they are.
     pub(super) let_go: BTreeSet<TaskId>,
     seeds: StdRng,
@@ -59,10 +61,16 @@ impl Leader {
             log: Vec::new(),
             dispatcher: Dispatcher::default(),
             available: true,
+            lost: 0,
             let_go: BTreeSet::new(),
             seeds,
             current: BTreeMap::new(),
         }
+    }
+
+    /// Where it answers.
+    pub(super) fn address(&self) -> SocketAddr {
+        (IpAddr::from([192, 0, 2, u8::MAX - self.lost]), 2377).into()
     }
 
     /// Decides and applies; complaints are our bugs, an error is the asker's.
@@ -236,7 +244,19 @@ fn place(node: NodeId) -> ManagerInfo {
 }
 
 pub(super) fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) -> JoinNode {
-    let description = NodeDescription {
+    JoinNode {
+        id: node,
+        key: None,
+        role,
+        availability: Availability::Active,
+        description: description(node),
+        manager,
+    }
+}
+
+/// What a node says of itself when it joins.
+pub(super) fn description(node: NodeId) -> NodeDescription {
+    NodeDescription {
         hostname: format!("node{}", node.0),
         os: "linux".to_owned(),
         architecture: "x86_64".to_owned(),
@@ -255,6 +275,5 @@ pub(super) fn joining(node: NodeId, role: Role, manager: Option<ManagerInfo>) ->
         trust: None,
         underlay_mtu: None,
         generic_resources: Vec::new(),
-    };
-    JoinNode { id: node, key: None, role, availability: Availability::Active, description, manager }
+    }
 }

@@ -1,75 +1,55 @@
-//! Sessions between workers and the leader, as `manager/session.rs` and `worker/session.rs` hold
-//! them: a worker watches for its assignment and reports; both calls may be lost and are repeated.
+//! Calls between agents and the leader, which answers them as `manager/session.rs` does: each may be
+//! lost on its way there or back, which the caller notices after a while.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use cluster::assignment::Assignment;
+use agent::{Answer, Input, Report, Watch};
+use cluster::assignment::{Assignment, Digest};
 use cluster::id::{NodeId, TaskId};
-use cluster::object::{NodeState, TaskState, TaskStatus};
+use cluster::object::{NodeState, TaskState};
 use cluster::request::Request;
-use skein::dispatcher::REPORT_INTERVAL;
-use skein::wire::Digest;
-use skein::worker::Input;
 
 use super::Plant;
+use super::network::address;
 use super::world::{Event, World};
 
 /// A worker's watch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Watch {
-    /// No manager was reached; it will be tried again.
-    Broken,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Watching {
+    /// There is none, or what came of it is under way.
+    Nothing,
     /// The leader holds it until there is news.
-    Waiting,
-    /// The answer is under way.
-    Answered,
+    Waiting(Watch),
 }
 
 /// The answer to a watch.
 #[derive(Debug)]
 pub(super) struct WatchNews {
+    leader: SocketAddr,
     assignment: Option<(Digest, Arc<Assignment>)>,
     released: BTreeSet<TaskId>,
 }
 
-/// What a report says.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct ReportNews {
-    applied: Option<Digest>,
-    statuses: BTreeMap<TaskId, TaskStatus>,
-}
-
-/// A worker's reports.
-#[derive(Debug, Default)]
-pub(super) struct Report {
-    /// One is under way.
-    busy: bool,
-    /// Counts them, so that a timer of an earlier one is void.
-    turn: u64,
-    /// The last one that was sent.
-    sent: ReportNews,
-}
-
 impl World {
-    /// A worker asks, or asks again after it could not.
-    pub(super) fn ask_watch(&mut self, node: NodeId, run: u64) {
+    pub(super) fn ask_watch(&mut self, node: NodeId, watch: Watch) {
         let reachable = self.leader.available && self.network.reaches_managers(node);
-        let Some(daemon) = self.daemon_of_run(node, run) else { return };
-        if daemon.watch != Watch::Broken {
-            return;
-        }
+        let Some(daemon) = self.daemon(node) else { return };
         if reachable {
-            daemon.watch = Watch::Waiting;
+            daemon.watching = Watching::Waiting(watch);
             self.ring_soon();
         } else {
-            self.watch_again(node, run);
+            self.break_watch(node);
         }
     }
 
-    fn watch_again(&mut self, node: NodeId, run: u64) {
-        let pause = self.ms_between(100, 600);
-        self.after(pause, Event::Watch { node, run });
+    fn break_watch(&mut self, node: NodeId) {
+        let pause = self.ms_between(1, 500);
+        let Some(daemon) = self.daemon(node) else { return };
+        daemon.watching = Watching::Nothing;
+        let (run, input) = (daemon.run, Box::new(Input::Watched(None)));
+        self.after(pause, Event::Input { node, run, input });
     }
 
     /// Lets the leader look at the watches that wait, once for many changes of one moment.
@@ -92,164 +72,108 @@ impl World {
     fn look_at_watch(&mut self, node: NodeId) {
         let reachable = self.leader.available && self.network.reaches_managers(node);
         let now = self.now;
-        let Some(daemon) = self.daemon(node).filter(|daemon| daemon.watch == Watch::Waiting) else {
-            return;
-        };
-        let (run, have) = (daemon.run, daemon.received.as_ref().map(|(digest, _)| *digest));
-        let known = daemon.released.clone();
+        let Some(daemon) = self.daemon(node) else { return };
+        let Watching::Waiting(watch) = daemon.watching.clone() else { return };
+        let run = daemon.run;
         if !reachable {
-            daemon.watch = Watch::Broken;
-            return self.watch_again(node, run);
+            return self.break_watch(node);
         }
         let leader = &mut self.leader;
         let before = leader.dispatcher.applied(node);
         let Some((digest, assignment)) = leader.assignment(node, now) else { return };
         let moved = leader.dispatcher.applied(node) != before;
         let released = leader.dispatcher.released(&leader.state, node);
+        let address = leader.address();
         if moved {
             self.ring_soon();
         }
-        let assignment = (have != Some(digest)).then_some((digest, assignment));
-        if assignment.is_none() && released.is_subset(&known) {
+        let assignment = (watch.have != Some(digest)).then_some((digest, assignment));
+        if assignment.is_none() && released.is_subset(&watch.released) {
             return;
         }
         if let Some(daemon) = self.daemon(node) {
-            daemon.watch = Watch::Answered;
+            daemon.watching = Watching::Nothing;
         }
-        let (delay, news) = (self.delay(), WatchNews { assignment, released });
+        let news = WatchNews { leader: address, assignment, released };
+        let delay = self.delay();
         self.after(delay, Event::Assigned { node, run, news });
     }
 
     /// The answer to a watch arrives, or is lost with its connection.
     pub(super) fn assigned(&mut self, node: NodeId, run: u64, news: WatchNews) {
-        let reachable = self.network.reaches_managers(node);
-        let Some(daemon) = self.daemon_of_run(node, run) else { return };
-        if !reachable {
-            daemon.watch = Watch::Broken;
-            return self.watch_again(node, run);
+        if self.daemon_of_run(node, run).is_none() {
+            return;
         }
-        daemon.watch = Watch::Waiting;
-        if let Some((digest, assignment)) = news.assignment {
-            daemon.received = Some((digest, Arc::clone(&assignment)));
-            self.worker_input(node, Input::Assignment { assignment, from_manager: true });
+        if !self.network.reaches_managers(node) {
+            return self.break_watch(node);
         }
-        if let Some(daemon) = self.daemon(node)
-            && daemon.released != news.released
-        {
-            daemon.released.clone_from(&news.released);
-            self.worker_input(node, Input::Released(news.released));
-        }
-        self.ring_soon();
+        let WatchNews { leader, assignment, released } = news;
+        let (time, arrived) = (self.wall(), self.now);
+        let answer = Answer { leader, time, assignment, released, arrived };
+        self.agent_input(node, Input::Watched(Some(answer)));
     }
 
-    /// Reports at once when something is new.
-    pub(super) fn report_if_news(&mut self, node: NodeId) {
-        let plant = self.plant;
-        let Some(daemon) = self.daemon(node) else { return };
-        if !daemon.report.busy && daemon.report.sent != daemon.report_news(node, plant) {
-            self.send_report(node);
+    pub(super) fn send_report(&mut self, node: NodeId, mut report: Report) {
+        if self.plant == Plant::EarlyEnd && node == NodeId(4) {
+            for status in report.statuses.values_mut().filter(|s| s.state == TaskState::Running) {
+                status.state = TaskState::Failed;
+            }
         }
-    }
-
-    pub(super) fn report_due(&mut self, node: NodeId, run: u64, turn: u64) {
-        let due =
-            |daemon: &&mut super::host::Daemon| !daemon.report.busy && daemon.report.turn == turn;
-        if self.daemon_of_run(node, run).filter(due).is_some() {
-            self.send_report(node);
+        if self.plant == Plant::SaidOnce && self.now > super::SETTLED {
+            report.description = None;
         }
-    }
-
-    fn send_report(&mut self, node: NodeId) {
-        let plant = self.plant;
-        let Some(daemon) = self.daemon(node) else { return };
-        let (run, news) = (daemon.run, daemon.report_news(node, plant));
-        daemon.report.busy = true;
-        daemon.report.turn += 1;
-        daemon.report.sent.clone_from(&news);
+        let from = match self.plant {
+            Plant::NoAddress => IpAddr::from([0, 0, 0, 0]),
+            _honest => address(node).ip(),
+        };
+        let Some(run) = self.daemon(node).map(|daemon| daemon.run) else { return };
         let delay = self.delay();
-        self.after(delay, Event::Report { node, run, news });
+        self.after(delay, Event::Report { node, run, from, report: Box::new(report) });
     }
 
     /// A report arrives at the leader, or nowhere.
-    pub(super) fn hear_report(&mut self, node: NodeId, run: u64, news: ReportNews) {
+    pub(super) fn hear_report(&mut self, node: NodeId, run: u64, from: IpAddr, report: Report) {
         if !self.leader.available || !self.network.reaches_managers(node) {
             let pause = self.ms_between(100, 2_500);
-            return self.after(pause, Event::ReportAnswered { node, run, heard: None });
+            return self.after(pause, Event::Reported { node, run, heard_by: None });
         }
         // Who was removed is turned away.
-        if !self.leader.state.nodes.contains_key(&node) {
-            return;
+        let Some(known) = self.leader.state.nodes.get(&node) else { return };
+        let mut requests = Vec::new();
+        if let Some(description) = report.description
+            && description != known.description
+        {
+            let description = Box::new(description);
+            requests.push(Request::DescribeNode { id: node, description });
+        }
+        if known.status.state != NodeState::Ready {
+            let (state, message, address) = (NodeState::Ready, String::new(), from.to_string());
+            requests.push(Request::SetNodeState { id: node, state, message, address });
+        }
+        if !report.statuses.is_empty() {
+            let statuses = report.statuses.into_iter().collect();
+            requests.push(Request::ReportTasks { node, statuses });
         }
         let now = self.now;
         let dispatcher = &mut self.leader.dispatcher;
         let before = dispatcher.applied(node);
-        dispatcher.hear(node, news.applied, now);
+        dispatcher.hear(node, report.applied, now);
         if dispatcher.applied(node) != before {
             self.ring_soon();
-        }
-        let known = self.leader.state.nodes.get(&node).map(|node| node.status.state);
-        let mut requests = Vec::new();
-        if known != Some(NodeState::Ready) {
-            let address = super::network::address(node).ip().to_string();
-            let (state, message) = (NodeState::Ready, String::new());
-            requests.push(Request::SetNodeState { id: node, state, message, address });
-        }
-        if !news.statuses.is_empty() {
-            let statuses = news.statuses.clone().into_iter().collect();
-            requests.push(Request::ReportTasks { node, statuses });
         }
         for request in requests {
             if let Err(refusal) = self.decide(&request) {
                 self.problems.push(format!("the report of node {}: {refusal}", node.0));
             }
         }
-        let delay = self.delay();
-        self.after(delay, Event::ReportAnswered { node, run, heard: Some(news) });
+        let (delay, heard_by) = (self.delay(), Some(self.leader.address()));
+        self.after(delay, Event::Reported { node, run, heard_by });
     }
 
-    pub(super) fn report_answered(&mut self, node: NodeId, run: u64, heard: Option<ReportNews>) {
+    /// The answer to a report arrives, or it is noticed that none will.
+    pub(super) fn reported(&mut self, node: NodeId, run: u64, heard_by: Option<SocketAddr>) {
         let reachable = self.network.reaches_managers(node);
-        let Some(daemon) = self.daemon_of_run(node, run) else { return };
-        daemon.report.busy = false;
-        let turn = daemon.report.turn;
-        match heard.filter(|_| reachable) {
-            Some(news) => {
-                if !news.statuses.is_empty() {
-                    self.worker_input(node, Input::Reported(news.statuses));
-                }
-                self.after(REPORT_INTERVAL, Event::ReportDue { node, run, turn });
-                self.report_if_news(node);
-            }
-            None => {
-                let pause = self.ms_between(100, 200);
-                self.after(pause, Event::ReportDue { node, run, turn });
-            }
-        }
-    }
-
-    /// What a pass changed is to be reported.
-    pub(super) fn applied(&mut self, node: NodeId, digest: Option<Digest>) {
-        if let Some(daemon) = self.daemon(node)
-            && digest.is_some()
-        {
-            daemon.applied = digest;
-        }
-    }
-}
-
-impl super::host::Daemon {
-    fn report_news(&self, node: NodeId, plant: Plant) -> ReportNews {
-        let mut statuses = self.worker.statuses();
-        if plant == Plant::EarlyEnd && node == NodeId(4) {
-            for status in statuses.values_mut().filter(|s| s.state == TaskState::Running) {
-                status.state = TaskState::Failed;
-            }
-        }
-        ReportNews { applied: self.applied, statuses }
-    }
-
-    /// Whether the leader knows all that there is to know of this node's tasks.
-    pub(super) fn has_reported_all(&self) -> bool {
-        self.worker.statuses().is_empty()
+        let heard_by = heard_by.filter(|_| reachable);
+        self.input_of_run(node, run, Input::Reported(heard_by));
     }
 }

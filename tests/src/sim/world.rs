@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use agent::{Input, Report};
 use cluster::id::NodeId;
 use cluster::time::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use skein::worker::Input;
 
 use super::executor::Step;
 use super::faults::{Fault, Swarm};
@@ -17,7 +18,7 @@ use super::managers::Managers;
 use super::members::Change;
 use super::network::{Network, Packet};
 use super::raft::Leader;
-use super::session::{ReportNews, WatchNews};
+use super::session::WatchNews;
 use super::trust::Trust;
 use super::{EVENTS_MAX, Failure, Members, NODES, Plant, Summary};
 
@@ -31,24 +32,24 @@ const STORY_MAX: usize = 80;
 pub(super) enum Event {
     /// Gossip arrives.
     Packet { from: NodeId, to: NodeId, packet: Packet },
-    /// The programmer's turn.
+    /// A pass comes to its end.
     Pass { node: NodeId, run: u64 },
-    /// The same, unless there was a pass since.
-    Verify { node: NodeId, run: u64, passes: u64 },
+    /// Something comes for a daemon, if it is still the same one.
+    Input { node: NodeId, run: u64, input: Box<Input> },
+    /// The same for its gossip.
+    Gossip { node: NodeId, run: u64, input: Box<gossip::Input> },
+    /// A daemon that was paused goes on.
+    Resume { node: NodeId, run: u64 },
     /// The executor did something.
     Task { node: NodeId, boot: u64, task: cluster::id::TaskId, step: Step },
-    /// A worker asks for its assignment.
-    Watch { node: NodeId, run: u64 },
     /// The leader looks at the watches that wait.
     Ring,
     /// The leader's answer to a watch arrives.
     Assigned { node: NodeId, run: u64, news: WatchNews },
-    /// A worker's report is due, unless there was one since.
-    ReportDue { node: NodeId, run: u64, turn: u64 },
     /// A report arrives at the leader.
-    Report { node: NodeId, run: u64, news: ReportNews },
-    /// The leader's answer to a report arrives; or its failure is noticed.
-    ReportAnswered { node: NodeId, run: u64, heard: Option<ReportNews> },
+    Report { node: NodeId, run: u64, from: IpAddr, report: Box<Report> },
+    /// The leader's answer to a report arrives; or it is noticed that there is none.
+    Reported { node: NodeId, run: u64, heard_by: Option<SocketAddr> },
     /// The leader looks at the leases.
     Leases,
     /// The leader's planner looks at what is due by time.
@@ -160,6 +161,7 @@ impl World {
         let nodes: Vec<NodeId> =
             self.hosts.keys().copied().filter(|node| Some(*node) != lost).collect();
         for node in nodes {
+            self.set_disk_full(node, false);
             self.boot(node);
             self.start_daemon(node);
         }
@@ -223,12 +225,12 @@ impl World {
                 }
                 true
             }
-            (_, Some((at, is_worker, node))) if at <= end => {
+            (_, Some((at, is_agent, node))) if at <= end => {
                 self.now = self.now.max(at);
-                self.mix(&[u8::from(is_worker), node.0 as u8]);
-                if is_worker {
-                    self.worker_input(node, Input::Tick);
-                    self.check_worker_moves(node, at);
+                self.mix(&[u8::from(is_agent), node.0 as u8]);
+                if is_agent {
+                    self.agent_input(node, Input::Tick);
+                    self.check_agent_moves(node, at);
                 } else {
                     self.gossip_input(node, gossip::Input::Timer);
                 }
@@ -241,9 +243,9 @@ impl World {
         }
     }
 
-    /// A worker that asks for a tick at a moment must not ask for it again and again.
-    fn check_worker_moves(&mut self, node: NodeId, at: Duration) {
-        let again = self.hosts.get(&node).and_then(|host| host.worker_deadline());
+    /// An agent that asks for a tick at a moment must not ask for it again and again.
+    fn check_agent_moves(&mut self, node: NodeId, at: Duration) {
+        let again = self.hosts.get(&node).and_then(|host| host.agent_deadline());
         if again.is_some_and(|again| again <= at) {
             self.problems.push(format!("node {}: a tick does not move the deadline", node.0));
         }
@@ -255,14 +257,16 @@ impl World {
         match event {
             Event::Packet { from, to, packet } => self.deliver(from, to, packet),
             Event::Pass { node, run } => self.serve_pass(node, run),
-            Event::Verify { node, run, passes } => self.verify(node, run, passes),
+            Event::Input { node, run, input } => self.input_of_run(node, run, *input),
+            Event::Gossip { node, run, input } => self.gossip_of_run(node, run, *input),
+            Event::Resume { node, run } => self.resume(node, run),
             Event::Task { node, boot, task, step } => self.serve_task(node, boot, task, step),
-            Event::Watch { node, run } => self.ask_watch(node, run),
             Event::Ring => self.ring(),
             Event::Assigned { node, run, news } => self.assigned(node, run, news),
-            Event::ReportDue { node, run, turn } => self.report_due(node, run, turn),
-            Event::Report { node, run, news } => self.hear_report(node, run, news),
-            Event::ReportAnswered { node, run, heard } => self.report_answered(node, run, heard),
+            Event::Report { node, run, from, report } => {
+                self.hear_report(node, run, from, *report);
+            }
+            Event::Reported { node, run, heard_by } => self.reported(node, run, heard_by),
             Event::Leases => self.look_at_leases(),
             Event::Plan => self.plan_due(),
             Event::Request => self.request(),

@@ -12,6 +12,7 @@ const CLEAN: &[&str] = &[
     "deploy",
     "docs",
     "netprog",
+    "node/agent",
     "raft-store/src",
     "tests/lab",
     "tests/tests",

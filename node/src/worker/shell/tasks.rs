@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use agent::worker::AGAIN_INTERVAL;
+use agent::{Adopted, Command, Ended, Event, Health, Input, Young};
 use cluster::id::TaskId;
 use cluster::net::Subnet;
 use netprog_linux::Listeners;
@@ -11,46 +13,46 @@ use netprog_linux::dns_server::{DnsServer, Forwarder};
 use netprog_linux::facts::HostFacts;
 use tokio::sync::mpsc;
 
-use super::{Adopted, Command, Event, Handle, Input, Shell};
+use super::{Handle, Shell, hold, spawn};
 use crate::clock;
 use crate::daemon::chain;
 use crate::executor::process::{Error, ProcessExecutor};
 use crate::executor::{HealthState, LaunchSpec, Phase, StartSpec, TaskReport};
 use crate::worker::launch::launch_spec;
-use crate::worker::{AGAIN_INTERVAL, Ended, Health};
 
 /// A task that should have one has none: it is being found, or was lost with its directory.
 const NO_SUPERVISOR: &str = "its supervisor is not known";
 
 impl Shell {
     /// Finds the tasks that outlived the previous daemon.
-    pub(super) async fn adopt(&mut self) {
-        let known = self.kept.egress();
-        let mut adopted = BTreeMap::new();
-        // Until they are known nothing is launched, and none counts as lost.
-        let handles = loop {
-            match self.executor.adopt_all().await {
-                Ok(handles) => break handles,
-                Err(error) => tracing::error!(%error, "find tasks that run"),
+    pub(super) fn adopt(&self, known: BTreeMap<TaskId, IpAddr>, gwbridge: Subnet) {
+        let (executor, handles) = (self.executor.clone(), self.handles.clone());
+        let inbox = self.inbox.clone();
+        spawn(&self.stop, async move {
+            let (mut adopted, mut found) = (BTreeMap::new(), BTreeMap::new());
+            for handle in adopt_all(&executor).await {
+                let Ok(id) = handle.task().parse::<TaskId>() else { continue };
+                let event = event_of(&handle.report());
+                let egress = match known.get(&id) {
+                    Some(address) => Some(*address),
+                    None if matches!(event, Event::Ended(_)) => None,
+                    None => address_in_kernel(&handle, gwbridge).await,
+                };
+                adopted.insert(id, Adopted { egress, event });
+                found.insert(id, handle);
             }
-            tokio::time::sleep(AGAIN_INTERVAL).await;
-        };
-        for handle in handles {
-            let Ok(id) = handle.task().parse::<TaskId>() else { continue };
-            let event = event_of(&handle.report());
-            let egress = match known.get(&id) {
-                Some(address) => Some(*address),
-                None if matches!(event, Event::Ended(_)) => None,
-                None => address_in_kernel(&handle, self.facts.gwbridge).await,
-            };
-            adopted.insert(id, Adopted { egress, event });
-            self.follow(id, handle);
-        }
-        tracing::info!(tasks = adopted.len(), "tasks adopted");
-        self.step(Input::Adopted(adopted)).await;
+            tracing::info!(tasks = adopted.len(), "tasks adopted");
+            hold(&handles).extend(found.clone());
+            let _ = inbox.send(Input::Adopted(adopted)).await;
+            // What they say before the core knows of them would be lost.
+            for (id, handle) in found {
+                let (executor, inbox) = (executor.clone(), inbox.clone());
+                tokio::spawn(async move { follow(id, handle, &executor, &inbox).await });
+            }
+        });
     }
 
-    pub(super) fn carry_out(&mut self, command: Command) {
+    pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Launch(id) => self.launch(id),
             Command::Start(id) => self.start_task(id),
@@ -76,7 +78,8 @@ impl Shell {
     fn forget(&self, id: TaskId) {
         let known = self.handles().remove(&id);
         let (executor, inbox) = (self.executor.clone(), self.inbox.clone());
-        let kept: BTreeSet<String> = self.worker.tasks().keys().map(ToString::to_string).collect();
+        let kept: BTreeSet<String> =
+            self.agent.worker().tasks().keys().map(ToString::to_string).collect();
         tokio::spawn(async move {
             if let Err(error) = release(&executor, id, known).await {
                 tracing::warn!(task = %id, error, "forget");
@@ -90,7 +93,12 @@ impl Shell {
     }
 
     fn launch(&self, id: TaskId) {
-        let own = self.worker.assignment().and_then(|assignment| assignment.own.get(&id)).cloned();
+        let own = self
+            .agent
+            .worker()
+            .assignment()
+            .and_then(|assignment| assignment.own.get(&id))
+            .cloned();
         let Some(own) = own else { return };
         let (executor, inbox, handles) =
             (self.executor.clone(), self.inbox.clone(), self.handles.clone());
@@ -101,10 +109,7 @@ impl Shell {
             };
             match launched {
                 Ok(handle) => {
-                    handles
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .insert(id, handle.clone());
+                    hold(&handles).insert(id, handle.clone());
                     follow(id, handle, &executor, &inbox).await;
                 }
                 Err(error) => {
@@ -114,14 +119,8 @@ impl Shell {
         });
     }
 
-    fn follow(&self, id: TaskId, handle: Handle) {
-        self.handles().insert(id, handle.clone());
-        let (executor, inbox) = (self.executor.clone(), self.inbox.clone());
-        tokio::spawn(async move { follow(id, handle, &executor, &inbox).await });
-    }
-
     fn start_task(&self, id: TaskId) {
-        let attachments = self.worker.assignment().and_then(|a| a.tasks.get(&id));
+        let attachments = self.agent.worker().assignment().and_then(|a| a.tasks.get(&id));
         let attachments = attachments.map(|task| task.attachments.as_slice()).unwrap_or_default();
         let addresses = attachments.iter().map(|attachment| attachment.address).collect();
         let (handle, inbox) = (self.handles().get(&id).cloned(), self.inbox.clone());
@@ -142,7 +141,7 @@ impl Shell {
 
     /// A namespace and a DNS server for every sandbox that exists, none for those that are gone.
     pub(super) async fn open_sandboxes(&mut self) {
-        let sandboxes = self.worker.local();
+        let sandboxes = self.agent.worker().local();
         let gone: Vec<TaskId> =
             self.dns.keys().filter(|id| !sandboxes.contains_key(id)).copied().collect();
         for id in gone {
@@ -162,13 +161,8 @@ impl Shell {
         }
     }
 
-    /// Looks into the sandboxes of young tasks, and tells the core in which what is to listen does.
-    /// While one look is under way there is no other.
-    pub(super) fn look_for_listeners(&mut self) {
-        if self.looking.as_ref().is_some_and(|looking| !looking.is_finished()) {
-            return;
-        }
-        let (young, inbox) = (self.worker.young(), self.inbox.clone());
+    /// Looks into the sandboxes of young tasks for what listens.
+    pub(super) fn look_for_listeners(&self, young: Young) {
         let sandboxes = self.sandboxes.clone();
         let look = move || {
             let listens = |(id, ports): &(TaskId, BTreeSet<_>)| {
@@ -183,11 +177,9 @@ impl Shell {
             };
             young.into_iter().filter(listens).map(|(id, _)| id).collect::<Vec<_>>()
         };
-        self.looking = Some(tokio::spawn(async move {
-            for id in tokio::task::spawn_blocking(look).await.unwrap_or_default() {
-                let _ = inbox.send(Input::Listens(id)).await;
-            }
-        }));
+        self.call(async move {
+            Input::Listening(tokio::task::spawn_blocking(look).await.unwrap_or_default())
+        });
     }
 
     async fn open_sandbox(
@@ -209,6 +201,17 @@ impl Shell {
         self.dns.insert(id, server);
         self.sandboxes.insert(id, fds.netns);
         Ok(())
+    }
+}
+
+/// All that run. Until they are known nothing is launched, and none counts as lost.
+async fn adopt_all(executor: &ProcessExecutor) -> Vec<Handle> {
+    loop {
+        match executor.adopt_all().await {
+            Ok(handles) => return handles,
+            Err(error) => tracing::error!(%error, "find tasks that run"),
+        }
+        tokio::time::sleep(AGAIN_INTERVAL).await;
     }
 }
 

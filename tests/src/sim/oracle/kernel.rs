@@ -39,7 +39,8 @@ impl World {
 
     fn compare_fabrics(&self, node: NodeId, found: &mut Vec<String>) {
         let Some(host) = self.hosts.get(&node) else { return };
-        let spaces = &host.kernel.contents().spaces;
+        let contents = host.kernel.contents();
+        let spaces = &contents.spaces;
         let networks = self.networks_on(node);
         for (id, network) in &networks {
             let Some(space) = spaces.get(&Place::Fabric(*id)) else {
@@ -136,7 +137,8 @@ impl World {
         let expected: BTreeSet<String> =
             ports.map(|port| format!("{} . {}", port.protocol.name(), port.published)).collect();
         let key = TableKey { family: Family::Ip, name: "skein".to_owned() };
-        let space = host.kernel.contents().spaces.get(&Place::Host);
+        let contents = host.kernel.contents();
+        let space = contents.spaces.get(&Place::Host);
         let table = space.and_then(|space| space.nft.get(&key));
         let held = table.and_then(|table| table.maps.get("published"));
         let held: BTreeSet<String> =

@@ -7,7 +7,7 @@ use cluster::net::Subnet;
 
 /// Free addresses of one prefix. Reuse is late: the search begins after the last one given.
 #[derive(Debug)]
-pub struct Pool {
+pub(super) struct Pool {
     subnet: Subnet,
     used: BTreeSet<IpAddr>,
     next: u64,
@@ -19,28 +19,28 @@ const FIRST: u64 = 2;
 impl Pool {
     /// All addresses after the bridge's.
     #[must_use]
-    pub fn new(subnet: Subnet) -> Self {
+    pub(super) fn new(subnet: Subnet) -> Self {
         Self { subnet, used: BTreeSet::new(), next: FIRST }
     }
 
     /// The prefix.
     #[must_use]
-    pub fn subnet(&self) -> Subnet {
+    pub(super) fn subnet(&self) -> Subnet {
         self.subnet
     }
 
     /// Marks an address as used.
-    pub fn reserve(&mut self, address: IpAddr) {
+    pub(super) fn reserve(&mut self, address: IpAddr) {
         self.used.insert(address);
     }
 
     /// Gives an address back.
-    pub fn free(&mut self, address: IpAddr) {
+    pub(super) fn free(&mut self, address: IpAddr) {
         self.used.remove(&address);
     }
 
     /// The next free one.
-    pub fn allocate(&mut self) -> Option<IpAddr> {
+    pub(super) fn allocate(&mut self) -> Option<IpAddr> {
         let found = self.search(self.next).or_else(|| self.search(FIRST))?;
         self.next = found.0 + 1;
         self.used.insert(found.1);

@@ -1,41 +1,12 @@
 //! How late changes reach the kernel, for people and metrics: since when the oldest one waits that
 //! is not programmed, and how long the last one took.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A change that is programmed later than this is a fault to be told.
 pub const LATE_MAX: Duration = Duration::from_secs(5);
-/// For so long a late change is told of after it was programmed.
+/// For so long a late change is reported after it was programmed.
 pub const TOLD_FOR: Duration = Duration::from_secs(60);
-
-/// When the oldest news came that the kernel's loop has been handed and has not looked at yet.
-#[derive(Debug, Clone, Default)]
-pub struct Unseen(Arc<Mutex<Option<Duration>>>);
-
-impl Unseen {
-    /// News goes to the loop: to be called before it does.
-    pub fn note(&self, arrived: Duration) {
-        let mut oldest = self.hold();
-        *oldest = Some(oldest.map_or(arrived, |oldest| oldest.min(arrived)));
-    }
-
-    /// The loop looks at all of it.
-    #[must_use]
-    pub fn take(&self) -> Option<Duration> {
-        self.hold().take()
-    }
-
-    /// For how long the oldest has waited; zero if there is none.
-    #[must_use]
-    pub fn waiting(&self, now: Duration) -> Duration {
-        self.hold().map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest))
-    }
-
-    fn hold(&self) -> MutexGuard<'_, Option<Duration>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What is known of changes: times are the monotonic clock's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,7 +17,7 @@ pub struct Lateness {
     next: Option<Duration>,
     /// When the last change was programmed, and how long after it came.
     last: Option<(Duration, Duration)>,
-    /// The same of the slowest one that is still told of.
+    /// The same of the slowest one that is still reported.
     late: Option<(Duration, Duration)>,
 }
 
@@ -109,7 +80,7 @@ impl Lateness {
         Some(format!("a change was programmed {took} s after it came, over {limit} s"))
     }
 
-    /// The slowest change that is still told of: when it was programmed, and how long it took.
+    /// The slowest change that is still reported: when it was programmed, and how long it took.
     fn told(&self, now: Duration) -> Option<(Duration, Duration)> {
         self.late.filter(|(at, _)| now.saturating_sub(*at) < TOLD_FOR)
     }

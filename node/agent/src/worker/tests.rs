@@ -6,10 +6,20 @@ use cluster::id::{ClusterId, ServiceId};
 use cluster::object::Slot;
 use cluster::spec::TaskSpec;
 
-const NODE: NodeId = NodeId(1);
-const TASK: TaskId = TaskId(5);
+pub(crate) const NODE: NodeId = NodeId(1);
+pub(crate) const TASK: TaskId = TaskId(5);
 
 fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) -> Input {
+    let assignment = Arc::new(assigned(revision, desired, observed));
+    Input::Assignment { assignment, from_manager: true }
+}
+
+/// An assignment with one task, if it is desired.
+pub(crate) fn assigned(
+    revision: u64,
+    desired: Option<TaskState>,
+    observed: TaskState,
+) -> Assignment {
     let mut assignment = Assignment {
         revision: Revision(revision),
         cluster: ClusterId(1),
@@ -66,7 +76,7 @@ fn assignment(revision: u64, desired: Option<TaskState>, observed: TaskState) ->
         };
         assignment.tasks.insert(TASK, task);
     }
-    Input::Assignment { assignment: Arc::new(assignment), from_manager: true }
+    assignment
 }
 
 fn running(health: Health) -> Input {
@@ -81,7 +91,11 @@ fn worker() -> Worker {
 }
 
 fn step(worker: &mut Worker, input: Input, ms: u64) -> Vec<Command> {
-    worker.step(input, Duration::from_millis(ms), Timestamp(ms))
+    worker.step(input, at(ms))
+}
+
+fn at(ms: u64) -> Moment {
+    Moment { now: Duration::from_millis(ms), wall: Timestamp(ms) }
 }
 
 fn state(worker: &Worker) -> TaskState {
@@ -140,7 +154,7 @@ fn a_task_without_a_check_is_young_until_something_listens() {
         assert_eq!(condition(&worker), Condition::Young);
         assert_eq!(worker.young(), [(TASK, BTreeSet::new())].into());
         let limit = Duration::from_millis(3) + YOUNG_LIMIT;
-        assert_eq!(worker.next_deadline(Duration::from_millis(3), Timestamp(3)), Some(limit));
+        assert_eq!(worker.next_deadline(at(3)), Some(limit));
         let last = u64::try_from(limit.as_millis()).unwrap();
         step(&mut worker, Input::Tick, last - 1);
         assert_eq!(condition(&worker), Condition::Young);
@@ -218,7 +232,7 @@ fn a_stop_waits_for_the_balancers_or_for_the_limit() {
             let input = Input::Released([TASK].into());
             assert_eq!(step(&mut worker, input, stopped_at), [Command::Stop(TASK)]);
         } else {
-            let deadline = worker.next_deadline(Duration::ZERO, Timestamp(0));
+            let deadline = worker.next_deadline(at(0));
             assert_eq!(deadline, Some(Duration::from_millis(stopped_at)));
             assert_eq!(step(&mut worker, Input::Tick, stopped_at - 1), []);
             assert_eq!(step(&mut worker, Input::Tick, stopped_at), [Command::Stop(TASK)]);
@@ -300,7 +314,7 @@ fn a_restart_delay_is_counted_by_the_leader_s_clock() {
     let programmed = Input::Programmed { ready: [TASK].into(), failed: BTreeMap::new() };
     assert_eq!(step(&mut worker, programmed, 2), []);
     assert_eq!(state(&worker), TaskState::Ready, "meanwhile it is ready, as in Docker");
-    let deadline = worker.next_deadline(Duration::ZERO, Timestamp(0));
+    let deadline = worker.next_deadline(at(0));
     assert_eq!(deadline, Some(Duration::from_secs(5)));
     assert_eq!(step(&mut worker, Input::Tick, 4_999), []);
     assert_eq!(step(&mut worker, Input::Tick, 5_000), [Command::Start(TASK)]);
@@ -327,7 +341,7 @@ fn a_launch_that_fails_is_tried_again_and_says_why_meanwhile() {
     assert_eq!(step(&mut worker, not_done(Command::Launch(TASK), cause), 10), []);
     let status = worker.statuses()[&TASK].clone();
     assert_eq!((status.state, status.error.as_str()), (TaskState::Preparing, cause));
-    let deadline = worker.next_deadline(Duration::ZERO, Timestamp(0));
+    let deadline = worker.next_deadline(at(0));
     assert_eq!(deadline, Some(Duration::from_millis(1_010)));
     assert_eq!(step(&mut worker, Input::Tick, 1_009), []);
     assert_eq!(step(&mut worker, Input::Tick, 1_010), [Command::Launch(TASK)]);

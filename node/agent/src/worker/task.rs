@@ -10,8 +10,9 @@ use cluster::view::Condition;
 use netprog::local::LocalSandbox;
 
 use super::{
-    AGAIN_INTERVAL, Command, DRAIN_LIMIT, Event, Health, LAUNCH_LIMIT, Moment, YOUNG_LIMIT, egress,
+    AGAIN_INTERVAL, Command, DRAIN_LIMIT, Event, Health, LAUNCH_LIMIT, YOUNG_LIMIT, egress,
 };
+use crate::Moment;
 
 /// How far a task came on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +66,7 @@ impl Ended {
 }
 
 /// One task as its node sees it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalTask {
     /// How far it came.
     pub phase: Phase,

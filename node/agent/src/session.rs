@@ -1,0 +1,216 @@
+//! The worker's side of its session with the leader: one watch and one report under way at a time.
+//!
+//! The watch brings assignments and releases, the report keeps the lease. A report goes at once
+//! when there is something to say that the leader has not heard, else at an interval. A new leader
+//! is told what the node says of itself; each one is told what of that has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::assignment::{Assignment, Digest};
+use cluster::id::TaskId;
+use cluster::net::Subnet;
+use cluster::object::{NodeDescription, TaskStatus, Trust};
+use cluster::time::Timestamp;
+
+use crate::held::Held;
+
+/// How often a worker reports at least.
+pub const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause after no manager that is known answered as the leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the leader is asked: to answer once there is something else than this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// What the node has; none after a start.
+    pub have: Option<Digest>,
+    /// Which releases it knows of.
+    pub released: BTreeSet<TaskId>,
+}
+
+/// The leader's answer to a watch.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Who answered.
+    pub leader: SocketAddr,
+    /// The leader's clock: restart delays are by it.
+    pub time: Timestamp,
+    /// A new assignment, if there is one, with what names it.
+    pub assignment: Option<(Digest, Arc<Assignment>)>,
+    /// All of this node's tasks that may stop now.
+    pub released: BTreeSet<TaskId>,
+    /// When it came, by the monotonic clock.
+    pub arrived: Duration,
+}
+
+/// What a report says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// The assignment that the kernel holds.
+    pub applied: Option<Digest>,
+    /// What the leader does not know yet.
+    pub statuses: BTreeMap<TaskId, TaskStatus>,
+    /// What the node says of itself, where this leader has not heard it.
+    pub description: Option<NodeDescription>,
+}
+
+/// A call that is repeated.
+#[derive(Debug, Clone, PartialEq)]
+enum Call<T> {
+    UnderWay(T),
+    DueAt(Duration),
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    held: Held,
+    released: BTreeSet<TaskId>,
+    watch: Call<()>,
+    report: Call<Report>,
+    /// What the leader heard last.
+    heard: Report,
+    /// Whether the last report was heard.
+    was_heard: bool,
+    /// Who answered last, if the last call was answered.
+    leader: Option<SocketAddr>,
+    description: NodeDescription,
+    described: Option<(SocketAddr, NodeDescription)>,
+}
+
+impl Session {
+    pub(crate) fn new(description: NodeDescription) -> Self {
+        Self {
+            held: Held::default(),
+            released: BTreeSet::new(),
+            watch: Call::DueAt(Duration::ZERO),
+            report: Call::DueAt(Duration::ZERO),
+            heard: Report::default(),
+            was_heard: false,
+            leader: None,
+            description,
+            described: None,
+        }
+    }
+
+    /// What names the assignment that is in force.
+    pub(crate) fn digest_of(&self, assignment: &Arc<Assignment>) -> Option<Digest> {
+        self.held.digest_of(assignment)
+    }
+
+    pub(crate) fn trusts(&mut self, trust: Trust) {
+        self.description.trust = Some(trust);
+    }
+
+    /// What this machine is like now. Without its link the underlay has no MTU: it stays as it was.
+    pub(crate) fn machine(&mut self, routes: Vec<Subnet>, underlay_mtu: Option<u32>) {
+        self.description.routes = routes;
+        self.description.underlay_mtu = underlay_mtu.or(self.description.underlay_mtu);
+    }
+
+    /// What came of the watch. Returns the assignment and the releases that are new.
+    pub(crate) fn watched(&mut self, answer: Option<&Answer>, now: Duration) -> News {
+        self.leader = answer.map(|answer| answer.leader);
+        let Some(answer) = answer else {
+            self.watch = Call::DueAt(now + RETRY_PAUSE);
+            return News::default();
+        };
+        self.watch = Call::DueAt(now);
+        let mut news = News::default();
+        if let Some((digest, assignment)) = &answer.assignment {
+            self.held.take(*digest, Arc::clone(assignment));
+            news.assignment = Some(Arc::clone(assignment));
+        }
+        if answer.released != self.released {
+            self.released.clone_from(&answer.released);
+            news.released = Some(answer.released.clone());
+        }
+        news
+    }
+
+    /// What came of the report: who heard it, if anybody did. Returns what the leader knows now.
+    pub(crate) fn reported(
+        &mut self,
+        heard_by: Option<SocketAddr>,
+        now: Duration,
+    ) -> BTreeMap<TaskId, TaskStatus> {
+        self.leader = heard_by;
+        self.was_heard = heard_by.is_some();
+        let pause = if self.was_heard { REPORT_INTERVAL } else { RETRY_PAUSE };
+        let told = std::mem::replace(&mut self.report, Call::DueAt(now + pause));
+        let (Call::UnderWay(told), Some(leader)) = (told, heard_by) else {
+            return BTreeMap::new();
+        };
+        if let Some(description) = &told.description {
+            self.described = Some((leader, description.clone()));
+        }
+        self.heard = told;
+        self.heard.statuses.clone()
+    }
+
+    /// The watch, if it is to be put.
+    pub(crate) fn due_watch(&mut self, now: Duration) -> Option<Watch> {
+        match self.watch {
+            Call::DueAt(at) if at <= now => {
+                self.watch = Call::UnderWay(());
+                Some(Watch { have: self.held.have(), released: self.released.clone() })
+            }
+            Call::DueAt(_) | Call::UnderWay(()) => None,
+        }
+    }
+
+    /// The report, if it is to be made.
+    pub(crate) fn due_report(
+        &mut self,
+        applied: Option<Digest>,
+        statuses: impl FnOnce() -> BTreeMap<TaskId, TaskStatus>,
+        now: Duration,
+    ) -> Option<Report> {
+        let Call::DueAt(at) = self.report else { return None };
+        let report = Report { applied, statuses: statuses(), description: self.unheard() };
+        // After a failure news waits, too: without a leader there would be no pause at all.
+        if at > now && !(self.was_heard && self.is_news(&report)) {
+            return None;
+        }
+        self.report = Call::UnderWay(report.clone());
+        Some(report)
+    }
+
+    /// What the node says of itself, unless this leader has heard just that.
+    fn unheard(&self) -> Option<NodeDescription> {
+        let known = self.described.as_ref().filter(|(to, _)| Some(*to) == self.leader);
+        let is_known = known.is_some_and(|(_, said)| *said == self.description);
+        (!is_known).then(|| self.description.clone())
+    }
+
+    fn is_news(&self, report: &Report) -> bool {
+        let is_heard = |(id, status): (&TaskId, &TaskStatus)| {
+            self.heard.statuses.get(id).is_some_and(|heard| heard == status)
+        };
+        let said = self.described.as_ref().map(|(_, said)| said);
+        report.applied != self.heard.applied
+            || said != Some(&self.description)
+            || !report.statuses.iter().all(is_heard)
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        let watch = match self.watch {
+            Call::DueAt(at) => Some(at),
+            Call::UnderWay(()) => None,
+        };
+        let report = match self.report {
+            Call::DueAt(at) => Some(at),
+            Call::UnderWay(_) => None,
+        };
+        watch.into_iter().chain(report).min()
+    }
+}
+
+/// What the answer to a watch brought.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub(crate) assignment: Option<Arc<Assignment>>,
+    pub(crate) released: Option<BTreeSet<TaskId>>,
+}
