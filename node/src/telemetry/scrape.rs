@@ -142,7 +142,7 @@ impl Readings<'_> {
         );
         self.counter(
             "skein_gossip_unlisted",
-            "Datagrams, rows and runs of nodes that the assignment does not list, or lists elsewhere",
+            "Datagrams, rows and runs of nodes that the assignment lists elsewhere or not at all",
             refused.unlisted,
         );
         self.counter(

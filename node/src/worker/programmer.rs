@@ -1,4 +1,4 @@
-//! What is done to the kernel, one thing after the other, on a thread of its own because a kernel is
+//! What is done to the kernel, one thing at a time, on a thread of its own because a kernel is
 //! asked synchronously. When a pass is due, and how thorough it is, the core says
 //! (`node/agent/src/passes.rs`).
 

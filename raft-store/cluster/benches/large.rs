@@ -43,7 +43,8 @@ fn main() {
 fn round([nodes, services, tasks]: [usize; 3]) {
     let mut world = World::new();
     world.grow(nodes, services, tasks);
-    world.say(&format!("{nodes} nodes, {services} services, {tasks} tasks"));
+    let memory = resident_mib();
+    world.say(&format!("{nodes} nodes, {services} services, {tasks} tasks: {memory} MiB"));
     world.timed("assignment of one node", |world, run| {
         let node = *world.state.nodes.keys().nth(run as usize).unwrap();
         assignment_for(&world.state, node).unwrap();
@@ -282,6 +283,12 @@ fn siphash(bytes: &[u8]) -> [u8; 32] {
     let mut digest = [0; 32];
     digest[..8].copy_from_slice(&hasher.finish().to_be_bytes());
     digest
+}
+
+/// Memory of this process; pages have 4 KiB where this runs.
+fn resident_mib() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() >> 8
 }
 
 fn create_network(name: &str) -> Request {

@@ -5,8 +5,9 @@
 //!
 //! A [`request::Request`] is decided on a [`State`] by [`decide()`], which gives a
 //! [`transaction::Transaction`] (bytes by [`codec`]) and an answer; [`State::apply`] stores it;
-//! [`plan()`] adds what falls due by time alone, and says when there will be more; [`assignment_for`] tells one worker what it must
-//! realise. [`spec`] is what users want, [`object`] what the system makes of it.
+//! [`plan()`] adds what falls due by time alone, and says when there will be more;
+//! [`assignment_for`] tells one worker what it must realise. [`spec`] is what users want,
+//! [`object`] what the system makes of it.
 
 pub mod apply;
 pub mod assign;

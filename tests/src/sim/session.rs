@@ -1,4 +1,4 @@
-//! Calls between agents and the leader, which answers them as `manager/session.rs` does: each may be
+//! Calls between agents and the leader, which answers as `manager/session.rs` does: each may be
 //! lost on its way there or back, which the caller notices after a while.
 
 use std::collections::BTreeSet;

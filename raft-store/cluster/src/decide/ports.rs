@@ -162,7 +162,7 @@ pub(crate) fn cover(
 ) -> Option<BTreeMap<NodeId, u16>> {
     let mut numbers = port.ingress_ports.clone();
     numbers.retain(|node, _| nodes.contains(node));
-    let free = INGRESS_PORTS.into_iter().filter(|number| !used.contains(number));
+    let free = INGRESS_PORTS.filter(|number| !used.contains(number));
     let lacking = nodes.iter().filter(|node| !numbers.contains_key(node));
     let given: Vec<(NodeId, u16)> = lacking.copied().zip(free).collect();
     used.extend(given.iter().map(|(_, number)| *number));

@@ -126,7 +126,8 @@ proptest! {
         state.put(Object::Cluster(Arc::new(cluster))).unwrap();
         for (id, ports, fate) in services {
             let service = fixture::service(id, &format!("s{id}"));
-            let object = Object::Service(Arc::new(Service { ports, removed: fate == 1, ..service }));
+            let service = Service { ports, removed: fate == 1, ..service };
+            let object = Object::Service(Arc::new(service));
             state.put(object.clone()).unwrap();
             if fate == 0 {
                 state.remove(object.key());
@@ -162,7 +163,8 @@ proptest! {
                     PublishMode::Ingress => "an ingress port",
                     PublishMode::Host => "a host-published port",
                 };
-                let end = format!("is already in use by service 's{}' ({holder}) as {how}", holder.0);
+                let name = holder.0;
+                let end = format!("is already in use by service 's{name}' ({holder}) as {how}");
                 let message = found.unwrap_err().message;
                 prop_assert!(message.ends_with(&end), "{} is not {}", message, end);
             }

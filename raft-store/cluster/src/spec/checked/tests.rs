@@ -54,8 +54,8 @@ fn words_are_read_or_are_faults() {
     assert_eq!(read("Pause", "stop-first"), (None, Some(UpdateOrder::StopFirst)));
 }
 
-/// Goal: a state that holds what no version of ours stores is still planned on: nobody gets more
-/// than was asked for. Method: each kind of fault.
+/// Goal: planners read a state with specs that `decide` refuses, and no task gets more than it was
+/// meant to. Method: each kind of fault.
 #[test]
 fn faults_let_nothing_through() {
     let placement = json!({ "Constraints": ["node.role=worker"],
