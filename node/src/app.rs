@@ -16,7 +16,7 @@ use crate::daemon::{Daemon, Ending};
 use crate::host::Host;
 use crate::identity::DataDir;
 use crate::telemetry;
-use crate::{api_server, api_socket, executor};
+use crate::{api_server, api_socket};
 
 /// How long open API requests may take to end when the daemon stops.
 const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -45,7 +45,7 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
     let data = DataDir::open(&config.data_dir)?;
     std::fs::create_dir_all(&config.run_dir)
         .with_context(|| format!("make run directory {}", config.run_dir.display()))?;
-    executor::process::check_run_dir(&config.run_dir)?;
+    supervise::client::check_run_dir(&config.run_dir)?;
     let exe = std::env::current_exe().context("find the daemon's own binary")?;
     let daemon = Arc::new(Daemon::new(config, host, data, exe));
     let mut terminate = signal(SignalKind::terminate())?;

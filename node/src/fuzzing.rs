@@ -10,7 +10,6 @@ pub use trust::{certificate, certificate_seeds, key_file, key_file_seeds};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use cluster::assignment::{Assignment, Digest};
 use cluster::id::{ClusterId, NodeId, TaskId};
@@ -20,17 +19,12 @@ use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::enter::Enter;
-use crate::executor::{DnsConfig, LaunchSpec, Root, StartSpec};
 use crate::identity::{AddressFlags, Identity};
 use crate::manager::agreement::{Compared, DigestCall};
 use crate::manager::why::{WhyAnswer, WhyCall};
 use crate::native::NativeCall;
 use crate::pki::{Credentials, Tls};
-use crate::supervise::protocol::{Phase, TaskReport};
-use crate::supervise::status::{Launch, Status};
-use crate::supervise::{etc, protocol, task, user};
-use crate::{backup, config, hold, log_stream, wire};
+use crate::{backup, config, log_stream, wire};
 
 /// First byte of a file's input: which of these it is.
 const FILES: u8 = 11;
@@ -130,41 +124,6 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What is said on a socket of a supervisor or of the holder, or on the pipe of a task that begins.
-pub fn socket(bytes: &[u8]) -> bool {
-    let mut buffer = bytes.to_vec();
-    let mut taken = Vec::new();
-    let mut understood = false;
-    while let Ok(Some(line)) = crate::supervise::wire::take_line(&mut buffer) {
-        understood |= law::<protocol::Request>(&line).is_some()
-            | law::<protocol::Message>(&line).is_some()
-            | law::<hold::Request>(&line).is_some()
-            | law::<hold::Answer>(&line).is_some()
-            | law::<task::Failure>(&line).is_some()
-            | law::<Enter>(&line).is_some();
-        taken.extend(line);
-        taken.push(b'\n');
-    }
-    taken.extend(buffer);
-    assert_eq!(taken, bytes, "lines were lost");
-    understood
-}
-
-/// Requests and answers.
-#[must_use]
-pub fn socket_seeds() -> Vec<Vec<u8>> {
-    let line = |value: serde_json::Value| [value.to_string().as_bytes(), b"\n"].concat();
-    let start = serde_json::json!(protocol::Request::Stop {
-        signal: Some(15),
-        grace: Some(Duration::from_secs(1)),
-    });
-    let open = serde_json::json!(hold::Request::Open { name: "a".to_owned() });
-    let refused = serde_json::json!(protocol::Message::Refused { reason: "b".to_owned() });
-    let names = serde_json::json!(hold::Answer::Names(vec!["a".to_owned()]));
-    let each = [start, open, refused, names].map(line);
-    each.iter().cloned().chain([each.concat()]).collect()
-}
-
 /// A file of the data directory, of a task's directory, of a task's root, or of the host.
 pub fn file(bytes: &[u8]) -> bool {
     let Some((kind, bytes)) = bytes.split_first() else { return false };
@@ -174,23 +133,14 @@ pub fn file(bytes: &[u8]) -> bool {
         1 => law::<Credentials>(bytes).is_some_and(|found| Tls::new(&found).is_ok()),
         2 => law::<Assignment>(bytes).is_some(),
         3 => law::<BTreeMap<TaskId, IpAddr>>(bytes).is_some(),
-        4 => law::<Launch>(bytes).is_some_and(|launch| {
-            let _words = (launch.spec.refusal(), launch.spec.hostname());
-            true
-        }),
-        5 => law::<Status>(bytes).is_some(),
-        6 => law::<StartSpec>(bytes).is_some(),
+        4..=6 => supervise::fuzzing::file(bytes),
         7 => toml::from_str::<config::DaemonArgs>(text).is_ok(),
         8 => law::<Option<u64>>(bytes).is_some(),
         9 => {
-            let _file_of_a_task = etc::resolv_conf(&DnsConfig::default(), text);
+            supervise::fuzzing::resolv_conf(text);
             !netprog_linux::facts::resolvers(text).is_empty()
         }
-        _ => {
-            let (user, files) = text.split_once('\n').unwrap_or((text, ""));
-            let group = user.rsplit(':').next().unwrap_or_default().to_owned();
-            user::resolve(Some(user), &[group], files, files).is_ok()
-        }
+        _ => supervise::fuzzing::users(text),
     }
 }
 
@@ -212,23 +162,15 @@ pub fn file_seeds() -> Vec<Vec<u8>> {
         flags: AddressFlags::default(),
     };
     let egress = BTreeMap::from([(TaskId(7), IpAddr::from([172, 18, 0, 2]))]);
-    let launch = Launch {
-        spec: LaunchSpec::new("a", Root::Host, vec!["sh".to_owned()]),
-        run_dir: "/run/skein".into(),
-        data_dir: "/var/lib/skein".into(),
-        launched_at: Duration::from_secs(1),
-    };
-    let report = TaskReport { phase: Phase::Prepared, health: None, dns_port: 53 };
-    let status = Status { report, pid_ticks: Some(7) };
-    let start = StartSpec { addresses: vec![[10, 0, 1, 3].into()] };
+    let [launch, status, start] = supervise::fuzzing::file_seeds();
     let files = [
         (0, serde_json::to_vec(&identity).ok()),
         (1, serde_json::to_vec(&trust::credentials()).ok()),
         (2, serde_json::to_vec(&assignment()).ok()),
         (3, serde_json::to_vec(&egress).ok()),
-        (4, serde_json::to_vec(&launch).ok()),
-        (5, serde_json::to_vec(&status).ok()),
-        (6, serde_json::to_vec(&start).ok()),
+        (4, Some(launch)),
+        (5, Some(status)),
+        (6, Some(start)),
         (7, Some(b"data-dir = \"/var/lib/skein\"\n".to_vec())),
         (8, Some(b"12".to_vec())),
         (9, Some(b"search example.org\nnameserver 192.0.2.53\n".to_vec())),

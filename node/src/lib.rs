@@ -1,23 +1,22 @@
 //! The Skein daemon and client: managers, workers, executors and all wiring between the crates.
 
+#![forbid(unsafe_code)]
+
 mod api_server;
 mod api_socket;
 pub mod app;
 pub mod backup;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod control_plane;
 pub mod daemon;
 pub mod disk;
 pub mod dispatcher;
-pub mod enter;
 pub mod executor;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gossip_io;
-pub mod hold;
 pub mod host;
 pub mod identity;
 pub mod key_file;
@@ -31,8 +30,9 @@ pub mod node_routes;
 pub mod pki;
 pub mod renewal;
 pub mod spaces;
-pub mod supervise;
 pub mod telemetry;
 pub mod transport;
 pub mod wire;
 pub mod worker;
+
+pub use supervise::clock;

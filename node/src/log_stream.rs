@@ -72,7 +72,7 @@ pub fn read(worker: &WorkerHandle, call: LogCall) -> BoxStream<'static, Bytes> {
             let since = line.time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             let line = Line {
                 time: Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-                stderr: line.stream == logs::LogStream::Stderr,
+                stderr: line.stream == supervise::logs::LogStream::Stderr,
                 text: String::from_utf8_lossy(&line.text).into_owned(),
             };
             let mut bytes = serde_json::to_vec(&line).unwrap_or_default();

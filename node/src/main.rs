@@ -1,5 +1,7 @@
 //! The `skein` binary: daemon and client, and the small processes that outlive the daemon.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -7,6 +9,6 @@ use skein::cli::{Cli, run};
 
 fn main() -> ExitCode {
     // The processes that outlive the daemon have one thread and no runtime.
-    let small = skein::supervise::dispatch(std::env::args_os().skip(1));
+    let small = supervise::dispatch(std::env::args_os().skip(1));
     small.unwrap_or_else(|| run(Cli::parse()))
 }

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-use crate::enter::Enter;
 use crate::manager::Manager;
 use crate::manager::why::WhyCall;
 use crate::member::Member;
@@ -21,6 +20,7 @@ use crate::transport::Lane;
 use crate::wire;
 use crate::worker::launch::launch_spec;
 use crate::worker::shell::WorkerHandle;
+use supervise::enter::Enter;
 
 /// How long another node may take to answer.
 const CALL_LIMIT: Duration = Duration::from_secs(10);

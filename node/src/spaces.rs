@@ -11,7 +11,7 @@ use cluster::id::{NetworkId, TaskId};
 use netprog::plane::Place;
 use netprog_linux::spaces::{Spaces, own_namespace};
 
-use crate::hold;
+use supervise::hold;
 
 /// How the holder names a fabric.
 const FABRIC: &str = "fabric-";

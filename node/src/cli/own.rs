@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::http::{Client, escape};
 use super::output::{Out, items, text};
-use crate::enter::Enter;
+use supervise::enter::Enter;
 
 /// Flags of `explain`.
 #[derive(Debug, Args)]

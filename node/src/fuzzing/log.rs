@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use futures_util::StreamExt as _;
+use supervise::logs::{LogLine, LogStream, Writer};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::executor::LogLimits;
-use crate::logs::{self, LogLine, LogStream, Query, Writer};
+use crate::logs::{self, Query};
 
 /// First byte of the input: an entry of a log; what a task wrote; a whole file.
 const FORMS: u8 = 3;

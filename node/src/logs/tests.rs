@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, pin_mut};
 
-use super::line::TEXT_BYTES_MAX;
+use supervise::logs::{TEXT_BYTES_MAX, Writer};
+
 use super::*;
 use crate::executor::LogLimits;
 
@@ -82,7 +83,7 @@ async fn rotation_keeps_the_newest_files() {
     let directory = tempfile::tempdir().unwrap();
     let limits = LogLimits { file_bytes_max: 100, files_max: 3 };
     numbered(directory.path(), 40, limits).close(at(40)).unwrap();
-    assert_eq!(files(directory.path()).unwrap().len(), 3);
+    assert_eq!(numbers(directory.path()).unwrap().len(), 3);
     let kept = texts(directory.path(), Query::all()).await;
     assert_eq!(kept.last().unwrap(), "39");
     let first: u64 = kept[0].parse().unwrap();
@@ -167,7 +168,7 @@ async fn a_tail_is_no_longer_although_the_log_grows_and_rotates_while_it_is_read
     pin_mut!(lines);
     assert_eq!(lines.next().await.as_deref(), Some("two"));
     (0..20).for_each(|_| write("later\n"));
-    assert!(files(directory.path()).unwrap().len() > 1, "it has rotated");
+    assert!(numbers(directory.path()).unwrap().len() > 1, "it has rotated");
     let rest: Vec<String> = lines.collect().await;
     assert_eq!(rest.len(), 1, "{rest:?}");
     assert_eq!(texts(directory.path(), Query { tail: Some(0), ..Query::all() }).await.len(), 0);

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
-use skein::hold::{Client, ensure_running};
+use supervise::hold::{Client, ensure_running};
 
 use super::node::{Node, eventually, exe};
 

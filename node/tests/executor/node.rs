@@ -90,7 +90,7 @@ impl Node {
 /// A test that failed half-way still ends what it has started.
 impl Drop for Node {
     fn drop(&mut self) {
-        let _ = skein::hold::Client::new(&self.run_dir()).quit();
+        let _ = supervise::hold::Client::new(&self.run_dir()).quit();
         let tasks = fs::read_dir(self.run_dir().join("tasks")).into_iter().flatten().flatten();
         for task in tasks {
             let name = task.file_name().to_string_lossy().into_owned();

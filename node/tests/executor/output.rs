@@ -2,7 +2,8 @@
 
 use futures_util::{StreamExt, pin_mut};
 use skein::executor::Output;
-use skein::logs::{self, LogStream, Query};
+use skein::logs::{self, Query};
+use supervise::logs::{LogLine, LogStream};
 
 use super::node::{LIMIT, Node, exit, shell};
 
@@ -59,9 +60,7 @@ async fn a_follower_sees_every_line_across_rotation_until_the_task_ends() {
     pin_mut!(lines);
     let next = async |lines: &mut std::pin::Pin<&mut _>| {
         let line = tokio::time::timeout(LIMIT, StreamExt::next(lines)).await.unwrap();
-        line.map(|line: std::io::Result<logs::LogLine>| {
-            String::from_utf8(line.unwrap().text).unwrap()
-        })
+        line.map(|line: std::io::Result<LogLine>| String::from_utf8(line.unwrap().text).unwrap())
     };
     assert_eq!(next(&mut lines).await.as_deref(), Some("ready"));
     for number in 0..2000 {

@@ -132,8 +132,8 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "node_socket",
         limit: SMALL,
-        run: skein::fuzzing::socket,
-        seeds: skein::fuzzing::socket_seeds,
+        run: supervise::fuzzing::socket,
+        seeds: supervise::fuzzing::socket_seeds,
     },
     Target {
         name: "node_file",

@@ -14,7 +14,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 /// The folder of a lab's programs, in the lab's own.
 const FOLDER: &str = "programs";
-/// What a task does not see of its node (node/src/supervise/root.rs, `RENEWED`).
+/// What a task does not see of its node (node/supervise/src/root/stage.rs, `RENEWED`).
 const HIDDEN: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 
 /// The checkout that this program was built from.

@@ -25,7 +25,7 @@ const CALLS: usize = CALLS_EACH * NODES_MAX;
 const RESTARTED: usize = 4;
 /// New connections that are made one after the other while a daemon is dead.
 const ASKED: &str = "10000";
-/// What pid 1 says of a daemon that was killed (node/src/supervise/first.rs).
+/// What pid 1 says of a daemon that was killed (node/supervise/src/first.rs).
 const ENDED_BY_KILL: &str = "skein first: the daemon was ended by signal 9";
 /// Enough that a loss of half of them is not all or none: 2^-59.
 const PINGS: &str = "60";

@@ -68,6 +68,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "x509-parser",
         ],
     ),
+    ("supervise", &["cluster", "nix", "seccompiler", "serde", "serde_json", "thiserror", "time"]),
     (
         "skein",
         &[
@@ -101,11 +102,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ring",
             "rustls",
             "sd-notify",
-            "seccompiler",
             "serde",
             "serde_json",
             "shlex",
             "subtle",
+            "supervise",
             "tempfile",
             "thiserror",
             "time",
@@ -188,6 +189,48 @@ fn crates_import_only_what_the_architecture_allows() {
     let found = direct_dependencies(&crate::metadata(&["--no-deps"]));
     assert!(found.len() >= ALLOWED.len(), "cargo metadata lists the workspace: {found:?}");
     crate::report(&check(&found, ALLOWED));
+}
+
+/// Crates that no runtime may come into by way of what they depend on.
+const WITHOUT_RUNTIME: &[&str] = &["cluster", "gossip", "netprog", "supervise"];
+
+/// All that a package is built with, by name.
+fn built_with(metadata: &Value, package: &str) -> BTreeSet<String> {
+    let nodes = metadata["resolve"]["nodes"].as_array().into_iter().flatten();
+    let nodes: BTreeMap<&str, &Value> =
+        nodes.filter_map(|node| Some((node["id"].as_str()?, &node["deps"]))).collect();
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let names: BTreeMap<&str, &str> = packages
+        .filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?)))
+        .collect();
+    let mut found = BTreeSet::new();
+    let mut ahead: Vec<&str> =
+        names.iter().filter(|(_, name)| **name == package).map(|(id, _)| *id).collect();
+    while let Some(id) = ahead.pop() {
+        if !found.insert(id) {
+            continue;
+        }
+        let is_shipped = |dependency: &&Value| {
+            let kinds = dependency["dep_kinds"].as_array().into_iter().flatten();
+            kinds.into_iter().any(|kind| kind["kind"].as_str() != Some("dev"))
+        };
+        let dependencies = nodes.get(id).and_then(|deps| deps.as_array()).into_iter().flatten();
+        ahead.extend(dependencies.filter(is_shipped).filter_map(|to| to["pkg"].as_str()));
+    }
+    found.into_iter().filter_map(|id| names.get(id).map(|name| (*name).to_owned())).collect()
+}
+
+/// Goal: cores and the processes of one thread have no runtime, whatever their dependencies get.
+/// Method: the packages that cargo chooses for a build of the whole workspace.
+#[test]
+fn no_runtime_comes_into_a_core_or_a_supervisor() {
+    let metadata = crate::metadata(&[]);
+    for package in WITHOUT_RUNTIME {
+        let built = built_with(&metadata, package);
+        assert!(built.contains("serde"), "cargo metadata resolves {package}: {built:?}");
+        assert!(!built.contains("tokio"), "{package} is built with tokio");
+    }
+    assert!(built_with(&metadata, "skein").contains("tokio"), "the search can find it");
 }
 
 #[test]

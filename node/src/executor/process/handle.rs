@@ -3,22 +3,19 @@
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use supervise::Launch;
+use supervise::client::{REQUEST_LIMIT, TaskDir, subscription, take_report};
+use supervise::enter::Enter;
+use supervise::protocol::{Message, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::{Error, lost};
-use crate::enter::Enter;
+use super::Error;
 use crate::executor::{LaunchSpec, Phase, StartSpec, TaskReport};
-use crate::supervise::detach;
-use crate::supervise::protocol::{Message, Request, SOCKET};
-use crate::supervise::remains;
-use crate::supervise::status::{LOCK, Launch};
-use crate::supervise::wire::{self, Connection, REQUEST_LIMIT};
 
 /// A task that has been launched and not released. Clones are the same task. Dropping all of them
 /// leaves the task alone.
@@ -30,7 +27,7 @@ pub struct Handle {
 #[derive(Debug)]
 struct Shared {
     launch: Launch,
-    task_dir: PathBuf,
+    task_dir: TaskDir,
     report: watch::Receiver<TaskReport>,
 }
 
@@ -48,11 +45,9 @@ pub struct Fds {
 
 impl Handle {
     /// Connects to the living supervisor of a task.
-    pub(super) async fn attach(launch: Launch, task_dir: PathBuf) -> io::Result<Self> {
+    pub(super) async fn attach(launch: Launch, task_dir: TaskDir) -> io::Result<Self> {
         let connect = async {
-            let mut stream = UnixStream::connect(task_dir.join(SOCKET)).await?;
-            stream.write_all(&wire::encode(&Request::Subscribe)?).await?;
-            let mut subscription = Subscription { stream, buffer: Vec::new() };
+            let mut subscription = Subscription::open(&task_dir).await?;
             let report = subscription.next().await?;
             Ok::<_, io::Error>((report, subscription))
         };
@@ -66,8 +61,8 @@ impl Handle {
     }
 
     /// A task whose supervisor is gone.
-    pub(super) async fn of_lost(launch: Launch, task_dir: PathBuf) -> io::Result<Self> {
-        let (_sender, report) = watch::channel(lost::conclude(&launch, &task_dir).await?);
+    pub(super) async fn of_lost(launch: Launch, task_dir: TaskDir) -> io::Result<Self> {
+        let (_sender, report) = watch::channel(conclude(&launch, &task_dir).await?);
         Ok(Handle { shared: Arc::new(Shared { launch, task_dir, report }) })
     }
 
@@ -189,8 +184,8 @@ impl Handle {
     }
 
     async fn call(&self, request: Request) -> Result<(Message, Vec<OwnedFd>), Error> {
-        let socket = self.shared.task_dir.join(SOCKET);
-        let call = move || Connection::open(&socket)?.call(&request);
+        let task_dir = self.shared.task_dir.clone();
+        let call = move || task_dir.call(&request);
         let answer = tokio::task::spawn_blocking(call).await;
         answer
             .map_err(io::Error::other)
@@ -212,38 +207,35 @@ impl Handle {
 impl Shared {
     /// Whether nothing is left, because nothing was or because no supervisor lives to do it.
     fn remove_if_lost(&self) -> io::Result<bool> {
-        if !self.launch.owns(&self.task_dir) {
+        if !self.task_dir.is_of(&self.launch) {
             return Ok(true);
         }
-        match detach::try_lock(&self.task_dir.join(LOCK))? {
+        match self.task_dir.lock()? {
             None => Ok(false),
-            Some(_lock) => remains::remove(&self.launch, &self.task_dir).map(|()| true),
+            Some(_lock) => self.task_dir.remove(&self.launch).map(|()| true),
         }
     }
 }
 
 /// Lets go of a task that was launched but never got its handle.
-pub(super) async fn abandon(task_dir: PathBuf) {
-    let socket = task_dir.join(SOCKET);
-    let call = move || Connection::open(&socket)?.call::<_, Message>(&Request::Release);
+pub(super) async fn abandon(task_dir: TaskDir) {
+    let directory = task_dir.path().to_owned();
+    let call = move || task_dir.call(&Request::Release);
     let answer = tokio::task::spawn_blocking(call).await.map_err(io::Error::other).flatten();
     if !matches!(answer, Ok((Message::Done, _))) {
-        let directory = task_dir.display();
+        let directory = directory.display();
         tracing::error!(%directory, ?answer, "a task that failed to launch is left behind");
     }
 }
 
 /// Ends a task, and its supervisor, of which nothing is known but its directory.
-pub(super) async fn end(task_dir: &Path) -> io::Result<()> {
-    let socket = task_dir.join(SOCKET);
+pub(super) async fn end(task_dir: &TaskDir) -> io::Result<()> {
     let end = async {
-        let mut stream = UnixStream::connect(&socket).await?;
-        stream.write_all(&wire::encode(&Request::Subscribe)?).await?;
-        let mut subscription = Subscription { stream, buffer: Vec::new() };
-        ask(&socket, Request::Kill).await?;
+        let mut subscription = Subscription::open(task_dir).await?;
+        ask(task_dir, Request::Kill).await?;
         while let Some(report) = subscription.next().await? {
             if matches!(report.phase, Phase::Exited(_)) {
-                return ask(&socket, Request::Release).await;
+                return ask(task_dir, Request::Release).await;
             }
         }
         Ok(())
@@ -251,9 +243,9 @@ pub(super) async fn end(task_dir: &Path) -> io::Result<()> {
     tokio::time::timeout(REQUEST_LIMIT, end).await?
 }
 
-async fn ask(socket: &Path, request: Request) -> io::Result<()> {
-    let socket = socket.to_owned();
-    let call = move || Connection::open(&socket)?.call::<_, Message>(&request);
+async fn ask(task_dir: &TaskDir, request: Request) -> io::Result<()> {
+    let task_dir = task_dir.clone();
+    let call = move || task_dir.call(&request);
     match tokio::task::spawn_blocking(call).await.map_err(io::Error::other).flatten()?.0 {
         Message::Done => Ok(()),
         message => Err(io::Error::other(format!("its supervisor answered {message:?}"))),
@@ -266,16 +258,17 @@ struct Subscription {
 }
 
 impl Subscription {
+    async fn open(task_dir: &TaskDir) -> io::Result<Self> {
+        let mut stream = UnixStream::connect(task_dir.socket()).await?;
+        stream.write_all(&subscription()?).await?;
+        Ok(Subscription { stream, buffer: Vec::new() })
+    }
+
     /// The next report; `None` when the supervisor has ended. May be dropped while it waits.
     async fn next(&mut self) -> io::Result<Option<TaskReport>> {
         loop {
-            if let Some(line) = wire::take_line(&mut self.buffer)? {
-                return match serde_json::from_slice(&line)? {
-                    Message::Report(report) => Ok(Some(report)),
-                    message @ (Message::Done | Message::Refused { .. } | Message::Descriptors) => {
-                        Err(io::Error::other(format!("subscription got {message:?}")))
-                    }
-                };
+            if let Some(report) = take_report(&mut self.buffer)? {
+                return Ok(Some(report));
             }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Ok(None);
@@ -288,7 +281,7 @@ async fn follow(
     mut subscription: Subscription,
     sender: watch::Sender<TaskReport>,
     launch: Launch,
-    task_dir: PathBuf,
+    task_dir: TaskDir,
 ) {
     loop {
         let next = tokio::select! {
@@ -298,22 +291,28 @@ async fn follow(
         };
         match next {
             Ok(Some(report)) => drop(sender.send_replace(report)),
-            Ok(None) | Err(_) => return conclude(&sender, &launch, &task_dir).await,
+            Ok(None) | Err(_) => return tell_end(&sender, &launch, &task_dir).await,
         }
     }
 }
 
 /// The connection has ended: the task has been released, or its supervisor has died.
-async fn conclude(sender: &watch::Sender<TaskReport>, launch: &Launch, task_dir: &Path) {
+async fn tell_end(sender: &watch::Sender<TaskReport>, launch: &Launch, task_dir: &TaskDir) {
     // A supervisor removes the directory before it ends; another launch may have made it again.
-    if !launch.owns(task_dir) {
+    if !task_dir.is_of(launch) {
         return;
     }
-    match lost::conclude(launch, task_dir).await {
+    match conclude(launch, task_dir).await {
         Ok(report) => drop(sender.send_replace(report)),
         Err(error) => {
             let task = &launch.spec.task;
             tracing::error!(task, %error, "the end of a lost task cannot be recorded");
         }
     }
+}
+
+async fn conclude(launch: &Launch, task_dir: &TaskDir) -> io::Result<TaskReport> {
+    let (launch, task_dir) = (launch.clone(), task_dir.clone());
+    let conclude = move || task_dir.conclude(&launch);
+    tokio::task::spawn_blocking(conclude).await.map_err(io::Error::other)?
 }

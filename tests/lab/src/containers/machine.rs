@@ -20,7 +20,7 @@ pub(super) const PROGRAMS: [&str; 4] =
 const RUN_DIR: &str = "/run/skein";
 /// The daemon's data directory, as by default; a named volume.
 const DATA_DIR: &str = "/var/lib/skein";
-/// Where pid 1 reads further words for the daemon (node/src/supervise/first.rs).
+/// Where pid 1 reads further words for the daemon (node/supervise/src/first.rs).
 const FLAGS: &str = "/etc/skein/flags";
 /// What pid 1 says of each start of the daemon (the same file).
 const STARTED: &str = "skein first: the daemon is started as process";
