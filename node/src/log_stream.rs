@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::logs::{self, Query};
+use crate::logs::Query;
 use crate::member::Member;
 use crate::transport::{Lane, Net};
 use crate::wire;
@@ -54,7 +54,6 @@ pub(crate) struct Line {
 
 /// Reads a task's lines on its own node.
 pub fn read(worker: &WorkerHandle, call: LogCall) -> BoxStream<'static, Bytes> {
-    let dir = worker.executor.log_directory(&call.task.to_string());
     let query = Query {
         tail: call.tail.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
         since: call.since.map(|t| std::time::UNIX_EPOCH + Duration::from_millis(t.0)),
@@ -63,7 +62,7 @@ pub fn read(worker: &WorkerHandle, call: LogCall) -> BoxStream<'static, Bytes> {
         stdout: call.stdout,
         stderr: call.stderr,
     };
-    let lines = logs::read(dir, query);
+    let lines = worker.executor.logs(&call.task.to_string(), query);
     lines
         .filter_map(|line| async move {
             line.inspect_err(|error| tracing::warn!(%error, "read a log")).ok()

@@ -1,7 +1,7 @@
 //! Reads a task's log across rotation, and waits for more where asked to.
 
-use std::collections::VecDeque;
-use std::fs::File;
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::clock;
 
+/// Tasks that ended and whose logs a node keeps.
+pub const KEPT_MAX: usize = 100;
 /// How often a follower at the end of the log looks for more.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 /// How much is read at once.
@@ -71,6 +73,32 @@ pub fn read(directory: PathBuf, query: Query) -> impl Stream<Item = io::Result<L
             Ok(Some(line)) => Some((Ok(line), Some(reader))),
             Err(error) => Some((Err(error), None)),
         }
+    })
+}
+
+/// Removes what is in `logs`, the directory of all logs, but for the [`KEPT_MAX`] tasks that wrote
+/// last; the logs of the tasks named are kept in any case.
+///
+/// # Errors
+/// When they cannot be listed or removed.
+pub fn prune(logs: &Path, running: &BTreeSet<String>) -> io::Result<()> {
+    let mut ended = Vec::new();
+    let entries = match fs::read_dir(logs) {
+        // No task has kept any.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let task = entry.file_name().to_string_lossy().into_owned();
+        if !running.contains(&task) {
+            ended.push((entry.metadata()?.modified()?, entry.path()));
+        }
+    }
+    ended.sort_unstable_by(|one, other| other.cmp(one));
+    ended.iter().skip(KEPT_MAX).try_for_each(|(_, log)| match fs::remove_dir_all(log) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     })
 }
 

@@ -5,6 +5,8 @@
 
 #[path = "executor/adoption.rs"]
 mod adoption;
+#[path = "executor/contract.rs"]
+mod contract;
 #[path = "executor/ends.rs"]
 mod ends;
 #[path = "executor/entered.rs"]

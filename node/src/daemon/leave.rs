@@ -57,13 +57,19 @@ impl Daemon {
 
 /// Nobody will ask how this node's tasks ended.
 async fn forget_tasks(member: &Member) {
-    let handles = member.worker.executor.adopt_all().await.unwrap_or_else(|error| {
+    let (supervisors, executor) = (&member.worker.supervisors, &member.worker.executor);
+    let sandboxes = supervisors.adopt_all().await.unwrap_or_else(|error| {
         tracing::warn!(%error, "find ended tasks");
         Vec::new()
     });
-    for handle in handles {
-        if let Err(error) = handle.release().await {
-            tracing::warn!(task = handle.task(), %error, "forget a task");
+    for sandbox in sandboxes {
+        let forgotten = executor.forget(&sandbox).await;
+        let released = match forgotten {
+            Ok(()) => sandbox.release().await,
+            refused => refused,
+        };
+        if let Err(error) = released {
+            tracing::warn!(task = sandbox.task(), %error, "forget a task");
         }
     }
 }

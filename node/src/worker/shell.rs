@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::programmer::Order;
 use super::session::Session;
 use super::unseen::Unseen;
 use crate::clock;
-use crate::executor::process::{Handle, ProcessExecutor};
+use crate::executor::{Executor, Launched, Supervisors};
 use crate::gossip_io::Gossip;
 use crate::spaces::Sandboxes;
 use crate::worker::names::Names;
@@ -47,14 +48,17 @@ struct Told {
     lateness: watch::Sender<Lateness>,
 }
 
-/// What has to do with tasks' supervisors.
-type Handles = Arc<Mutex<BTreeMap<TaskId, Handle>>>;
+/// The tasks that were launched and not forgotten.
+type AllLaunched = Arc<Mutex<BTreeMap<TaskId, Launched>>>;
 
 /// The shell's own state.
 pub struct Shell {
     agent: Agent,
-    executor: Arc<ProcessExecutor>,
-    handles: Handles,
+    supervisors: Supervisors,
+    executor: Arc<dyn Executor>,
+    launched: AllLaunched,
+    /// Where the logs of all tasks are.
+    logs: PathBuf,
     sandboxes: Sandboxes,
     dns: BTreeMap<TaskId, DnsServer>,
     names: Arc<Names>,
@@ -169,13 +173,13 @@ impl Shell {
         });
     }
 
-    fn handles(&self) -> MutexGuard<'_, BTreeMap<TaskId, Handle>> {
-        hold(&self.handles)
+    fn launched(&self) -> MutexGuard<'_, BTreeMap<TaskId, Launched>> {
+        hold(&self.launched)
     }
 }
 
-fn hold(handles: &Handles) -> MutexGuard<'_, BTreeMap<TaskId, Handle>> {
-    handles.lock().unwrap_or_else(PoisonError::into_inner)
+fn hold(launched: &AllLaunched) -> MutexGuard<'_, BTreeMap<TaskId, Launched>> {
+    launched.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Told {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cluster::id::TaskId;
 
-use crate::layout::{LAUNCH, LAYERS, LOCK, LOG, OWNER, SOCKET, TASKS, VOLUMES, WORKS};
+use crate::layout::{LAUNCH, LAYERS, LOCK, LOG, OWNER, SOCKET, SPEC, TASKS, VOLUMES, WORKS};
 use crate::protocol::{Message, Request, TaskReport};
 use crate::spec::{LaunchSpec, Root, TASK_ID_BYTES_MAX, is_file_name};
 use crate::status::{self, Launch};
@@ -194,15 +194,24 @@ impl TaskDir {
         })
     }
 
-    /// Whether this is what `launch` has made, and not gone or made again since. A file that was
-    /// damaged meanwhile is there.
+    /// Whether this is the sandbox that `launch` is of, and not gone or made again since. A file
+    /// that was damaged meanwhile is there.
     #[must_use]
     pub fn is_of(&self, launch: &Launch) -> bool {
         match self.launch() {
-            Ok(found) => found == *launch,
+            Ok(found) => found.launched_at == launch.launched_at,
             Err(Unread::Damaged(_)) => true,
             Err(Unread::Missing(_)) => false,
         }
+    }
+
+    /// Has the supervisor get ready for a task. Blocks, at most for [`REQUEST_LIMIT`].
+    ///
+    /// # Errors
+    /// When it does not answer. A refusal in its words is a message: the sandbox is for one task.
+    pub fn hand_over(&self, spec: &LaunchSpec) -> io::Result<Message> {
+        status::write(&self.path, SPEC, spec)?;
+        self.call(&Request::Launch).map(|(message, _)| message)
     }
 
     /// Asks the supervisor. Blocks, at most for [`REQUEST_LIMIT`].
@@ -220,6 +229,15 @@ impl TaskDir {
     /// When a process cannot be ended, or the end not be recorded.
     pub fn conclude(&self, launch: &Launch) -> io::Result<TaskReport> {
         lost::conclude(launch, &self.path)
+    }
+
+    /// Removes what running a task has left, but not its sandbox and its logs.
+    ///
+    /// # Errors
+    /// When something stays; trying again goes on.
+    pub fn forget(&self, launch: &Launch) -> io::Result<()> {
+        remains::remove_of_task(launch)?;
+        status::write(&self.path, LAUNCH, &launch.without_task())
     }
 
     /// Removes everything of a task whose supervisor has died, but not its logs.

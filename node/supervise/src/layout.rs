@@ -29,8 +29,10 @@ pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The socket of a supervisor, in a task's directory, as are those that follow.
 pub(crate) const SOCKET: &str = "control.sock";
-/// The launch spec, written by the executor before it starts the supervisor.
+/// What a supervisor is there for: a sandbox, and from its launch on a task in it.
 pub(crate) const LAUNCH: &str = "launch.json";
+/// What is to be launched in the sandbox.
+pub(crate) const SPEC: &str = "spec.json";
 /// The last report.
 pub(crate) const STATUS: &str = "status.json";
 /// Held by the supervisor while it lives.

@@ -12,6 +12,9 @@ use crate::sys::Ended;
 /// `SIGKILL`.
 const KILL: i32 = 9;
 
+/// How a sandbox without a task is stopped: there is nothing to signal.
+const NO_TASK: StopPolicy = StopPolicy { signal: KILL, grace: Duration::ZERO };
+
 /// Both clocks: one to decide by, one to show.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
@@ -22,6 +25,8 @@ pub(crate) struct Now {
 /// What happens to a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
+    /// What is to run is known.
+    Launch { stop: StopPolicy, check: Option<HealthCheck> },
     /// The network is wired.
     Start(StartSpec),
     /// Pid 1 has been forked.
@@ -59,7 +64,8 @@ pub(crate) enum Output {
 
 /// One task's life.
 pub(crate) struct Lifecycle {
-    stop: StopPolicy,
+    /// None while the sandbox waits for a task.
+    stop: Option<StopPolicy>,
     check: Option<HealthCheck>,
     report: TaskReport,
     pid: Option<i32>,
@@ -71,11 +77,11 @@ pub(crate) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A task whose sandbox exists.
-    pub(crate) fn new(stop: StopPolicy, check: Option<HealthCheck>, dns_port: u16) -> Self {
+    /// A sandbox for a task.
+    pub(crate) fn new(dns_port: u16) -> Self {
         Lifecycle {
-            stop,
-            check,
+            stop: None,
+            check: None,
             report: TaskReport { phase: Phase::Prepared, health: None, dns_port },
             pid: None,
             failure: None,
@@ -104,6 +110,7 @@ impl Lifecycle {
     /// Applies one input. `Err` is a refusal that changes nothing.
     pub(crate) fn step(&mut self, input: Input, now: Now) -> Result<Vec<Output>, String> {
         match input {
+            Input::Launch { stop, check } => self.launch(stop, check),
             Input::Start(start) => self.start(start),
             Input::Forked { pid } => {
                 self.pid = Some(pid);
@@ -122,6 +129,16 @@ impl Lifecycle {
         }
     }
 
+    /// Why no task may be launched in the sandbox: it is for one, once.
+    pub(crate) fn launch_refusal(&self) -> Option<String> {
+        match self.report.phase {
+            Phase::Prepared if self.stop.is_none() => None,
+            Phase::Prepared | Phase::Starting | Phase::Running { .. } | Phase::Exited(_) => {
+                Some("task has already been launched".to_owned())
+            }
+        }
+    }
+
     /// Why the task may not be released now.
     pub(crate) fn release_refusal(&self) -> Option<String> {
         match self.report.phase {
@@ -132,8 +149,21 @@ impl Lifecycle {
         }
     }
 
+    fn launch(
+        &mut self,
+        stop: StopPolicy,
+        check: Option<HealthCheck>,
+    ) -> Result<Vec<Output>, String> {
+        self.launch_refusal().map_or(Ok(()), Err)?;
+        (self.stop, self.check) = (Some(stop), check);
+        Ok(Vec::new())
+    }
+
     fn start(&mut self, start: StartSpec) -> Result<Vec<Output>, String> {
         match self.report.phase {
+            Phase::Prepared if self.stop.is_none() => {
+                Err("no task has been launched in the sandbox".to_owned())
+            }
             Phase::Prepared => {
                 self.report.phase = Phase::Starting;
                 Ok(vec![Output::Report, Output::Fork(start)])
@@ -158,8 +188,9 @@ impl Lifecycle {
     }
 
     fn stop(&mut self, signal: Option<i32>, grace: Option<Duration>, now: Now) -> Vec<Output> {
-        let signal = signal.unwrap_or(self.stop.signal);
-        let kill_at = now.monotonic.saturating_add(grace.unwrap_or(self.stop.grace));
+        let policy = self.stop.unwrap_or(NO_TASK);
+        let signal = signal.unwrap_or(policy.signal);
+        let kill_at = now.monotonic.saturating_add(grace.unwrap_or(policy.grace));
         match self.report.phase {
             Phase::Prepared => self.end_unstarted(now),
             Phase::Starting => {

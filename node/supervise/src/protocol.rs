@@ -18,6 +18,8 @@ pub enum Request {
     Subscribe,
     /// Answered by [`Message::Report`].
     Report,
+    /// What to run is in the file `spec.json`: get ready for it. Once.
+    Launch,
     /// The sandbox is wired: run the command.
     Start(StartSpec),
     /// Send the signal, and SIGKILL after the grace. `None` is what the launch spec says.

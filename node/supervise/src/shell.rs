@@ -14,14 +14,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::failure::Failure;
 use crate::forward::Forwarder;
 use crate::health::ProbeResult;
-use crate::layout::{SOCKET, STATUS};
+use crate::layout::{LAUNCH, SOCKET, SPEC, STATUS};
 use crate::lifecycle::{Input, Lifecycle, Now, Output};
 use crate::netns::{self, Sandbox};
 use crate::notes::note;
 use crate::probe::RunningProbe;
 use crate::protocol::{Message, Phase, Request};
 use crate::server::{ClientId, Server};
-use crate::spec::StartSpec;
+use crate::spec::{LaunchSpec, StartSpec};
 use crate::status::{self, Launch, Status};
 use crate::streams::Streams;
 use crate::sys::{self, Ended};
@@ -88,18 +88,13 @@ impl Supervisor {
         let sandbox = netns::create_sandbox().map_err(doing("make a sandbox"))?;
         netns::publish(&sandbox.namespace, &launch.namespace_file())
             .map_err(doing("name the sandbox"))?;
-        let logs = logs::directory(&launch.data_dir, &launch.spec.task);
-        let (limits, output) = (launch.spec.log, launch.spec.output);
-        let sink = launch.spec.sink.clone();
-        let streams = Streams::open(&logs, limits, output, sink).map_err(doing("open the log"))?;
-        let (stop, health) = (launch.spec.stop, launch.spec.health.clone());
         let mut supervisor = Supervisor {
-            lifecycle: Lifecycle::new(stop, health, sandbox.dns_port),
+            lifecycle: Lifecycle::new(sandbox.dns_port),
             server: Server::open(&task_dir.join(SOCKET)).map_err(doing("open the socket"))?,
             task_dir: task_dir.to_owned(),
             launch,
             sandbox,
-            streams,
+            streams: Streams::default(),
             signals,
             failure: None,
             input: None,
@@ -111,8 +106,26 @@ impl Supervisor {
             released: false,
             leaving: false,
         };
+        // A daemon of an older version starts sandbox and task in one.
+        if supervisor.launch.has_task() {
+            let streams = supervisor.open_log(&supervisor.launch.spec)?;
+            supervisor.take_up(streams);
+        }
         supervisor.report().map_err(doing("record the task's state"))?;
         Ok(supervisor)
+    }
+
+    fn open_log(&self, spec: &LaunchSpec) -> io::Result<Streams> {
+        let directory = logs::directory(&self.launch.data_dir, &spec.task);
+        let streams = Streams::open(&directory, spec.log, spec.output, spec.sink.clone());
+        streams.map_err(doing("open the log"))
+    }
+
+    /// Gets ready for the task of the launch.
+    fn take_up(&mut self, streams: Streams) {
+        self.streams = streams;
+        let (stop, check) = (self.launch.spec.stop, self.launch.spec.health.clone());
+        self.step(Input::Launch { stop, check });
     }
 
     /// Runs until the task has been released; after a signal, until it has ended. How it ended is
@@ -272,6 +285,7 @@ impl Supervisor {
                 ];
                 return self.server.send_with(id, &Message::Descriptors, &descriptors);
             }
+            Request::Launch => self.launch(),
             Request::Start(start) => self.try_step(Input::Start(start)),
             Request::Stop { signal, grace } => self.try_step(Input::Stop { signal, grace }),
             Request::Kill => self.try_step(Input::Kill),
@@ -286,6 +300,22 @@ impl Supervisor {
 
     fn send_report(&mut self, id: ClientId) {
         self.server.send(id, &Message::Report(self.lifecycle.report().clone()));
+    }
+
+    /// The launch is on record before the task may be started, and not before its log is open.
+    fn launch(&mut self) -> Result<(), String> {
+        self.lifecycle.launch_refusal().map_or(Ok(()), Err)?;
+        let record = || {
+            let spec: LaunchSpec = status::read(&self.task_dir, SPEC)?;
+            let streams = self.open_log(&spec)?;
+            let launch = Launch { spec, ..self.launch.clone() };
+            status::write(&self.task_dir, LAUNCH, &launch)?;
+            Ok((launch, streams))
+        };
+        let (launch, streams) = record().map_err(|error: io::Error| error.to_string())?;
+        self.launch = launch;
+        self.take_up(streams);
+        Ok(())
     }
 
     fn release(&mut self) -> Result<(), String> {

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{LAYERS, NAMESPACES, SANDBOX_PREFIX, WORKS};
 use crate::protocol::TaskReport;
-use crate::spec::LaunchSpec;
+use crate::spec::{LaunchSpec, Root};
 
 /// The content of [`LAUNCH`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
-    /// What the task is to run.
+    /// What the task is to run; without a command, no more than its id is known yet.
     pub spec: LaunchSpec,
     /// Where the node keeps what does not outlive its boot.
     pub run_dir: PathBuf,
@@ -26,6 +26,24 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// A sandbox for `task`.
+    #[must_use]
+    pub fn sandbox(task: &str, run_dir: &Path, data_dir: &Path, launched_at: Duration) -> Self {
+        let spec = LaunchSpec::new(task, Root::Host, Vec::new());
+        Launch { spec, run_dir: run_dir.to_owned(), data_dir: data_dir.to_owned(), launched_at }
+    }
+
+    /// The sandbox alone.
+    pub(crate) fn without_task(&self) -> Self {
+        Self::sandbox(&self.spec.task, &self.run_dir, &self.data_dir, self.launched_at)
+    }
+
+    /// Whether a task has been launched in the sandbox.
+    #[must_use]
+    pub fn has_task(&self) -> bool {
+        !self.spec.argv.is_empty()
+    }
+
     /// The file that names the task's sandbox.
     pub(crate) fn namespace_file(&self) -> PathBuf {
         let name = format!("{SANDBOX_PREFIX}{}", self.spec.task);

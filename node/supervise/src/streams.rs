@@ -18,7 +18,8 @@ use crate::spec::{LogLimits, LogSink, Output};
 /// How much is read of one pipe before the others get their turn.
 const READ_BYTES: usize = 64 << 10;
 
-/// Both streams of one task.
+/// Both streams of one task; by default of none.
+#[derive(Default)]
 pub(crate) struct Streams {
     writer: Option<Writer>,
     forwarder: Option<Forwarder>,

@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use skein::executor::{Phase, StartSpec};
+use supervise::Launch;
+use supervise::client::TaskDir;
 
-use super::node::{Node, eventually, exit, pid, shell, until};
+use super::node::{Node, eventually, exe, exit, pid, shell, until};
 
 #[tokio::test]
 async fn a_restarted_daemon_finds_its_tasks_in_whatever_phase_they_are() {
@@ -35,6 +38,24 @@ async fn a_restarted_daemon_finds_its_tasks_in_whatever_phase_they_are() {
         handle.release().await.unwrap();
     }
     assert!(node.executor.adopt_all().await.unwrap().is_empty());
+}
+
+/// Goal: an older daemon, which starts sandbox and task in one, can start supervisors of this
+/// version, and its tasks are adopted. Method: its files and its call.
+#[tokio::test]
+async fn a_supervisor_that_begins_with_its_task_is_adopted() {
+    let node = Node::new();
+    let [run_dir, data_dir] = [node.run_dir(), node.data_dir()].map(|d| d.canonicalize().unwrap());
+    let task_dir = TaskDir::of(&run_dir, "early").unwrap();
+    std::fs::create_dir(task_dir.path()).unwrap();
+    let (spec, launched_at) = (shell("early", "exit 6"), Duration::from_secs(1));
+    task_dir.supervise(exe(), &Launch { spec, run_dir, data_dir, launched_at }).unwrap();
+    let handle = node.executor.adopt("early").await.unwrap().unwrap();
+    assert_eq!(handle.report().phase, Phase::Prepared);
+    handle.start(StartSpec::default()).await.unwrap();
+    assert_eq!(exit(&handle).await.code, 6);
+    handle.release().await.unwrap();
+    assert!(!node.task_dir("early").exists());
 }
 
 /// Goal: a task whose launch spec cannot be read does not run on beside the one that replaces it,

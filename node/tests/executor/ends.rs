@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use skein::executor::process::Error;
+use skein::executor::Error;
 use skein::executor::{LaunchSpec, Phase, Root};
 
 use super::node::{Node, eventually, exit, pid, shell, until, words};

@@ -8,10 +8,16 @@ use futures_util::StreamExt;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use skein::executor::process::{Handle, ProcessExecutor};
-use skein::executor::{Exit, LaunchSpec, Phase, Root, StartSpec, TaskReport};
+use skein::executor::process::ProcessExecutor;
+use skein::executor::sandbox::Fds;
+use skein::executor::{
+    Error, Executor, Exit, LaunchSpec, Launched, Phase, Root, Sandbox, StartSpec, Supervisors,
+    TaskReport,
+};
 use skein::logs;
+use supervise::enter::Enter;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 /// How long anything may take before a test has failed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -22,24 +28,138 @@ pub(crate) fn exe() -> &'static Path {
 
 pub(crate) struct Node {
     pub(crate) directory: TempDir,
+    pub(crate) executor: Tasks,
+}
+
+/// Sandboxes and what runs in them, as a daemon has them.
+pub(crate) struct Tasks {
+    pub(crate) supervisors: Supervisors,
     pub(crate) executor: ProcessExecutor,
+    data_dir: PathBuf,
+}
+
+impl Tasks {
+    /// Makes a sandbox and launches in it.
+    pub(crate) async fn launch(&self, spec: LaunchSpec) -> Result<Handle, Error> {
+        let sandbox = self.supervisors.make(&spec.task).await?;
+        match self.executor.launch(spec, &sandbox).await {
+            Ok(launched) => Ok(self.handle(launched)),
+            Err(error) => {
+                sandbox.release().await.unwrap();
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the tasks that were launched and not released.
+    pub(crate) async fn adopt_all(&self) -> std::io::Result<Vec<Handle>> {
+        let mut handles = Vec::new();
+        for sandbox in self.supervisors.adopt_all().await? {
+            let launched = self.executor.adopt(&sandbox).await?;
+            handles.extend(launched.map(|launched| self.handle(launched)));
+        }
+        Ok(handles)
+    }
+
+    /// Finds one.
+    pub(crate) async fn adopt(&self, task: &str) -> std::io::Result<Option<Handle>> {
+        let Some(sandbox) = self.supervisors.adopt(task).await? else { return Ok(None) };
+        let launched = self.executor.adopt(&sandbox).await?;
+        Ok(launched.map(|launched| self.handle(launched)))
+    }
+
+    fn handle(&self, launched: Launched) -> Handle {
+        Handle { executor: self.executor.clone(), launched }
+    }
+
+    pub(crate) fn log_directory(&self, task: &str) -> PathBuf {
+        supervise::logs::directory(&self.data_dir, task)
+    }
+
+    pub(crate) fn remove_logs(&self, task: &str) -> std::io::Result<()> {
+        match fs::remove_dir_all(self.log_directory(task)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// A task, and what runs it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    executor: ProcessExecutor,
+    launched: Launched,
+}
+
+impl Handle {
+    pub(crate) fn task(&self) -> &str {
+        self.launched.sandbox.task()
+    }
+
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.launched.sandbox
+    }
+
+    pub(crate) fn report(&self) -> TaskReport {
+        self.launched.report()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<TaskReport> {
+        self.launched.reports.clone()
+    }
+
+    pub(crate) fn enter(&self, argv: Vec<String>) -> Result<Enter, Error> {
+        self.launched.enter(argv)
+    }
+
+    pub(crate) async fn start(&self, start: StartSpec) -> Result<(), Error> {
+        self.executor.start(self.sandbox(), start).await
+    }
+
+    pub(crate) async fn stop(
+        &self,
+        signal: Option<i32>,
+        grace: Option<Duration>,
+    ) -> Result<(), Error> {
+        self.executor.stop(self.sandbox(), signal, grace).await
+    }
+
+    pub(crate) async fn kill(&self) -> Result<(), Error> {
+        self.stop(Some(Signal::SIGKILL as i32), Some(Duration::ZERO)).await
+    }
+
+    pub(crate) async fn fds(&self) -> Result<Fds, Error> {
+        self.sandbox().fds().await
+    }
+
+    /// Forgets the task and lets its sandbox go.
+    pub(crate) async fn release(&self) -> Result<(), Error> {
+        self.executor.forget(self.sandbox()).await?;
+        self.sandbox().release().await
+    }
 }
 
 impl Node {
     /// Below /var/tmp, because a task has a /tmp of its own, and tests are to see what is masked.
     pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        Self::at(tempfile::tempdir_in("/var/tmp").unwrap())
+    }
+
+    pub(crate) fn at(directory: TempDir) -> Self {
         let executor = Self::executor(&directory);
         Node { directory, executor }
     }
 
-    fn executor(directory: &TempDir) -> ProcessExecutor {
+    fn executor(directory: &TempDir) -> Tasks {
         let path = directory.path();
-        ProcessExecutor::new(exe(), &path.join("run"), &path.join("data")).unwrap()
+        let data_dir = path.join("data");
+        let supervisors = Supervisors::new(exe(), &path.join("run"), &data_dir).unwrap();
+        let executor = ProcessExecutor::new(&data_dir).unwrap();
+        Tasks { supervisors, executor, data_dir }
     }
 
     /// What a restarted daemon would have.
-    pub(crate) fn another_executor(&self) -> ProcessExecutor {
+    pub(crate) fn another_executor(&self) -> Tasks {
         Self::executor(&self.directory)
     }
 

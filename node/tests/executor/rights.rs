@@ -10,7 +10,7 @@ use std::time::Duration;
 use cluster::rights::Capabilities;
 use cluster::spec::Ulimit;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use skein::executor::process::Error;
+use skein::executor::Error;
 use skein::executor::{
     HealthCheck, HealthState, LaunchSpec, Mount, MountSource, Probe, Propagation,
 };

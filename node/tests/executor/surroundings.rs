@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, getrlimit};
-use skein::executor::process::ProcessExecutor;
 use skein::executor::{DnsConfig, HostEntry, LaunchSpec, Mount, MountSource, Propagation, Root};
 
-use super::node::{Node, eventually, exe, exit, shell, words};
+use super::node::{Node, eventually, exit, shell, words};
 
 /// Runs `line` and returns its output, which must end well.
 async fn output(node: &Node, line: &str, change: impl FnOnce(&mut LaunchSpec)) -> String {
@@ -93,8 +92,7 @@ async fn where_the_disk_can_hold_no_layer_it_is_in_memory() {
     let flags = MsFlags::empty();
     mount(Some("x"), &at("data"), Some("overlay"), flags, Some(options.as_str())).unwrap();
     let _data = Bound(at("data"));
-    let executor = ProcessExecutor::new(exe(), &at("run"), &at("data")).unwrap();
-    let node = Node { directory, executor };
+    let node = Node::at(directory);
     let line = "echo task > /etc/skein-test && cat /etc/skein-test; \
                 df -k --output=size / | tail -n 1 | tr -d ' '";
     assert_eq!(output(&node, line, |_| ()).await, "task\n1048576");

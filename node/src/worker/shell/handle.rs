@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::start::QUEUE;
 use crate::clock;
 use crate::disk::{self, DiskError};
-use crate::executor::process::ProcessExecutor;
+use crate::executor::{Executor, Supervisors};
 use crate::gossip_io::Gossip;
 use crate::wire::{RenewAnswer, RenewCall};
 use crate::worker::programmer::{self, Done};
@@ -34,8 +34,10 @@ pub struct WorkerHandle {
     pub done: watch::Receiver<Done>,
     /// The node's own tasks.
     pub tasks: watch::Receiver<BTreeMap<TaskId, LocalTask>>,
-    /// Process ids and log directories.
-    pub executor: Arc<ProcessExecutor>,
+    /// The sandboxes of its tasks.
+    pub supervisors: Supervisors,
+    /// What runs its tasks, and has their logs.
+    pub executor: Arc<dyn Executor>,
     /// What programs VIPs here.
     pub balancer: netprog::local::Balancer,
     pub(super) dir: PathBuf,

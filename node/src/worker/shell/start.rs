@@ -9,13 +9,15 @@ use cluster::object::NodeDescription;
 use netprog_linux::dns_server::Forwarder;
 use netprog_linux::facts::RESOLV_CONF;
 use netprog_linux::kernel::LinuxKernel;
+use supervise::layout::LOGS;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::kept::Kept;
-use super::{Handles, Shell, Told, WorkerHandle, moment, spawn};
+use super::{AllLaunched, Shell, Told, WorkerHandle, moment, spawn};
 use crate::clock;
 use crate::disk;
+use crate::executor::Supervisors;
 use crate::executor::process::ProcessExecutor;
 use crate::gossip_io::Gossip;
 use crate::identity::{DataDir, Identity};
@@ -66,7 +68,8 @@ impl Shell {
         let dir = data.worker();
         disk::private_dir(&dir)?;
         let Surroundings { exe, run_dir, facts, description } = surroundings;
-        let executor = Arc::new(ProcessExecutor::new(&exe, &run_dir, data.path())?);
+        let supervisors = Supervisors::new(&exe, &run_dir, data.path())?;
+        let executor = Arc::new(ProcessExecutor::new(data.path())?);
         let sandboxes = Sandboxes::default();
         let kernel = kernel(exe, run_dir, sandboxes.clone()).await?;
         let (told, kept) = (Told::new(&identity.managers), Kept::new(data, identity));
@@ -81,8 +84,10 @@ impl Shell {
         let (gossip, session) = open_session(ends, &told);
         let shell = Self {
             agent: Agent::new(config, moment()),
+            supervisors,
             executor,
-            handles: Handles::default(),
+            launched: AllLaunched::default(),
+            logs: data.path().join(LOGS),
             sandboxes,
             dns: BTreeMap::new(),
             names: Arc::new(Names::new(told.assignment.subscribe(), gossip.view())),
@@ -137,6 +142,7 @@ impl Shell {
             told: self.told.of_manager.subscribe(),
             done,
             tasks: self.told.tasks.subscribe(),
+            supervisors: self.supervisors.clone(),
             executor: self.executor.clone(),
             balancer,
             dir,

@@ -1,8 +1,10 @@
 //! The shell's dealings with the executor.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::worker::AGAIN_INTERVAL;
 use agent::{Adopted, Command, Ended, Event, Health, Input, Young};
@@ -13,12 +15,17 @@ use netprog_linux::dns_server::{DnsServer, Forwarder};
 use netprog_linux::facts::HostFacts;
 use tokio::sync::mpsc;
 
-use super::{Handle, Shell, hold, spawn};
-use crate::clock;
+use super::{Shell, hold, spawn};
 use crate::daemon::chain;
-use crate::executor::process::{Error, ProcessExecutor};
-use crate::executor::{HealthState, LaunchSpec, Phase, StartSpec, TaskReport};
+use crate::executor::{
+    Error, Executor, HealthState, LaunchSpec, Launched, Phase, Sandbox, StartSpec, Supervisors,
+    TaskReport,
+};
 use crate::worker::launch::launch_spec;
+use crate::{clock, logs};
+
+/// `SIGKILL`.
+const KILL: i32 = 9;
 
 /// A task that should have one has none: it is being found, or was lost with its directory.
 const NO_SUPERVISOR: &str = "its supervisor is not known";
@@ -26,28 +33,34 @@ const NO_SUPERVISOR: &str = "its supervisor is not known";
 impl Shell {
     /// Finds the tasks that outlived the previous daemon.
     pub(super) fn adopt(&self, known: BTreeMap<TaskId, IpAddr>, gwbridge: Subnet) {
-        let (executor, handles) = (self.executor.clone(), self.handles.clone());
-        let inbox = self.inbox.clone();
+        let (supervisors, executor) = (self.supervisors.clone(), self.executor.clone());
+        let (all, inbox) = (self.launched.clone(), self.inbox.clone());
         spawn(&self.stop, async move {
             let (mut adopted, mut found) = (BTreeMap::new(), BTreeMap::new());
-            for handle in adopt_all(&executor).await {
-                let Ok(id) = handle.task().parse::<TaskId>() else { continue };
-                let event = event_of(&handle.report());
+            for sandbox in adopt_all(&supervisors).await {
+                let Ok(id) = sandbox.task().parse::<TaskId>() else { continue };
+                let Some(launched) = adopt_or_release(&*executor, &sandbox).await else {
+                    continue;
+                };
+                let event = event_of(&launched.report());
                 let egress = match known.get(&id) {
                     Some(address) => Some(*address),
                     None if matches!(event, Event::Ended(_)) => None,
-                    None => address_in_kernel(&handle, gwbridge).await,
+                    None => address_in_kernel(&sandbox, gwbridge).await,
                 };
                 adopted.insert(id, Adopted { egress, event });
-                found.insert(id, handle);
+                found.insert(id, launched);
             }
             tracing::info!(tasks = adopted.len(), "tasks adopted");
-            hold(&handles).extend(found.clone());
+            hold(&all).extend(found.clone());
             let _ = inbox.send(Input::Adopted(adopted)).await;
             // What they say before the core knows of them would be lost.
-            for (id, handle) in found {
-                let (executor, inbox) = (executor.clone(), inbox.clone());
-                tokio::spawn(async move { follow(id, handle, &executor, &inbox).await });
+            for (id, launched) in found {
+                let (supervisors, executor) = (supervisors.clone(), executor.clone());
+                let inbox = inbox.clone();
+                tokio::spawn(async move {
+                    follow(id, launched, &supervisors, &*executor, &inbox).await;
+                });
             }
         });
     }
@@ -62,10 +75,14 @@ impl Shell {
     }
 
     fn stop_task(&self, id: TaskId) {
-        let (handle, inbox) = (self.handles().get(&id).cloned(), self.inbox.clone());
+        let (launched, inbox) = (self.launched().get(&id).cloned(), self.inbox.clone());
+        let executor = self.executor.clone();
         tokio::spawn(async move {
-            let stopped = match handle {
-                Some(handle) => handle.stop(None, None).await.map_err(|error| chain(&error)),
+            let stopped = match launched {
+                Some(launched) => executor
+                    .stop(&launched.sandbox, None, None)
+                    .await
+                    .map_err(|error| chain(&error)),
                 None => Err(NO_SUPERVISOR.to_owned()),
             };
             if let Err(error) = stopped {
@@ -76,16 +93,17 @@ impl Shell {
     }
 
     fn forget(&self, id: TaskId) {
-        let known = self.handles().remove(&id);
-        let (executor, inbox) = (self.executor.clone(), self.inbox.clone());
+        let known = self.launched().remove(&id).map(|launched| launched.sandbox);
+        let (supervisors, executor) = (self.supervisors.clone(), self.executor.clone());
+        let (logs, inbox) = (self.logs.clone(), self.inbox.clone());
         let kept: BTreeSet<String> =
             self.agent.worker().tasks().keys().map(ToString::to_string).collect();
         tokio::spawn(async move {
-            if let Err(error) = release(&executor, id, known).await {
+            if let Err(error) = release(&supervisors, &*executor, id, known).await {
                 tracing::warn!(task = %id, error, "forget");
                 let _ = inbox.send(Input::NotDone { command: Command::Forget(id), error }).await;
             }
-            let pruned = tokio::task::spawn_blocking(move || executor.prune_logs(&kept));
+            let pruned = tokio::task::spawn_blocking(move || logs::prune(&logs, &kept));
             if let Ok(Err(error)) = pruned.await {
                 tracing::warn!(%error, "remove logs of tasks that are gone");
             }
@@ -100,17 +118,17 @@ impl Shell {
             .and_then(|assignment| assignment.own.get(&id))
             .cloned();
         let Some(own) = own else { return };
-        let (executor, inbox, handles) =
-            (self.executor.clone(), self.inbox.clone(), self.handles.clone());
+        let (supervisors, executor) = (self.supervisors.clone(), self.executor.clone());
+        let (all, inbox) = (self.launched.clone(), self.inbox.clone());
         tokio::spawn(async move {
             let launched = match launch_spec(id, &own) {
-                Ok(spec) => launch(&executor, spec).await,
+                Ok(spec) => launch(&supervisors, &*executor, spec).await,
                 Err(reason) => Err(Error::Rejected { reason }),
             };
             match launched {
-                Ok(handle) => {
-                    hold(&handles).insert(id, handle.clone());
-                    follow(id, handle, &executor, &inbox).await;
+                Ok(launched) => {
+                    hold(&all).insert(id, launched.clone());
+                    follow(id, launched, &supervisors, &*executor, &inbox).await;
                 }
                 Err(error) => {
                     let _ = inbox.send(not_done(Command::Launch(id), &error)).await;
@@ -123,10 +141,12 @@ impl Shell {
         let attachments = self.agent.worker().assignment().and_then(|a| a.tasks.get(&id));
         let attachments = attachments.map(|task| task.attachments.as_slice()).unwrap_or_default();
         let addresses = attachments.iter().map(|attachment| attachment.address).collect();
-        let (handle, inbox) = (self.handles().get(&id).cloned(), self.inbox.clone());
+        let (launched, inbox) = (self.launched().get(&id).cloned(), self.inbox.clone());
+        let executor = self.executor.clone();
         tokio::spawn(async move {
-            let input = match handle {
-                Some(handle) => match handle.start(StartSpec { addresses }).await {
+            let start = StartSpec { addresses };
+            let input = match launched {
+                Some(launched) => match executor.start(&launched.sandbox, start).await {
                     // It was started, or has ended: its report says so.
                     Ok(()) | Err(Error::Refused { .. }) => return,
                     Err(error) => not_done(Command::Start(id), &error),
@@ -152,9 +172,9 @@ impl Shell {
             if self.dns.contains_key(id) {
                 continue;
             }
-            let handle = self.handles().get(id).cloned();
-            let Some(handle) = handle else { continue };
-            if let Err(error) = self.open_sandbox(*id, &handle).await {
+            let launched = self.launched().get(id).cloned();
+            let Some(launched) = launched else { continue };
+            if let Err(error) = self.open_sandbox(*id, &launched).await {
                 let error = chain(&*error);
                 tracing::warn!(task = %id, error, "open a sandbox");
             }
@@ -185,12 +205,12 @@ impl Shell {
     async fn open_sandbox(
         &mut self,
         id: TaskId,
-        handle: &Handle,
+        launched: &Launched,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let fds = handle.fds().await?;
+        let fds = launched.sandbox.fds().await?;
         let (udp, tcp) = (fds.dns_udp.into(), fds.dns_tcp.into());
         let names = self.names.clone();
-        let own = &handle.spec().dns.nameservers;
+        let own = &launched.spec.dns.nameservers;
         let forwarder = if own.is_empty() {
             self.forwarder.clone()
         } else {
@@ -205,10 +225,10 @@ impl Shell {
 }
 
 /// All that run. Until they are known nothing is launched, and none counts as lost.
-async fn adopt_all(executor: &ProcessExecutor) -> Vec<Handle> {
+async fn adopt_all(supervisors: &Supervisors) -> Vec<Sandbox> {
     loop {
-        match executor.adopt_all().await {
-            Ok(handles) => return handles,
+        match supervisors.adopt_all().await {
+            Ok(sandboxes) => return sandboxes,
             Err(error) => tracing::error!(%error, "find tasks that run"),
         }
         tokio::time::sleep(AGAIN_INTERVAL).await;
@@ -228,33 +248,68 @@ fn not_done(command: Command, error: &Error) -> Input {
     }
 }
 
-/// Makes a task's sandbox, or finds the one that an earlier try has made.
-async fn launch(executor: &ProcessExecutor, spec: LaunchSpec) -> Result<Handle, Error> {
-    let task = spec.task.clone();
-    match executor.launch(spec).await {
-        Err(already @ Error::AlreadyLaunched { .. }) => match executor.adopt(&task).await {
-            Ok(found) => found.ok_or(already),
-            Err(source) => Err(Error::Supervisor { task, source }),
-        },
-        launched => launched,
+/// Makes a task's sandbox and launches it there, or finds what an earlier try has made.
+async fn launch(
+    supervisors: &Supervisors,
+    executor: &dyn Executor,
+    spec: LaunchSpec,
+) -> Result<Launched, Error> {
+    let lost = |source| Error::Supervisor { task: spec.task.clone(), source };
+    let sandbox = match supervisors.make(&spec.task).await {
+        Err(already @ Error::AlreadyLaunched { .. }) => {
+            supervisors.adopt(&spec.task).await.map_err(lost)?.ok_or(already)?
+        }
+        made => made?,
+    };
+    if let Some(launched) = executor.adopt(&sandbox).await.map_err(lost)? {
+        return Ok(launched);
     }
+    let launched = executor.launch(spec, &sandbox).await;
+    if let Err(Error::Rejected { .. }) = &launched
+        && let Err(error) = sandbox.release().await
+    {
+        tracing::warn!(task = sandbox.task(), error = chain(&error), "release a sandbox");
+    }
+    launched
+}
+
+/// The task in a sandbox that outlived the previous daemon. One in which nothing was launched is of
+/// no use: the task is launched in a new one.
+async fn adopt_or_release(executor: &dyn Executor, sandbox: &Sandbox) -> Option<Launched> {
+    let task = sandbox.task();
+    match executor.adopt(sandbox).await {
+        Ok(Some(launched)) => return Some(launched),
+        Ok(None) => {
+            if let Err(error) = sandbox.release().await {
+                tracing::warn!(task, error = chain(&error), "release a sandbox");
+            }
+        }
+        Err(error) => tracing::error!(task, %error, "a task cannot be adopted"),
+    }
+    None
 }
 
 /// Removes what is left of a task that ended, known or not.
 async fn release(
-    executor: &ProcessExecutor,
+    supervisors: &Supervisors,
+    executor: &dyn Executor,
     id: TaskId,
-    known: Option<Handle>,
+    known: Option<Sandbox>,
 ) -> Result<(), String> {
     let found = match known {
-        Some(handle) => Some(handle),
-        None => executor.adopt(&id.to_string()).await.map_err(|error| chain(&error))?,
+        Some(sandbox) => Some(sandbox),
+        None => supervisors.adopt(&id.to_string()).await.map_err(|error| chain(&error))?,
     };
-    let Some(handle) = found else { return Ok(()) };
-    match handle.release().await {
+    let Some(sandbox) = found else { return Ok(()) };
+    let released = match executor.forget(&sandbox).await {
+        Ok(()) => sandbox.release().await,
+        refused => refused,
+    };
+    match released {
         // Its report was late, or lost: it runs although it counts as ended.
         Err(Error::Refused { .. }) => {
-            handle.kill().await.map_err(|error| chain(&error))?;
+            let killed = executor.stop(&sandbox, Some(KILL), Some(Duration::ZERO)).await;
+            killed.map_err(|error| chain(&error))?;
             Err("it still ran and has been killed".to_owned())
         }
         released => released.map_err(|error| chain(&error)),
@@ -262,16 +317,16 @@ async fn release(
 }
 
 /// The address that a sandbox has on `skein_gwbridge`. None where it was not wired yet.
-async fn address_in_kernel(handle: &Handle, gwbridge: Subnet) -> Option<IpAddr> {
+async fn address_in_kernel(sandbox: &Sandbox, gwbridge: Subnet) -> Option<IpAddr> {
     let read = async {
-        let namespace = handle.fds().await.map_err(std::io::Error::other)?.netns;
+        let namespace = sandbox.fds().await.map_err(std::io::Error::other)?.netns;
         let read = tokio::task::spawn_blocking(move || HostFacts::read_in(namespace)).await;
         read.map_err(std::io::Error::other).flatten()
     };
     match read.await {
         Ok(facts) => facts.address_in(gwbridge),
         Err(error) => {
-            tracing::error!(task = handle.task(), %error, "read the address of a task");
+            tracing::error!(task = sandbox.task(), %error, "read the address of a task");
             None
         }
     }
@@ -280,16 +335,17 @@ async fn address_in_kernel(handle: &Handle, gwbridge: Subnet) -> Option<IpAddr> 
 /// Passes on every change of a task's report until it ended or was released.
 async fn follow(
     id: TaskId,
-    handle: Handle,
-    executor: &ProcessExecutor,
+    launched: Launched,
+    supervisors: &Supervisors,
+    executor: &dyn Executor,
     inbox: &mpsc::Sender<Input>,
 ) {
-    let mut handle = handle;
-    while pass_on(id, &handle, inbox).await {
+    let mut launched = launched;
+    while pass_on(id, &launched, inbox).await {
         // Its supervisor is gone, and how it ended could not be recorded.
-        handle = loop {
+        launched = loop {
             tokio::time::sleep(AGAIN_INTERVAL).await;
-            match executor.adopt(handle.task()).await {
+            match find(supervisors, executor, id).await {
                 Ok(Some(found)) => break found,
                 Ok(None) => {
                     let ended = Event::Ended(Ended::lost());
@@ -302,9 +358,20 @@ async fn follow(
     }
 }
 
-/// Whether more is to be said of a task when nothing more comes from its handle.
-async fn pass_on(id: TaskId, handle: &Handle, inbox: &mpsc::Sender<Input>) -> bool {
-    let mut reports = handle.watch();
+async fn find(
+    supervisors: &Supervisors,
+    executor: &dyn Executor,
+    id: TaskId,
+) -> io::Result<Option<Launched>> {
+    match supervisors.adopt(&id.to_string()).await? {
+        Some(sandbox) => executor.adopt(&sandbox).await,
+        None => Ok(None),
+    }
+}
+
+/// Whether more is to be said of a task when nothing more comes from its reports.
+async fn pass_on(id: TaskId, launched: &Launched, inbox: &mpsc::Sender<Input>) -> bool {
+    let mut reports = launched.reports.clone();
     loop {
         let event = event_of(&reports.borrow_and_update().clone());
         let ended = matches!(event, Event::Ended(_));

@@ -13,8 +13,14 @@ fn stop_policy() -> StopPolicy {
     StopPolicy { signal: 15, grace: Duration::from_secs(10) }
 }
 
+fn launched(check: Option<HealthCheck>) -> Lifecycle {
+    let mut life = Lifecycle::new(40_000);
+    assert_eq!(life.step(Input::Launch { stop: stop_policy(), check }, at(0)), Ok(vec![]));
+    life
+}
+
 fn running(check: Option<HealthCheck>) -> Lifecycle {
-    let mut life = Lifecycle::new(stop_policy(), check, 40_000);
+    let mut life = launched(check);
     let start = StartSpec::default();
     assert_eq!(
         life.step(Input::Start(start.clone()), at(0)),
@@ -69,7 +75,7 @@ fn a_second_stop_shortens_the_grace_but_never_lengthens_it() {
 
 #[test]
 fn a_signal_before_the_exec_waits_for_the_command() {
-    let mut life = Lifecycle::new(stop_policy(), None, 1);
+    let mut life = launched(None);
     life.step(Input::Start(StartSpec::default()), at(0)).unwrap();
     life.step(Input::Forked { pid: 5 }, at(0)).unwrap();
     let stop = Input::Stop { signal: Some(12), grace: None };
@@ -80,7 +86,7 @@ fn a_signal_before_the_exec_waits_for_the_command() {
 
 #[test]
 fn a_command_that_cannot_be_executed_ends_with_its_error() {
-    let mut life = Lifecycle::new(stop_policy(), None, 1);
+    let mut life = launched(None);
     life.step(Input::Start(StartSpec::default()), at(0)).unwrap();
     life.step(Input::Forked { pid: 5 }, at(0)).unwrap();
     let failure = Failure::path("exec", "/bin/nope", nix::errno::Errno::ENOENT);
@@ -107,9 +113,27 @@ fn requests_in_the_wrong_phase_are_refused_or_do_nothing() {
 }
 
 #[test]
+fn a_sandbox_is_for_one_task_once() {
+    let launch = || Input::Launch { stop: stop_policy(), check: None };
+    let mut life = Lifecycle::new(40_000);
+    let early = life.step(Input::Start(StartSpec::default()), at(0));
+    assert_eq!(early, Err("no task has been launched in the sandbox".to_owned()));
+    let refused = Err("task has already been launched".to_owned());
+    life.step(launch(), at(0)).unwrap();
+    assert_eq!(life.step(launch(), at(1)), refused);
+    let mut life = running(None);
+    assert_eq!(life.step(launch(), at(2)), refused);
+    life.step(ended(Ended::Code(0)), at(3)).unwrap();
+    assert_eq!(life.step(launch(), at(4)), refused);
+    let mut unused = Lifecycle::new(40_000);
+    unused.step(Input::Stop { signal: None, grace: None }, at(0)).unwrap();
+    assert_eq!(unused.step(launch(), at(1)), refused);
+}
+
+#[test]
 fn a_task_that_was_never_started_ends_without_a_process() {
     for input in [Input::Kill, Input::Stop { signal: None, grace: None }] {
-        let mut life = Lifecycle::new(stop_policy(), None, 1);
+        let mut life = launched(None);
         assert_eq!(life.step(input, at(2)), Ok(vec![Output::Report]));
         assert_eq!(exit(&life).error.as_deref(), Some("stopped before it was started"));
     }

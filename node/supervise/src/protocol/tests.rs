@@ -31,6 +31,7 @@ fn requests_keep_their_encoding() {
             Request::Kill,
             Request::Descriptors,
             Request::Release,
+            Request::Launch,
         ],
         &expect![[r#"
             "Subscribe"
@@ -60,6 +61,7 @@ fn requests_keep_their_encoding() {
             "Kill"
             "Descriptors"
             "Release"
+            "Launch"
         "#]],
     );
 }
