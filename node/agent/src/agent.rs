@@ -92,7 +92,7 @@ pub enum Output {
     /// The leader is to be asked.
     Watch(Watch),
     /// The leader is to be told.
-    Report(Report),
+    Report(Box<Report>),
     /// The kernel is to be made as it should be.
     Pass(Box<Pass>),
     /// It is to be found out which programs have ports that are to be published.
@@ -178,7 +178,7 @@ impl Agent {
         let (applied, worker) = (self.passes.applied(), &self.worker);
         outputs.extend(self.session.due_watch(at.now).map(Output::Watch));
         let report = self.session.due_report(applied, || worker.statuses(), at.now);
-        outputs.extend(report.map(Output::Report));
+        outputs.extend(report.map(|report| Output::Report(Box::new(report))));
         outputs
     }
 

@@ -150,7 +150,7 @@ impl Shell {
             }
             Output::Report(report) => {
                 let session = self.session.clone();
-                self.call(async move { Input::Reported(session.report(report).await) });
+                self.call(async move { Input::Reported(session.report(*report).await) });
             }
             // There is one order at a time, and none after the kernel was torn down.
             Output::Pass(pass) => drop(self.orders.try_send(Order::Pass(pass))),

@@ -234,7 +234,7 @@ impl World {
                 self.agent_input(node, Input::Written(written));
             }
             Output::Watch(watch) => self.ask_watch(node, watch),
-            Output::Report(report) => self.send_report(node, report),
+            Output::Report(report) => self.send_report(node, *report),
             Output::Pass(pass) => self.begin_pass(node, pass),
             Output::LookAtPorts => self.agent_input(node, Input::PortsLookedAt(false)),
             Output::LookForListeners(young) => {
