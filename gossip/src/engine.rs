@@ -14,7 +14,7 @@ mod settle;
 pub mod stats;
 mod vet;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,8 +158,8 @@ pub struct Engine {
     unshown_since: Option<Now>, // when the oldest arrived that may be news and is not shown
     restarting: BTreeMap<NodeId, (u64, Now, Proof)>, // generation that ended, end of the grace
     ended: BTreeMap<NodeId, u64>, // generations whose grace is over: their notices count no more
-    active: BTreeMap<NodeId, Identity>, // members but us, as of the last step
-    stale: bool, // liveness has to be computed again, though no membership event came
+    suspects: BTreeSet<NodeId>, // members that foca suspects
+    stale: BTreeSet<NodeId>,    // opinions to be formed again, though foca's did not change
     alone: bool,
     quiet: bool,
     join_at: Now,
@@ -200,8 +200,8 @@ impl Engine {
             unshown_since: None,
             restarting: BTreeMap::new(),
             ended: BTreeMap::new(),
-            active: BTreeMap::new(),
-            stale: false,
+            suspects: BTreeSet::new(),
+            stale: BTreeSet::new(),
             alone: true,
             quiet: false,
             join_at: now,
@@ -217,8 +217,7 @@ impl Engine {
             sealed: 0,
         };
         engine.exchanges.next = now;
-        let opinions = engine.opinions(now);
-        engine.projection.liveness(&opinions);
+        engine.projection.liveness(node, Some(Liveness::Alive));
         engine
     }
 
@@ -236,7 +235,9 @@ impl Engine {
                 self.publish(&changed);
             }
             Input::Peers(peers) => {
-                for node in self.roster.set(peers) {
+                let membership = &self.membership;
+                let gone = self.roster.set(peers, |node| membership.active(node).is_some());
+                for node in gone {
                     self.forget(node);
                 }
                 let roster = &self.roster;
@@ -245,7 +246,7 @@ impl Engine {
                 };
                 self.proven.retain(|_, identity| stays(identity));
                 self.elsewhere.retain(|_, identity| !stays(identity));
-                self.stale = true;
+                self.exchanges.look = true;
                 self.join(now);
             }
             Input::Keys(keyring) => self.keyring = keyring,
@@ -354,35 +355,25 @@ impl Engine {
         Refused { forged, unlisted, impersonated }
     }
 
-    /// Whether and how SWIM knows a node: opinions of probes, and of announced restarts over them.
-    fn opinions(&mut self, now: Now) -> BTreeMap<NodeId, Liveness> {
-        let own = self.config.node;
-        let mut opinions = BTreeMap::new();
-        for member in self.membership.members() {
-            let Identity { node, generation, .. } = *member.id();
-            let liveness = match member.state() {
-                State::Alive => Liveness::Alive,
-                State::Suspect => Liveness::Suspect,
-                State::Down => Liveness::Down,
-            };
-            opinions.insert(node, liveness);
-            let is_back = |(ended, ..): &(u64, Now, Proof)| generation > *ended;
-            if let Some((ended, ..)) = self.restarting.get(&node).filter(|notice| is_back(notice)) {
-                self.ended.insert(node, *ended);
-                self.restarting.remove(&node);
-            }
-        }
-        self.restarting.retain(|node, (generation, until, _)| {
-            let lasts = now < *until;
-            if !lasts {
-                self.ended.insert(*node, *generation);
-            }
-            lasts
-        });
-        opinions.extend(self.restarting.keys().map(|node| (*node, Liveness::Alive)));
+    /// Whether and how SWIM knows a node: what probes say, and an announced restart over it.
+    fn opinion(&mut self, node: NodeId, now: Now) -> Option<Liveness> {
         // Our own former selves are members, too, to foca.
-        opinions.insert(own, Liveness::Alive);
-        opinions
+        if node == self.config.node {
+            return Some(Liveness::Alive);
+        }
+        let member = self.membership.member(node);
+        if let Some((generation, until, _)) = self.restarting.get(&node) {
+            if now < *until && member.is_none_or(|m| m.id().generation <= *generation) {
+                return Some(Liveness::Alive);
+            }
+            self.ended.insert(node, *generation);
+            self.restarting.remove(&node);
+        }
+        Some(match self.membership.member(node)?.state() {
+            State::Alive => Liveness::Alive,
+            State::Suspect => Liveness::Suspect,
+            State::Down => Liveness::Down,
+        })
     }
 
     /// Queues rows of our own.
@@ -405,6 +396,6 @@ impl Engine {
         self.ended.remove(&node);
         self.proven.remove(&node);
         self.elsewhere.remove(&node);
-        self.stale = true;
+        self.stale.insert(node);
     }
 }

@@ -39,7 +39,7 @@ pub use crate::engine::stats::{MemberRow, Refused, Stats};
 pub use crate::engine::{Engine, Input, Output, SyncFailed};
 pub use crate::identity::Identity;
 pub use crate::keyring::{Keyring, KeyringError};
-pub use crate::proof::{Proof, ProofSecret, ProofSecretRefused};
+pub use crate::proof::{Proof, ProofSecret, ProofSecretRefused, Verify};
 pub use crate::row::{EndpointValue, Record, Row, RowKey, Version};
 pub use crate::table::Table;
 

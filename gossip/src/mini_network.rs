@@ -1,5 +1,6 @@
 //! A network of engines in virtual time: delay, loss, partitions, pauses, crashes; one seed.
 
+mod growth;
 mod liveness;
 mod restart;
 mod rows;

@@ -94,17 +94,25 @@ impl Author {
     }
 }
 
+/// How it is found out whether the holder of a key has signed a message.
+pub type Verify = fn(&ProofKey, &[u8], &Proof) -> bool;
+
+/// Verifies the signature. A simulation of many nodes in one process remembers what this said.
+#[must_use]
+pub fn verify(key: &ProofKey, message: &[u8], proof: &Proof) -> bool {
+    UnparsedPublicKey::new(&ED25519, key.0).verify(message, proof.0.as_flattened()).is_ok()
+}
+
 /// Whether the node with this key made the statement.
 pub(crate) fn holds(
+    verify: Verify,
     key: &ProofKey,
     cluster: ClusterId,
     node: NodeId,
     statement: Statement<'_>,
     proof: &Proof,
 ) -> bool {
-    codec::statement(cluster, node, statement).is_some_and(|message| {
-        UnparsedPublicKey::new(&ED25519, key.0).verify(&message, proof.0.as_flattened()).is_ok()
-    })
+    codec::statement(cluster, node, statement).is_some_and(|message| verify(key, &message, proof))
 }
 
 #[cfg(test)]
@@ -139,10 +147,11 @@ mod tests {
             (key, CLUSTER, NodeId(1), Statement::Restart(1), false),
         ];
         for (key, cluster, node, statement, expected) in table {
-            assert_eq!(holds(&key, cluster, node, statement, &proof), expected, "{statement:?}");
+            let found = holds(verify, &key, cluster, node, statement, &proof);
+            assert_eq!(found, expected, "{statement:?}");
         }
         let restart = author.prove(Statement::Restart(1));
-        assert!(!holds(&key, CLUSTER, NodeId(1), Statement::Run(1, 0), &restart));
+        assert!(!holds(verify, &key, CLUSTER, NodeId(1), Statement::Run(1, 0), &restart));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cluster::id::{ClusterId, NodeId};
 
-use crate::proof::ProofSecret;
+use crate::proof::{self, ProofSecret, Verify};
 
 /// Settings of an engine. [`Config::lan`] is what the daemon runs with; tests and the simulator
 /// change fields of it.
@@ -41,6 +41,8 @@ pub struct Config {
     pub seed: u64,
     /// What this node proves its rows with.
     pub secret: ProofSecret,
+    /// How proofs of others are verified.
+    pub verify: Verify,
 }
 
 impl Config {
@@ -71,6 +73,7 @@ impl Config {
             restart_grace: Duration::from_secs(30),
             seed,
             secret,
+            verify: proof::verify,
         }
     }
 

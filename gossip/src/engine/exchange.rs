@@ -10,7 +10,6 @@ use cluster::id::NodeId;
 
 use crate::Now;
 use crate::anti_entropy::Digest;
-use crate::identity::Identity;
 use crate::table::Table;
 
 /// Exchanges that this node has under way.
@@ -22,6 +21,8 @@ pub const SETTLE: Duration = Duration::from_millis(50);
 /// Until the view is complete, peers are asked again after this; and a peer that could not be
 /// asked is left alone this long.
 pub const RETRY: Duration = Duration::from_millis(500);
+/// What comes while the view is not complete may make it so: that is not looked at more often.
+pub const LOOK_GAP: Duration = Duration::from_millis(10);
 /// After the first exchange, peers that cannot be reached are waited for this long before the
 /// view is called complete without them.
 pub const COMPLETE_WAIT: Duration = Duration::from_secs(5);
@@ -89,6 +90,9 @@ pub(super) struct Exchanges {
     pub(super) complete: bool,
     /// When some peer is asked without a reason.
     pub(super) next: Now,
+    looked: Option<Now>, // when it was last looked whether it is complete
+    /// Something has come that may make it so.
+    pub(super) look: bool,
 }
 
 impl Exchanges {
@@ -150,12 +154,12 @@ impl Exchanges {
     /// The members to ask now.
     pub(super) fn start(
         &mut self,
-        active: &BTreeMap<NodeId, Identity>,
+        is_active: impl Fn(NodeId) -> bool,
         now: Now,
     ) -> Vec<(NodeId, Wish)> {
         self.running.retain(|_, (until, _)| *until > now);
         // Who is gone is asked when it is back: it arrives again.
-        self.wanted.retain(|node, _| active.contains_key(node));
+        self.wanted.retain(|node, _| is_active(*node));
         self.resting.retain(|_, until| *until > now);
         let room = EXCHANGES_MAX.saturating_sub(self.running.len());
         let ready: Vec<NodeId> = (self.wanted.keys())
@@ -181,6 +185,7 @@ impl Exchanges {
     /// An answer brought all that the peer knows.
     pub(super) fn learned_all(&mut self, node: NodeId, peer_is_complete: bool, now: Now) {
         self.finished.insert(node);
+        self.look = true;
         self.first_finished.get_or_insert(now);
         self.complete |= peer_is_complete;
     }
@@ -208,12 +213,13 @@ impl Exchanges {
     }
 
     pub(super) fn failed(&mut self, node: NodeId, now: Now) {
-        self.running.remove(&node);
+        self.ended(node);
         self.resting.insert(node, now + RETRY);
     }
 
     pub(super) fn ended(&mut self, node: NodeId) {
         self.running.remove(&node);
+        self.look = true;
     }
 
     pub(super) fn forget(&mut self, node: NodeId) {
@@ -229,8 +235,8 @@ impl Exchanges {
     /// start at once, no single answer has everything; only an answer that was complete has.
     pub(super) fn lacking(
         &self,
-        peers: &BTreeSet<NodeId>,
-        active: &BTreeMap<NodeId, Identity>,
+        peers: impl Iterator<Item = NodeId>,
+        run: impl Fn(NodeId) -> Option<u64>,
         table: &Table,
         now: Now,
     ) -> Vec<NodeId> {
@@ -238,18 +244,31 @@ impl Exchanges {
             return Vec::new();
         }
         let waited = self.first_finished.is_some_and(|first| now >= first + COMPLETE_WAIT);
-        let known = |node: &NodeId| match active.get(node) {
-            Some(identity) => {
-                self.finished.contains(node) || table.digest(*node).floor >= identity.generation
-            }
+        let known = |node: &NodeId| match run(*node) {
+            Some(run) => self.finished.contains(node) || table.digest(*node).floor >= run,
             // Out of reach: waited for, then done without.
             None => waited,
         };
-        peers.iter().filter(|peer| !known(peer)).copied().collect()
+        peers.filter(|peer| !known(peer)).collect()
     }
 
-    /// When [`Exchanges::settle`] or the next unprompted exchange has work to do.
+    /// Whether it has to be looked now whether the view is complete; notes that it is.
+    pub(super) fn looks(&mut self, now: Now) -> bool {
+        let due = self.look_at().is_some_and(|at| now >= at);
+        if due {
+            (self.look, self.looked) = (false, Some(now));
+        }
+        due
+    }
+
+    fn look_at(&self) -> Option<Now> {
+        let at = self.looked.map_or(Now::ZERO, |looked| looked + LOOK_GAP);
+        (self.look && !self.complete).then_some(at)
+    }
+
+    /// When [`Exchanges::settle`], the next unprompted exchange or a look has work to do.
     pub(super) fn next_deadline(&self) -> Now {
-        self.settle_at.map_or(self.next, |at| at.min(self.next))
+        let all = [Some(self.next), self.settle_at, self.look_at()];
+        all.into_iter().flatten().min().unwrap_or(self.next)
     }
 }

@@ -189,6 +189,7 @@ impl Engine {
         if owner == self.config.node || floor > self.table.digest(owner).last.generation {
             return;
         }
+        self.exchanges.look = true;
         for key in self.table.raise(owner, floor) {
             self.projection.row(&self.table, owner, key);
         }

@@ -6,7 +6,7 @@
 //! in the socket are read first, and stretches suspicions by a factor that falls again with each
 //! probe served in time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
@@ -59,7 +59,6 @@ pub(super) struct Membership {
     suspicion: Duration,
     probe_period: Duration,
     runtime: AccumulatingRuntime<Identity>,
-    seen: Vec<Member<Identity>>, // foca's members when they were last looked at
     timers: BTreeMap<(Now, u64), Timer<Identity>>,
     submitted: u64,
     author: Author,
@@ -83,7 +82,6 @@ impl Membership {
             suspicion: config.suspicion,
             probe_period: config.probe_period,
             runtime: AccumulatingRuntime::new(),
-            seen: Vec::new(),
             timers: BTreeMap::new(),
             submitted: 0,
             author,
@@ -114,19 +112,37 @@ impl Membership {
         self.foca.iter_membership_state()
     }
 
-    pub(super) fn active(&self) -> impl Iterator<Item = &Identity> {
+    pub(super) fn member(&self, node: NodeId) -> Option<&Member<Identity>> {
+        self.foca.member(&node)
+    }
+
+    /// The run of a member that is not down.
+    pub(super) fn active(&self, node: NodeId) -> Option<Identity> {
+        self.member(node).filter(|member| member.state() != State::Down).map(|member| *member.id())
+    }
+
+    pub(super) fn all_active(&self) -> impl Iterator<Item = &Identity> {
         self.foca.iter_members().map(Member::id)
     }
 
-    /// Whether members changed since the last call. foca announces who is up and down, but not who
-    /// is suspect, so this looks; on nearly every call it compares and allocates nothing.
-    pub(super) fn take_changed(&mut self) -> bool {
-        if self.foca.iter_membership_state().eq(&self.seen) {
-            return false;
-        }
-        self.seen.clear();
-        self.seen.extend(self.foca.iter_membership_state().cloned());
-        true
+    pub(super) fn active_count(&self) -> usize {
+        self.foca.num_members()
+    }
+
+    /// Some active members by chance, of those that `may` be chosen.
+    pub(super) fn choose(
+        &self,
+        count: usize,
+        choices: &mut StdRng,
+        may: impl Fn(&Identity) -> bool,
+    ) -> Vec<Identity> {
+        let chosen = self.foca.choose_members(count, choices, may);
+        chosen.into_iter().map(|member| *member.id()).collect()
+    }
+
+    /// Nodes of which what foca thinks has changed since the last call.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<NodeId> {
+        self.foca.take_changed().into_iter().collect()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Now> {
@@ -181,7 +197,7 @@ impl Membership {
 
     /// Drops a node that is no longer in the cluster.
     pub(super) fn forget(&mut self, node: NodeId) {
-        let Some(member) = self.members().find(|m| m.id().node == node).cloned() else { return };
+        let Some(member) = self.member(node).cloned() else { return };
         let down = Member::new(*member.id(), member.incarnation(), State::Down);
         let result = self.foca.apply_many(std::iter::once(down), false, &mut self.runtime);
         self.count(result);
@@ -234,7 +250,7 @@ impl Membership {
         match timer {
             Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
                 let suspect = Member::new(*member_id, *incarnation, State::Suspect);
-                !self.members().any(|member| *member == suspect)
+                self.member(member_id.node) != Some(&suspect)
             }
             Timer::ProbeRandomMember(_)
             | Timer::SendIndirectProbe { .. }
@@ -258,7 +274,7 @@ impl Membership {
             decided.rejoined = true;
             self.collect(&mut decided, now);
         }
-        decided.arrived.retain(|identity| self.foca.iter_members().any(|m| m.id() == identity));
+        decided.arrived.retain(|identity| self.active(identity.node) == Some(*identity));
         decided.arrived.dedup();
         decided
     }
@@ -342,6 +358,7 @@ fn settings(config: &Config) -> foca::Config {
         probe_rtt: config.probe_rtt,
         num_indirect_probes: INDIRECT_PROBES,
         max_transmissions: TRANSMISSIONS,
+        max_transmissions_of_arrivals: TRANSMISSIONS,
         suspect_to_down_after: config.suspicion,
         // Nodes that left the cluster are forgotten by name; a dead one may come back.
         remove_down_after: None,

@@ -4,12 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use cluster::id::NodeId;
-use rand::Rng;
-use rand::seq::IndexedRandom;
 
 use crate::anti_entropy::Bundle;
 use crate::codec::{self, PAYLOAD_BYTES_MAX};
-use crate::identity::Identity;
 use crate::row::{Row, RowKey};
 use crate::table::Table;
 
@@ -55,14 +52,12 @@ impl Outbox {
         }
     }
 
-    /// Takes up to [`PUSH_PACKETS_MAX`] packets. Without peers the queue is emptied: a peer that
-    /// joins loads the table as a whole.
+    /// Takes up to [`PUSH_PACKETS_MAX`] packets, each to peers that `choose` names of those that
+    /// may be told. Without peers the queue is emptied: a peer that joins loads the whole table.
     pub(super) fn take(
         &mut self,
         table: &Table,
-        peers: &BTreeMap<NodeId, Identity>,
-        fanout: usize,
-        rng: &mut impl Rng,
+        mut choose: impl FnMut(&dyn Fn(NodeId) -> bool) -> Vec<SocketAddr>,
     ) -> Vec<Packet> {
         let mut packets = Vec::new();
         while packets.len() < PUSH_PACKETS_MAX {
@@ -84,11 +79,7 @@ impl Outbox {
             if group.get().is_empty() {
                 group.remove();
             }
-            let others: Vec<SocketAddr> = (peers.iter())
-                .filter(|(node, _)| **node != owner && Some(**node) != from)
-                .map(|(_, identity)| identity.address)
-                .collect();
-            let to: Vec<SocketAddr> = others.sample(rng, fanout).copied().collect();
+            let to = choose(&|node| node != owner && Some(node) != from);
             if !to.is_empty() && !rows.is_empty() {
                 packets.push(Packet { to, bundle: Bundle { owner, floor: 0, rows } });
             }
@@ -107,8 +98,6 @@ mod tests {
     use cluster::net::MacAddr;
     use cluster::time::Revision;
     use cluster::view::{Condition, EndpointKey, EndpointOwner};
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
 
     const OWNER: NodeId = NodeId(1);
 
@@ -128,14 +117,16 @@ mod tests {
         }
     }
 
-    fn peers(nodes: std::ops::Range<u8>) -> BTreeMap<NodeId, Identity> {
-        let identity = |node: u8| {
-            Identity::unknown(
-                NodeId(node.into()),
-                (std::net::Ipv4Addr::from([192, 0, 2, node]), 1).into(),
-            )
-        };
-        nodes.map(|node| (NodeId(node.into()), identity(node))).collect()
+    /// The first of these that may be told, up to a fan-out.
+    fn peers(
+        nodes: std::ops::Range<u8>,
+        fanout: usize,
+    ) -> impl FnMut(&dyn Fn(NodeId) -> bool) -> Vec<SocketAddr> {
+        move |may| {
+            let nodes = nodes.clone().filter(|node| may(NodeId((*node).into())));
+            let address = |node| (std::net::Ipv4Addr::from([192, 0, 2, node]), 1).into();
+            nodes.map(address).take(fanout).collect()
+        }
     }
 
     fn filled(rows: u64) -> (Outbox, Table) {
@@ -150,8 +141,7 @@ mod tests {
     #[test]
     fn a_burst_is_packed_into_full_datagrams() {
         let (mut outbox, table) = filled(100);
-        let mut rng = StdRng::seed_from_u64(1);
-        let packets = outbox.take(&table, &peers(1..6), 3, &mut rng);
+        let packets = outbox.take(&table, peers(1..6, 3));
         let sizes: Vec<usize> = packets.iter().map(|p| p.bundle.rows.len()).collect();
         let bytes = codec::row_bytes(&row(0));
         assert!(sizes.iter().all(|rows| BUNDLE_BYTES + rows * bytes <= PAYLOAD_BYTES_MAX));
@@ -166,10 +156,8 @@ mod tests {
         let (mut outbox, mut table) = (Outbox::default(), Table::default());
         table.merge(OWNER, row(1), Now::ZERO);
         outbox.push(OWNER, row(1).record.key(), Some(NodeId(2)));
-        let mut rng = StdRng::seed_from_u64(1);
-        let packets = outbox.take(&table, &peers(1..5), 8, &mut rng);
-        let mut to: Vec<String> = packets[0].to.iter().map(ToString::to_string).collect();
-        to.sort();
+        let packets = outbox.take(&table, peers(1..5, 8));
+        let to: Vec<String> = packets[0].to.iter().map(ToString::to_string).collect();
         assert_eq!(to, ["192.0.2.3:1", "192.0.2.4:1"]);
     }
 
@@ -177,11 +165,10 @@ mod tests {
     fn the_queue_and_a_step_have_limits() {
         let (mut outbox, table) = filled(PUSH_ROWS_MAX as u64 + 5);
         assert_eq!((outbox.len(), outbox.overflowed), (PUSH_ROWS_MAX, 5));
-        let mut rng = StdRng::seed_from_u64(1);
-        let packets = outbox.take(&table, &peers(1..3), 8, &mut rng);
+        let packets = outbox.take(&table, peers(1..3, 8));
         assert_eq!(packets.len(), PUSH_PACKETS_MAX);
         assert!(!outbox.is_empty());
-        assert!(outbox.take(&table, &BTreeMap::new(), 8, &mut rng).is_empty());
+        assert!(outbox.take(&table, peers(1..1, 8)).is_empty());
         assert!(outbox.is_empty(), "nobody is there to be told");
     }
 }

@@ -1,6 +1,6 @@
 //! Projects table and membership to the view; keeps it current key by key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster::id::NodeId;
@@ -52,19 +52,14 @@ impl Projection {
         }
     }
 
-    /// Takes the opinions on all nodes; returns the nodes on which the opinion changed.
-    pub(super) fn liveness(&mut self, now: &BTreeMap<NodeId, Liveness>) -> BTreeSet<NodeId> {
-        if self.view.liveness == *now {
-            return BTreeSet::new();
+    /// Takes the opinion on a node; returns whether it changed.
+    pub(super) fn liveness(&mut self, node: NodeId, now: Option<Liveness>) -> bool {
+        if self.view.liveness.get(&node).copied() == now {
+            return false;
         }
-        let before = &self.view.liveness;
-        let changed = (before.keys().chain(now.keys()))
-            .filter(|node| before.get(node) != now.get(node))
-            .copied()
-            .collect();
-        Arc::make_mut(&mut self.view).liveness.clone_from(now);
+        set(&mut Arc::make_mut(&mut self.view).liveness, node, now);
         self.changed = true;
-        changed
+        true
     }
 
     pub(super) fn complete(&mut self, complete: bool) {
@@ -167,8 +162,9 @@ mod tests {
         assert!(projection.take_changed());
         write(&mut projection, &mut table, 1, (2, Some(1)));
         assert!(!projection.take_changed(), "a new version of the same fact");
-        let opinions = [(NodeId(1), Liveness::Alive)].into();
-        assert_eq!(projection.liveness(&opinions), [NodeId(1)].into());
-        assert_eq!(projection.liveness(&opinions), BTreeSet::new());
+        assert!(projection.liveness(NodeId(1), Some(Liveness::Alive)));
+        assert!(!projection.liveness(NodeId(1), Some(Liveness::Alive)));
+        assert!(projection.liveness(NodeId(1), None));
+        assert!(projection.view().liveness.is_empty());
     }
 }

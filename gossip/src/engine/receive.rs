@@ -49,8 +49,8 @@ impl Engine {
                     self.membership.suspected(incarnation);
                     // Any message carries the new incarnation; this one is sure to reach the
                     // accuser, which foca's own gossip is not.
-                    if let Some(accuser) = self.active.get(&sender) {
-                        self.membership.announce(*accuser);
+                    if let Some(accuser) = self.membership.active(sender) {
+                        self.membership.announce(accuser);
                     }
                 }
             }
@@ -68,8 +68,7 @@ impl Engine {
         let waited = self.restarting.get(&node).map(|(ended, ..)| ended);
         let ended = waited.into_iter().chain(self.ended.get(&node)).max();
         let known = ended.is_some_and(|ended| *ended >= generation);
-        let back = (self.membership.members())
-            .any(|m| m.id().node == node && m.id().generation > generation);
+        let back = (self.membership.member(node)).is_some_and(|m| m.id().generation > generation);
         if node == self.config.node || known || back {
             return false;
         }
@@ -78,7 +77,7 @@ impl Engine {
         }
         let grace = Duration::from_millis(grace_ms.into()).min(self.config.restart_grace);
         self.restarting.insert(node, (generation, now + grace, proof));
-        self.stale = true;
+        self.stale.insert(node);
         true
     }
 

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use cluster::id::NodeId;
-use cluster::view::Liveness;
-use foca::State;
+use foca::{Member, State};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 
@@ -42,15 +41,14 @@ impl Engine {
 
     /// Announces us to nodes that are no active members, for as long as there are any.
     pub(super) fn join(&mut self, now: Now) {
-        for (node, address) in self.roster.next_announced(&self.active) {
+        for (node, address) in self.roster.next_announced() {
             self.membership.announce(Identity::unknown(node, address));
         }
         let connected = self.membership.is_connected();
         if !connected {
             // We are somebody new, and those that knew us before have to hear it.
-            let active: Vec<Identity> = self.active.values().copied().collect();
-            for identity in active.sample(&mut self.choices, ANNOUNCE_MAX) {
-                self.membership.announce(*identity);
+            for known in self.membership.choose(ANNOUNCE_MAX, &mut self.choices, |_| true) {
+                self.membership.announce(known);
             }
         }
         let period = if connected { self.config.join_period } else { self.config.probe_period };
@@ -64,9 +62,8 @@ impl Engine {
             self.exchanges.next = now + RETRY;
             return;
         }
-        let active: Vec<NodeId> = self.active.keys().copied().collect();
-        if let Some(node) = active.choose(&mut self.choices) {
-            self.exchanges.want_all(*node);
+        for peer in self.membership.choose(1, &mut self.choices, |_| true) {
+            self.exchanges.want_all(peer.node);
         }
         // Nodes that started together must not stay in step.
         let spread = self.choices.random_range(75..=125_u32);
@@ -75,25 +72,25 @@ impl Engine {
 
     /// Works towards a complete view.
     fn catch_up(&mut self, now: Now) {
-        let named = self.roster.peers();
-        let all_known = named.is_some();
-        if all_known {
-            self.exchanges.begin(now);
-        }
-        let peers = named.unwrap_or_else(|| self.active.keys().copied().collect());
-        let lacking = self.exchanges.lacking(&peers, &self.active, &self.table, now);
+        // Nobody is heard before the assignment.
+        let Some(peers) = self.roster.peers() else { return };
+        self.exchanges.begin(now);
+        let mut peers = peers.peekable();
+        let is_alone = peers.peek().is_none();
+        let run = |node| self.membership.active(node).map(|identity| identity.generation);
+        let lacking = self.exchanges.lacking(peers, run, &self.table, now);
         // Rows of nodes that are down, and who restarts just now, only a whole table tells.
-        let heard = peers.is_empty() || self.exchanges.has_heard(now);
-        self.exchanges.complete |= all_known && heard && lacking.is_empty();
-        let mut reachable: Vec<NodeId> =
-            lacking.into_iter().filter(|node| self.active.contains_key(node)).collect();
-        if reachable.is_empty() && !heard {
-            reachable = self.active.keys().copied().collect();
-        }
+        let heard = is_alone || self.exchanges.has_heard(now);
+        self.exchanges.complete |= heard && lacking.is_empty();
+        let reachable: Vec<NodeId> =
+            lacking.into_iter().filter(|node| self.membership.active(*node).is_some()).collect();
         let room = EXCHANGES_MAX.saturating_sub(self.exchanges.whole());
-        for node in reachable.sample(&mut self.choices, room) {
-            self.exchanges.want_all(*node);
+        let mut asked: Vec<NodeId> = reachable.sample(&mut self.choices, room).copied().collect();
+        if reachable.is_empty() && !heard {
+            let any = self.membership.choose(room, &mut self.choices, |_| true);
+            asked = any.into_iter().map(|identity| identity.node).collect();
         }
+        asked.into_iter().for_each(|node| self.exchanges.want_all(node));
     }
 
     fn sweep(&mut self, now: Now) {
@@ -117,17 +114,16 @@ impl Engine {
         for (to, payload) in decided.sends.into_iter().chain(more.sends) {
             self.send_membership(to, &payload, now);
         }
-        let view = self.projection.view();
-        let suspect = |node| view.liveness.get(node) == Some(&Liveness::Suspect);
-        if changed.iter().any(suspect) || self.nag_at.is_some_and(|at| now >= at) {
+        let suspects_more = changed.iter().any(|node| self.suspects.contains(node));
+        if suspects_more || self.nag_at.is_some_and(|at| now >= at) {
             self.nag(now);
         }
-        drop(view);
         self.push(now);
-        if !self.exchanges.complete {
+        if self.exchanges.looks(now) {
             self.catch_up(now);
         }
-        for (peer, wish) in self.exchanges.start(&self.active, now) {
+        let is_active = |node| self.membership.active(node).is_some();
+        for (peer, wish) in self.exchanges.start(is_active, now) {
             self.stats.exchanges_begun += 1;
             let ask = match wish {
                 Wish::All => SyncRequest::Ask(anti_entropy::digests(&self.table), None),
@@ -159,32 +155,44 @@ impl Engine {
         }
     }
 
-    /// Takes over what membership thinks, if it changed its mind; returns the nodes concerned.
+    /// Takes over what membership thinks of nodes of which it changed its mind; returns those on
+    /// which the opinion changed.
     fn look_around(&mut self, arrived: &[Identity], now: Now) -> BTreeSet<NodeId> {
-        let grace_over = self.restarting.values().any(|(_, until, _)| *until <= now);
-        if !(self.membership.take_changed() || self.stale || grace_over) {
-            return BTreeSet::new();
+        let mut nodes = self.membership.take_changed();
+        for node in &nodes {
+            let state = self.membership.member(*node).map(Member::state);
+            self.roster.note(*node, matches!(state, Some(State::Alive | State::Suspect)));
+            if state == Some(State::Suspect) {
+                self.suspects.insert(*node);
+            } else {
+                self.suspects.remove(node);
+            }
         }
-        self.stale = false;
-        self.active = (self.membership.active())
-            .filter(|identity| identity.node != self.config.node)
-            .map(|identity| (identity.node, *identity))
-            .collect();
+        nodes.append(&mut self.stale);
+        let over = self.restarting.iter().filter(|(_, (_, until, _))| *until <= now);
+        nodes.extend(over.map(|(node, _)| *node));
+        if nodes.is_empty() {
+            return nodes;
+        }
+        self.exchanges.look = true;
         self.welcome(arrived);
-        let opinions = self.opinions(now);
-        self.projection.liveness(&opinions)
+        nodes.retain(|node| {
+            let opinion = self.opinion(*node, now);
+            self.projection.liveness(*node, opinion)
+        });
+        nodes
     }
 
     /// Members became active: compare tables with them at once.
     fn welcome(&mut self, arrived: &[Identity]) {
+        let members = self.membership.active_count();
         for node in arrived.iter().map(|identity| identity.node) {
-            let all = self.active.len() <= WELCOMES;
-            let chosen = all || self.choices.random_range(0..self.active.len()) < WELCOMES;
-            if chosen && self.exchanges.complete && self.active.contains_key(&node) {
+            let chosen = members <= WELCOMES || self.choices.random_range(0..members) < WELCOMES;
+            if chosen && self.exchanges.complete && self.membership.active(node).is_some() {
                 self.exchanges.want_all(node);
             }
         }
-        if self.active.is_empty() {
+        if members == 0 {
             self.alone = true;
         } else if self.alone {
             self.alone = false;
@@ -197,19 +205,23 @@ impl Engine {
 
     /// Tells suspects that they are suspect, at once and again in each period.
     fn nag(&mut self, now: Now) {
-        let suspects: Vec<(Identity, u16)> = (self.membership.members())
-            .filter(|m| m.state() == State::Suspect)
+        let suspects: Vec<(Identity, u16)> = (self.suspects.iter().take(NAGS_MAX))
+            .filter_map(|node| self.membership.member(*node))
             .map(|m| (*m.id(), m.incarnation()))
             .collect();
-        for (identity, incarnation) in suspects.iter().take(NAGS_MAX) {
-            self.send(&[identity.address], Body::Suspected(*identity, *incarnation));
+        for (identity, incarnation) in suspects {
+            self.send(&[identity.address], Body::Suspected(identity, incarnation));
         }
-        self.nag_at = (!suspects.is_empty()).then_some(now + self.config.probe_period);
+        self.nag_at = (!self.suspects.is_empty()).then_some(now + self.config.probe_period);
     }
 
     fn push(&mut self, now: Now) {
-        let (fanout, peers) = (self.config.fanout, &self.active);
-        let packets = self.outbox.take(&self.table, peers, fanout, &mut self.choices);
+        let (fanout, membership, choices) =
+            (self.config.fanout, &self.membership, &mut self.choices);
+        let packets = self.outbox.take(&self.table, |may| {
+            let chosen = membership.choose(fanout, choices, |identity| may(identity.node));
+            chosen.into_iter().map(|identity| identity.address).collect()
+        });
         for packet in packets {
             self.send(&packet.to, Body::Rows(vec![packet.bundle]));
         }
@@ -222,7 +234,7 @@ impl Engine {
         let generation = self.membership.identity().generation;
         let proof = self.author.prove(Statement::Restart(generation));
         let notice = RestartNotice { node: self.config.node, generation, grace_ms, proof };
-        let all: Vec<SocketAddr> = self.active.values().map(|i| i.address).collect();
+        let all: Vec<SocketAddr> = self.membership.all_active().map(|i| i.address).collect();
         for _copy in 0..RESTART_COPIES {
             self.send(&all, Body::Restarting(notice));
         }
@@ -230,12 +242,9 @@ impl Engine {
 
     /// Passes a message on to a fan-out of members.
     pub(super) fn spread(&mut self, body: &Body, not_to: NodeId) {
-        let others: Vec<SocketAddr> = (self.active.iter())
-            .filter(|(node, _)| **node != not_to)
-            .map(|(_, identity)| identity.address)
-            .collect();
-        let to: Vec<SocketAddr> =
-            others.sample(&mut self.choices, self.config.fanout).copied().collect();
+        let may = |identity: &Identity| identity.node != not_to;
+        let chosen = self.membership.choose(self.config.fanout, &mut self.choices, may);
+        let to: Vec<SocketAddr> = chosen.iter().map(|identity| identity.address).collect();
         self.send(&to, body.clone());
     }
 
@@ -260,7 +269,7 @@ impl Engine {
 
     /// Asks the shell to post a message of an exchange.
     pub(super) fn post(&mut self, peer: NodeId, request: &SyncRequest) {
-        let to = self.active.get(&peer).map(|identity| identity.address);
+        let to = self.membership.active(peer).map(|identity| identity.address);
         match (to, codec::encode_sync(request)) {
             (Some(to), Ok(bytes)) => {
                 self.out.push(Output::Sync { peer, to, bytes: Bytes::from(bytes) });

@@ -78,7 +78,7 @@ impl Engine {
         }
         let run = Statement::Run(generation, renewals);
         let holds = generation <= GENERATION_MAX
-            && proof::holds(&key, self.config.cluster, node, run, &proof);
+            && proof::holds(self.config.verify, &key, self.config.cluster, node, run, &proof);
         if holds {
             self.elsewhere.insert(node, *identity);
         }
@@ -120,7 +120,7 @@ impl Engine {
             return false;
         };
         let stated = generation <= GENERATION_MAX
-            && proof::holds(&key, self.config.cluster, node, statement, proof);
+            && proof::holds(self.config.verify, &key, self.config.cluster, node, statement, proof);
         self.stats.forged += u64::from(!stated);
         stated
     }

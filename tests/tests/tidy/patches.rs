@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 /// Who asks for the crate, its name, and the requirement that the change was made for.
-const PATCHED: &[(&str, &str, &str)] = &[("openraft", "base2histogram", "^0.2.3")];
+const PATCHED: &[(&str, &str, &str)] =
+    &[("openraft", "base2histogram", "^0.2.3"), ("gossip", "foca", "=2.0.0")];
 
 /// One complaint per patch that upstream may have made superfluous, or that is not used.
 fn check(metadata: &Value, patched: &[(&str, &str, &str)]) -> Vec<String> {
