@@ -17,7 +17,7 @@ use crate::proof::Statement;
 use crate::row::Row;
 
 /// Version of the wire format.
-pub const WIRE_VERSION: u8 = 3;
+pub const WIRE_VERSION: u8 = 4;
 /// UDP payload that every path of 1,400 bytes MTU carries unfragmented, with room for tunnels.
 pub const DATAGRAM_BYTES_MAX: usize = 1300;
 /// What is left in a datagram for rows or for foca, and for further digests: sealing, version, and
@@ -62,7 +62,7 @@ pub(crate) enum CodecError {
 pub(crate) enum Body {
     /// foca's, with digests: first that of the sender's own rows, then of owners whose rows have
     /// changed a moment ago, as the sender has them. At most [`DIGESTS_MAX`].
-    Membership(Vec<Digest>, Vec<u8>),
+    Membership(Vec<Digest>, #[serde(with = "whole")] Vec<u8>),
     /// News: rows that were written or learned a moment ago.
     Rows(Vec<Bundle>),
     /// To a node that the sender holds suspect, so that it can refute at once; memberlist's
@@ -70,6 +70,40 @@ pub(crate) enum Body {
     Suspected(Identity, Incarnation),
     /// A node restarts and will be back.
     Restarting(RestartNotice),
+}
+
+/// Bytes, written and read at once; the encoding is the one of a list of bytes.
+mod whole {
+    use std::fmt;
+
+    use serde::de::Visitor;
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        from.deserialize_byte_buf(Bytes)
+    }
+
+    struct Bytes;
+
+    impl Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+    }
 }
 
 pub(crate) fn encode_datagram(body: &Body) -> Result<Vec<u8>, CodecError> {
@@ -139,9 +173,22 @@ pub(crate) fn row_hash(row: &Row) -> u64 {
     let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    let z = (fnv ^ (fnv >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mix(fnv)
+}
+
+/// The finish of SplitMix64.
+fn mix(hash: u64) -> u64 {
+    let z = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+/// A hash of some numbers that are said of a node, the same on every node.
+pub(crate) fn scramble(node: NodeId, said: [u64; 3]) -> u64 {
+    let [high, low] = [(node.0 >> 64) as u64, node.0 as u64];
+    [high, low].into_iter().chain(said).fold(0x9E37_79B9_7F4A_7C15, |hash, number| {
+        mix(hash.rotate_left(5) ^ number).wrapping_add(0x9E37_79B9_7F4A_7C15)
+    })
 }
 
 /// foca's messages over bincode: foca 2.0 ships no such codec.
@@ -171,10 +218,32 @@ enum WireMessage {
     TurnUndead,
 }
 
-#[derive(Serialize, Deserialize)]
-struct WireMember(Identity, Incarnation, WireState);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WireMember(Identity, Incarnation, WireState);
 
-#[derive(Serialize, Deserialize)]
+impl From<&Member<Identity>> for WireMember {
+    fn from(member: &Member<Identity>) -> Self {
+        let state = match member.state() {
+            State::Alive => WireState::Alive,
+            State::Suspect => WireState::Suspect,
+            State::Down => WireState::Down,
+        };
+        Self(*member.id(), member.incarnation(), state)
+    }
+}
+
+impl From<WireMember> for Member<Identity> {
+    fn from(WireMember(identity, incarnation, state): WireMember) -> Self {
+        let state = match state {
+            WireState::Alive => State::Alive,
+            WireState::Suspect => State::Suspect,
+            WireState::Down => State::Down,
+        };
+        Self::new(identity, incarnation, state)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum WireState {
     Alive,
     Suspect,
@@ -278,22 +347,11 @@ impl foca::Codec<Identity> for FocaCodec {
         member: &Member<Identity>,
         buffer: impl BufMut,
     ) -> Result<(), CodecError> {
-        let state = match member.state() {
-            State::Alive => WireState::Alive,
-            State::Suspect => WireState::Suspect,
-            State::Down => WireState::Down,
-        };
-        put(&WireMember(*member.id(), member.incarnation(), state), buffer)
+        put(&WireMember::from(member), buffer)
     }
 
     fn decode_member(&mut self, buffer: impl Buf) -> Result<Member<Identity>, CodecError> {
-        let WireMember(identity, incarnation, state) = take(buffer)?;
-        let state = match state {
-            WireState::Alive => State::Alive,
-            WireState::Suspect => State::Suspect,
-            WireState::Down => State::Down,
-        };
-        Ok(Member::new(identity, incarnation, state))
+        take::<WireMember>(buffer).map(Member::from)
     }
 }
 

@@ -11,6 +11,7 @@ mod receive;
 pub mod roster;
 pub mod rumours;
 mod settle;
+mod standings;
 pub mod stats;
 mod vet;
 
@@ -36,6 +37,7 @@ use crate::engine::own::Own;
 use crate::engine::projection::Projection;
 use crate::engine::roster::{Peer, Roster};
 use crate::engine::rumours::Rumours;
+use crate::engine::standings::Standings;
 use crate::engine::stats::{MemberRow, Refused, Stats};
 use crate::identity::Identity;
 use crate::keyring::{Keyring, RUN_BYTES, Sender};
@@ -47,6 +49,8 @@ use crate::table::Table;
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 /// Rows that exceeded the pushes of one step go out after this.
 pub const PUSH_GAP: Duration = Duration::from_millis(1);
+/// News of life and death is told at once, but not more often than this.
+pub const GOSSIP_GAP: Duration = Duration::from_millis(100);
 /// Copies of the announcement of a clean restart that each member is sent.
 pub const RESTART_COPIES: usize = 3;
 
@@ -143,6 +147,8 @@ pub struct Engine {
     membership: Membership,
     roster: Roster,
     table: Table,
+    standings: Standings,
+    noted_as: (u64, u32), // our age in it
     own: Own,
     outbox: Outbox,
     rumours: Rumours,
@@ -166,6 +172,9 @@ pub struct Engine {
     nag_at: Option<Now>,
     sweep_at: Now,
     push_at: Option<Now>,
+    news: u64,        // rows, runs and whole sets that were learned
+    gossip_at: Now,   // not before
+    gossip_due: bool, // there is news since it was last told
     stats: Stats,
     out: Vec<Output>,
 }
@@ -185,6 +194,8 @@ impl Engine {
             membership: Membership::new(&config, author.clone(), STREAM_MEMBERSHIP),
             roster: Roster::new(node, own),
             table: Table::default(),
+            standings: Standings::default(),
+            noted_as: (0, 0),
             own: Own::new(author.clone(), config.generation),
             outbox: Outbox::default(),
             rumours: Rumours::default(),
@@ -208,6 +219,9 @@ impl Engine {
             nag_at: None,
             sweep_at: now + SWEEP_PERIOD,
             push_at: None,
+            news: 0,
+            gossip_at: now,
+            gossip_due: false,
             stats: Stats::default(),
             out: Vec::new(),
             config,
@@ -269,7 +283,9 @@ impl Engine {
             return None;
         }
         let graces = self.restarting.values().map(|(_, until, _)| *until).min();
-        [self.membership.next_deadline(), self.nag_at, self.push_at, self.intake_at, graces]
+        let gossip_at = self.gossip_due.then_some(self.gossip_at);
+        let membership = self.membership.next_deadline();
+        [membership, self.nag_at, self.push_at, self.intake_at, graces, gossip_at]
             .into_iter()
             .flatten()
             .chain([self.join_at, self.sweep_at, self.exchanges.next_deadline()])

@@ -11,8 +11,13 @@ use cluster::time::Revision;
 use cluster::view::{Condition, EndpointKey, EndpointOwner, VtepRow};
 use foca::{Header, Member, Message};
 
-use crate::anti_entropy::{Bundle, Delta, Digest, RestartNotice, SyncReply, SyncRequest};
-use crate::codec::{Body, Packet, decode_datagram, decode_sync, encode_datagram, encode_sync};
+use crate::anti_entropy::{
+    Bundle, Delta, Digest, Known, Question, RestartNotice, Standing, SyncReply, SyncRequest,
+};
+use crate::buckets::BUCKETS;
+use crate::codec::{
+    Body, Packet, WireMember, decode_datagram, decode_sync, encode_datagram, encode_sync,
+};
 use crate::keyring::{RUN_BYTES, Sender};
 use crate::proof::{Author, Statement};
 use crate::row::{EndpointValue, Record, Row, Version};
@@ -235,11 +240,24 @@ pub fn sync_seeds() -> Vec<Vec<u8>> {
     requests().into_iter().chain(replies()).collect()
 }
 
+fn known() -> Known {
+    Known { digest: digest(), standing: Standing { generation: 1, renewals: 0, is_down: false } }
+}
+
+fn member() -> WireMember {
+    WireMember::from(&Member::alive(other()))
+}
+
 fn requests() -> Vec<Vec<u8>> {
     let requests = [
-        SyncRequest::Ask(vec![digest()], Some(node(OTHER))),
+        SyncRequest::Compare(7, true),
+        SyncRequest::Ask(Question {
+            buckets: (0..=u8::MAX).collect(),
+            known: vec![known()],
+            after: Some(node(OTHER)),
+        }),
         SyncRequest::AskOf(vec![digest()]),
-        SyncRequest::Give(vec![bundle()]),
+        SyncRequest::Give(vec![bundle()], vec![member()]),
     ];
     requests.iter().filter_map(|request| encode_sync(request).ok()).collect()
 }
@@ -247,12 +265,19 @@ fn requests() -> Vec<Vec<u8>> {
 fn replies() -> Vec<Vec<u8>> {
     let delta = Delta {
         bundles: vec![bundle()],
-        digests: vec![digest()],
+        members: vec![member()],
+        known: vec![known()],
         restarting: vec![notice()],
         complete: true,
         more: None,
     };
-    let replies = [SyncReply::Delta(delta), SyncReply::Taken];
+    let replies = [
+        SyncReply::Same(vec![notice()], true),
+        SyncReply::Parts(vec![7; BUCKETS]),
+        SyncReply::Loading,
+        SyncReply::Delta(delta),
+        SyncReply::Taken,
+    ];
     replies.iter().filter_map(|reply| encode_sync(reply).ok()).collect()
 }
 

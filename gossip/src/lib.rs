@@ -5,11 +5,13 @@
 //! follows from a seed. It produces a [`cluster::view::View`] for the data plane.
 //!
 //! * foca carries membership only: who is alive, suspect or down. It is no carrier of tables: its
-//!   retransmission is bounded and one lost `announce` isolates a node for ever.
+//!   retransmission is bounded and one lost `announce` isolates a node for ever. Who is there, a
+//!   node that starts learns by an exchange, as it learns rows.
 //! * Rows ([`row`]) travel in datagrams of our own: pushed at once to a fan-out of peers on a
 //!   change and relayed once by whoever learns news. What pushes lose, [`anti_entropy`] repairs:
 //!   every datagram of foca's carries the digest of its sender's own rows, and whoever finds that
-//!   it holds other rows asks for them by a stream.
+//!   it holds other rows asks for them by a stream. In the background any two nodes compare all
+//!   that they know, at first by one number ([`buckets`]).
 //! * A row has one writer, the node that owns it, and carries its signature ([`proof`]): from
 //!   whomever it comes, only its owner can have made it. Its version is (generation, counter): the
 //!   generation grows at each start of that node. Runs and restarts of nodes are signed too, and
@@ -19,6 +21,7 @@
 //! a row means (the reader of the view decides that).
 
 pub mod anti_entropy;
+pub mod buckets;
 pub mod codec;
 pub mod engine;
 pub mod identity;

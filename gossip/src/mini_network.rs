@@ -51,7 +51,8 @@ struct Net {
     number: u64,
     members: Vec<u8>,
     sent: u64,
-    trace: u64, // hash of all datagrams sent
+    posted: u64, // bytes of exchanges
+    trace: u64,  // hash of all datagrams sent
     drop_next: u64,
     deaf: BTreeSet<u8>, // hosts that accept no streams
     /// Worst opinion that any other host's view has held of a node.
@@ -118,6 +119,7 @@ impl Net {
             number: 0,
             members: (1..=members).collect(),
             sent: 0,
+            posted: 0,
             trace: 0,
             drop_next: 0,
             deaf: BTreeSet::new(),
@@ -203,9 +205,13 @@ impl Net {
                 }
                 Output::Sync { peer, to, bytes } => {
                     assert_eq!(peer, node(host_of(to)));
+                    self.posted += bytes.len() as u64;
                     self.later(Event::Request { from: host, to: host_of(to), bytes });
                 }
-                Output::SyncReply { token: 1, bytes } if reply.is_none() => reply = Some(bytes),
+                Output::SyncReply { token: 1, bytes } if reply.is_none() => {
+                    self.posted += bytes.len() as u64;
+                    reply = Some(bytes);
+                }
                 Output::SyncReply { .. } => panic!("a reply to no request"),
                 Output::ViewChanged => self.note(host),
             }

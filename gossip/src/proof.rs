@@ -13,7 +13,8 @@ use std::sync::Arc;
 use cluster::id::{ClusterId, NodeId};
 use cluster::object::ProofKey;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codec;
 use crate::row::{Record, Version};
@@ -23,11 +24,40 @@ use crate::row::{Record, Version};
 /// says so, and has to leave and join again with another key.
 pub const GENERATION_MAX: u64 = 1 << 40;
 
-/// A signature, in two halves because serde has no longer arrays.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+/// A signature, in two halves because arrays have no default beyond that length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Proof([[u8; 32]; 2]);
+
+impl Serialize for Proof {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0.as_flattened())
+    }
+}
+
+impl<'de> Deserialize<'de> for Proof {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(ProofVisitor)
+    }
+}
+
+struct ProofVisitor;
+
+impl Visitor<'_> for ProofVisitor {
+    type Value = Proof;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the 64 bytes of a signature")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Proof, E> {
+        let mut proof = Proof::default();
+        if bytes.len() != proof.0.as_flattened().len() {
+            return Err(E::invalid_length(bytes.len(), &self));
+        }
+        proof.0.as_flattened_mut().copy_from_slice(bytes);
+        Ok(proof)
+    }
+}
 
 /// The private key by which a node proves that it wrote something.
 #[derive(Clone)]

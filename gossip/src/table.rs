@@ -12,6 +12,7 @@ use cluster::id::NodeId;
 
 use crate::Now;
 use crate::anti_entropy::{Bundle, Digest};
+use crate::buckets::Buckets;
 use crate::codec;
 use crate::row::{Row, RowKey, Version};
 
@@ -45,15 +46,16 @@ struct Stored {
 struct OwnerRows {
     floor: u64,
     last: Version,
-    rows: BTreeMap<RowKey, Stored>,
-    live: u32, // invariant: rows that are no tombstones
-    hash: u64, // invariant: exclusive or of their hashes
+    rows: BTreeMap<RowKey, Box<Stored>>, // boxed: most owners have few rows, and a map has room
+    live: u32,                           // invariant: rows that are no tombstones
+    hash: u64,                           // invariant: exclusive or of their hashes
 }
 
 /// All rows that a node knows.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     owners: BTreeMap<NodeId, OwnerRows>,
+    buckets: Buckets, // invariant: summarises the digests of the owners
 }
 
 impl Table {
@@ -64,7 +66,16 @@ impl Table {
         if self.owners.len() >= OWNERS_MAX && !self.owners.contains_key(&owner) {
             return Merged::Full;
         }
-        self.owners.entry(owner).or_default().merge(row, now)
+        self.change(owner, |rows| rows.merge(row, now))
+    }
+
+    /// Changes an owner's rows, and the summary with them.
+    fn change<T>(&mut self, owner: NodeId, change: impl FnOnce(&mut OwnerRows) -> T) -> T {
+        let rows = self.owners.entry(owner).or_default();
+        let before = rows.digest(owner).summary();
+        let outcome = change(rows);
+        self.buckets.change(owner, before, rows.digest(owner).summary());
+        outcome
     }
 
     /// What [`Table::merge`] would answer: only news is worth verifying.
@@ -84,12 +95,13 @@ impl Table {
         {
             return Vec::new();
         }
-        self.owners.entry(owner).or_default().raise(generation)
+        self.change(owner, |rows| rows.raise(generation))
     }
 
     /// Drops an owner and all its rows; returns the keys that were live.
     pub fn forget(&mut self, owner: NodeId) -> Vec<RowKey> {
         let Some(rows) = self.owners.remove(&owner) else { return Vec::new() };
+        self.buckets.change(owner, rows.digest(owner).summary(), 0);
         rows.rows.values().filter(|s| s.row.record.is_live()).map(|s| s.row.record.key()).collect()
     }
 
@@ -128,6 +140,11 @@ impl Table {
         }
     }
 
+    /// The summary of all digests.
+    pub(crate) fn buckets(&self) -> &Buckets {
+        &self.buckets
+    }
+
     /// Rows and tombstones held.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {
@@ -143,7 +160,7 @@ impl Table {
         if mine.digest(theirs.owner).agrees(theirs) {
             return None;
         }
-        let mut rows: Vec<&Stored> = (mine.rows.values())
+        let mut rows: Vec<&Stored> = (mine.rows.values().map(Box::as_ref))
             .filter(|stored| stored.row.version.generation >= theirs.floor)
             .collect();
         if mine.holds_prefix(theirs) {
@@ -169,7 +186,7 @@ impl OwnerRows {
                 self.live += 1;
                 self.hash ^= hash;
             }
-            let stored = Stored { row, hash, since: now };
+            let stored = Box::new(Stored { row, hash, since: now });
             if let Some(old) = self.rows.insert(stored.row.record.key(), stored) {
                 self.uncount(&old);
             }

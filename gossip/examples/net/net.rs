@@ -36,10 +36,13 @@ fn secret(host: u32) -> ProofSecret {
     ProofSecret::from_seed(&seed).expect("any 32 bytes are a seed")
 }
 
+/// A proof, the key, and what was signed.
+type Signed = (Proof, [u8; 32], Vec<u8>);
+
 /// Verifies what was not verified before in this process.
 fn verify_once(key: &ProofKey, message: &[u8], proof: &Proof) -> bool {
     thread_local! {
-        static HOLD: RefCell<BTreeSet<(Proof, [u8; 32], Vec<u8>)>> = RefCell::default();
+        static HOLD: RefCell<BTreeSet<Signed>> = RefCell::default();
     }
     let asked = (*proof, key.0, message.to_vec());
     HOLD.with_borrow_mut(|hold| {
@@ -75,11 +78,33 @@ pub(crate) struct Traffic {
     pub(crate) posted_bytes: u64,
 }
 
+impl Traffic {
+    pub(crate) fn plus(self, more: Self) -> Self {
+        Self {
+            datagrams: self.datagrams + more.datagrams,
+            datagram_bytes: self.datagram_bytes + more.datagram_bytes,
+            posted: self.posted + more.posted,
+            posted_bytes: self.posted_bytes + more.posted_bytes,
+        }
+    }
+
+    fn post(&mut self, bytes: &Bytes) {
+        self.posted += 1;
+        self.posted_bytes += bytes.len() as u64;
+    }
+
+    fn datagram(&mut self, bytes: &Bytes) {
+        self.datagrams += 1;
+        self.datagram_bytes += bytes.len() as u64;
+    }
+}
+
 pub(crate) struct Net {
     pub(crate) hosts: Vec<Engine>,
     pub(crate) now: Duration,
-    /// By the host that sent it.
+    /// By the host that sent it, and by the one that received it.
     pub(crate) sent: Vec<Traffic>,
+    pub(crate) received: Vec<Traffic>,
     queue: BinaryHeap<Reverse<(Duration, u64, usize)>>, // when, number, host
     inputs: BTreeMap<u64, (usize, Input)>,              // by number: from whom; else a timer
     number: u64,
@@ -93,6 +118,7 @@ impl Net {
             hosts: Vec::new(),
             now: Duration::ZERO,
             sent: Vec::new(),
+            received: Vec::new(),
             queue: BinaryHeap::new(),
             inputs: BTreeMap::new(),
             number: 0,
@@ -103,14 +129,7 @@ impl Net {
 
     /// What all hosts have sent.
     pub(crate) fn traffic(&self) -> Traffic {
-        let mut all = Traffic::default();
-        for sent in &self.sent {
-            all.datagrams += sent.datagrams;
-            all.datagram_bytes += sent.datagram_bytes;
-            all.posted += sent.posted;
-            all.posted_bytes += sent.posted_bytes;
-        }
-        all
+        self.sent.iter().fold(Traffic::default(), |all, sent| all.plus(*sent))
     }
 
     fn later(&mut self, to: usize, from: usize, input: Input) {
@@ -121,6 +140,13 @@ impl Net {
     }
 
     pub(crate) fn step(&mut self, host: usize, from: usize, input: Input) {
+        match &input {
+            Input::Datagram(bytes) => self.received[host].datagram(bytes),
+            Input::SyncRequest { bytes, .. } | Input::SyncAnswer { result: Ok(bytes), .. } => {
+                self.received[host].post(bytes);
+            }
+            _ => {}
+        }
         let outputs = self.hosts[host].step(input, self.now);
         if let Some(at) = self.hosts[host].next_deadline() {
             self.number += 1;
@@ -129,31 +155,25 @@ impl Net {
         for output in outputs {
             match output {
                 Output::Send { to, bytes } => {
-                    self.sent[host].datagrams += 1;
-                    self.sent[host].datagram_bytes += bytes.len() as u64;
+                    self.sent[host].datagram(&bytes);
                     let is_there = host_of(to) < self.hosts.len();
                     if is_there && !self.rng.random_bool(self.loss) {
                         self.later(host_of(to), host, Input::Datagram(bytes));
                     }
                 }
                 Output::Sync { to, bytes, .. } => {
-                    self.post(host, &bytes);
+                    self.sent[host].post(&bytes);
                     let request = Input::SyncRequest { token: 1, bytes };
                     self.later(host_of(to), host, request);
                 }
                 Output::SyncReply { bytes, .. } => {
-                    self.post(host, &bytes);
+                    self.sent[host].post(&bytes);
                     let peer = NodeId(host as u128);
                     self.later(from, host, Input::SyncAnswer { peer, result: Ok(bytes) });
                 }
                 Output::ViewChanged => {}
             }
         }
-    }
-
-    fn post(&mut self, host: usize, bytes: &Bytes) {
-        self.sent[host].posted += 1;
-        self.sent[host].posted_bytes += bytes.len() as u64;
     }
 
     /// Goes on until that time, or until `stepped` says of the host that was just served that it is
@@ -199,6 +219,7 @@ impl Net {
         config.verify = verify_once;
         self.hosts.push(Engine::new(config, keys, self.now));
         self.sent.push(Traffic::default());
+        self.received.push(Traffic::default());
         let host = host as usize;
         self.step(host, host, rows(host as u32, 0));
         self.step(host, host, Input::Peers(peers.clone()));

@@ -1,7 +1,9 @@
 //! Golden bytes: a change here is a change of the protocol and needs a new wire version.
 
 use super::*;
-use crate::anti_entropy::{Delta, SYNC_ROWS_MAX, SyncReply, SyncRequest};
+use crate::anti_entropy::{
+    Delta, Known, Question, SYNC_ROWS_MAX, Standing, SyncReply, SyncRequest,
+};
 use crate::proof::{Author, Proof, ProofSecret, Statement};
 use crate::row::{EndpointValue, Record, Version};
 use crate::table::{OWNERS_MAX, ROWS_PER_OWNER_MAX};
@@ -82,26 +84,34 @@ fn golden_datagrams() {
     golden(
         &text,
         expect![[r#"
-            030002050303fc7011010028fdffffffffffffffff050303fc7011010028fdffffffffffffffff03
+            040002050303fc7011010028fdffffffffffffffff050303fc7011010028fdffffffffffffffff03
                 010203
-            03010105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
+            04010105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
                 0a000905010c<proof>03fc7011010000fe000000000000000000000000100000000108010100000
                 00000000000000000000000000102420a000905010c<proof>03fc7011010000fe00000000000000
                 000000000010000000000700<proof>03fc701101000101000a010203<proof>03fc701101000100
                 <proof>
-            030203fb2c0102000a010203fb0a1f<proof>04
-            03030609fb3075<proof>
+            040203fb2c0102000a010203fb0a1f<proof>04
+            04030609fb3075<proof>
         "#]],
     );
 }
 
 #[test]
 fn golden_exchanges() {
-    let ask = SyncRequest::Ask(vec![digest()], Some(NodeId(2)));
-    let (give, ask_of) = (SyncRequest::Give(vec![bundle()]), SyncRequest::AskOf(vec![digest()]));
+    let standing = Standing { generation: 9, renewals: 1, is_down: true };
+    let known = vec![Known { digest: digest(), standing }];
+    let members = vec![WireMember::from(&Member::new(identity(1), 4, State::Down))];
+    let question =
+        Question { buckets: [0, 255].into(), known: known.clone(), after: Some(NodeId(2)) };
+    let ask = SyncRequest::Ask(question);
+    let give = SyncRequest::Give(vec![bundle()], members.clone());
+    let (ask_of, compare) =
+        (SyncRequest::AskOf(vec![digest()]), SyncRequest::Compare(u64::MAX, true));
     let delta = SyncReply::Delta(Delta {
         bundles: vec![Bundle { rows: Vec::new(), ..bundle() }],
-        digests: vec![digest()],
+        members,
+        known,
         restarting: vec![RestartNotice {
             node: NodeId(6),
             generation: 9,
@@ -117,21 +127,30 @@ fn golden_exchanges() {
         hex(&encode_sync(&delta).unwrap()),
         hex(&encode_sync(&SyncReply::Taken).unwrap()),
         hex(&encode_sync(&ask_of).unwrap()),
+        hex(&encode_sync(&compare).unwrap()),
+        hex(&encode_sync(&SyncReply::Same(Vec::new(), true)).unwrap()),
+        hex(&encode_sync(&SyncReply::Parts(vec![0, u64::MAX])).unwrap()),
+        hex(&encode_sync(&SyncReply::Loading).unwrap()),
     ];
     assert_eq!(decode_sync::<SyncRequest>(&encode_sync(&ask).unwrap()).unwrap(), ask);
     assert_eq!(decode_sync::<SyncReply>(&encode_sync(&delta).unwrap()).unwrap(), delta);
     golden(
         &text,
         expect![[r#"
-            030001050303fc7011010028fdffffffffffffffff0102
-            03020105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
+            04010200ff01050303fc7011010028fdffffffffffffffff0901010102
+            04030105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
                 0a000905010c<proof>03fc7011010000fe000000000000000000000000100000000108010100000
                 00000000000000000000000000102420a000905010c<proof>03fc7011010000fe00000000000000
                 000000000010000000000700<proof>03fc701101000101000a010203<proof>03fc701101000100
-                <proof>
-            03000105030001050303fc7011010028fdffffffffffffffff01060901<proof>0100
-            0301
-            030101050303fc7011010028fdffffffffffffffff
+                <proof>0101fb2c0102000a010201fb0a1f<proof>0402
+            0403010503000101fb2c0102000a010201fb0a1f<proof>040201050303fc7011010028fdfffffff
+                fffffffff09010101060901<proof>0100
+            0404
+            040201050303fc7011010028fdffffffffffffffff
+            0400fdffffffffffffffff01
+            04000001
+            04010200fdffffffffffffffff
+            0402
         "#]],
     );
 }
@@ -208,8 +227,8 @@ fn golden_statements() {
             00000000000000000000000000000501fb2c0102
         736b65696e20676f737369702073746174656d656e74000000000000000000000000000000000700
             00000000000000000000000000000502fb2c01
-        917abcfd895f31cbba4c84d513022fe884fcb406b9d8edc1d7668284a2e990bb28edbd848452892c
-            52552f81a37b4b313eb57b5ee909c005a794405490f34307
+        40917abcfd895f31cbba4c84d513022fe884fcb406b9d8edc1d7668284a2e990bb28edbd84845289
+            2c52552f81a37b4b313eb57b5ee909c005a794405490f34307
     "#]]
     .assert_eq(&lines);
 }
@@ -280,17 +299,17 @@ fn other_versions_and_cut_or_padded_messages_are_refused() {
     padded.push(0);
     assert!(matches!(decode_datagram(&padded), Err(CodecError::Trailing(1))));
     let mut newer = bytes;
-    newer[0] = 4;
+    newer[0] = 5;
     assert_eq!(
         decode_datagram(&newer).unwrap_err().to_string(),
-        "the message is of wire version 4, this node speaks 3"
+        "the message is of wire version 5, this node speaks 4"
     );
 }
 
 #[test]
 fn a_claimed_length_is_not_allocated() {
     // A `Give` of 2^60 bundles in twelve bytes.
-    let bytes = [3, 2, 253, 0, 0, 0, 0, 0, 0, 0, 16, 0];
+    let bytes = [4, 3, 253, 0, 0, 0, 0, 0, 0, 0, 16, 0];
     assert!(matches!(decode_sync::<SyncRequest>(&bytes), Err(CodecError::Decode(_))));
 }
 
@@ -317,8 +336,13 @@ fn the_longest_message_of_an_exchange_fits() {
     let row = Row { version, record: Record::Endpoint(key, Some(value)), proof: proof() };
     let rows = vec![row; SYNC_ROWS_MAX + ROWS_PER_OWNER_MAX];
     let bundles = vec![Bundle { owner: NodeId(u128::MAX), floor: u64::MAX, rows }];
-    let digests = vec![Digest { owner: NodeId(u128::MAX), ..digest() }; OWNERS_MAX];
-    let delta = Delta { bundles, digests, restarting: Vec::new(), complete: true, more: None };
+    let digest = Digest { owner: NodeId(u128::MAX), ..digest() };
+    let standing = Standing { generation: u64::MAX, renewals: u32::MAX, is_down: true };
+    let known = vec![Known { digest, standing }; OWNERS_MAX];
+    let member = Member::new(identity(1), u16::MAX, State::Suspect);
+    let members = vec![WireMember::from(&member); OWNERS_MAX];
+    let restarting = Vec::new();
+    let delta = Delta { bundles, members, known, restarting, complete: true, more: None };
     let bytes = encode_sync(&SyncReply::Delta(delta)).unwrap();
     assert!(bytes.len() <= SYNC_BYTES_MAX, "{}", bytes.len());
     assert!(decode_sync::<SyncReply>(&bytes).is_ok());

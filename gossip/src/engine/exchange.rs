@@ -75,11 +75,21 @@ struct Unexplained {
     by: NodeId,
 }
 
+/// An exchange that is under way.
+#[derive(Debug)]
+struct Running {
+    /// When it began or last went on.
+    since: Now,
+    scope: Scope,
+    /// The parts that were asked about.
+    buckets: BTreeSet<u8>,
+}
+
 /// The scheduler of exchanges.
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
     wanted: BTreeMap<NodeId, Wish>,
-    running: BTreeMap<NodeId, (Now, Scope)>,
+    running: BTreeMap<NodeId, Running>,
     resting: BTreeMap<NodeId, Now>, // after a failure, until then
     unexplained: BTreeMap<NodeId, Unexplained>, // by owner
     settle_at: Option<Now>,         // not after the earliest of them
@@ -90,6 +100,7 @@ pub(super) struct Exchanges {
     pub(super) complete: bool,
     /// When some peer is asked without a reason.
     pub(super) next: Now,
+    asks_at: Now,        // not before, for the last peer had nothing new
     looked: Option<Now>, // when it was last looked whether it is complete
     /// Something has come that may make it so.
     pub(super) look: bool,
@@ -111,11 +122,27 @@ impl Exchanges {
         }
     }
 
-    /// Exchanges of whole tables that are wanted or under way.
-    pub(super) fn whole(&self) -> usize {
-        let running = self.running.values().map(|(_, scope)| *scope);
-        let wanted = self.wanted.values().map(Wish::scope);
-        wanted.chain(running).filter(|scope| *scope == Scope::All).count()
+    /// Whether somebody else may be asked for all that it knows: one at a time, and a second one
+    /// where the first is silent.
+    pub(super) fn may_ask_all(&self, now: Now) -> bool {
+        let is_silent = |running: &Running| now >= running.since + RETRY;
+        let whole = self.running.values().filter(|running| running.scope == Scope::All);
+        now >= self.asks_at
+            && !self.wanted.values().any(|wish| wish.scope() == Scope::All)
+            && whole.clone().all(is_silent)
+            && whole.count() < EXCHANGES_MAX
+    }
+
+    /// Notes which parts a peer is asked about.
+    pub(super) fn asks(&mut self, node: NodeId, buckets: BTreeSet<u8>) {
+        if let Some(running) = self.running.get_mut(&node) {
+            running.buckets = buckets;
+        }
+    }
+
+    /// Which parts a peer was asked about.
+    pub(super) fn asked(&self, node: NodeId) -> BTreeSet<u8> {
+        self.running.get(&node).map(|running| running.buckets.clone()).unwrap_or_default()
     }
 
     /// Takes the digest that a member sent of its own rows, or of another owner's as it has them.
@@ -157,7 +184,7 @@ impl Exchanges {
         is_active: impl Fn(NodeId) -> bool,
         now: Now,
     ) -> Vec<(NodeId, Wish)> {
-        self.running.retain(|_, (until, _)| *until > now);
+        self.running.retain(|_, running| running.since + EXCHANGE_WAIT > now);
         // Who is gone is asked when it is back: it arrives again.
         self.wanted.retain(|node, _| is_active(*node));
         self.resting.retain(|_, until| *until > now);
@@ -170,16 +197,17 @@ impl Exchanges {
         let begun = ready.into_iter().filter_map(|node| Some((node, self.wanted.remove(&node)?)));
         let begun: Vec<(NodeId, Wish)> = begun.collect();
         for (node, wish) in &begun {
-            self.running.insert(*node, (now + EXCHANGE_WAIT, wish.scope()));
+            let (scope, buckets) = (wish.scope(), BTreeSet::new());
+            self.running.insert(*node, Running { since: now, scope, buckets });
         }
         begun
     }
 
     /// Prolongs an exchange that goes on; `None` if it is not under way.
     pub(super) fn goes_on(&mut self, node: NodeId, now: Now) -> Option<Scope> {
-        let (until, scope) = self.running.get_mut(&node)?;
-        *until = now + EXCHANGE_WAIT;
-        Some(*scope)
+        let running = self.running.get_mut(&node)?;
+        running.since = now;
+        Some(running.scope)
     }
 
     /// An answer brought all that the peer knows.
@@ -194,6 +222,11 @@ impl Exchanges {
     pub(super) fn begin(&mut self, now: Now) {
         self.begun.get_or_insert(now);
         self.answered.get_or_insert(now);
+    }
+
+    /// A peer knows what we know: others will hardly know more just now.
+    pub(super) fn nothing_new(&mut self, now: Now) {
+        self.asks_at = now + RETRY;
     }
 
     /// A part of a whole table came, or is being taken in.

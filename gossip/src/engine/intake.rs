@@ -5,16 +5,20 @@
 //! meanwhile is served in between. A peer that hands on one row that its owner did not write is not
 //! listened to further: the rest of its message is dropped.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 use std::vec::IntoIter;
 
 use cluster::id::NodeId;
+use foca::Member;
 
 use crate::Now;
-use crate::anti_entropy::{Bundle, Digest};
+use crate::anti_entropy::{Bundle, Known};
+use crate::codec::WireMember;
 use crate::engine::Engine;
 use crate::engine::exchange::Scope;
 use crate::engine::own::Stale;
+use crate::identity::Identity;
 use crate::proof::{GENERATION_MAX, Statement};
 use crate::row::{Row, RowKey};
 use crate::table::Merged;
@@ -27,8 +31,9 @@ pub const WAITING_MAX: usize = 16;
 /// While rows wait, news of the view goes out this often.
 pub const VIEW_PACE: Duration = Duration::from_millis(100);
 
-/// Rows of one message of an exchange.
+/// Members and rows of one message of an exchange.
 pub(super) struct Waiting {
+    members: IntoIter<WireMember>,
     bundles: IntoIter<Bundle>,
     current: Option<(NodeId, u64, IntoIter<Row>)>, // owner, floor, rows
     end: Option<End>,
@@ -39,13 +44,18 @@ pub(super) struct Waiting {
 pub(super) struct End {
     pub(super) peer: NodeId,
     pub(super) scope: Scope,
-    pub(super) digests: Vec<Digest>,
+    pub(super) known: Vec<Known>,
     pub(super) complete: bool,
     pub(super) more: Option<NodeId>,
+    /// The parts that were asked about.
+    pub(super) buckets: BTreeSet<u8>,
+    /// What had been learned before.
+    pub(super) news: u64,
 }
 
 /// A step of taking a message in.
 enum Item {
+    Member(Member<Identity>),
     Row(NodeId, Row),
     /// After all rows of an owner: the generation of which they are the whole set.
     Floor(NodeId, u64),
@@ -69,8 +79,14 @@ enum Learned {
 }
 
 impl Waiting {
-    pub(super) fn new(bundles: Vec<Bundle>, end: Option<End>, arrived: Now) -> Self {
-        Self { bundles: bundles.into_iter(), current: None, end, arrived }
+    pub(super) fn new(
+        members: Vec<WireMember>,
+        bundles: Vec<Bundle>,
+        end: Option<End>,
+        arrived: Now,
+    ) -> Self {
+        let (members, bundles) = (members.into_iter(), bundles.into_iter());
+        Self { members, bundles, current: None, end, arrived }
     }
 
     pub(super) fn arrived(&self) -> Now {
@@ -78,6 +94,9 @@ impl Waiting {
     }
 
     fn next(&mut self) -> Option<Item> {
+        if let Some(member) = self.members.next() {
+            return Some(Item::Member(member.into()));
+        }
         if self.current.is_none() {
             let Bundle { owner, floor, rows } = self.bundles.next()?;
             self.current = Some((owner, floor, rows.into_iter()));
@@ -136,6 +155,11 @@ impl Engine {
             match waiting.next() {
                 None => return Progress::All,
                 Some(Item::Floor(owner, floor)) => self.raise(owner, floor),
+                Some(Item::Member(member)) => match self.learn_member(member) {
+                    Learned::Known => {}
+                    Learned::Verified => *room -= 1,
+                    Learned::Forged => return Progress::Forged,
+                },
                 Some(Item::Row(owner, row)) => match self.learn(owner, row, None, now) {
                     Learned::Known => {}
                     Learned::Verified => *room -= 1,
@@ -144,6 +168,22 @@ impl Engine {
             }
         }
         Progress::Part
+    }
+
+    /// Takes what a peer knows of a member, if that runs as it says.
+    fn learn_member(&mut self, member: Member<Identity>) -> Learned {
+        let forged = self.stats.forged;
+        let known = self.proven.get(&member.id().node) == Some(member.id());
+        if self.is_proven(member.id()) {
+            self.membership.learn(member);
+        }
+        if self.stats.forged > forged {
+            Learned::Forged
+        } else if known {
+            Learned::Known
+        } else {
+            Learned::Verified
+        }
     }
 
     /// Merges a row that a peer knows, if it is news and its owner's.
@@ -172,12 +212,14 @@ impl Engine {
         }
         self.table.merge(owner, row, now);
         self.stats.rows_learned += 1;
+        self.news += 1;
         self.projection.row(&self.table, owner, key);
         // What a part of a table is like says nothing of what others lack.
         if self.exchanges.complete {
             self.rumours.note(owner, now);
         }
-        if pushed_by.is_some() {
+        // Who is loading hears what others know, and would tell them what is none to them.
+        if pushed_by.is_some() && self.exchanges.complete {
             self.outbox.push(owner, key, pushed_by);
         }
         Learned::Verified
@@ -189,7 +231,10 @@ impl Engine {
         if owner == self.config.node || floor > self.table.digest(owner).last.generation {
             return;
         }
-        self.exchanges.look = true;
+        if self.table.digest(owner).floor < floor {
+            self.news += 1;
+            self.exchanges.look = true;
+        }
         for key in self.table.raise(owner, floor) {
             self.projection.row(&self.table, owner, key);
         }

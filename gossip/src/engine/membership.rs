@@ -29,6 +29,11 @@ use crate::proof::Author;
 const INDIRECT_PROBES: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// Times that foca repeats an update: 10 to 20 reached every member in simulation at 5 % loss.
 const TRANSMISSIONS: NonZeroU8 = NonZeroU8::new(15).unwrap();
+/// Times that foca repeats that a member is there: who misses it hears the member itself, announces
+/// itself to it, or finds it when it compares what it knows with somebody.
+const ARRIVAL_TRANSMISSIONS: NonZeroU8 = NonZeroU8::new(6).unwrap();
+/// The same while this node loads what others know: to them it is no news.
+const LOADING_TRANSMISSIONS: NonZeroU8 = NonZeroU8::MIN;
 /// Members to which foca gossips pending updates in each probe period.
 const GOSSIP_MEMBERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// Further rounds of gossip by which a node says that it leaves.
@@ -156,6 +161,22 @@ impl Membership {
 
     pub(super) fn announce(&mut self, to: Identity) {
         let result = self.foca.announce(to, &mut self.runtime);
+        self.count(result);
+    }
+
+    /// Takes what a peer knows of a member, which needs no telling.
+    pub(super) fn learn(&mut self, member: Member<Identity>) {
+        let result = self.foca.apply_many(std::iter::once(member), false, &mut self.runtime);
+        self.count(result);
+    }
+
+    /// What others know is loaded from now on: news is passed on.
+    pub(super) fn is_loaded(&mut self) {
+        if self.settings.max_transmissions_of_arrivals == ARRIVAL_TRANSMISSIONS {
+            return;
+        }
+        self.settings.max_transmissions_of_arrivals = ARRIVAL_TRANSMISSIONS;
+        let result = self.foca.set_config(self.settings.clone());
         self.count(result);
     }
 
@@ -358,7 +379,7 @@ fn settings(config: &Config) -> foca::Config {
         probe_rtt: config.probe_rtt,
         num_indirect_probes: INDIRECT_PROBES,
         max_transmissions: TRANSMISSIONS,
-        max_transmissions_of_arrivals: TRANSMISSIONS,
+        max_transmissions_of_arrivals: LOADING_TRANSMISSIONS,
         suspect_to_down_after: config.suspicion,
         // Nodes that left the cluster are forgotten by name; a dead one may come back.
         remove_down_after: None,

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::id::NodeId;
+use foca::Member;
 
 use crate::Now;
-use crate::anti_entropy::{self, Delta, RestartNotice, SyncReply, SyncRequest};
-use crate::codec::{self, Body, DIGESTS_MAX};
+use crate::anti_entropy::{
+    self, Delta, Known, Question, RestartNotice, Standing, SyncReply, SyncRequest,
+};
+use crate::buckets::{Buckets, bucket_of};
+use crate::codec::{self, Body, DIGESTS_MAX, WireMember};
 use crate::engine::exchange::Scope;
 use crate::engine::intake::{End, WAITING_MAX, Waiting};
 use crate::engine::{Engine, Output, SyncFailed};
@@ -37,6 +41,10 @@ impl Engine {
                 }
                 let Some(payload) = self.vet(payload) else { return };
                 self.membership.receive(&payload);
+                // Who is loading compares all that it knows, again and again.
+                if !self.exchanges.complete {
+                    return;
+                }
                 for digest in digests {
                     if digest.owner != self.config.node && self.roster.get(digest.owner).is_some() {
                         self.exchanges.heard(digest, sender, &self.table, now);
@@ -85,14 +93,30 @@ impl Engine {
     pub(super) fn answer(&mut self, token: u64, bytes: &[u8], now: Now) {
         self.stats.exchanges_answered += 1;
         let reply = match codec::decode_sync::<SyncRequest>(bytes) {
-            Ok(SyncRequest::Ask(digests, after)) => {
-                let (bundles, digests, more) = anti_entropy::answer(&self.table, &digests, after);
+            Ok(SyncRequest::Compare(root, complete)) => {
+                let mine = self.summary();
+                if root == mine.root() {
+                    SyncReply::Same(self.restart_notices(now), self.exchanges.complete)
+                } else if complete && !self.exchanges.complete {
+                    SyncReply::Loading
+                } else {
+                    SyncReply::Parts(mine.hashes().to_vec())
+                }
+            }
+            Ok(SyncRequest::Ask(question)) => {
+                let mine = self.known_in(&question.buckets);
+                let found = anti_entropy::answer(&self.table, &mine, &question);
                 SyncReply::Delta(Delta {
-                    bundles,
-                    digests,
+                    // With the first part of the rows.
+                    members: match question.after {
+                        None => self.members_of(&found.later),
+                        Some(_) => Vec::new(),
+                    },
+                    bundles: found.bundles,
+                    known: found.known,
                     restarting: self.restart_notices(now),
                     complete: self.exchanges.complete,
-                    more,
+                    more: found.more,
                 })
             }
             Ok(SyncRequest::AskOf(theirs)) => {
@@ -100,20 +124,22 @@ impl Engine {
                 let (bundles, _cut) = anti_entropy::deltas(&self.table, theirs.iter().copied());
                 let mine = theirs.iter().map(|theirs| (self.table.digest(theirs.owner), theirs));
                 let differing = mine.filter(|(mine, theirs)| !mine.agrees(theirs));
+                let standing = Standing::default();
                 SyncReply::Delta(Delta {
                     bundles,
-                    digests: differing.map(|(mine, _)| mine).collect(),
+                    members: Vec::new(),
+                    known: differing.map(|(digest, _)| Known { digest, standing }).collect(),
                     restarting: Vec::new(),
                     complete: self.exchanges.complete,
                     more: None,
                 })
             }
-            Ok(SyncRequest::Give(bundles)) if self.intake.len() < WAITING_MAX => {
-                self.intake.push_back(Waiting::new(bundles, None, now));
+            Ok(SyncRequest::Give(bundles, members)) if self.intake.len() < WAITING_MAX => {
+                self.intake.push_back(Waiting::new(members, bundles, None, now));
                 SyncReply::Taken
             }
             // Of a `Give` too many: to its sender it has failed, and the next digest is the retry.
-            Ok(SyncRequest::Give(_)) | Err(_) => {
+            Ok(SyncRequest::Give(..)) | Err(_) => {
                 self.out.push(Output::SyncReply { token, bytes: Bytes::new() });
                 return;
             }
@@ -143,13 +169,21 @@ impl Engine {
                 self.stats.exchanges_failed += 1;
                 self.exchanges.failed(peer, now);
             }
-            Some(SyncReply::Taken) => self.exchanges.ended(peer),
+            Some(SyncReply::Taken | SyncReply::Loading) => self.exchanges.ended(peer),
+            Some(SyncReply::Same(restarting, complete)) => {
+                let delta = Delta { restarting, complete, ..Delta::default() };
+                self.take_delta(peer, scope, delta, now);
+            }
+            Some(SyncReply::Parts(theirs)) => {
+                let buckets = self.summary().differing(&theirs).into_iter().collect();
+                self.ask(peer, buckets, None);
+            }
             Some(SyncReply::Delta(delta)) => self.take_delta(peer, scope, delta, now),
         }
     }
 
     fn take_delta(&mut self, peer: NodeId, scope: Scope, delta: Delta, now: Now) {
-        let Delta { bundles, digests, restarting, complete, more } = delta;
+        let Delta { bundles, members, known, restarting, complete, more } = delta;
         if !self.expect_all_back(restarting, now) {
             self.stats.exchanges_failed += 1;
             self.exchanges.failed(peer, now);
@@ -158,8 +192,43 @@ impl Engine {
         if scope == Scope::All {
             self.exchanges.progress(now);
         }
-        let end = End { peer, scope, digests, complete, more };
-        self.intake.push_back(Waiting::new(bundles, Some(end), now));
+        let buckets = self.exchanges.asked(peer);
+        let news = self.news;
+        let end = End { peer, scope, known, complete, more, buckets, news };
+        self.intake.push_back(Waiting::new(members, bundles, Some(end), now));
+    }
+
+    /// Asks what a peer knows in some parts.
+    fn ask(&mut self, peer: NodeId, buckets: BTreeSet<u8>, after: Option<NodeId>) {
+        let known = self.known_in(&buckets);
+        self.exchanges.asks(peer, buckets.clone());
+        self.post(peer, &SyncRequest::Ask(Question { buckets, known, after }));
+    }
+
+    /// Of all that is known of members and rows.
+    pub(super) fn summary(&self) -> Buckets {
+        self.table.buckets().with(self.standings.buckets())
+    }
+
+    /// What is known of the nodes in some parts, by node.
+    fn known_in(&self, buckets: &BTreeSet<u8>) -> Vec<Known> {
+        let owners = self.table.owners().filter(|owner| buckets.contains(&bucket_of(*owner)));
+        let nodes: BTreeSet<NodeId> = self.standings.nodes_in(buckets).chain(owners).collect();
+        let known =
+            |node| Known { digest: self.table.digest(node), standing: self.standings.get(node) };
+        nodes.into_iter().map(known).collect()
+    }
+
+    fn members_of(&self, nodes: &[NodeId]) -> Vec<WireMember> {
+        let member = |node: &NodeId| {
+            if *node == self.config.node {
+                let own = self.membership.identity();
+                Some(WireMember::from(&Member::alive(own)))
+            } else {
+                self.membership.member(*node).map(WireMember::from)
+            }
+        };
+        nodes.iter().filter_map(member).collect()
     }
 
     /// Notes the restarts that a peer knows; false at the first one that is forged, or if one node
@@ -178,20 +247,27 @@ impl Engine {
 
     /// Goes on with an exchange of which all rows are taken in.
     pub(super) fn taken(&mut self, end: End, now: Now) {
-        let End { peer, scope, digests, complete, more } = end;
+        let End { peer, scope, known, complete, more, buckets, news } = end;
         if self.exchanges.goes_on(peer, now).is_none() {
             return;
         }
         if more.is_some() {
-            let ask = SyncRequest::Ask(anti_entropy::digests(&self.table), more);
-            self.post(peer, &ask);
+            self.ask(peer, buckets, more);
             return;
         }
         if scope == Scope::All {
             self.exchanges.learned_all(peer, complete, now);
+            if self.news == news {
+                self.exchanges.nothing_new(now);
+            }
         }
-        let (give, more) = anti_entropy::deltas(&self.table, digests);
-        if give.is_empty() {
+        let later = known.iter().filter(|theirs| {
+            scope == Scope::All && self.standings.get(theirs.digest.owner) > theirs.standing
+        });
+        let later: Vec<NodeId> = later.map(|theirs| theirs.digest.owner).collect();
+        let theirs = known.into_iter().map(|known| known.digest);
+        let (give, more) = anti_entropy::deltas(&self.table, theirs);
+        if give.is_empty() && later.is_empty() {
             self.exchanges.ended(peer);
             return;
         }
@@ -199,6 +275,7 @@ impl Engine {
         if more.is_some() && scope == Scope::All {
             self.exchanges.want_all(peer);
         }
-        self.post(peer, &SyncRequest::Give(give));
+        let members = self.members_of(&later);
+        self.post(peer, &SyncRequest::Give(give, members));
     }
 }

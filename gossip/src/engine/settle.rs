@@ -7,21 +7,25 @@ use bytes::Bytes;
 use cluster::id::NodeId;
 use foca::{Member, State};
 use rand::RngExt;
-use rand::seq::IndexedRandom;
 
 use crate::Now;
-use crate::anti_entropy::{self, RestartNotice, SyncRequest};
+use crate::anti_entropy::{RestartNotice, Standing, SyncRequest};
 use crate::codec::{self, Body, DATAGRAM_BYTES_MAX};
-use crate::engine::exchange::{EXCHANGES_MAX, RETRY, WELCOMES, Wish};
+use crate::engine::exchange::{RETRY, WELCOMES, Wish};
 use crate::engine::intake::{VIEW_PACE, Waiting};
 use crate::engine::roster::ANNOUNCE_MAX;
-use crate::engine::{Engine, Output, PUSH_GAP, RESTART_COPIES, SWEEP_PERIOD};
+use crate::engine::{Engine, GOSSIP_GAP, Output, RESTART_COPIES, SWEEP_PERIOD};
 use crate::identity::Identity;
 use crate::proof::Statement;
 use crate::row::RowKey;
 
 /// Suspects that are told so in one period.
 const NAGS_MAX: usize = 8;
+
+fn standing(member: &Member<Identity>) -> Standing {
+    let Identity { generation, renewals, .. } = *member.id();
+    Standing { generation, renewals, is_down: member.state() == State::Down }
+}
 
 impl Engine {
     /// Serves everything that is due.
@@ -82,15 +86,11 @@ impl Engine {
         // Rows of nodes that are down, and who restarts just now, only a whole table tells.
         let heard = is_alone || self.exchanges.has_heard(now);
         self.exchanges.complete |= heard && lacking.is_empty();
-        let reachable: Vec<NodeId> =
-            lacking.into_iter().filter(|node| self.membership.active(*node).is_some()).collect();
-        let room = EXCHANGES_MAX.saturating_sub(self.exchanges.whole());
-        let mut asked: Vec<NodeId> = reachable.sample(&mut self.choices, room).copied().collect();
-        if reachable.is_empty() && !heard {
-            let any = self.membership.choose(room, &mut self.choices, |_| true);
-            asked = any.into_iter().map(|identity| identity.node).collect();
+        if !self.exchanges.complete && self.exchanges.may_ask_all(now) {
+            for peer in self.membership.choose(1, &mut self.choices, |_| true) {
+                self.exchanges.want_all(peer.node);
+            }
         }
-        asked.into_iter().for_each(|node| self.exchanges.want_all(node));
     }
 
     fn sweep(&mut self, now: Now) {
@@ -106,8 +106,11 @@ impl Engine {
             self.join(now);
         }
         let changed = self.look_around(&decided.arrived, now);
-        if !changed.is_empty() {
-            // News of life and death does not wait for the tick either.
+        self.gossip_due |= !changed.is_empty();
+        // News of life and death does not wait for the tick either, unless there is more of it.
+        if self.gossip_due && now >= self.gossip_at {
+            self.gossip_due = false;
+            self.gossip_at = now + GOSSIP_GAP;
             self.membership.gossip();
         }
         let more = self.membership.decide(now);
@@ -126,13 +129,16 @@ impl Engine {
         for (peer, wish) in self.exchanges.start(is_active, now) {
             self.stats.exchanges_begun += 1;
             let ask = match wish {
-                Wish::All => SyncRequest::Ask(anti_entropy::digests(&self.table), None),
+                Wish::All => SyncRequest::Compare(self.summary().root(), self.exchanges.complete),
                 Wish::Of(owners) => {
                     let digests = owners.iter().map(|owner| self.table.digest(*owner));
                     SyncRequest::AskOf(digests.collect())
                 }
             };
             self.post(peer, &ask);
+        }
+        if self.exchanges.complete {
+            self.membership.is_loaded();
         }
         // Without our own rows the view lacks what runs right here.
         self.projection.complete(self.exchanges.complete && self.own.is_asserted());
@@ -158,9 +164,17 @@ impl Engine {
     /// Takes over what membership thinks of nodes of which it changed its mind; returns those on
     /// which the opinion changed.
     fn look_around(&mut self, arrived: &[Identity], now: Now) -> BTreeSet<NodeId> {
+        let own = self.membership.identity();
+        if self.noted_as != own.age() {
+            self.noted_as = own.age();
+            self.standings.note(own.node, standing(&Member::alive(own)));
+        }
         let mut nodes = self.membership.take_changed();
+        nodes.remove(&own.node);
         for node in &nodes {
-            let state = self.membership.member(*node).map(Member::state);
+            let member = self.membership.member(*node);
+            self.standings.note(*node, member.map(standing).unwrap_or_default());
+            let state = member.map(Member::state);
             self.roster.note(*node, matches!(state, Some(State::Alive | State::Suspect)));
             if state == Some(State::Suspect) {
                 self.suspects.insert(*node);
@@ -218,14 +232,14 @@ impl Engine {
     fn push(&mut self, now: Now) {
         let (fanout, membership, choices) =
             (self.config.fanout, &self.membership, &mut self.choices);
-        let packets = self.outbox.take(&self.table, |may| {
+        let packets = self.outbox.take(&self.table, now, |may| {
             let chosen = membership.choose(fanout, choices, |identity| may(identity.node));
             chosen.into_iter().map(|identity| identity.address).collect()
         });
         for packet in packets {
-            self.send(&packet.to, Body::Rows(vec![packet.bundle]));
+            self.send(&packet.to, Body::Rows(packet.bundles));
         }
-        self.push_at = (!self.outbox.is_empty()).then_some(now + PUSH_GAP);
+        self.push_at = self.outbox.next_deadline(now);
     }
 
     /// Tells every member that we will be back.

@@ -33,7 +33,7 @@ impl Engine {
 
     /// Whether a node runs as this, and where the managers say that it is. Each run is verified
     /// once; one that is over says nothing new.
-    fn is_proven(&mut self, identity: &Identity) -> bool {
+    pub(super) fn is_proven(&mut self, identity: &Identity) -> bool {
         if *identity == self.membership.identity() {
             return true;
         }
@@ -57,6 +57,7 @@ impl Engine {
         let proven = self.is_stated(node, generation, Statement::Run(generation, renewals), &proof);
         if proven {
             self.proven.insert(node, *identity);
+            self.news += 1;
             // It is back where it should be.
             self.elsewhere.retain(|of, old| *of != node || old.age() > identity.age());
         }

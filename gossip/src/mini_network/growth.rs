@@ -79,3 +79,29 @@ fn a_probe_costs_a_member_of_a_large_cluster_what_it_costs_one_of_a_small_one() 
     // With a look at each member it is some 20 times as much.
     assert!(costs[1] < 5 * costs[0], "{costs:?}");
 }
+
+/// What each of so many hosts that start at once sends until all know all: datagrams, exchanges
+/// that it begins, bytes of exchanges.
+fn start_cost(hosts: u8) -> [f64; 3] {
+    let mut net = Net::new(7, hosts, 0.0);
+    for host in 1..=hosts {
+        net.start(host);
+        net.input(host, own(host, 0..1));
+    }
+    net.until("all know all", ms(10_000), |net| {
+        net.hosts.keys().all(|host| net.shows_all(*host, hosts.into()))
+    });
+    let begun: u64 = net.hosts.values().map(|host| host.engine.stats().exchanges_begun).sum();
+    [net.sent, begun, net.posted].map(|all| all as f64 / f64::from(hosts))
+}
+
+#[test]
+fn a_start_of_all_nodes_costs_each_of_them_what_it_has_to_learn_and_little_more() {
+    let (small, large) = (start_cost(30), start_cost(120));
+    let grows = |of: usize| large[of] / small[of];
+    // The square would be four times as much for each node.
+    assert!(grows(0) < 2.5, "datagrams: {small:?} {large:?}");
+    assert!(grows(1) < 2.0, "exchanges: {small:?} {large:?}");
+    // Each learns four times as many rows and runs.
+    assert!(grows(2) < 6.0, "bytes: {small:?} {large:?}");
+}

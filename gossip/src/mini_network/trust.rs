@@ -46,7 +46,7 @@ fn pushed(rows: Vec<Row>) -> Input {
 }
 
 fn given(owner: u8, floor: u64, rows: Vec<Row>) -> Input {
-    let give = SyncRequest::Give(vec![Bundle { owner: node(owner), floor, rows }]);
+    let give = SyncRequest::Give(vec![Bundle { owner: node(owner), floor, rows }], Vec::new());
     Input::SyncRequest { token: 1, bytes: codec::encode_sync(&give).unwrap().into() }
 }
 

@@ -2,7 +2,7 @@
 //! times, and an exchange makes two tables equal.
 
 use super::*;
-use crate::anti_entropy;
+use crate::anti_entropy::{self, Known, Question, Standing};
 use crate::proof::Proof;
 use crate::row::{EndpointValue, Record};
 use cluster::id::{NetworkId, TaskId};
@@ -145,18 +145,23 @@ proptest! {
             history.iter().for_each(|row| { left.merge(owner, row.clone(), START); });
             left.raise(owner, history.last().map_or(0, |row| row.version.generation));
         }
-        let asked = anti_entropy::digests(&left);
-        let (bundles, digests, _) = anti_entropy::answer(&right, &asked, None);
-        for bundle in bundles {
+        let standing = Standing::default();
+        let known = |table: &Table| vec![Known { digest: table.digest(owner), standing }];
+        let buckets = left.buckets().differing(right.buckets().hashes()).into_iter().collect();
+        let question = Question { buckets, known: known(&left), after: None };
+        let found = anti_entropy::answer(&right, &known(&right), &question);
+        for bundle in found.bundles {
             bundle.rows.into_iter().for_each(|row| { left.merge(owner, row, START); });
             left.raise(owner, bundle.floor);
         }
+        let digests = found.known.into_iter().map(|known| known.digest);
         let (give, _) = anti_entropy::deltas(&left, digests);
         for bundle in give {
             bundle.rows.into_iter().for_each(|row| { right.merge(owner, row, START); });
             right.raise(owner, bundle.floor);
         }
         prop_assert!(left.digest(owner).agrees(&right.digest(owner)));
+        prop_assert_eq!(left.buckets(), right.buckets());
         let live = |table: &Table| -> Vec<Row> {
             table.rows_of(owner).filter(|row| row.record.is_live()).cloned().collect()
         };
