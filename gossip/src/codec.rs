@@ -381,6 +381,7 @@ impl Packet {
         }
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn encode(&self) -> Result<Vec<u8>, CodecError> {
         let mut bytes = Vec::new();
         FocaCodec.encode_header(&self.header, &mut bytes)?;

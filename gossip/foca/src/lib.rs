@@ -876,7 +876,7 @@ where
     /// Data larger than the configured limit will be rejected. Errors are
     /// expected if you're receiving arbitrary data (which very likely if
     /// you are listening to a socket address).
-    pub fn handle_data(&mut self, mut data: &[u8], mut runtime: impl Runtime<T>) -> Result<()> {
+    pub fn handle_data(&mut self, mut data: &[u8], runtime: impl Runtime<T>) -> Result<()> {
         #[cfg(feature = "tracing")]
         let span = tracing::trace_span!(
             "handle_data",
@@ -937,6 +937,39 @@ where
             }
         }
 
+        self.react(header, data, runtime)
+    }
+
+    /// Handle a message that the caller has decoded already, without custom
+    /// broadcasts.
+    pub fn handle_decoded(
+        &mut self,
+        header: Header<T>,
+        updates: Vec<Member<T>>,
+        runtime: impl Runtime<T>,
+    ) -> Result<()> {
+        if header.src == self.identity || header.src.addr() == self.identity.addr() {
+            return Err(Error::DataFromOurselves);
+        }
+        let carries_none = matches!(header.message, Message::Announce | Message::Broadcast);
+        if carries_none && !updates.is_empty() {
+            return Err(Error::MalformedPacket);
+        }
+        if !self.accept_payload(&header) {
+            return Ok(());
+        }
+        self.updates_buf = updates;
+        self.react(header, &[], runtime)
+    }
+
+    // Does what a message calls for: its updates are in `updates_buf`, its
+    // custom broadcasts in `data`
+    fn react(
+        &mut self,
+        header: Header<T>,
+        data: &[u8],
+        mut runtime: impl Runtime<T>,
+    ) -> Result<()> {
         #[cfg(feature = "unstable-notifications")]
         runtime.notify(Notification::DataReceived(&header));
 

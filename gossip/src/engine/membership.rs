@@ -20,7 +20,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::Now;
-use crate::codec::{FocaCodec, PAYLOAD_BYTES_MAX};
+use crate::codec::{FocaCodec, PAYLOAD_BYTES_MAX, Packet};
 use crate::engine::config::Config;
 use crate::identity::Identity;
 use crate::proof::Author;
@@ -154,8 +154,8 @@ impl Membership {
         self.timers.keys().next().map(|(at, _)| *at)
     }
 
-    pub(super) fn receive(&mut self, bytes: &[u8]) {
-        let result = self.foca.handle_data(bytes, &mut self.runtime);
+    pub(super) fn receive(&mut self, Packet { header, members }: Packet) {
+        let result = self.foca.handle_decoded(header, members, &mut self.runtime);
         self.count(result);
     }
 

@@ -39,8 +39,8 @@ impl Engine {
                     self.stats.datagrams_refused += 1;
                     return;
                 }
-                let Some(payload) = self.vet(payload) else { return };
-                self.membership.receive(&payload);
+                let Some(packet) = self.vet(&payload) else { return };
+                self.membership.receive(packet);
                 // Who is loading compares all that it knows, again and again.
                 if !self.exchanges.complete {
                     return;

@@ -15,20 +15,17 @@ use crate::proof::{self, GENERATION_MAX, Proof, Statement};
 impl Engine {
     /// A packet of foca's without members that are not listed or run no more; `None` if it is not
     /// its sender's or one of its members is forged: who passes that on is not listened to further.
-    pub(super) fn vet(&mut self, payload: Vec<u8>) -> Option<Vec<u8>> {
-        let Ok(mut packet) = Packet::decode(&payload) else {
+    pub(super) fn vet(&mut self, payload: &[u8]) -> Option<Packet> {
+        let Ok(mut packet) = Packet::decode(payload) else {
             self.stats.datagrams_refused += 1;
             return None;
         };
         if !self.is_proven(&packet.header.src) || !self.is_answerable(&packet.header.message) {
             return None;
         }
-        let (all, forged) = (packet.members.len(), self.stats.forged);
+        let forged = self.stats.forged;
         packet.members.retain(|member| self.stats.forged == forged && self.is_proven(member.id()));
-        if self.stats.forged > forged {
-            return None;
-        }
-        if packet.members.len() == all { Some(payload) } else { packet.encode().ok() }
+        (self.stats.forged == forged).then_some(packet)
     }
 
     /// Whether a node runs as this, and where the managers say that it is. Each run is verified
