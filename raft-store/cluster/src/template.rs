@@ -460,16 +460,18 @@ mod tests {
     #[test]
     fn templates_stand_in_values_host_names_and_mounts() {
         let (task, node) = placed();
-        let mut container = ContainerSpec::default();
-        container.env = vec!["A=b".to_owned(), "{{x=1".to_owned(), "N={{.Task.Slot}}=".to_owned()];
-        container.hostname = "{{.Service.Name}}-{{.Task.Slot}}".to_owned();
-        container.args = vec!["{{.Task.Slot}}".to_owned()];
-        container.mounts.push(Mount {
-            kind: MountKind::Volume,
-            source: "data-{{.Task.Slot}}".to_owned(),
-            target: "/{{.Node.Hostname}}".to_owned(),
-            ..Mount::default()
-        });
+        let mut container = ContainerSpec {
+            env: vec!["A=b".to_owned(), "{{x=1".to_owned(), "N={{.Task.Slot}}=".to_owned()],
+            hostname: "{{.Service.Name}}-{{.Task.Slot}}".to_owned(),
+            args: vec!["{{.Task.Slot}}".to_owned()],
+            mounts: vec![Mount {
+                kind: MountKind::Volume,
+                source: "data-{{.Task.Slot}}".to_owned(),
+                target: "/{{.Node.Hostname}}".to_owned(),
+                ..Mount::default()
+            }],
+            ..ContainerSpec::default()
+        };
         expand(&mut container, &Context::of(&task, &node));
         assert_eq!(container.env, ["A=b", "{{x=1", "N=3="]);
         assert_eq!(container.hostname, "web-3");

@@ -154,6 +154,8 @@ fn unwritable(error: serde_json::Error) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use cluster::spec::ServiceSpec;
+
     use super::*;
 
     fn web() -> Arc<Service> {
@@ -177,11 +179,8 @@ mod tests {
         let mut row = |service| kept.row(&state, service, false).unwrap();
         let first = row(&service);
         assert_eq!(first.as_ptr(), row(&service).as_ptr());
-        let renamed = Arc::new({
-            let mut service = Service::clone(&service);
-            service.spec.name = "shop".to_owned();
-            service
-        });
+        let spec = ServiceSpec { name: "shop".to_owned(), ..ServiceSpec::clone(&service.spec) };
+        let renamed = Arc::new(Service { spec: spec.into(), ..Service::clone(&service) });
         let second = row(&renamed);
         assert_ne!(first, second);
         assert_eq!(kept.bytes, second.len());
