@@ -97,6 +97,9 @@ pub(crate) fn check_service(state: &State, service: &Service) -> Result<(), Reje
             ));
         }
     }
+    if !publishes(service) {
+        return Ok(());
+    }
     let nodes = ingress_nodes(state).count();
     if ingress_ports(service).any(|port| port.ingress_ports.len() < nodes) {
         return Err(Rejection::new(
@@ -185,6 +188,9 @@ fn give_vips(draft: &mut Draft<'_>, service: &Service) {
 }
 
 fn give_ingress_ports(draft: &mut Draft<'_>, service: &Service) {
+    if !publishes(service) {
+        return;
+    }
     let nodes: BTreeSet<NodeId> = ingress_nodes(draft.state()).map(|node| node.id).collect();
     let mut used = ports::ingress_ports_in_use(&service.ports);
     let numbers: BTreeMap<usize, BTreeMap<NodeId, u16>> = service
