@@ -144,7 +144,7 @@ fn only(outputs: &[Output], kinds: &[&str]) -> Vec<String> {
 fn passed(failures: &[&str]) -> Input {
     let failure = |reason: &&str| Failure {
         op: None,
-        error: KernelError { activity: "read".to_owned(), reason: (*reason).to_owned() },
+        error: KernelError { activity: "read".to_owned(), reason: (*reason).to_owned(), errno: 5 },
     };
     let failures = failures.iter().map(failure).collect();
     let report = PassReport { failures, ..PassReport::default() };
