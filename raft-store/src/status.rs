@@ -197,11 +197,12 @@ mod tests {
 
     #[test]
     fn a_leader_counts_as_silent_after_the_election_timeout_in_heartbeats() {
-        let mut silence = Silence::new(&RaftConfig::lan());
+        let config = RaftConfig::lan();
+        let mut silence = Silence::new(&config);
         assert!(silence.is_long(), "nobody was heard of at the start");
         silence.observe(1, false);
         assert!(!silence.is_long());
-        for _ in 0..5 {
+        for _ in 1..config.election_ms_max.div_ceil(config.heartbeat_ms) {
             silence.observe(1, true);
         }
         assert!(!silence.is_long());

@@ -33,8 +33,8 @@ use crate::drift::{Disturbance, OwnChanges};
 use crate::generic::HEADER_BYTES;
 use crate::ipvs::wire;
 use crate::netlink::raw::{Answers, Attributes, Expect, MESSAGE_ERROR, Request as Ask, encode};
-use crate::nft::read;
 use crate::nft::wire::Message as Nft;
+use crate::nft::{list, read};
 use crate::{conntrack, firewalls, observe, probe, sock_diag};
 
 /// The number of the request that a datagram answers.

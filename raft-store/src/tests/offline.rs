@@ -28,7 +28,7 @@ async fn one_survivor_goes_on_alone() {
 
     let storage = Storage { dir: &new, raft_id: 9, key: &key, presence: Presence::New };
     let stranger = found(storage, &[peer(8)], end.next(), journal.snapshot()).await.unwrap_err();
-    assert!(stranger.to_string().contains("none of the voters"), "{stranger}");
+    assert!(stranger.to_string().contains("not among the voters"), "{stranger}");
     found(storage, &[peer(9)], end.next(), journal.snapshot()).await.unwrap();
     let error = found(storage, &[peer(9)], end.next(), journal.snapshot()).await.unwrap_err();
     assert!(error.to_string().contains("there is a log already"), "{error}");

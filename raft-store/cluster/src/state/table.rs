@@ -7,8 +7,8 @@ use imbl::OrdMap;
 
 /// A persistent map of objects: a copy shares all that does not change afterwards.
 ///
-/// To decide or plan one change, objects are found by id or by the index: walks over a table are for
-/// lists, snapshots and invariants (`growth.rs` counts them).
+/// To decide or plan one change, objects are found by id or by the index: walks over a table are
+/// for lists, snapshots and invariants (`growth.rs` counts them).
 #[derive(Debug, PartialEq)]
 pub struct Table<K: Ord, T>(OrdMap<K, Arc<T>>);
 
