@@ -23,9 +23,9 @@ const MANAGERS: usize = 3;
 const CLIENTS: usize = 8;
 /// Leaders that are lost in one way.
 const LOSSES: usize = 4;
-/// The longest answer: an election takes 0.55 to 0.85 s.
+/// The longest answer: an election takes 0.6 to 0.9 s.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// Answers are this late where they are to be lost; a leader is doubted after 400 ms.
+/// Answers are this late where they are to be lost; a leader is doubted after 450 ms.
 const ANSWERS_LATE_MS: u32 = 250;
 /// Writes flow before the leader is lost and after it.
 const FLOWS_MIN: usize = 5 * CLIENTS;
