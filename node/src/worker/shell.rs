@@ -36,6 +36,8 @@ pub mod kept;
 mod start;
 mod tasks;
 
+/// The core's loop reports more often than this, unless something holds it up.
+const REPORT_LATE: Duration = Duration::from_secs(1);
 /// The longest sleep between two looks at the core's deadline.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
@@ -71,6 +73,8 @@ pub struct Shell {
     kept: Kept,
     drift: Doorbell,
     untaken: Unseen,
+    /// What the leader was told last.
+    reported: watch::Sender<Option<agent::Report>>,
     stop: CancellationToken,
 }
 
@@ -150,6 +154,8 @@ impl Shell {
             }
             Output::Report(report) => {
                 let session = self.session.clone();
+                let said = agent::Report { description: None, ..(*report).clone() };
+                self.reported.send_replace(Some(said));
                 self.call(async move { Input::Reported(session.report(*report).await) });
             }
             // There is one order at a time, and none after the kernel was torn down.
@@ -175,6 +181,23 @@ impl Shell {
 
     fn launched(&self) -> MutexGuard<'_, BTreeMap<TaskId, Launched>> {
         hold(&self.launched)
+    }
+}
+
+/// Keeps the lease while the core's loop waits for the disk or for a supervisor: what was reported
+/// last is said again. It ends with the shell.
+async fn keep_lease(session: Session, mut reported: watch::Receiver<Option<agent::Report>>) {
+    loop {
+        match tokio::time::timeout(REPORT_LATE, reported.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_ended)) => return,
+            Err(_late) => {
+                let last = reported.borrow_and_update().clone();
+                if let Some(last) = last {
+                    let _ = session.report(last).await;
+                }
+            }
+        }
     }
 }
 

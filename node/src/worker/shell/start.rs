@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::kept::Kept;
-use super::{AllLaunched, Shell, Told, WorkerHandle, moment, spawn};
+use super::{AllLaunched, Shell, Told, WorkerHandle, keep_lease, moment, spawn};
 use crate::clock;
 use crate::disk;
 use crate::executor::Supervisors;
@@ -100,6 +100,7 @@ impl Shell {
             kept,
             drift: kernel.doorbell(),
             untaken: Unseen::default(),
+            reported: watch::Sender::new(None),
             stop: stop.clone(),
         };
         let (ended_writer, ended) = watch::channel(None);
@@ -137,6 +138,7 @@ impl Shell {
             inbox: self.inbox.clone(),
         };
         spawn(&self.stop, probes::run(looks, found));
+        spawn(&self.stop, keep_lease(self.session.clone(), self.reported.subscribe()));
         WorkerHandle {
             assignment: self.told.assignment.subscribe(),
             told: self.told.of_manager.subscribe(),
