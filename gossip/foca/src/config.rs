@@ -59,7 +59,7 @@ pub struct Config {
     /// *very* large clusters.
     pub max_transmissions: NonZeroU8,
 
-    /// The same for the update that a member is there: whoever misses it
+    /// The same for the update that a member is there: who misses it
     /// learns it from the member itself or by other means.
     pub max_transmissions_of_arrivals: NonZeroU8,
 

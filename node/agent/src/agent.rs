@@ -81,14 +81,8 @@ pub enum Input {
 pub enum Output {
     /// Something for the executor.
     Task(Command),
-    /// Files to be written, and what for the executor is to come after that. The answer,
-    /// [`Input::Written`], is the next input. A disk that takes nothing holds no command back.
-    Write {
-        /// What is written.
-        files: Files,
-        /// What comes after it, whether it was written or not.
-        then: Vec<Command>,
-    },
+    /// Files to be written; commands that depend on them wait for [`Input::Written`].
+    Write(Files),
     /// The leader is to be asked.
     Watch(Watch),
     /// The leader is to be told.
@@ -238,9 +232,10 @@ impl Agent {
                 self.passes.inspected(now);
                 return None;
             }
+            // The worker has nothing to do with it, but its commands wait.
             Input::Written(done) => {
                 self.disk.written(done, now);
-                return None;
+                return Some(Vec::new());
             }
         };
         Some(vec![work])

@@ -1,8 +1,9 @@
 //! What a restart needs on disk: who the node is, the last assignment, its tasks' addresses.
 //!
-//! It is written before what depends on it is done: a task of an assignment that the disk lacks
-//! would be nobody's after a restart, and an address that it lacks would be given out twice. A disk
-//! that takes nothing stops nothing all the same: it is tried again until it has everything.
+//! It is written before what depends on it is done: after a restart nobody would know a task of an
+//! assignment that the disk lacks, and an address that it lacks would be given out twice. Commands
+//! wait for a write that is under way. One that failed holds nothing back: it is tried again until
+//! the disk has everything.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -51,29 +52,41 @@ impl Files {
 pub(crate) struct Disk {
     on_disk: OnDisk,
     writing: Option<Files>,
+    /// Commands that wait for what is being written.
+    held: Vec<Command>,
+    /// Commands that were decided since: they may need another write.
+    later: Vec<Command>,
     retry_at: Option<Duration>,
 }
 
 impl Disk {
     pub(crate) fn new(on_disk: OnDisk) -> Self {
-        Self { on_disk, writing: None, retry_at: None }
+        Self { on_disk, writing: None, held: Vec::new(), later: Vec::new(), retry_at: None }
     }
 
-    /// The commands, after what has to be on disk before them.
+    /// The commands that nothing holds back, or what has to be on disk before them.
     pub(crate) fn before(
         &mut self,
         worker: &Worker,
-        then: Vec<Command>,
+        commands: Vec<Command>,
         now: Duration,
     ) -> Vec<Output> {
+        self.later.extend(commands);
+        if self.writing.is_some() {
+            return Vec::new();
+        }
+        let mut outputs: Vec<Output> = self.held.drain(..).map(Output::Task).collect();
         self.retry_at.take_if(|at| *at <= now);
-        let waits = self.writing.is_some() || self.retry_at.is_some();
+        let waits = self.retry_at.is_some();
         let files = if waits { Files::default() } else { self.lacks(worker) };
         if files.is_empty() {
-            return then.into_iter().map(Output::Task).collect();
+            outputs.extend(self.later.drain(..).map(Output::Task));
+            return outputs;
         }
+        self.held = std::mem::take(&mut self.later);
         self.writing = Some(files.clone());
-        vec![Output::Write { files, then }]
+        outputs.push(Output::Write(files));
+        outputs
     }
 
     fn lacks(&self, worker: &Worker) -> Files {
@@ -89,7 +102,7 @@ impl Disk {
         }
     }
 
-    /// What came of the write.
+    /// What came of the write. What was decided meanwhile may depend on another one.
     pub(crate) fn written(&mut self, done: bool, now: Duration) {
         let Some(Files { identity, assignment, egress }) = self.writing.take() else { return };
         if !done {

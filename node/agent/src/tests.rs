@@ -108,9 +108,9 @@ fn words(outputs: &[Output]) -> Vec<String> {
     let name = |digest: Option<Digest>| digest.map(|Digest(bytes)| bytes[0]);
     let word = |output: &Output| match output {
         Output::Task(command) => format!("{command:?}"),
-        Output::Write { files: Files { identity, assignment, egress }, then } => {
-            let files = (identity, assignment.as_ref().map(|a| a.revision.0), egress.is_some());
-            format!("write {files:?} then {then:?}")
+        Output::Write(Files { identity, assignment, egress }) => {
+            let assignment = assignment.as_ref().map(|assignment| assignment.revision.0);
+            format!("write {identity} {assignment:?} {}", egress.is_some())
         }
         Output::Watch(watch) => format!("watch {:?}", name(watch.have)),
         Output::Report(report) => {
@@ -162,17 +162,35 @@ fn an_assignment_is_on_disk_before_its_tasks_are_launched() {
     assert_eq!(
         words(&outputs)[..5],
         [
-            format!("write (false, Some(10), true) then [{launch}]"),
+            "write false Some(10) true".to_owned(),
             "gossip key 0 should seal datagrams but is not in the key ring".to_owned(),
             "peers 0".to_owned(),
             "in force 10 true".to_owned(),
             "rows 0".to_owned(),
         ]
     );
-    assert_eq!(words(&run.step(Input::Written(true))), Vec::<String>::new());
+    assert_eq!(words(&run.step(Input::Written(true))), [launch]);
     // What the disk has is not written again, and what it has is not waited for.
     let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
     assert_eq!(only(&run.step(Input::Task(TASK, prepared)), &["write"]), Vec::<String>::new());
+}
+
+/// Goal: commands wait for the write that they need and for no other, however many follow it.
+#[test]
+fn a_command_waits_for_one_write() {
+    let mut run = Run::new(nothing_on_disk());
+    run.step(Input::Tick);
+    run.step(Input::Adopted(BTreeMap::new()));
+    let of_disk = |outputs: &[Output]| only(outputs, &["write", "Launch", "Stop"]);
+    let (launch, stop) = (Command::Launch(TASK), Command::Stop(TASK));
+    run.told(1, assigned(10, Some(TaskState::Running), TaskState::Assigned));
+    let newer = assigned(11, Some(TaskState::Running), TaskState::Assigned);
+    assert_eq!(of_disk(&run.told(2, newer)), Vec::<String>::new());
+    let launched = [format!("{launch:?}"), "write false Some(11) false".to_owned()];
+    assert_eq!(of_disk(&run.step(Input::Written(true))), launched);
+    run.step(Input::Task(TASK, Event::Starting { dns_udp_port: 1, dns_tcp_port: 2 }));
+    assert_eq!(of_disk(&run.step(Input::StopAll)), Vec::<String>::new(), "the disk is busy");
+    assert_eq!(of_disk(&run.step(Input::Written(false))), [format!("{stop:?}")]);
 }
 
 /// Goal: a disk that takes nothing holds no task back, and has everything once it takes something.
@@ -187,7 +205,7 @@ fn a_full_disk_is_tried_again_and_holds_nothing_back() {
     let outputs = run.told(1, assigned(10, Some(TaskState::Running), TaskState::Assigned));
     assert_eq!(only(&outputs, &["write", "Launch"]), [launch]);
     run.ms = 1_000;
-    let all = "write (true, Some(10), true) then []";
+    let all = "write true Some(10) true";
     assert_eq!(only(&run.step(Input::Tick), &["write"]), [all]);
     run.step(Input::Written(false));
     run.ms = 2_000;

@@ -51,7 +51,7 @@ pub(super) enum Order {
 pub enum Ask {
     /// What is desired, and what is there now.
     Inspect(oneshot::Sender<Inspected>),
-    /// Take everything of ours out of the kernel and end.
+    /// Take everything that Skein made out of the kernel and end.
     TearDown(oneshot::Sender<PassReport>),
 }
 
@@ -170,7 +170,7 @@ impl<K: Kernel> Tools<K> {
         Outcome { desired, conflicts: self.ports.conflicts(assignment), passed }
     }
 
-    /// The host's namespace stays, with nothing of ours in it; fabrics go whole.
+    /// The host's namespace stays, with nothing in it that Skein made; fabrics go whole.
     fn tear_down(&mut self) -> PassReport {
         let mut nothing = Plane::default();
         nothing.spaces.insert(Place::Host, Space::default());

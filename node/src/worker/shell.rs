@@ -1,7 +1,7 @@
 //! The worker's shell: executor, kernel, gossip, DNS, disk and sessions around the core. It waits,
 //! gives the core what came, and does what the core says, in that order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,23 +21,23 @@ use super::programmer::Order;
 use super::session::Session;
 use super::unseen::Unseen;
 use crate::clock;
-use crate::executor::{Executor, Launched, Supervisors};
+use crate::executor::{Executor, Supervisors};
 use crate::gossip_io::Gossip;
 use crate::spaces::Sandboxes;
 use crate::worker::names::Names;
 
 use self::kept::Kept;
+use self::opened::Known;
 
 pub use self::handle::WorkerHandle;
 pub use self::start::{Ends, Surroundings};
 
 mod handle;
 pub mod kept;
+mod opened;
 mod start;
 mod tasks;
 
-/// The core's loop reports more often than this, unless something holds it up.
-const REPORT_LATE: Duration = Duration::from_secs(1);
 /// The longest sleep between two looks at the core's deadline.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
@@ -51,7 +51,7 @@ struct Told {
 }
 
 /// The tasks that were launched and not forgotten.
-type AllLaunched = Arc<Mutex<BTreeMap<TaskId, Launched>>>;
+type AllLaunched = Arc<Mutex<BTreeMap<TaskId, Known>>>;
 
 /// The shell's own state.
 pub struct Shell {
@@ -70,11 +70,10 @@ pub struct Shell {
     orders: mpsc::Sender<Order>,
     session: Session,
     told: Told,
-    kept: Kept,
+    /// One write is under way at a time.
+    kept: Arc<Mutex<Kept>>,
     drift: Doorbell,
     untaken: Unseen,
-    /// What the leader was told last.
-    reported: watch::Sender<Option<agent::Report>>,
     stop: CancellationToken,
 }
 
@@ -88,13 +87,12 @@ impl Shell {
         let mut view = self.gossip.view();
         // What is there already is read first.
         view.mark_changed();
-        let mut input = Input::Tick;
         loop {
-            self.step(input).await;
-            input = tokio::select! {
+            let input = tokio::select! {
                 () = self.stop.cancelled() => return self.agent.last_report(),
                 input = self.next(&mut inputs, &mut view) => input,
             };
+            self.step(input).await;
         }
     }
 
@@ -121,27 +119,29 @@ impl Shell {
     }
 
     async fn step(&mut self, input: Input) {
-        let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
-            if matches!(input, Input::Watched(_)) {
-                let _taken = self.untaken.take();
-            }
-            for output in self.agent.step(input, moment()) {
-                inputs.extend(self.carry_out(output).await);
-            }
+        if matches!(input, Input::Watched(_)) {
+            let _taken = self.untaken.take();
         }
-        self.open_sandboxes().await;
+        let outputs = self.agent.step(input, moment());
+        // A pass finds the sandboxes that the core knows of.
+        self.follow_sandboxes();
+        for output in outputs {
+            self.carry_out(output).await;
+        }
         self.told.follow(&self.agent);
     }
 
-    /// Does what the core says, or begins to. What came of it, if that is known at once.
-    async fn carry_out(&mut self, output: Output) -> Option<Input> {
+    /// Does what the core says, or begins to.
+    async fn carry_out(&self, output: Output) {
         match output {
             Output::Task(command) => self.command(command),
-            Output::Write { files, then } => {
-                let written = self.kept.write(&files);
-                then.into_iter().for_each(|command| self.command(command));
-                return Some(Input::Written(written));
+            Output::Write(files) => {
+                let kept = self.kept.clone();
+                let write = move || hold(&kept).write(&files);
+                self.call(async move {
+                    let written = tokio::task::spawn_blocking(write).await;
+                    Input::Written(written.unwrap_or_default())
+                });
             }
             Output::Watch(watch) => {
                 let (session, untaken) = (self.session.clone(), self.untaken.clone());
@@ -154,8 +154,6 @@ impl Shell {
             }
             Output::Report(report) => {
                 let session = self.session.clone();
-                let said = agent::Report { description: None, ..(*report).clone() };
-                self.reported.send_replace(Some(said));
                 self.call(async move { Input::Reported(session.report(*report).await) });
             }
             // There is one order at a time, and none after the kernel was torn down.
@@ -168,7 +166,6 @@ impl Shell {
                 self.told.assign(&assignment, is_manager_s);
             }
         }
-        None
     }
 
     /// Has something done whose outcome is an input.
@@ -179,30 +176,13 @@ impl Shell {
         });
     }
 
-    fn launched(&self) -> MutexGuard<'_, BTreeMap<TaskId, Launched>> {
+    fn launched(&self) -> MutexGuard<'_, BTreeMap<TaskId, Known>> {
         hold(&self.launched)
     }
 }
 
-/// Keeps the lease while the core's loop waits for the disk or for a supervisor: what was reported
-/// last is said again. It ends with the shell.
-async fn keep_lease(session: Session, mut reported: watch::Receiver<Option<agent::Report>>) {
-    loop {
-        match tokio::time::timeout(REPORT_LATE, reported.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_ended)) => return,
-            Err(_late) => {
-                let last = reported.borrow_and_update().clone();
-                if let Some(last) = last {
-                    let _ = session.report(last).await;
-                }
-            }
-        }
-    }
-}
-
-fn hold(launched: &AllLaunched) -> MutexGuard<'_, BTreeMap<TaskId, Launched>> {
-    launched.lock().unwrap_or_else(PoisonError::into_inner)
+fn hold<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Told {

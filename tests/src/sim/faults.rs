@@ -18,8 +18,8 @@ use super::{NODES, STORM};
 
 /// Faults of one kind in a run.
 const REPEATS_MAX: u32 = 3;
-/// A disk that took nothing is tried again after this time, as the agent's.
-const DISK_RETRY: Duration = Duration::from_secs(1);
+/// A disk that took nothing is tried again after this time, as the agent's; a write takes a moment.
+const DISK_RETRY: Duration = Duration::from_millis(1_050);
 /// The longest pause of a daemon: its lease ends meanwhile, and it counts as dead.
 const PAUSE_MS_MAX: u64 = 8_000;
 

@@ -224,15 +224,7 @@ impl World {
     fn carry_out(&mut self, node: NodeId, output: Output) {
         match output {
             Output::Task(command) => self.command(node, command),
-            Output::Write { files, then } => {
-                let is_late = self.plant == Plant::LateWrite && node == NodeId(3);
-                let written = !is_late && self.write(node, &files);
-                for command in then {
-                    self.command(node, command);
-                }
-                let written = if is_late { self.write(node, &files) } else { written };
-                self.agent_input(node, Input::Written(written));
-            }
+            Output::Write(files) => self.begin_write(node, files),
             Output::Watch(watch) => self.ask_watch(node, watch),
             Output::Report(report) => self.send_report(node, *report),
             Output::Pass(pass) => self.begin_pass(node, pass),
@@ -247,6 +239,25 @@ impl World {
             Output::NoKeys(error) => self.problems.push(format!("node {}: {error}", node.0)),
             Output::InForce { .. } => {}
         }
+    }
+
+    /// A disk takes its time.
+    fn begin_write(&mut self, node: NodeId, files: Files) {
+        let Some(run) = self.daemon(node).map(|daemon| daemon.run) else { return };
+        let pause = self.ms_between(1, 30);
+        if self.plant == Plant::LateWrite && node == NodeId(3) {
+            self.agent_input(node, Input::Written(true));
+        }
+        self.after(pause, Event::Write { node, run, files });
+    }
+
+    /// The disk has taken files, or not. What a daemon that is gone had not written is lost.
+    pub(super) fn end_write(&mut self, node: NodeId, run: u64, files: &Files) {
+        if self.daemon_of_run(node, run).is_none() {
+            return;
+        }
+        let written = self.write(node, files);
+        self.agent_input(node, Input::Written(written));
     }
 
     fn write(&mut self, node: NodeId, files: &Files) -> bool {

@@ -136,7 +136,7 @@ impl WorkerHandle {
         findings
     }
 
-    /// Takes everything of ours out of the kernel; no pass comes after it.
+    /// Takes everything that Skein made out of the kernel; no pass comes after it.
     pub async fn tear_down(&self) {
         let (reply, report) = oneshot::channel();
         if self.asks.send(programmer::Ask::TearDown(reply)).await.is_ok() {

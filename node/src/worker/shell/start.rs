@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use agent::{Agent, Config, Facts, Report};
+use agent::{Agent, Config, Facts, Input, Report};
 use cluster::object::NodeDescription;
 use netprog_linux::dns_server::Forwarder;
 use netprog_linux::facts::RESOLV_CONF;
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::kept::Kept;
-use super::{AllLaunched, Shell, Told, WorkerHandle, keep_lease, moment, spawn};
+use super::{AllLaunched, Shell, Told, WorkerHandle, moment, spawn};
 use crate::clock;
 use crate::disk;
 use crate::executor::Supervisors;
@@ -82,7 +82,7 @@ impl Shell {
         let (inbox, inputs) = mpsc::channel(QUEUE);
         let (orders, ordered) = mpsc::channel(1);
         let (gossip, session) = open_session(ends, &told);
-        let shell = Self {
+        let mut shell = Self {
             agent: Agent::new(config, moment()),
             supervisors,
             executor,
@@ -97,14 +97,15 @@ impl Shell {
             orders,
             session,
             told,
-            kept,
+            kept: Arc::new(Mutex::new(kept)),
             drift: kernel.doorbell(),
             untaken: Unseen::default(),
-            reported: watch::Sender::new(None),
             stop: stop.clone(),
         };
         let (ended_writer, ended) = watch::channel(None);
         let handle = shell.open(kernel, ordered, facts, (dir, ended));
+        // What is on disk is in force before anyone can ask.
+        shell.step(Input::Tick).await;
         shell.adopt(egress, gwbridge);
         tokio::spawn(async move {
             let last = shell.run(inputs).await;
@@ -138,7 +139,6 @@ impl Shell {
             inbox: self.inbox.clone(),
         };
         spawn(&self.stop, probes::run(looks, found));
-        spawn(&self.stop, keep_lease(self.session.clone(), self.reported.subscribe()));
         WorkerHandle {
             assignment: self.told.assignment.subscribe(),
             told: self.told.of_manager.subscribe(),

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use agent::worker::AGAIN_INTERVAL;
@@ -11,18 +10,18 @@ use agent::{Adopted, Command, Ended, Event, Health, Input, Young};
 use cluster::id::TaskId;
 use cluster::net::Subnet;
 use netprog_linux::Listeners;
-use netprog_linux::dns_server::{DnsServer, Forwarder};
 use netprog_linux::facts::HostFacts;
 use tokio::sync::mpsc;
 
-use super::{Shell, hold, spawn};
+use super::opened::Opener;
+use super::{Shell, spawn};
 use crate::daemon::chain;
 use crate::executor::{
     Error, Executor, HealthState, LaunchSpec, Launched, Phase, Sandbox, StartSpec, Supervisors,
     TaskReport,
 };
+use crate::logs;
 use crate::worker::launch::launch_spec;
-use crate::{clock, logs};
 
 /// `SIGKILL`.
 const KILL: i32 = 9;
@@ -34,7 +33,7 @@ impl Shell {
     /// Finds the tasks that outlived the previous daemon.
     pub(super) fn adopt(&self, known: BTreeMap<TaskId, IpAddr>, gwbridge: Subnet) {
         let (supervisors, executor) = (self.supervisors.clone(), self.executor.clone());
-        let (all, inbox) = (self.launched.clone(), self.inbox.clone());
+        let (opener, inbox) = (self.opener(), self.inbox.clone());
         spawn(&self.stop, async move {
             let (mut adopted, mut found) = (BTreeMap::new(), BTreeMap::new());
             for sandbox in adopt_all(&supervisors).await {
@@ -49,23 +48,24 @@ impl Shell {
                     None => address_in_kernel(&sandbox, gwbridge).await,
                 };
                 adopted.insert(id, Adopted { egress, event });
+                opener.keep(id, &launched);
+                open(&opener, id, &launched).await;
                 found.insert(id, launched);
             }
             tracing::info!(tasks = adopted.len(), "tasks adopted");
-            hold(&all).extend(found.clone());
             let _ = inbox.send(Input::Adopted(adopted)).await;
             // What they say before the core knows of them would be lost.
             for (id, launched) in found {
                 let (supervisors, executor) = (supervisors.clone(), executor.clone());
-                let inbox = inbox.clone();
+                let (opener, inbox) = (opener.clone(), inbox.clone());
                 tokio::spawn(async move {
-                    follow(id, launched, &supervisors, &*executor, &inbox).await;
+                    follow(id, launched, &opener, (&supervisors, &*executor), &inbox).await;
                 });
             }
         });
     }
 
-    pub(super) fn command(&mut self, command: Command) {
+    pub(super) fn command(&self, command: Command) {
         match command {
             Command::Launch(id) => self.launch(id),
             Command::Start(id) => self.start_task(id),
@@ -75,14 +75,13 @@ impl Shell {
     }
 
     fn stop_task(&self, id: TaskId) {
-        let (launched, inbox) = (self.launched().get(&id).cloned(), self.inbox.clone());
+        let (launched, inbox) = (self.sandbox_of(id), self.inbox.clone());
         let executor = self.executor.clone();
         tokio::spawn(async move {
             let stopped = match launched {
-                Some(launched) => executor
-                    .stop(&launched.sandbox, None, None)
-                    .await
-                    .map_err(|error| chain(&error)),
+                Some(sandbox) => {
+                    executor.stop(&sandbox, None, None).await.map_err(|error| chain(&error))
+                }
                 None => Err(NO_SUPERVISOR.to_owned()),
             };
             if let Err(error) = stopped {
@@ -93,7 +92,7 @@ impl Shell {
     }
 
     fn forget(&self, id: TaskId) {
-        let known = self.launched().remove(&id).map(|launched| launched.sandbox);
+        let known = self.launched().remove(&id).map(|known| known.launched.sandbox);
         let (supervisors, executor) = (self.supervisors.clone(), self.executor.clone());
         let (logs, inbox) = (self.logs.clone(), self.inbox.clone());
         let kept: BTreeSet<String> =
@@ -117,18 +116,22 @@ impl Shell {
             .assignment()
             .and_then(|assignment| assignment.own.get(&id))
             .cloned();
-        let Some(own) = own else { return };
         let (supervisors, executor) = (self.supervisors.clone(), self.executor.clone());
-        let (all, inbox) = (self.launched.clone(), self.inbox.clone());
+        let (opener, inbox) = (self.opener(), self.inbox.clone());
         tokio::spawn(async move {
+            let Some(own) = own else {
+                // It was taken away while the disk was busy.
+                let _ = inbox.send(Input::Task(id, Event::Ended(Ended::lost()))).await;
+                return;
+            };
             let launched = match launch_spec(id, &own) {
                 Ok(spec) => launch(&supervisors, &*executor, spec).await,
                 Err(reason) => Err(Error::Rejected { reason }),
             };
             match launched {
                 Ok(launched) => {
-                    hold(&all).insert(id, launched.clone());
-                    follow(id, launched, &supervisors, &*executor, &inbox).await;
+                    opener.keep(id, &launched);
+                    follow(id, launched, &opener, (&supervisors, &*executor), &inbox).await;
                 }
                 Err(error) => {
                     let _ = inbox.send(not_done(Command::Launch(id), &error)).await;
@@ -141,12 +144,12 @@ impl Shell {
         let attachments = self.agent.worker().assignment().and_then(|a| a.tasks.get(&id));
         let attachments = attachments.map(|task| task.attachments.as_slice()).unwrap_or_default();
         let addresses = attachments.iter().map(|attachment| attachment.address).collect();
-        let (launched, inbox) = (self.launched().get(&id).cloned(), self.inbox.clone());
+        let (launched, inbox) = (self.sandbox_of(id), self.inbox.clone());
         let executor = self.executor.clone();
         tokio::spawn(async move {
             let start = StartSpec { addresses };
             let input = match launched {
-                Some(launched) => match executor.start(&launched.sandbox, start).await {
+                Some(sandbox) => match executor.start(&sandbox, start).await {
                     // It was started, or has ended: its report says so.
                     Ok(()) | Err(Error::Refused { .. }) => return,
                     Err(error) => not_done(Command::Start(id), &error),
@@ -159,26 +162,8 @@ impl Shell {
         });
     }
 
-    /// A namespace and a DNS server for every sandbox that exists, none for those that are gone.
-    pub(super) async fn open_sandboxes(&mut self) {
-        let sandboxes = self.agent.worker().local();
-        let gone: Vec<TaskId> =
-            self.dns.keys().filter(|id| !sandboxes.contains_key(id)).copied().collect();
-        for id in gone {
-            self.dns.remove(&id);
-            self.sandboxes.remove(id);
-        }
-        for id in sandboxes.keys() {
-            if self.dns.contains_key(id) {
-                continue;
-            }
-            let launched = self.launched().get(id).cloned();
-            let Some(launched) = launched else { continue };
-            if let Err(error) = self.open_sandbox(*id, &launched).await {
-                let error = chain(&*error);
-                tracing::warn!(task = %id, error, "open a sandbox");
-            }
-        }
+    fn sandbox_of(&self, id: TaskId) -> Option<Sandbox> {
+        self.launched().get(&id).map(|known| known.launched.sandbox.clone())
     }
 
     /// Looks into the sandboxes of young tasks for what listens.
@@ -200,27 +185,6 @@ impl Shell {
         self.call(async move {
             Input::Listening(tokio::task::spawn_blocking(look).await.unwrap_or_default())
         });
-    }
-
-    async fn open_sandbox(
-        &mut self,
-        id: TaskId,
-        launched: &Launched,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let fds = launched.sandbox.fds().await?;
-        let (udp, tcp) = (fds.dns_udp.into(), fds.dns_tcp.into());
-        let names = self.names.clone();
-        let own = &launched.spec.dns.nameservers;
-        let forwarder = if own.is_empty() {
-            self.forwarder.clone()
-        } else {
-            let clock = Arc::new(clock::monotonic);
-            Arc::new(Forwarder::within(fds.netns.try_clone()?, own, clock))
-        };
-        let server = DnsServer::start(id, udp, tcp, names, forwarder)?;
-        self.dns.insert(id, server);
-        self.sandboxes.insert(id, fds.netns);
-        Ok(())
     }
 }
 
@@ -332,17 +296,28 @@ async fn address_in_kernel(sandbox: &Sandbox, gwbridge: Subnet) -> Option<IpAddr
     }
 }
 
-/// Passes on every change of a task's report until it ended or was released.
+/// Whether a task's sandbox is open, if it is to be.
+async fn open(opener: &Opener, id: TaskId, launched: &Launched) -> bool {
+    match opener.open(id, launched).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(task = %id, error = chain(&*error), "open a sandbox");
+            false
+        }
+    }
+}
+
+/// Opens a task's sandbox, and passes on every change of its report until it ended or was released.
 async fn follow(
     id: TaskId,
     launched: Launched,
-    supervisors: &Supervisors,
-    executor: &dyn Executor,
+    opener: &Opener,
+    (supervisors, executor): (&Supervisors, &dyn Executor),
     inbox: &mpsc::Sender<Input>,
 ) {
     let mut launched = launched;
-    while pass_on(id, &launched, inbox).await {
-        // Its supervisor is gone, and how it ended could not be recorded.
+    while !open(opener, id, &launched).await || pass_on(id, &launched, inbox).await {
+        // Its supervisor is gone, and how it ended could not be recorded; or it did not answer.
         launched = loop {
             tokio::time::sleep(AGAIN_INTERVAL).await;
             match find(supervisors, executor, id).await {
