@@ -41,22 +41,12 @@ await_images() {
   wait "$images" || { cat "$target/images.log" && return 1; }
 }
 
-# So do the instrumented decoders, when the images are there, and then the release build. Their tiers
-# wait for cargo's locks.
-fuzzing= release=
-start_after() {
-  local log=$1 pid=$2
-  shift 2
-  nice -n 19 bash -c '[ -z "$0" ] || tail --pid="$0" -f /dev/null; exec "$@"' "$pid" "$@" >"$log" 2>&1 &
-}
+# So do the instrumented decoders, when the images are there. The tier waits for cargo's lock.
+fuzzing=
 start_fuzzing() {
-  start_after "$target/fuzzing.log" "$images" deploy/lab/fuzz.sh 0
+  nice -n 19 bash -c '[ -z "$0" ] || tail --pid="$0" -f /dev/null; deploy/lab/fuzz.sh 0' "$images" \
+    >"$target/fuzzing.log" 2>&1 &
   fuzzing=$!
-}
-start_release() {
-  start_after "$target/release.log" "${fuzzing:-$images}" \
-    cargo build --locked --release -p skein -p lab --bins
-  release=$!
 }
 
 names=() seconds=() commands=()
@@ -71,15 +61,14 @@ plan lints 310 cargo clippy --locked --workspace --all-targets -- -D warnings
 plan lints-fuzz 40 cargo clippy --locked -p skein --features fuzzing -- -D warnings
 plan build 173 cargo build --locked -p skein -p lab -p tests --bins
 plan tidy 36 cargo test --locked -p tests --test tidy
-plan sim 160 cargo test --locked -p tests --test sim
+plan sim 45 cargo test --locked -p tests --test sim
 plan crates 250 cargo test --locked --no-fail-fast --workspace --exclude tests --exclude lab
 plan lab 20 cargo test --locked -p lab -p tests --lib --bins
 plan systemd 1 deploy/systemd/check.sh
 plan netns 900 cargo test --locked -p tests --test netns -- --test-threads=1
-plan checkouts 190 deploy/lab/checkouts.sh
+plan checkouts 370 deploy/lab/checkouts.sh
 plan images 90 await_images
-plan ipvs 130 deploy/vm/ipvs.sh uml
-plan ipvs-6.1 300 deploy/vm/ipvs.sh qemu
+plan ipvs 310 deploy/vm/ipvs.sh uml qemu
 plan vm 600 cargo test --locked -p skein -p tests --test vm -- --test-threads=1
 plan docker 10 deploy/compose/setup.sh
 plan compose 340 cargo test --locked -p tests --test compose -- --test-threads=1
@@ -99,7 +88,7 @@ chosen() {
   case "$name" in build) return 0 ;; esac
   case " $* " in *" $name "*) return 0 ;; esac
   case "$name: $* " in
-  images:*" ipvs "* | images:*" ipvs-6.1 "* | images:*" vm "* | images:*" compose "*) return 0 ;;
+  images:*" ipvs "* | images:*" vm "* | images:*" compose "*) return 0 ;;
   docker:*" compose "*) return 0 ;;
   esac
   return 1
@@ -146,7 +135,6 @@ interrupted() {
   end_group "$running"
   end_group "$images"
   end_group "$fuzzing"
-  end_group "$release"
   if [ -x "$target/debug/skein-lab" ]; then "$target/debug/skein-lab" sweep; fi
   summary
   exit 130
@@ -185,7 +173,6 @@ for index in "${!names[@]}"; do
     [ ${#failed[@]} = 0 ] || [[ " ${failed[*]} " != *" build "* ]] || break
     if chosen images "$@"; then start_images; fi
     if chosen fuzz "$@"; then start_fuzzing; fi
-    if chosen checkouts "$@"; then start_release; fi
   fi
 done
 
