@@ -154,12 +154,12 @@ pub struct UpdateClusterRequest {
     /// Create a new unlock key; managers seal their keys under it.
     pub rotate_unlock_key: bool,
     /// The CA that replaces the cluster's CA.
-    pub ca: Option<WantedCa>,
+    pub ca: Option<RequestedCa>,
 }
 
 /// The new CA in a rotation.
 #[derive(Clone, PartialEq, Eq)]
-pub enum WantedCa {
+pub enum RequestedCa {
     /// A generated one.
     New,
     /// The user's.
@@ -172,7 +172,7 @@ pub enum WantedCa {
 }
 
 /// Without the key.
-impl std::fmt::Debug for WantedCa {
+impl std::fmt::Debug for RequestedCa {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::New => f.write_str("New"),

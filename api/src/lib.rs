@@ -22,7 +22,7 @@ mod version;
 pub use crate::control_plane::{
     Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNetwork, LocalNodeState,
     LogRecord, LogRequest, LogSelector, LogStream, NativeAnswer, NativeRequest, NativeTopic,
-    RemoteManager, RestoreRequest, Snapshot, UpdateClusterRequest, WantedCa,
+    RemoteManager, RequestedCa, RestoreRequest, Snapshot, UpdateClusterRequest,
 };
 pub use crate::error::ApiError;
 pub use crate::filters::FILTER_VALUES_MAX;

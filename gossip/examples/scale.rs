@@ -2,7 +2,7 @@
 //! figures for docs/benchmarks.md.
 //!
 //! `cargo run --release -p gossip --example scale [NODES PERCENT WHOLE]`: 1,000 nodes and 1 % of
-//! datagrams lost unless told otherwise. With WHOLE, only so many nodes are told of all others, and
+//! datagrams lost unless told otherwise. With WHOLE, only so many nodes know all others, and
 //! the others of these only: what all pairs of 10,000 nodes know of each other is too much for the
 //! memory of one machine.
 

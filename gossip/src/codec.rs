@@ -54,7 +54,7 @@ pub(crate) enum CodecError {
     #[error("decoding a message")]
     Decode(#[source] bincode::error::DecodeError),
     #[error("a message of {needed} bytes does not fit in {room}")]
-    Room { needed: usize, room: usize },
+    NoRoom { needed: usize, room: usize },
 }
 
 /// The kinds of datagrams, before sealing, which names the sender.
@@ -145,7 +145,7 @@ fn decode<T: DeserializeOwned, C: bincode::config::Config>(
     if read == rest.len() { Ok(message) } else { Err(CodecError::Trailing(rest.len() - read)) }
 }
 
-/// Encoded length of a row, 0 if it cannot be encoded, which no row of ours does.
+/// Encoded length of a row, 0 if it cannot be encoded, which happens to no own row.
 pub(crate) fn row_bytes(row: &Row) -> usize {
     bincode::serde::encode_to_vec(row, standard()).map_or(0, |bytes| bytes.len())
 }
@@ -301,7 +301,7 @@ impl From<WireMessage> for Message<Identity> {
 fn put<T: Serialize>(value: &T, mut buffer: impl BufMut) -> Result<(), CodecError> {
     let bytes = bincode::serde::encode_to_vec(value, DATAGRAM).map_err(CodecError::Encode)?;
     if bytes.len() > buffer.remaining_mut() {
-        return Err(CodecError::Room { needed: bytes.len(), room: buffer.remaining_mut() });
+        return Err(CodecError::NoRoom { needed: bytes.len(), room: buffer.remaining_mut() });
     }
     buffer.put_slice(&bytes);
     Ok(())

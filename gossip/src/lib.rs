@@ -8,14 +8,14 @@
 //!   retransmission is bounded and one lost `announce` isolates a node for ever. Who is there, a
 //!   node that starts learns by an exchange, as it learns rows.
 //! * Rows ([`row`]) travel in datagrams of our own: pushed at once to a fan-out of peers on a
-//!   change and relayed once by whoever learns news. What pushes lose, [`anti_entropy`] repairs:
-//!   every datagram of foca's carries the digest of its sender's own rows, and whoever finds that
-//!   it holds other rows asks for them by a stream. In the background any two nodes compare all
-//!   that they know, at first by one number ([`buckets`]).
-//! * A row has one writer, the node that owns it, and carries its signature ([`proof`]): from
-//!   whomever it comes, only its owner can have made it. Its version is (generation, counter): the
-//!   generation grows at each start of that node. Runs and restarts of nodes are signed too, and
-//!   where a node is and which key it has the assignment says.
+//!   change and relayed once by each member that learns it. What pushes lose, [`anti_entropy`]
+//!   repairs: every datagram of foca's carries the digest of its sender's own rows, and a member
+//!   that finds that it holds other rows asks for them by a stream. In the background any two nodes
+//!   compare all that they know, at first by one number ([`buckets`]).
+//! * A row has one writer, the node that owns it, and carries its signature ([`proof`]): only its
+//!   owner can have made it, no matter which member sent it. Its version is (generation, counter):
+//!   the generation grows at each start of that node. Runs and restarts of nodes are signed too.
+//!   The assignment says where a node is and which key it has.
 //!
 //! Deliberately absent: retries of streams (the next digest is the retry), and any opinion on what
 //! a row means (the reader of the view decides that).

@@ -29,7 +29,7 @@ pub enum RowKey {
     Vtep,
 }
 
-/// An endpoint row without its node: that is the owner, so a row of ours cannot name another.
+/// An endpoint row without its node: that is the owner, so an own row cannot name another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointValue {
     /// Address on the network.

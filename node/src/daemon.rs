@@ -23,7 +23,7 @@ use crate::disk;
 use crate::host::Host;
 use crate::identity::{DataDir, DataDirError, Identity};
 use crate::key_file::KeyFileError;
-use crate::member::{self, Member, MemberError, Sockets, Surroundings};
+use crate::member::{self, Member, MemberError, NodeFacts, Sockets};
 use crate::pki::{self, Authority, Ca, Credentials, PeerIdentity, Token};
 use crate::worker::shell::kept;
 
@@ -128,22 +128,22 @@ impl Daemon {
         credentials: &Credentials,
         sockets: Sockets,
     ) -> Result<Arc<Member>, MemberError> {
-        let surroundings = self.surroundings(&identity, credentials)?;
+        let facts = self.facts(&identity, credentials)?;
         let states = self.states.clone();
         let member =
-            Member::start(&self.data, identity, credentials, sockets, surroundings, states).await?;
+            Member::start(&self.data, identity, credentials, sockets, facts, states).await?;
         let member = Arc::new(member);
         *self.member.write().await = Some(member.clone());
         self.begun.send_replace(());
         Ok(member)
     }
 
-    fn surroundings(
+    fn facts(
         &self,
         identity: &Identity,
         credentials: &Credentials,
-    ) -> Result<Surroundings, MemberError> {
-        Ok(Surroundings {
+    ) -> Result<NodeFacts, MemberError> {
+        Ok(NodeFacts {
             exe: self.exe.clone(),
             run_dir: self.config.run_dir.clone(),
             facts: self.host.facts(identity.data_path, identity.listen.port()),
@@ -272,13 +272,13 @@ impl Daemon {
         Ok(())
     }
 
-    /// Takes back a membership that did not come about.
+    /// Takes back a membership that was not reached.
     async fn abandon(&self) {
         if let Some(member) = self.member.write().await.take() {
             member.leave().await;
         }
         if let Err(error) = self.data.forget() {
-            tracing::error!(%error, "forget a membership that did not come about");
+            tracing::error!(%error, "forget a membership that was not reached");
         }
     }
 

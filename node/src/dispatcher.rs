@@ -3,7 +3,7 @@
 //!
 //! Leases are in memory and on a monotonic clock: a new leader grants every node a full one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use cluster::assign::Parts;
@@ -20,16 +20,22 @@ pub const LEASE: Duration = Duration::from_millis(2500);
 /// announcement, in which its peers hide nothing of it.
 pub const RESTART_LEASE: Duration = Duration::from_secs(30);
 
+/// Entries whose proposal is remembered. A node that is further behind is not measured.
+const PROPOSALS_MAX: usize = 4096;
+
 /// What the leader knows of the nodes' sessions.
 #[derive(Debug)]
 pub struct Dispatcher {
     sessions: BTreeMap<NodeId, Session>,
     parts: Parts,
+    /// When entries that were applied were proposed, oldest first.
+    proposed: VecDeque<(Revision, Duration)>,
 }
 
 impl Default for Dispatcher {
     fn default() -> Self {
-        Self { sessions: BTreeMap::new(), parts: Parts::new(crate::pki::digest_of) }
+        let parts = Parts::new(crate::pki::digest_of);
+        Self { sessions: BTreeMap::new(), parts, proposed: VecDeque::new() }
     }
 }
 
@@ -41,6 +47,8 @@ struct Session {
     /// Digests that were sent, with the newest state that each stands for.
     acked: Option<Revision>,
     applied: Option<Digest>,
+    /// The oldest revision that may have changed its assignment since its kernel held the newest.
+    lacks: Option<Revision>,
     heard: bool,
 }
 
@@ -54,17 +62,37 @@ impl Dispatcher {
         }
     }
 
-    /// A node was heard of; `applied` is the assignment that its kernel holds.
-    pub fn hear(&mut self, node: NodeId, applied: Option<Digest>, now: Duration) {
+    /// An entry was applied that was proposed at a time.
+    pub fn proposed(&mut self, revision: Revision, at: Duration) {
+        if self.proposed.len() == PROPOSALS_MAX {
+            self.proposed.pop_front();
+        }
+        self.proposed.push_back((revision, at));
+    }
+
+    /// A node was heard of; `applied` is the assignment that its kernel holds. If that is news and
+    /// the newest assignment: the time since the oldest change in it was proposed, if it is known.
+    pub fn hear(
+        &mut self,
+        node: NodeId,
+        applied: Option<Digest>,
+        now: Duration,
+    ) -> Option<Duration> {
         let session = self.sessions.entry(node).or_insert_with(|| Session::new(now));
         session.lease_until = now + LEASE;
         session.heard = true;
         session.applied = applied;
-        session.acknowledge();
+        let lacked = session.acknowledge()?;
+        let oldest = self.proposed.front()?.0;
+        if oldest > lacked {
+            return None;
+        }
+        let first = self.proposed.partition_point(|(revision, _)| *revision < lacked);
+        Some(now.saturating_sub(self.proposed.get(first)?.1))
     }
 
     /// A node that was just heard of is silent from now on: its daemon restarts, its tasks go on.
-    pub fn excuse(&mut self, node: NodeId, now: Duration) {
+    pub fn expect_restart(&mut self, node: NodeId, now: Duration) {
         if let Some(session) = self.sessions.get_mut(&node) {
             session.lease_until = now + RESTART_LEASE;
         }
@@ -80,8 +108,15 @@ impl Dispatcher {
 
     fn assigned(&mut self, node: NodeId, digest: Digest, revision: Revision, now: Duration) {
         let session = self.sessions.entry(node).or_insert_with(|| Session::new(now));
-        if session.current.is_none_or(|(_, known)| known <= revision) {
-            session.current = Some((digest, revision));
+        match session.current {
+            Some((_, known)) if known > revision => {}
+            Some((before, known)) => {
+                if before != digest {
+                    session.lacks.get_or_insert(Revision(known.0 + 1));
+                }
+                session.current = Some((digest, revision));
+            }
+            None => session.current = Some((digest, revision)),
         }
         session.acknowledge();
     }
@@ -152,17 +187,19 @@ impl Dispatcher {
 impl Session {
     fn new(now: Duration) -> Self {
         let lease_until = now + LEASE;
-        Self { lease_until, current: None, acked: None, applied: None, heard: false }
+        Self { lease_until, current: None, acked: None, applied: None, lacks: None, heard: false }
     }
 
     /// A node whose kernel holds the current digest is at the newest state that gives it, even if
-    /// it never saw that state: nothing in it concerned the node.
-    fn acknowledge(&mut self) {
-        if let Some((digest, revision)) = self.current
-            && self.applied == Some(digest)
-        {
-            self.acked = self.acked.max(Some(revision));
+    /// it never saw that state: nothing in it concerned the node. The oldest revision that it may
+    /// have lacked until now.
+    fn acknowledge(&mut self) -> Option<Revision> {
+        let (digest, revision) = self.current?;
+        if self.applied != Some(digest) {
+            return None;
         }
+        self.acked = self.acked.max(Some(revision));
+        self.lacks.take()
     }
 }
 

@@ -17,9 +17,9 @@ use crate::pki::{Credentials, Tls};
 use crate::renewal::Renewal;
 use crate::transport::access::Membership;
 use crate::transport::{Net, serve};
-use crate::worker::shell::{Ends, Shell, WorkerHandle};
+use crate::worker::shell::{MemberHandles, Shell, WorkerHandle};
 
-pub use crate::worker::shell::Surroundings;
+pub use crate::worker::shell::NodeFacts;
 pub use office::Office;
 
 use office::{Broken, Premises};
@@ -150,7 +150,7 @@ impl Member {
         mut identity: Identity,
         credentials: &Credentials,
         sockets: Sockets,
-        surroundings: Surroundings,
+        facts: NodeFacts,
         publish: watch::Sender<Arc<State>>,
     ) -> Result<Self, MemberError> {
         let tls = Tls::new(credentials)?;
@@ -172,8 +172,12 @@ impl Member {
         }
         let config = gossip_config(&identity, proof_secret(&credentials.key)?);
         let gossip = Gossip::start(config, sockets.datagrams, net.clone(), stop.clone());
-        let ends = Ends { gossip: gossip.clone(), net: net.clone(), office: office_reader.clone() };
-        let worker = Shell::start(&data, &identity, surroundings, ends, &stop)
+        let handles = MemberHandles {
+            gossip: gossip.clone(),
+            net: net.clone(),
+            office: office_reader.clone(),
+        };
+        let worker = Shell::start(&data, &identity, facts, handles, &stop)
             .await
             .map_err(|e| MemberError::Worker(format!("{e:#}")))?;
         let renewal = Renewal {

@@ -1,5 +1,5 @@
-//! Keeps this node's certificate good, and of the CA that it is told of: asks the managers for a
-//! new one of the same key at a random point of its life, so that nodes that joined together do not
+//! Keeps this node's certificate good, and of the CA that the managers name: asks them for a new
+//! one of the same key at a random point of its life, so that nodes that joined together do not
 //! all ask together, and again until one was given. Connections that are open keep the old one; new
 //! ones show the new one.
 
@@ -81,7 +81,7 @@ impl Renewal {
                     return;
                 }
             }
-            // What is new may be a role, or a CA. Whoever told has ended with the member.
+            // What is new may be a role, or a CA. The sender has ended with the member.
             let moves_in = moves_in.filter(|left| !left.is_zero()).unwrap_or(LOOK_INTERVAL);
             let _ = tokio::time::timeout(LOOK_INTERVAL.min(moves_in), told.changed()).await;
         }
@@ -138,7 +138,7 @@ impl Renewal {
     }
 }
 
-/// When this node moves to the CAs that it was told of, drawn once for each telling.
+/// When this node moves to the CAs that the managers named, drawn once for each telling.
 #[derive(Default)]
 struct Moves(Option<(Trust, Duration)>);
 

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::path::PathBuf;
 
-use crate::room;
+use crate::disk_full;
 use crate::types::Peer;
 
 /// Opening, serving or stopping a node failed.
@@ -65,8 +65,10 @@ impl Error {
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::OpenLog { source, .. } => source.downcast_ref().is_some_and(room::is_lacking),
-            Self::OpenSnapshots { source, .. } => room::is_lacking(source),
+            Self::OpenLog { source, .. } => {
+                source.downcast_ref().is_some_and(disk_full::is_disk_full)
+            }
+            Self::OpenSnapshots { source, .. } => disk_full::is_disk_full(source),
             Self::InUse { .. }
             | Self::Foreign { .. }
             | Self::Damaged { .. }

@@ -16,6 +16,7 @@
 //! caller does this with the peer in [`ProposeError::NotLeader`]).
 
 mod codec;
+mod disk_full;
 mod error;
 mod log_store;
 mod membership;
@@ -24,7 +25,6 @@ mod node;
 mod offline;
 mod propose;
 mod read;
-mod room;
 mod seal;
 mod snapshot;
 mod state_machine;

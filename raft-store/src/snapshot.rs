@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use self::file::{
     FRAME_BYTES, SNAPSHOT_BYTES_MAX, SnapshotFile, SnapshotReader, SnapshotWriter,
 };
+use crate::disk_full::DiskFull;
 use crate::error::Error;
-use crate::room::Room;
 use crate::seal::Sealer;
 use crate::types::{SnapshotContent, SnapshotMeta, TypeConfig};
 
@@ -45,7 +45,7 @@ pub(crate) struct SnapshotFolder {
     /// Held while files change: a snapshot that is made and one that is installed must not remove
     /// each other's files.
     state: Mutex<State>,
-    disk: Room,
+    disk: DiskFull,
     /// Index of the older one of the kept snapshots; 0 while there is only one.
     floor: AtomicU64,
     /// Files that were begun: no two have one name.
@@ -74,7 +74,7 @@ impl SnapshotFolder {
             sealer,
             writing: Mutex::new(()),
             state: Mutex::new(State::Open),
-            disk: Room::default(),
+            disk: DiskFull::default(),
             floor: AtomicU64::new(0),
             begun: AtomicU64::new(0),
         };
@@ -140,7 +140,7 @@ impl SnapshotFolder {
 
     /// Whether the disk had no room for a snapshot of this node's own.
     pub(crate) fn disk_is_full(&self) -> bool {
-        self.disk.was_lacking()
+        self.disk.was_seen()
     }
 
     /// Begins to write one that a leader sends.

@@ -55,7 +55,7 @@ const EVENTS_MAX: u64 = 2_000_000;
 
 /// A bug that is planted to prove that the oracle sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plant {
+pub enum PlantedBug {
     /// None.
     Nothing,
     /// Node 2 never programs the entries of one remote endpoint.
@@ -192,7 +192,7 @@ impl std::error::Error for Failure {}
 ///
 /// # Errors
 /// What the oracle found, with the story of the run.
-pub fn run(seed: u64, members: Members, plant: Plant) -> Result<Summary, Box<Failure>> {
+pub fn run(seed: u64, members: Members, plant: PlantedBug) -> Result<Summary, Box<Failure>> {
     let mut world = World::new(seed, members, plant);
     match storm_and_calm(&mut world) {
         Ok(()) => Ok(world.summary()),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::logs::unix_time;
 use super::wire::network::{
-    NetworkView, OVERLAY, SWARM_SCOPE, Surroundings, inspected, local_network, network,
+    Context, NetworkView, OVERLAY, SWARM_SCOPE, inspected, local_network, network,
 };
 use super::{check_manager, cluster_state};
 use crate::control_plane::LocalNetwork;
@@ -71,7 +71,7 @@ pub(crate) async fn inspect(
     let snapshot = cluster_state(control.as_ref(), &params).await?;
     let state = &snapshot.state;
     let found = state.find_network(&id)?;
-    let around = Surroundings {
+    let around = Context {
         tasks: state
             .tasks
             .values()

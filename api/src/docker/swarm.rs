@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::wire::cluster_info::{check_fixed, swarm};
 use super::{check_manager, cluster_state};
 use crate::control_plane::{
-    InitRequest, JoinRequest, LocalNodeState, Snapshot, UpdateClusterRequest, WantedCa,
+    InitRequest, JoinRequest, LocalNodeState, RequestedCa, Snapshot, UpdateClusterRequest,
 };
 use crate::error::ApiError;
 use crate::extract::Control;
@@ -99,7 +99,7 @@ pub(crate) async fn update(
     let snapshot = cluster_state(control.as_ref(), &params).await?;
     let version = Revision(params.version("swarm")?);
     let mut spec: ClusterSpec = read_json(&body, &CLUSTER_SPEC)?;
-    let ca = wanted_ca(&mut spec, &cluster_of(&snapshot)?.spec)?;
+    let ca = requested_ca(&mut spec, &cluster_of(&snapshot)?.spec)?;
     let request = UpdateClusterRequest {
         version,
         spec,
@@ -194,12 +194,15 @@ fn listen(text: String) -> Option<String> {
 }
 
 /// Docker's rule: a given CA is installed; otherwise a new one is created if the count differs.
-fn wanted_ca(asked: &mut ClusterSpec, present: &ClusterSpec) -> Result<Option<WantedCa>, ApiError> {
+fn requested_ca(
+    asked: &mut ClusterSpec,
+    present: &ClusterSpec,
+) -> Result<Option<RequestedCa>, ApiError> {
     let [certificate, key] = asked.take_signing_ca();
     asked.check_ca()?;
     check_fixed(asked)?;
     match (certificate.is_empty(), key.is_empty()) {
-        (false, false) => Ok(Some(WantedCa::Own { certificate, key })),
+        (false, false) => Ok(Some(RequestedCa::Own { certificate, key })),
         (true, false) => Err(ApiError::bad_request(
             "if a signing CA key is provided, the signing CA cert must also be provided: give \
              --ca-cert too",
@@ -210,7 +213,7 @@ fn wanted_ca(asked: &mut ClusterSpec, present: &ClusterSpec) -> Result<Option<Wa
         )),
         (true, true) => {
             let forced = asked.force_rotate() != present.force_rotate();
-            Ok(forced.then_some(WantedCa::New))
+            Ok(forced.then_some(RequestedCa::New))
         }
     }
 }
@@ -312,14 +315,14 @@ mod tests {
             let spec = |text: &str| serde_json::from_str::<ClusterSpec>(text).unwrap();
             let mut asked = spec(asked);
             let present = spec(r#"{"CAConfig":{"ForceRotate":2}}"#);
-            let wanted = wanted_ca(&mut asked, &present);
+            let wanted = requested_ca(&mut asked, &present);
             assert_eq!(asked.take_signing_ca(), ["", ""], "a key stays in the spec");
             wanted.map_err(|error| error.status)
         };
-        let own = WantedCa::Own { certificate: "a".to_owned(), key: "b".to_owned() };
+        let own = RequestedCa::Own { certificate: "a".to_owned(), key: "b".to_owned() };
         for (asked, expected) in [
             (r#"{"CAConfig":{"ForceRotate":2}}"#, Ok(None)),
-            (r#"{"CAConfig":{"ForceRotate":3}}"#, Ok(Some(WantedCa::New))),
+            (r#"{"CAConfig":{"ForceRotate":3}}"#, Ok(Some(RequestedCa::New))),
             (
                 r#"{"CAConfig":{"ForceRotate":2,"SigningCACert":"a","SigningCAKey":"b"}}"#,
                 Ok(Some(own)),

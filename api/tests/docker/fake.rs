@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use api::{
     ApiError, Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNodeState,
     LogRecord, LogRequest, LogSelector, LogStream, NativeAnswer, NativeRequest, NativeTopic,
-    RemoteManager, RestoreRequest, Snapshot, UpdateClusterRequest, WantedCa,
+    RemoteManager, RequestedCa, RestoreRequest, Snapshot, UpdateClusterRequest,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -204,10 +204,10 @@ fn first_node() -> JoinNode {
 }
 
 /// Whatever is wanted, the example CA is to take the first one's place.
-fn rotation(wanted: WantedCa) -> CaRotation {
+fn rotation(wanted: RequestedCa) -> CaRotation {
     let own = match wanted {
-        WantedCa::New => "SWMTKN-1-ca2",
-        WantedCa::Own { .. } => "SWMTKN-1-own",
+        RequestedCa::New => "SWMTKN-1-ca2",
+        RequestedCa::Own { .. } => "SWMTKN-1-own",
     };
     CaRotation {
         certificate: include_str!("ca2.pem").to_owned(),

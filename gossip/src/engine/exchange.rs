@@ -152,7 +152,7 @@ impl Exchanges {
             self.unexplained.remove(&digest.owner);
             return;
         }
-        // Who is not the owner may itself be the one who lacks something.
+        // Who is not the owner may itself lack something.
         if by == digest.owner || digest.last > mine.last {
             let due = now + SETTLE;
             self.unexplained.entry(digest.owner).or_insert(Unexplained { due, digest, by });

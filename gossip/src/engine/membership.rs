@@ -38,7 +38,7 @@ const LOADING_TRANSMISSIONS: NonZeroU8 = NonZeroU8::MIN;
 const GOSSIP_MEMBERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// Further rounds of gossip by which a node says that it leaves.
 const FAREWELLS: usize = 2;
-/// foca asks a member for others this often, beside our own join loop.
+/// foca asks a member for others this often, in addition to the join loop.
 const FEED_PERIOD: Duration = Duration::from_secs(30);
 /// A timer served later than this shows that this node is starved.
 pub(super) const LATE: Duration = Duration::from_millis(50);
@@ -324,7 +324,7 @@ impl Membership {
 
     fn schedule(&mut self, now: Now) {
         while let Some((after, timer)) = self.runtime.to_schedule() {
-            // foca starts a term anew each time that it probes a suspect. The first one counts, or
+            // foca starts a new term each time that it probes a suspect. The first one counts, or
             // the short term of a node that is well again would cut the long one that it gave.
             let again = matches!(timer, Timer::ChangeSuspectToDown { .. })
                 && self.timers.values().any(|pending| *pending == timer);

@@ -9,7 +9,7 @@ use crate::proof::{Author, Statement};
 use crate::row::{EndpointValue, Record, Row, RowKey, Version};
 use crate::table::{Merged, Table};
 
-/// What peers hold of ours that should not be there.
+/// What peers hold of this node that should not be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stale {
     /// Ours, or one that our newer row or our floor will replace.

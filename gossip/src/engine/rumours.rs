@@ -12,16 +12,16 @@ use crate::anti_entropy::Digest;
 use crate::codec::{DIGEST_BYTES_MAX, DIGESTS_MAX, PAYLOAD_BYTES_MAX};
 use crate::table::Table;
 
-/// A change is told of this long: a member is spoken to some ten times in it.
+/// A change is mentioned this long: a member is spoken to some ten times in it.
 pub const TOLD_FOR: Duration = Duration::from_secs(2);
-/// Owners that are told of; what exceeds them is left to the comparison of whole tables.
+/// Owners that are mentioned; what exceeds them is left to the comparison of whole tables.
 pub const OWNERS_MAX: usize = 256;
 
 /// Whose rows changed, and until when it is told.
 #[derive(Debug, Default)]
 pub(super) struct Rumours {
     recent: BTreeMap<NodeId, Now>,
-    last: Option<NodeId>, // that was told of: the next datagram goes on behind it
+    last: Option<NodeId>, // that was mentioned: the next datagram goes on behind it
 }
 
 impl Rumours {

@@ -20,7 +20,7 @@ use crate::proof::Statement;
 use crate::row::RowKey;
 
 /// Suspects that are told so in one period.
-const NAGS_MAX: usize = 8;
+const WARNED_MAX: usize = 8;
 
 fn standing(member: &Member<Identity>) -> Standing {
     let Identity { generation, renewals, .. } = *member.id();
@@ -119,7 +119,7 @@ impl Engine {
         }
         let suspects_more = changed.iter().any(|node| self.suspects.contains(node));
         if suspects_more || self.nag_at.is_some_and(|at| now >= at) {
-            self.nag(now);
+            self.warn_suspects(now);
         }
         self.push(now);
         if self.exchanges.looks(now) {
@@ -218,8 +218,8 @@ impl Engine {
     }
 
     /// Tells suspects that they are suspect, at once and again in each period.
-    fn nag(&mut self, now: Now) {
-        let suspects: Vec<(Identity, u16)> = (self.suspects.iter().take(NAGS_MAX))
+    fn warn_suspects(&mut self, now: Now) {
+        let suspects: Vec<(Identity, u16)> = (self.suspects.iter().take(WARNED_MAX))
             .filter_map(|node| self.membership.member(*node))
             .map(|m| (*m.id(), m.incarnation()))
             .collect();

@@ -175,6 +175,26 @@ fn an_assignment_is_on_disk_before_its_tasks_are_launched() {
     assert_eq!(only(&run.step(Input::Task(TASK, prepared)), &["write"]), Vec::<String>::new());
 }
 
+/// Goal: a slow disk costs no lease and holds no pass up.
+#[test]
+fn while_the_disk_is_busy_all_else_goes_on() {
+    let mut run = Run::new(nothing_on_disk());
+    run.step(Input::Tick);
+    run.step(Input::Adopted(BTreeMap::new()));
+    run.view(true);
+    run.step(Input::Reported(Some(leader(9))));
+    let lost = assigned(10, Some(TaskState::Running), TaskState::Running);
+    let outputs = run.told(1, lost);
+    assert_eq!(only(&outputs, &["write", "pass"]).len(), 2, "{outputs:?}");
+    run.step(Input::Reported(Some(leader(9))));
+    for ms in [500, 1_000, 9_000] {
+        run.ms = ms;
+        let reports = only(&run.step(Input::Tick), &["report"]);
+        assert_eq!(reports.len(), 1, "at {ms} ms: {reports:?}");
+        run.step(Input::Reported(Some(leader(9))));
+    }
+}
+
 /// Goal: commands wait for the write that they need and for no other, however many follow it.
 #[test]
 fn a_command_waits_for_one_write() {

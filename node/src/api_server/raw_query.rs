@@ -56,22 +56,22 @@ fn is_part_of_line(held: &[u8]) -> bool {
 }
 
 /// The bytes with each `"` of the request line that they begin with written as `%22`.
-fn mend(held: &[u8]) -> BytesMut {
+fn escape(held: &[u8]) -> BytesMut {
     let end = held.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (line, rest) = held.split_at(end);
     let is_request = METHODS.iter().any(|method| line.starts_with(method));
     if !is_request || !line.contains(&b'"') {
         return BytesMut::from(held);
     }
-    let mut mended = BytesMut::with_capacity(held.len() + 64);
+    let mut escaped = BytesMut::with_capacity(held.len() + 64);
     for byte in line {
         match byte {
-            b'"' => mended.extend_from_slice(b"%22"),
-            other => mended.extend_from_slice(&[*other]),
+            b'"' => escaped.extend_from_slice(b"%22"),
+            other => escaped.extend_from_slice(&[*other]),
         }
     }
-    mended.extend_from_slice(rest);
-    mended
+    escaped.extend_from_slice(rest);
+    escaped
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for RawQuery<S> {
@@ -87,7 +87,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for RawQuery<S> {
             ready!(Pin::new(&mut this.inner).poll_read(context, &mut read))?;
             this.held.extend_from_slice(read.filled());
             if read.filled().is_empty() || !is_part_of_line(&this.held) {
-                this.held = mend(&this.held);
+                this.held = escape(&this.held);
                 this.next = Next::Rest;
             }
         }
@@ -174,8 +174,8 @@ mod tests {
     #[tokio::test]
     async fn quotes_of_a_request_line_are_escaped_and_no_others() {
         let request = b"GET /a?f={\"b\":1} HTTP/1.1\r\nX: \"y\"\r\n\r\n{\"z\":1}\n";
-        let mended = "GET /a?f={%22b%22:1} HTTP/1.1\r\nX: \"y\"\r\n\r\n{\"z\":1}\n";
-        assert_eq!(read(&[request, request], b"HTTP/1.1 200 OK\r\n").await, [mended, mended]);
+        let escaped = "GET /a?f={%22b%22:1} HTTP/1.1\r\nX: \"y\"\r\n\r\n{\"z\":1}\n";
+        assert_eq!(read(&[request, request], b"HTTP/1.1 200 OK\r\n").await, [escaped, escaped]);
         // A body that follows `100 Continue`, whatever it is.
         for body in [&b"{\"a\":1}\n"[..], b"\"GET\" \"\n", b"Gx\"\n"] {
             let found = read(&[request, body], b"HTTP/1.1 100 Continue\r\n\r\n").await;

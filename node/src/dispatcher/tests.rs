@@ -109,7 +109,7 @@ fn a_node_that_restarts_has_a_longer_lease_until_it_is_back() {
     let state = cluster();
     let mut dispatcher = taken_over(&state, ms(0));
     dispatcher.hear(B, None, ms(0));
-    dispatcher.excuse(B, ms(0));
+    dispatcher.expect_restart(B, ms(0));
     // A leader that was told before it takes over does not forget it.
     dispatcher.take_over(&state, ms(10));
     dispatcher.hear(A, None, RESTART_LEASE);
@@ -173,4 +173,36 @@ fn a_node_with_an_older_assignment_in_its_kernel_holds_the_release_up() {
     }
     assert_eq!(dispatcher.applied(A), Some(before.revision));
     assert_eq!(dispatcher.released(&state, B), BTreeSet::new());
+}
+
+/// Goal: a change is measured once per node, from its proposal, however often the node reports and
+/// whatever else happens. Method: a change that the node gets late, then entries that do not
+/// concern it.
+#[test]
+fn a_change_is_measured_from_its_proposal_until_a_kernel_holds_it() {
+    let before = cluster();
+    let mut state = before.clone();
+    let service = *state.services.keys().next().unwrap();
+    carry_out(&mut state, &Request::RemoveService { id: service });
+    let (old, new) = (digest(&before, B), digest(&state, B));
+    let mut dispatcher = taken_over(&state, ms(0));
+    dispatcher.assigned(B, old, before.revision, ms(0));
+    assert_eq!(dispatcher.hear(B, Some(old), ms(10)), None, "nothing is known of its proposal");
+    dispatcher.proposed(before.revision, ms(90));
+    dispatcher.proposed(state.revision, ms(100));
+    dispatcher.assigned(B, new, state.revision, ms(130));
+    assert_eq!(dispatcher.hear(B, Some(old), ms(140)), None);
+    assert_eq!(dispatcher.hear(B, Some(new), ms(160)), Some(ms(60)));
+    assert_eq!(dispatcher.hear(B, Some(new), ms(660)), None, "it is no news");
+    let later = Revision(state.revision.0 + 1);
+    dispatcher.proposed(later, ms(700));
+    dispatcher.assigned(B, new, later, ms(710));
+    assert_eq!(dispatcher.hear(B, Some(new), ms(720)), None, "it changed nothing for the node");
+    // A leader that forgot the proposal says nothing.
+    for number in 0..PROPOSALS_MAX {
+        dispatcher.proposed(Revision(later.0 + 2 + u64::try_from(number).unwrap()), ms(800));
+    }
+    let newest = Revision(later.0 + 1);
+    dispatcher.assigned(B, old, newest, ms(900));
+    assert_eq!(dispatcher.hear(B, Some(old), ms(910)), None);
 }

@@ -133,7 +133,7 @@ async fn round(manager: &Manager) {
                     );
                 }
             }
-            // What was seen stays until it is known to be mended.
+            // What was seen stays until it is known to be repaired.
             Some(Compared::NotComparable) | None => {}
         }
     }

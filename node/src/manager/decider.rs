@@ -11,6 +11,7 @@ use cluster::plan::plan;
 use cluster::rejection::{Code, Rejection};
 use cluster::request::{Answer, Attempt, Request};
 use cluster::state::State;
+use cluster::time::Revision;
 use cluster::transaction::Transaction;
 use raft_store::ProposeError;
 use tokio::sync::{mpsc, oneshot};
@@ -177,7 +178,11 @@ async fn commit(
     })?;
     meters().committed(requests, clock::monotonic().saturating_sub(began));
     match serde_json::from_slice(&applied.response) {
-        Ok(Outcome::Applied) => Ok(true),
+        Ok(Outcome::Applied) => {
+            let revision = Revision(applied.index);
+            manager.with_dispatcher(|dispatcher| dispatcher.proposed(revision, began));
+            Ok(true)
+        }
         Ok(Outcome::Rejected(conflict)) => {
             tracing::debug!(%conflict, "decision lost a race");
             Ok(false)

@@ -41,7 +41,9 @@ pub(super) async fn run(manager: Manager) {
                 if now.saturating_sub(looked) > PAUSE_MAX {
                     // Who did not run could not hear, and managers that were cut off could not
                     // speak: nobody's silence counts for that time.
-                    tracing::warn!("the leader could not act for a while, every lease begins anew");
+                    tracing::warn!(
+                        "the leader could not act for a while, every lease begins again"
+                    );
                     let state = manager.newest();
                     manager.with_dispatcher(|dispatcher| dispatcher.take_over(&state, now));
                 }

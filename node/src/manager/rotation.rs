@@ -1,7 +1,7 @@
 //! Begins a rotation of the CA: makes the one that is to take over, or takes the user's, and has
 //! the present one sign for it. When the rotation is complete the planner finds (`cluster::plan`).
 
-use api::{ApiError, WantedCa};
+use api::{ApiError, RequestedCa};
 use cluster::object::{CaRotation, Cluster};
 use cluster::request::CaChange;
 use cluster::time::Timestamp;
@@ -13,11 +13,13 @@ use crate::pki::{self, Ca, PkiError};
 
 /// What is to happen to the CA of this cluster. That the user gives the one that it has calls a
 /// rotation off, as with Docker.
-pub fn change(cluster: &Cluster, wanted: &WantedCa) -> Result<CaChange, ApiError> {
+pub fn change(cluster: &Cluster, wanted: &RequestedCa) -> Result<CaChange, ApiError> {
     let now = OffsetDateTime::from(clock::wall());
     let new = match wanted {
-        WantedCa::New => pki::new_ca(cluster.id, now).map_err(|e| ApiError::internal(chain(&e)))?,
-        WantedCa::Own { certificate, key } => pki::adopt(certificate, key, now).map_err(bad)?,
+        RequestedCa::New => {
+            pki::new_ca(cluster.id, now).map_err(|e| ApiError::internal(chain(&e)))?
+        }
+        RequestedCa::Own { certificate, key } => pki::adopt(certificate, key, now).map_err(bad)?,
     };
     let old = Ca { certificate: cluster.ca_certificate.clone(), key: cluster.ca_key.clone() };
     let from = pki::ca_name(&old.certificate).map_err(bad)?;

@@ -16,6 +16,7 @@ use raft_store::Peer;
 use super::Manager;
 use crate::clock;
 use crate::dispatcher::LEASE;
+use crate::telemetry::meters::meters;
 use crate::wire::{ReportAnswer, ReportCall, WatchAnswer, WatchCall};
 
 /// A watch is answered after this long even if nothing changed, so that a dead connection shows.
@@ -134,15 +135,18 @@ pub(super) async fn report(
     if let Some(description) = &call.description {
         check_schema(&state, description.schema)?;
     }
-    let moved = manager.with_dispatcher(|dispatcher| {
+    let (took, moved) = manager.with_dispatcher(|dispatcher| {
         let before = dispatcher.applied(node);
         let now = clock::monotonic();
-        dispatcher.hear(node, call.applied, now);
+        let took = dispatcher.hear(node, call.applied, now);
         if call.restarts {
-            dispatcher.excuse(node, now);
+            dispatcher.expect_restart(node, now);
         }
-        dispatcher.applied(node) != before
+        (took, dispatcher.applied(node) != before)
     });
+    if let Some(took) = took {
+        meters().realized(took);
+    }
     if moved {
         manager.ring_acks();
     }

@@ -45,6 +45,7 @@ type Durations<L> = Family<L, Histogram, fn() -> Histogram>;
 pub struct Meters {
     commit: Histogram,
     batch: Histogram,
+    realized: Histogram,
     calls: Durations<Called>,
     passes: Durations<Looked>,
     operations: Family<OfKind, Counter>,
@@ -61,6 +62,7 @@ impl Meters {
         Self {
             commit: seconds(),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+            realized: seconds(),
             calls: Family::new_with_constructor(seconds),
             passes: Family::new_with_constructor(seconds),
             operations: Family::default(),
@@ -72,6 +74,12 @@ impl Meters {
     pub fn committed(&self, requests: usize, took: Duration) {
         self.commit.observe(took.as_secs_f64());
         self.batch.observe(f64::from(u32::try_from(requests).unwrap_or(u32::MAX)));
+    }
+
+    /// A node's kernel holds the newest assignment, so long after the oldest change that it lacked
+    /// was proposed.
+    pub fn realized(&self, took: Duration) {
+        self.realized.observe(took.as_secs_f64());
     }
 
     /// A peer has answered a call of a route, which is a word of this program.
@@ -108,6 +116,12 @@ impl Meters {
             "skein_batch_requests",
             "Requests that were decided together in one log entry, on the leader",
             self.batch.clone(),
+        );
+        registry.register(
+            "skein_realized_seconds",
+            "From the proposal of the oldest change that a node lacked until its kernel holds the \
+             newest assignment, on the leader, over all nodes",
+            self.realized.clone(),
         );
         registry.register(
             "skein_call_seconds",

@@ -1,4 +1,4 @@
-//! Names for the DNS servers: a zone made anew when assignment or view changed, read by all.
+//! Names for the DNS servers: a zone made again when assignment or view changed, read by all.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -33,11 +33,11 @@ use crate::spaces::Sandboxes;
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// Ports that are asked in one round; the next round goes on with the next ones.
 const PORTS_MAX: usize = 16;
-/// Rounds in which a port must not answer to be told of: an endpoint may have gone meanwhile.
+/// Rounds without an answer before a port is reported: an endpoint may have gone meanwhile.
 const MISSES_MAX: u32 = 2;
 
 /// What is looked at.
-pub(super) struct Ends {
+pub(super) struct Sources {
     /// What is programmed.
     pub(super) done: watch::Receiver<Done>,
     /// Whose it is.
@@ -58,19 +58,19 @@ pub(super) struct Ends {
 type Asker = (OwnedFd, Ipv4Addr);
 
 /// Looks until it is dropped; what was found last is in `found`.
-pub(super) async fn run(ends: Ends, found: watch::Sender<BTreeSet<String>>) {
+pub(super) async fn run(sources: Sources, found: watch::Sender<BTreeSet<String>>) {
     let mut misses: BTreeMap<Port, u32> = BTreeMap::new();
     let mut next = 0;
-    let mut mtu = ends.facts.underlay_mtu;
+    let mut mtu = sources.facts.underlay_mtu;
     loop {
         tokio::time::sleep(PROBE_INTERVAL).await;
-        let (asker, all) = (ends.asker(), ends.targets());
+        let (asker, all) = (sources.asker(), sources.targets());
         let skipped = next.min(all.len());
         let (later, first) = (all.iter().take(skipped), all.iter().skip(skipped));
         let ports: Vec<Port> = first.chain(later).map(|(port, _)| *port).take(PORTS_MAX).collect();
         next = if all.len() <= PORTS_MAX { 0 } else { (next + PORTS_MAX) % all.len() };
-        let host = ends.facts.gwbridge.address(1);
-        let doors = ends.doors();
+        let host = sources.facts.gwbridge.address(1);
+        let doors = sources.doors();
         let looked = tokio::task::spawn_blocking(move || {
             let machine = HostFacts::read();
             let ends = machine.iter().flat_map(|machine| callable(machine, host, &ports)).collect();
@@ -90,14 +90,14 @@ pub(super) async fn run(ends: Ends, found: watch::Sender<BTreeSet<String>>) {
             lost.filter_map(|(port, _)| Some(lost_line(*port, all.get(port)?))).collect();
         // Calls that come through are the better witness: the chain lets them pass by another rule.
         let proven = opened && misses.values().all(|missed| *missed == 0);
-        let peers = ends.hears_peers();
+        let peers = sources.hears_peers();
         let blocks = |blocker: &&Blocker| match blocker.hook {
             Hook::Forward => !proven,
             Hook::Input => keeps_out(blocker, doors, peers),
         };
         let blocking = seen.blockers.iter().filter(blocks).map(blocker_line);
         let mut lines: BTreeSet<String> = blocking.chain(lost).chain(seen.unread).collect();
-        lines.extend(ends.follow(machine, &mut mtu).await);
+        lines.extend(sources.follow(machine, &mut mtu).await);
         found.send_if_modified(|known| take(known, lines));
     }
 }
@@ -111,7 +111,7 @@ fn take(known: &mut BTreeSet<String>, lines: BTreeSet<String>) -> bool {
     changed
 }
 
-impl Ends {
+impl Sources {
     /// A task of this node that runs and has a way to the host.
     fn asker(&self) -> Option<Asker> {
         let done = self.done.borrow();
@@ -465,7 +465,7 @@ mod tests {
         }
     }
 
-    /// Goal: a chain is told of only where other nodes are kept out, and never by one that hears
+    /// Goal: a chain is reported only where other nodes are kept out, and never by one that hears
     /// them by a rule that names no port.
     #[test]
     fn other_nodes_are_kept_out_where_only_gossip_is_let_in() {

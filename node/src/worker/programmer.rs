@@ -55,8 +55,8 @@ pub enum Ask {
     TearDown(oneshot::Sender<PassReport>),
 }
 
-/// The loop's ends.
-pub(super) struct Ends {
+/// The loop's channels.
+pub(super) struct Channels {
     /// The core's.
     pub(super) orders: mpsc::Receiver<Order>,
     /// Others'.
@@ -81,17 +81,17 @@ struct Outcome {
 }
 
 /// Runs until the core is gone, or everything is torn down.
-pub(super) async fn run<K: Kernel + Send + 'static>(kernel: K, mut ends: Ends) {
+pub(super) async fn run<K: Kernel + Send + 'static>(kernel: K, mut channels: Channels) {
     let mut tools = Tools { programmer: Programmer::new(kernel), ports: HostPorts::default() };
     loop {
         let served = tokio::select! {
-            Some(order) = ends.orders.recv() => serve(tools, order, &ends.done).await,
-            Some(ask) = ends.asks.recv() => answer(tools, ask, &ends.done).await,
+            Some(order) = channels.orders.recv() => serve(tools, order, &channels.done).await,
+            Some(ask) = channels.asks.recv() => answer(tools, ask, &channels.done).await,
             else => return,
         };
         let Some((returned, input)) = served else { return };
         tools = returned;
-        if ends.inbox.send(input).await.is_err() {
+        if channels.inbox.send(input).await.is_err() {
             return;
         }
     }

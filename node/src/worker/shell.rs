@@ -30,7 +30,7 @@ use self::kept::Kept;
 use self::opened::Known;
 
 pub use self::handle::WorkerHandle;
-pub use self::start::{Ends, Surroundings};
+pub use self::start::{MemberHandles, NodeFacts};
 
 mod handle;
 pub mod kept;

@@ -2,7 +2,7 @@
 //! stop on to it, and reaps what supervisors and tasks leave behind.
 //!
 //! The daemon may end without its tasks, and here as anywhere they must not end with it: a daemon
-//! that was killed is started anew beside them. One that ended by its own will, as when the machine
+//! that was killed is started again next to them. One that ended by itself, as when the machine
 //! lacks something, ends the container with its status: that is for the container's own restart
 //! policy to judge.
 
@@ -45,8 +45,8 @@ const SIGTERM: i32 = 15;
 /// Tells a daemon that its machine stops (node/src/app.rs).
 const SIGPWR: i32 = 30;
 
-/// Runs the program anew with `words` (`daemon …`) and looks after it, as pid 1. Returns when the
-/// container is to end.
+/// Starts the program again with `words` (`daemon …`) and looks after it, as pid 1. Returns when
+/// the container is to end.
 pub(super) fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     let mut words: Vec<OsString> = words.collect();
     let by_hand = words.first().is_some_and(|word| word == BY_HAND);

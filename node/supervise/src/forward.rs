@@ -27,7 +27,7 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// A supervisor that ends sends what is left for so long.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
-/// A server that comes and goes is told of so often.
+/// A server that comes and goes is reported so often.
 const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The way of one task's lines to its server.
@@ -42,7 +42,7 @@ pub(crate) struct Forwarder {
     pause: Duration,
     /// Since when the link is up, or when it was last tried.
     since: Duration,
-    /// An outage that was told of, and is not over.
+    /// An outage that was reported, and is not over.
     told: bool,
     quiet_until: Duration,
 }

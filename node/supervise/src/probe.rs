@@ -28,7 +28,7 @@ pub(crate) struct RunningProbe {
 }
 
 impl RunningProbe {
-    /// Starts `argv` beside the process `first`, pid 1 of the task. The caller's children must be
+    /// Starts `argv` next to the process `first`, pid 1 of the task. The caller's children must be
     /// made in the task's pid namespace already.
     pub(crate) fn start(spec: &LaunchSpec, argv: &[String], first: i32) -> Result<Self, Failure> {
         let failed = |error| Failure::setup("run the health check", error);

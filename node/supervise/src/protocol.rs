@@ -41,7 +41,7 @@ pub enum Message {
     Done,
     /// The request cannot be carried out in this phase.
     Refused { reason: String },
-    /// Sent beside the descriptors themselves.
+    /// Sent with the descriptors themselves.
     Descriptors,
 }
 

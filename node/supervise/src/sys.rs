@@ -61,7 +61,7 @@ pub(crate) fn close_all_but_stdio() {
 
 /// A descriptor of the process that stays valid, as a name for it, when the pid is used again.
 pub(crate) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers and touches no memory of ours.
+    // SAFETY: pidfd_open takes two integers and touches no memory of this process.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     // SAFETY: the kernel has just returned this descriptor to us, so nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
@@ -75,7 +75,7 @@ pub(crate) fn adopt_descriptors(received: Vec<RawFd>) -> Vec<OwnedFd> {
 
 /// Sends a signal by number, real-time signals included. A negative pid is a process group.
 pub(crate) fn kill(pid: i32, signal: i32) -> nix::Result<()> {
-    // SAFETY: kill takes two integers and touches no memory of ours.
+    // SAFETY: kill takes two integers and touches no memory of this process.
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn reap(pid: i32, block: bool) -> Option<(i32, Ended)> {
 /// supervisor blocks what it reads by signalfd, and an exec would keep both.
 pub(crate) fn reset_signals() {
     for signal in 1..=SIGNAL_LIMIT {
-        // SAFETY: SIG_DFL installs no handler of ours; SIGKILL and SIGSTOP are refused, harmlessly.
+        // SAFETY: SIG_DFL installs no handler; SIGKILL and SIGSTOP are refused, harmlessly.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     // SAFETY: both pointers are to a set that lives here and that sigemptyset has filled.

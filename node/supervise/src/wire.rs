@@ -1,4 +1,4 @@
-//! One JSON value a line over a unix socket, with descriptors beside a line where asked for.
+//! One JSON value a line over a unix socket, with descriptors next to a line where asked for.
 //! Used by supervisors and by the holder.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -15,7 +15,7 @@ use crate::sys;
 
 /// The longest line either side accepts.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 10;
-/// The most descriptors beside one line.
+/// The most descriptors next to one line.
 pub(crate) const DESCRIPTORS_MAX: usize = 3;
 /// How long a server that has one client at a time waits for its request.
 const REQUEST_READ_LIMIT: Duration = Duration::from_secs(1);

@@ -58,7 +58,7 @@ async fn a_supervisor_that_begins_with_its_task_is_adopted() {
     assert!(!node.task_dir("early").exists());
 }
 
-/// Goal: a task whose launch spec cannot be read does not run on beside the one that replaces it,
+/// Goal: a task whose launch spec cannot be read does not run on next to the one that replaces it,
 /// and leaves nothing. Method: the file is overwritten, emptied or cut, under a supervisor that
 /// lives and one that was killed.
 #[tokio::test]

@@ -118,8 +118,8 @@ async fn commands_and_health_checks_in_a_task_are_limited_with_it() {
     assert_eq!(groups("all"), [""; 0].map(PathBuf::from));
 }
 
-/// Goal: no group is left, whoever ends a task. Method: a task is adopted by a later executor; one
-/// whose supervisor was killed is adopted too.
+/// Goal: no group is left, no matter what ends a task. Method: a task is adopted by a later
+/// executor; one whose supervisor was killed is adopted too.
 #[tokio::test]
 async fn groups_go_with_their_task_after_a_restart_and_after_a_loss() {
     let node = Node::new();

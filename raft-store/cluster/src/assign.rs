@@ -37,7 +37,7 @@ struct Common {
     trust: Option<Trust>,
 }
 
-/// What every node on a network is told of it.
+/// What every node on a network knows of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct OnNetwork {
     network: AssignedNetwork,

@@ -1,5 +1,5 @@
 //! What must hold of every state. Tests and the simulator check it after every apply; a violation
-//! is a bug of ours, never a mistake of the user.
+//! is a bug in Skein, never a mistake of the user.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -9,7 +9,7 @@ use crate::net::{Subnet, Vni};
 use crate::object::Network;
 use crate::state::State;
 
-/// The longest prefix of a network: two addresses for tasks beside the gateway need a /29, a /30
+/// The longest prefix of a network: two addresses for tasks besides the gateway need a /29, a /30
 /// leaves one, and anything longer none.
 pub(crate) const PREFIX_LEN_MAX: u8 = 30;
 

@@ -379,7 +379,7 @@ fn check_why(state: &State, service: &Service, why: &Why) {
     }
 }
 
-/// No node is told of two tasks with one address, and of every open task of its own.
+/// No node learns of two tasks with one address, and each learns of all its own open tasks.
 fn check_assignments(state: &State) {
     for (node, object) in state.nodes.iter() {
         let assignment = crate::assignment_for(state, *node);

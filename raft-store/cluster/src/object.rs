@@ -117,7 +117,7 @@ pub enum KeyTurn {
     /// It seals, and no other is known.
     #[default]
     Done,
-    /// Nodes are told of it; the one before it seals.
+    /// Nodes know it; the one before it seals.
     Spreads,
     /// It seals; the one before it opens what was sealed with it.
     Seals,

@@ -90,7 +90,7 @@ pub enum Request {
     },
     /// The managers are lost but for this node, which goes on alone.
     TakeOver(Box<JoinNode>),
-    /// A node says anew what it is.
+    /// A node describes itself again.
     DescribeNode {
         /// Which.
         id: NodeId,
@@ -172,7 +172,7 @@ impl Request {
 /// A step of turning the key of gossip.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyStep {
-    /// Nodes are told of a new key, which the shell drew.
+    /// Nodes get a new key, which the shell drew.
     Spread {
         /// 256 bits.
         key: [u8; 32],

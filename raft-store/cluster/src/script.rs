@@ -1,5 +1,5 @@
 //! Runs stories: a script is blocks of commands, `----`, and what they led to. The whole file is
-//! rendered anew and compared, so `UPDATE_EXPECT=1` accepts a change and a diff shows it.
+//! rendered again and compared, so `UPDATE_EXPECT=1` accepts a change and a diff shows it.
 //!
 //! After every command the invariants hold, and the planners have nothing left to do.
 
@@ -46,7 +46,7 @@ pub(crate) struct World {
     names: BTreeMap<TaskId, usize>,
 }
 
-/// Runs a script and gives its text with the outcomes that came about.
+/// Runs a script and gives its text with its outcomes.
 pub(crate) fn run(script: &str) -> String {
     let mut world = World::new();
     let mut output = String::new();

@@ -1,8 +1,8 @@
 //! User intent, in the shape of the Docker Engine API v1.44 (so that clients meet what they know).
 //!
 //! Fields that Skein does not act on are kept in `extra` and given back unchanged: a client that
-//! reads, edits and writes a whole spec loses nothing. `null` is removed and key case is mended at
-//! the API's edge, before these types see the text. Durations are nanoseconds, as Docker's.
+//! reads, edits and writes a whole spec loses nothing. `null` is removed and key case is corrected
+//! at the API's edge, before these types see the text. Durations are nanoseconds, as Docker's.
 
 use std::collections::BTreeMap;
 

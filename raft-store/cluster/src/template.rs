@@ -1,5 +1,5 @@
 //! Templates in a service's spec, like `{{.Node.Hostname}}`: checked when the spec is stored, and
-//! written out for each task when its node is told of it (swarmkit: `template`). The tag of a log
+//! written out for each task when its node gets it (swarmkit: `template`). The tag of a log
 //! has fields of its own (moby: `daemon/logger/loggerutils/log_tag.go`).
 //!
 //! Known are the fields of Docker's documentation and `index .Service.Labels "NAME"`. The rest of

@@ -19,7 +19,7 @@ use super::database::{
 };
 use super::hold;
 use super::mark::Mark;
-use crate::room::Room;
+use crate::disk_full::DiskFull;
 use crate::seal::Sealer;
 use crate::types::TypeConfig;
 
@@ -54,7 +54,7 @@ pub(super) struct WriteQueue {
     sender: Arc<Mutex<Sender<Queued>>>,
     next: Arc<AtomicU64>,
     flushed: Arc<AtomicU64>,
-    disk: Room,
+    disk: DiskFull,
 }
 
 /// A place in the queue; its sequence number orders it among all writes.
@@ -76,7 +76,7 @@ impl WriteQueue {
 
     /// Whether the disk had no room for a write.
     pub(super) fn disk_is_full(&self) -> bool {
-        self.disk.was_lacking()
+        self.disk.was_seen()
     }
 
     /// Waits for room. openraft writes from one task, so reserved places are used in order.
@@ -132,7 +132,7 @@ pub(super) fn start(
 ) -> io::Result<WriteQueue> {
     let (sender, receiver) = channel();
     let flushed = Arc::new(AtomicU64::new(0));
-    let (database, disk) = (Some(database), Room::default());
+    let (database, disk) = (Some(database), DiskFull::default());
     let writer = Writer {
         database,
         extent,
@@ -159,7 +159,7 @@ struct Writer {
     mark: Mark,
     sealer: Arc<Sealer>,
     flushed: Arc<AtomicU64>,
-    disk: Room,
+    disk: DiskFull,
     failed: Option<String>,
 }
 

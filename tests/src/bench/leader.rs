@@ -20,7 +20,7 @@ impl Stage {
     /// Makes them.
     ///
     /// # Errors
-    /// When they do not come about.
+    /// When they do not happen in time.
     pub fn new() -> Result<Self> {
         let mut lab = Lab::for_test("bench-leader", 3)?;
         lab.make_cluster(3)?;

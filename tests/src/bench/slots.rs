@@ -2,7 +2,7 @@
 //! map `slots` of a network's fabric, by one netlink dump of about 20 kB.
 //!
 //! A started `nft` would cost more than what is measured, and asking the daemon would measure what
-//! it believes. The dump is not decoded: a MAC address of ours is six bytes that begin with
+//! it believes. The dump is not decoded: one of our MAC addresses is six bytes that begin with
 //! 02:42, and nothing else in it looks like that.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -69,7 +69,7 @@ impl Slots {
     }
 
     /// Whether any slot leads to this backend. A map that changes while it is read, or does not
-    /// exist yet, is read anew by the caller's next look.
+    /// exist yet, is read again by the caller's next look.
     ///
     /// # Errors
     /// When the kernel does not answer as expected.

@@ -36,7 +36,7 @@ impl Stage {
     /// Makes it.
     ///
     /// # Errors
-    /// When a step is refused or does not come about.
+    /// When a step is refused or does not happen in time.
     pub fn new() -> Result<Self> {
         let mut lab = Lab::for_test("bench", 3)?;
         lab.make_cluster(1)?;
@@ -112,7 +112,7 @@ impl Stage {
     /// When it does not leave, or the node does not come back.
     pub fn lose_node(&mut self, run: usize) -> Result<Duration> {
         const GLOBAL: &str = "everywhere";
-        // Anew for each run: tasks that are lost again and again are replaced ever more slowly.
+        // A new one for each run: tasks that are lost repeatedly are replaced ever more slowly.
         let service = self.create(GLOBAL, json!({"Global": {}}))?;
         let lost = 1 + run % 2;
         let tasks = self.lab.wait_running(0, GLOBAL, 3)?;

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use tests::sim::{Members, Plant, run};
+use tests::sim::{Members, PlantedBug, run};
 
 const USAGE: &str = "sim SEED [--members] | sim --count N [--from SEED] [--members]";
 
@@ -27,7 +27,7 @@ fn main() -> Result<ExitCode> {
         _ => bail!("usage: {USAGE}"),
     };
     for seed in from..from.saturating_add(count) {
-        match run(seed, members, Plant::Nothing) {
+        match run(seed, members, PlantedBug::Nothing) {
             Ok(summary) => writeln!(std::io::stdout(), "{summary}")?,
             Err(failure) => {
                 write!(std::io::stdout(), "{failure}")?;

@@ -23,7 +23,7 @@ const DISK_RETRY: Duration = Duration::from_millis(1_050);
 /// The longest pause of a daemon: its lease ends meanwhile, and it counts as dead.
 const PAUSE_MS_MAX: u64 = 8_000;
 
-/// Something breaks, or is mended.
+/// Something breaks, or is repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     /// These nodes are cut off: from their peers, from the managers, or from both.
@@ -247,7 +247,7 @@ impl World {
         self.kill_daemon(node);
         if self.leader.available && self.network.reaches_managers(node) {
             self.hear_report(node, run, address(node).ip(), last);
-            self.leader.dispatcher.excuse(node, self.now);
+            self.leader.dispatcher.expect_restart(node, self.now);
         }
     }
 

@@ -18,7 +18,7 @@ use netprog::plane::Place;
 use netprog::programmer::Programmer;
 use rand::RngExt as _;
 
-use super::Plant;
+use super::PlantedBug;
 use super::executor::Executor;
 use super::network::{address, secret};
 use super::pass::{SharedKernel, facts};
@@ -123,7 +123,8 @@ impl World {
         }
         host.powered = true;
         host.boot += 1;
-        host.kernel = SharedKernel::new(self.plant == Plant::SkippedEntry && node == NodeId(2));
+        host.kernel =
+            SharedKernel::new(self.plant == PlantedBug::SkippedEntry && node == NodeId(2));
         host.drifted.clear();
         self.start_daemon(node);
     }
@@ -245,7 +246,7 @@ impl World {
     fn begin_write(&mut self, node: NodeId, files: Files) {
         let Some(run) = self.daemon(node).map(|daemon| daemon.run) else { return };
         let pause = self.ms_between(1, 30);
-        if self.plant == Plant::LateWrite && node == NodeId(3) {
+        if self.plant == PlantedBug::LateWrite && node == NodeId(3) {
             self.agent_input(node, Input::Written(true));
         }
         self.after(pause, Event::Write { node, run, files });
@@ -288,9 +289,10 @@ impl World {
                 daemon.engine = Some(engine);
                 self.view_changed(node);
             }
-            (Some(_), gossip::Input::Keys(_)) if plant == Plant::KeptKey && node == NodeId(3) => {}
+            (Some(_), gossip::Input::Keys(_))
+                if plant == PlantedBug::KeptKey && node == NodeId(3) => {}
             (_, gossip::Input::Own { mut endpoints, vtep })
-                if plant == Plant::KeptRow && node == NodeId(1) =>
+                if plant == PlantedBug::KeptRow && node == NodeId(1) =>
             {
                 daemon.kept.append(&mut endpoints);
                 let endpoints = daemon.kept.clone();
@@ -301,7 +303,7 @@ impl World {
     }
 
     pub(super) fn view_changed(&mut self, node: NodeId) {
-        if self.plant == Plant::LostDoorbell && node == NodeId(3) && self.calm {
+        if self.plant == PlantedBug::LostDoorbell && node == NodeId(3) && self.calm {
             return;
         }
         let since = self.now;

@@ -20,7 +20,7 @@ use skein::manager::agreement::{Compared, History};
 use skein::manager::membership::{Step, steps};
 use tokio::sync::watch;
 
-use super::Plant;
+use super::PlantedBug;
 use super::world::{Event, World};
 
 /// The leader looks at its members, and followers at the log, this often.
@@ -153,7 +153,7 @@ impl World {
                 self.leader.dispatcher.take_over(&self.leader.state, self.now);
                 return self.ring_soon();
             }
-            Step::Remove(_) if self.plant == Plant::KeptVote => return,
+            Step::Remove(_) if self.plant == PlantedBug::KeptVote => return,
             Step::Remove(raft_id) => {
                 let managers = &mut self.managers;
                 managers.voters.retain(|peer| peer.raft_id != raft_id);
@@ -219,7 +219,7 @@ impl World {
                 let lacks = self.leader.state.revision.0.saturating_sub(copy.applied);
                 let drawn = self.moves.random_range(0..=lacks);
                 let count = usize::try_from(if self.calm { lacks } else { drawn });
-                let mistaken = self.plant == Plant::OtherName && node == NodeId(2);
+                let mistaken = self.plant == PlantedBug::OtherName && node == NodeId(2);
                 copy.follow(&self.leader.log, count.unwrap_or(usize::MAX), mistaken)
                     .map_err(|reason| format!("manager {}: {reason}", node.0))?;
             }

@@ -22,7 +22,7 @@ use netprog::programmer::Look;
 use netprog::render::{render, vxlan_name};
 use rand::RngExt as _;
 
-use super::Plant;
+use super::PlantedBug;
 use super::host::gwbridge;
 use super::network::address;
 use super::world::{Event, World};
@@ -233,8 +233,8 @@ fn remote_endpoints(
 }
 
 /// What a pass is to reach.
-fn desired(pass: &Pass, plant: Plant) -> Plane {
-    let suspicious = plant == Plant::SuspicionPurges;
+fn desired(pass: &Pass, plant: PlantedBug) -> Plane {
+    let suspicious = plant == PlantedBug::SuspicionPurges;
     let seen = suspicious.then(|| without_suspects(&pass.assignment, &pass.view)).flatten();
     render(seen.as_ref().unwrap_or(&pass.assignment), &pass.view, &pass.local)
 }

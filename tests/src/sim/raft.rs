@@ -1,4 +1,4 @@
-//! Raft by its contract: one state, one leader, entries in order; and what the leader does beside
+//! Raft by its contract: one state, one leader, entries in order; and what the leader does besides
 //! it. It has no place: partitions cut nodes off from it, and an election makes it absent.
 
 use std::collections::{BTreeMap, BTreeSet};

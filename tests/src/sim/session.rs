@@ -11,7 +11,7 @@ use cluster::id::{NodeId, TaskId};
 use cluster::object::{NodeState, TaskState};
 use cluster::request::Request;
 
-use super::Plant;
+use super::PlantedBug;
 use super::network::address;
 use super::world::{Event, World};
 
@@ -114,16 +114,16 @@ impl World {
     }
 
     pub(super) fn send_report(&mut self, node: NodeId, mut report: Report) {
-        if self.plant == Plant::EarlyEnd && node == NodeId(4) {
+        if self.plant == PlantedBug::EarlyEnd && node == NodeId(4) {
             for status in report.statuses.values_mut().filter(|s| s.state == TaskState::Running) {
                 status.state = TaskState::Failed;
             }
         }
-        if self.plant == Plant::SaidOnce && self.now > super::SETTLED {
+        if self.plant == PlantedBug::SaidOnce && self.now > super::SETTLED {
             report.description = None;
         }
         let from = match self.plant {
-            Plant::NoAddress => IpAddr::from([0, 0, 0, 0]),
+            PlantedBug::NoAddress => IpAddr::from([0, 0, 0, 0]),
             _honest => address(node).ip(),
         };
         let Some(run) = self.daemon(node).map(|daemon| daemon.run) else { return };

@@ -12,7 +12,7 @@ use gossip::{Engine, Input};
 use rand::RngExt as _;
 use skein::manager::keys::{self, STEP_MAX};
 
-use super::Plant;
+use super::PlantedBug;
 use super::world::World;
 
 /// What is known of who holds which keys.
@@ -42,7 +42,7 @@ fn unopened(engine: &Engine) -> u64 {
 impl World {
     /// The next step of the turn, if one is due.
     pub(super) fn turn_key(&mut self) {
-        if self.plant == Plant::NoTurn {
+        if self.plant == PlantedBug::NoTurn {
             return;
         }
         let Some(cluster) = self.leader.state.cluster.clone() else { return };
@@ -79,14 +79,14 @@ impl World {
         self.trust.thieves.push(Thief { node, engine });
     }
 
-    /// Whoever was removed tries to open what a node sends.
+    /// A removed node tries to open what a node sends.
     pub(super) fn overheard(&mut self, from: NodeId, datagram: impl Fn() -> Input) {
         let Some(cluster) = self.leader.state.cluster.as_ref() else { return };
         if cluster.key_turn != KeyTurn::Done || !self.trust.sworn.contains(&from) {
             return;
         }
         let (made, now) = (cluster.key_made_at, self.now);
-        let told = self.plant == Plant::ToldThief;
+        let told = self.plant == PlantedBug::ToldThief;
         for thief in &mut self.trust.thieves {
             // Another removal made the turn begin again.
             if cluster.removed.get(&thief.node).is_none_or(|removed| *removed >= made) {

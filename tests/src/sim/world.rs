@@ -20,7 +20,7 @@ use super::network::{Network, Packet};
 use super::raft::Leader;
 use super::session::WatchNews;
 use super::trust::Trust;
-use super::{EVENTS_MAX, Failure, Members, NODES, Plant, Summary};
+use super::{EVENTS_MAX, Failure, Members, NODES, PlantedBug, Summary};
 
 /// Wall time at the start of every run.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -58,7 +58,7 @@ pub(super) enum Event {
     Plan,
     /// A user asks for something.
     Request,
-    /// Something breaks, or is mended.
+    /// Something breaks, or is repaired.
     Fault(Fault),
     /// A manager looks at Raft's members and the key of gossip, the others at the log.
     Managers,
@@ -70,7 +70,7 @@ pub(super) enum Event {
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) members: Members,
-    pub(super) plant: Plant,
+    pub(super) plant: PlantedBug,
     pub(super) swarm: Swarm,
     pub(super) now: Duration,
     /// Delays and losses.
@@ -98,7 +98,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, members: Members, plant: Plant) -> Self {
+    pub(super) fn new(seed: u64, members: Members, plant: PlantedBug) -> Self {
         let stream = |number: u64| StdRng::seed_from_u64(seed ^ (number << 56));
         let swarm = Swarm::draw(&mut stream(1));
         let drawn = swarm.to_string();
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// Faults end, and what they broke is mended, but for machines that are lost for good.
+    /// Faults end, and what they broke is repaired, but for machines that are lost for good.
     pub(super) fn calm_down(&mut self) {
         self.tell("calm".to_owned());
         self.calm = true;

@@ -203,6 +203,7 @@ fn telemetry_answers(lab: &mut Lab) -> Result<()> {
     for counted in [
         "skein_commit_seconds_count ",
         "skein_batch_requests_count ",
+        "skein_realized_seconds_count ",
         "skein_call_seconds_count{path=\"/session/report\"} ",
         "skein_pass_seconds_count{read=\"all\"} ",
         "skein_operations_total{kind=\"nft\"} ",

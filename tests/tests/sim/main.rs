@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use tests::sim::{Members, Plant, Summary, run};
+use tests::sim::{Members, PlantedBug, Summary, run};
 
 /// One seed a line. A seed that found a bug stays, with what it found.
 const SEEDS: &str = include_str!("seeds.txt");
@@ -26,7 +26,7 @@ fn all_end_well(text: &str, members: Members) -> Vec<Summary> {
     let runs = thread::scope(|scope| {
         let share = |first: usize| {
             let mine = seeds.iter().skip(first).step_by(THREADS);
-            mine.map(|seed| run(*seed, members, Plant::Nothing)).collect::<Vec<_>>()
+            mine.map(|seed| run(*seed, members, PlantedBug::Nothing)).collect::<Vec<_>>()
         };
         let threads: Vec<_> = (0..THREADS).map(|first| scope.spawn(move || share(first))).collect();
         threads
@@ -61,14 +61,15 @@ fn pinned_seeds_with_other_members_end_as_the_state_says() {
 #[test]
 fn one_seed_gives_one_run() {
     for members in [Members::Fixed, Members::Changing] {
-        let runs = [7, 7, 8].map(|seed| run(seed, members, Plant::Nothing).expect("a good run"));
+        let runs =
+            [7, 7, 8].map(|seed| run(seed, members, PlantedBug::Nothing).expect("a good run"));
         assert_eq!(runs[0], runs[1]);
         assert_ne!(runs[0].trace, runs[2].trace);
     }
 }
 
 /// What the oracle says of a planted bug, on the first seeds that give it a chance.
-fn found(members: Members, plant: Plant) -> String {
+fn found(members: Members, plant: PlantedBug) -> String {
     let mut failures = (1..=PLANT_SEEDS_MAX).filter_map(|seed| run(seed, members, plant).err());
     let failure = failures.next().expect("a planted bug is found");
     assert!(failure.to_string().starts_with(&format!(
@@ -83,19 +84,19 @@ fn found(members: Members, plant: Plant) -> String {
 #[test]
 fn planted_bugs_are_found() {
     for (members, plant, words) in [
-        (Members::Fixed, Plant::SkippedEntry, "of the assignment has no entries"),
-        (Members::Fixed, Plant::LostDoorbell, "node 3"),
-        (Members::Fixed, Plant::KeptRow, "still sees"),
-        (Members::Fixed, Plant::SuspicionPurges, "of the assignment has no entries"),
-        (Members::Fixed, Plant::EarlyEnd, "runs on node 4 and is failed"),
-        (Members::Fixed, Plant::LateWrite, "is launched before it is on disk"),
-        (Members::Fixed, Plant::SaidOnce, "is not as the state has it"),
-        (Members::Fixed, Plant::NoAddress, "and in the state at \"0.0.0.0\""),
-        (Members::Changing, Plant::OtherName, "hold different states at revision"),
-        (Members::Changing, Plant::KeptKey, "node 3 cannot open what node"),
-        (Members::Changing, Plant::NoTurn, "knew is in use"),
-        (Members::Changing, Plant::ToldThief, ", removed, opens what node"),
-        (Members::Changing, Plant::KeptVote, "votes"),
+        (Members::Fixed, PlantedBug::SkippedEntry, "of the assignment has no entries"),
+        (Members::Fixed, PlantedBug::LostDoorbell, "node 3"),
+        (Members::Fixed, PlantedBug::KeptRow, "still sees"),
+        (Members::Fixed, PlantedBug::SuspicionPurges, "of the assignment has no entries"),
+        (Members::Fixed, PlantedBug::EarlyEnd, "runs on node 4 and is failed"),
+        (Members::Fixed, PlantedBug::LateWrite, "is launched before it is on disk"),
+        (Members::Fixed, PlantedBug::SaidOnce, "is not as the state has it"),
+        (Members::Fixed, PlantedBug::NoAddress, "and in the state at \"0.0.0.0\""),
+        (Members::Changing, PlantedBug::OtherName, "hold different states at revision"),
+        (Members::Changing, PlantedBug::KeptKey, "node 3 cannot open what node"),
+        (Members::Changing, PlantedBug::NoTurn, "knew is in use"),
+        (Members::Changing, PlantedBug::ToldThief, ", removed, opens what node"),
+        (Members::Changing, PlantedBug::KeptVote, "votes"),
     ] {
         let complaints = found(members, plant);
         assert!(complaints.contains(words), "{plant:?}: {complaints}");

@@ -161,7 +161,7 @@ pub(crate) fn local_network(network: &LocalNetwork) -> NetworkView {
 }
 
 /// What surrounds a network when one is inspected.
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct Context<'a> {
     /// The tasks with an address on it that have not ended.
     pub tasks: Vec<&'a Arc<Task>>,
     /// The services on it.
@@ -175,7 +175,7 @@ pub(crate) struct Surroundings<'a> {
 }
 
 /// What `inspect` shows of a network.
-pub(crate) fn inspected(network_object: &Network, around: &Surroundings<'_>) -> NetworkView {
+pub(crate) fn inspected(network_object: &Network, around: &Context<'_>) -> NetworkView {
     let mut view = network(network_object);
     let local = around.tasks.iter().filter(|task| task.node.is_some() && task.node == around.here);
     view.containers = Some(
@@ -217,7 +217,7 @@ fn endpoint(network: &Network, task: &Task) -> Option<Endpoint> {
     })
 }
 
-fn info(network: &Network, service: &Service, around: &Surroundings<'_>) -> ServiceInfo {
+fn info(network: &Network, service: &Service, around: &Context<'_>) -> ServiceInfo {
     let host = |task: &Task| {
         let node = around.nodes.iter().find(|node| Some(node.id) == task.node);
         node.map_or_else(String::new, |node| node.description.vtep.to_string())

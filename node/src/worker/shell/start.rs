@@ -35,7 +35,7 @@ pub(super) const QUEUE: usize = 1024;
 
 /// What the node offers to a worker, found out once at start.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct NodeFacts {
     /// This binary.
     pub exe: PathBuf,
     /// Run directory.
@@ -47,7 +47,7 @@ pub struct Surroundings {
 }
 
 /// The rest of the member, as a worker uses it.
-pub struct Ends {
+pub struct MemberHandles {
     /// Gossip.
     pub gossip: Gossip,
     /// Connections to peers.
@@ -61,13 +61,13 @@ impl Shell {
     pub async fn start(
         data: &DataDir,
         identity: &Identity,
-        surroundings: Surroundings,
-        ends: Ends,
+        facts: NodeFacts,
+        handles: MemberHandles,
         stop: &CancellationToken,
     ) -> anyhow::Result<WorkerHandle> {
         let dir = data.worker();
         disk::private_dir(&dir)?;
-        let Surroundings { exe, run_dir, facts, description } = surroundings;
+        let NodeFacts { exe, run_dir, facts, description } = facts;
         let supervisors = Supervisors::new(&exe, &run_dir, data.path())?;
         let executor = Arc::new(ProcessExecutor::new(data.path())?);
         let sandboxes = Sandboxes::default();
@@ -81,7 +81,7 @@ impl Shell {
         let config = Config { node: identity.node, facts: facts.clone(), description, on_disk };
         let (inbox, inputs) = mpsc::channel(QUEUE);
         let (orders, ordered) = mpsc::channel(1);
-        let (gossip, session) = open_session(ends, &told);
+        let (gossip, session) = open_session(handles, &told);
         let mut shell = Self {
             agent: Agent::new(config, moment()),
             supervisors,
@@ -126,10 +126,10 @@ impl Shell {
         let (asks, asked) = mpsc::channel(QUEUE);
         let (done_writer, done) = watch::channel(Done::default());
         let inbox = self.inbox.clone();
-        let ends = programmer::Ends { orders, asks: asked, done: done_writer, inbox };
-        spawn(&self.stop, programmer::run(kernel, ends));
+        let channels = programmer::Channels { orders, asks: asked, done: done_writer, inbox };
+        spawn(&self.stop, programmer::run(kernel, channels));
         let (found, probed) = watch::channel(BTreeSet::new());
-        let looks = probes::Ends {
+        let looks = probes::Sources {
             done: done.clone(),
             assignment: self.told.assignment.subscribe(),
             view: self.gossip.view(),
@@ -160,8 +160,8 @@ impl Shell {
     }
 }
 
-fn open_session(ends: Ends, told: &Told) -> (Gossip, Session) {
-    let Ends { gossip, net, office } = ends;
+fn open_session(handles: MemberHandles, told: &Told) -> (Gossip, Session) {
+    let MemberHandles { gossip, net, office } = handles;
     let (managers, assignment) = (told.managers.subscribe(), told.assignment.subscribe());
     let known = Known { managers, assignment, office, gossip: gossip.clone() };
     (gossip, Session::new(net, known))

@@ -23,7 +23,7 @@ use crate::user::{self, Identity};
 const TMP_OPTIONS: &str = "mode=1777,size=1g";
 /// The size of a task's private /run.
 const RUN_OPTIONS: &str = "mode=755,size=64m";
-/// Directories that the task gets anew, so that what the node has mounted there goes.
+/// Directories that the task gets new, so that what the node has mounted there goes.
 const RENEWED: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 
 /// A mount without anything special.

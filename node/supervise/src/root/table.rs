@@ -181,7 +181,7 @@ mod tests {
     }
 
     /// Goal: state is found behind every mount of its file system. Method: a table with a copy of
-    /// the whole file system, of the directory's parent, of a part of it, of a directory beside
+    /// the whole file system, of the directory's parent, of a part of it, of a directory next to
     /// it, and another file system with the same paths.
     #[test]
     fn a_directory_is_found_behind_every_mount_of_its_file_system() {

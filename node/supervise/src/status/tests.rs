@@ -17,7 +17,7 @@ fn this_process_has_a_start_time_and_a_free_pid_has_none() {
 }
 
 #[test]
-fn a_file_is_replaced_whole_and_leaves_nothing_beside_it() {
+fn a_file_is_replaced_whole_and_leaves_nothing_next_to_it() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "x.json", &vec![1, 2]).unwrap();
     write_durably(directory.path(), "x.json", &vec![3]).unwrap();

@@ -124,7 +124,7 @@ impl Parts {
             self.whole.retain(|node, _| !is_on(node));
         }
         if common {
-            // Most changes of a node are none of what others are told of it.
+            // Most changes of a node change nothing that others know of it.
             let before = self.common.take();
             if before.is_none() || self.common() != before {
                 self.whole.clear();

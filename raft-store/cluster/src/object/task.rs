@@ -45,7 +45,7 @@ pub struct Task {
     /// most from first sight for as long as the longest delay that policy and backoff can give.
     pub start_after: Option<Timestamp>,
     /// Its node was declared down or left: its addresses may be given to another, and only its own
-    /// node is still told of it.
+    /// node still knows of it.
     #[serde(default)]
     pub released: bool,
     /// The runs of its slot before it.

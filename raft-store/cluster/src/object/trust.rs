@@ -18,7 +18,7 @@ pub struct Trust {
     pub roots: Vec<CaDigest>,
 }
 
-/// A CA on its way to take the place of the cluster's. It signs from the start; whoever trusts
+/// A CA on its way to take the place of the cluster's. It signs from the start; a node that trusts
 /// only the old one accepts it by `cross_signed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaRotation {

@@ -7,23 +7,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Clones share one flag, which is never cleared.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Room(Arc<AtomicBool>);
+pub(crate) struct DiskFull(Arc<AtomicBool>);
 
-impl Room {
+impl DiskFull {
     /// Records a failed write.
     pub(crate) fn note(&self, error: &Error) {
-        if is_lacking(error) {
+        if is_disk_full(error) {
             self.0.store(true, Ordering::Release);
         }
     }
 
     /// Whether any write failed because the disk was full.
-    pub(crate) fn was_lacking(&self) -> bool {
+    pub(crate) fn was_seen(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
 /// Whether a write failed because the disk was full.
-pub(crate) fn is_lacking(error: &Error) -> bool {
+pub(crate) fn is_disk_full(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
