@@ -89,11 +89,14 @@ impl Shell {
         view.mark_changed();
         loop {
             let input = tokio::select! {
-                () = self.stop.cancelled() => return self.agent.last_report(),
+                () = self.stop.cancelled() => break,
                 input = self.next(&mut inputs, &mut view) => input,
             };
             self.step(input).await;
         }
+        let kept = self.kept.clone();
+        let _ = tokio::task::spawn_blocking(move || hold(&kept).close()).await;
+        self.agent.last_report()
     }
 
     async fn next(

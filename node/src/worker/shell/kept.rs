@@ -50,6 +50,7 @@ pub(super) struct Kept {
     assignment_file: PathBuf,
     egress_file: PathBuf,
     has_failed: bool,
+    is_closed: bool,
     line: Seldom,
 }
 
@@ -62,6 +63,7 @@ impl Kept {
             assignment_file: dir.join(ASSIGNMENT),
             egress_file: dir.join("egress.json"),
             has_failed: false,
+            is_closed: false,
             line: Seldom::default(),
         }
     }
@@ -84,8 +86,16 @@ impl Kept {
         }
     }
 
+    /// Writes nothing any more: a node that leaves removes what is there.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+    }
+
     /// Writes files; whether the disk has taken them.
     pub(super) fn write(&mut self, files: &Files) -> bool {
+        if self.is_closed {
+            return false;
+        }
         match self.try_write(files) {
             Ok(()) => {
                 if std::mem::take(&mut self.has_failed) {
@@ -117,5 +127,49 @@ impl Kept {
             disk::write_json(&self.egress_file, egress)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use cluster::id::{ClusterId, NodeId};
+
+    use super::*;
+
+    fn identity() -> Identity {
+        let address: IpAddr = [192, 0, 2, 1].into();
+        Identity {
+            cluster: ClusterId(1),
+            node: NodeId(1),
+            raft_id: None,
+            log_of: None,
+            advertise: address,
+            data_path: address,
+            listen: (address, 2377).into(),
+            gossip_port: 7946,
+            managers: Vec::new(),
+            generation: 1,
+            cluster_address: None,
+            flags: Default::default(),
+        }
+    }
+
+    /// Goal: a write that begins after the worker has ended brings nothing back that a node which
+    /// leaves has removed.
+    #[test]
+    fn after_the_end_nothing_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open(directory.path()).unwrap();
+        disk::private_dir(&data.worker()).unwrap();
+        let files = Files { identity: true, egress: Some(Default::default()), ..Files::default() };
+        let mut kept = Kept::new(&data, &identity());
+        assert!(kept.write(&files));
+        assert!(kept.found().has_identity);
+        std::fs::remove_file(data.identity_file()).unwrap();
+        kept.close();
+        assert!(!kept.write(&files));
+        assert!(!data.identity_file().exists());
     }
 }
