@@ -1,7 +1,8 @@
-//! Checks rules that no compiler checks: allowed imports, lengths, words, the purpose of each
-//! crate, the capabilities of the unit, fuzzed decoders. Every checker is a pure function over
-//! text, with tests that show it fail.
+//! Checks rules that no compiler checks: allowed imports, the same features everywhere, lengths,
+//! words, the purpose of each crate, the capabilities of the unit, fuzzed decoders. Every checker
+//! is a pure function over text, with tests that show it fail.
 
+mod features;
 mod files;
 mod fuzz;
 mod imports;
