@@ -61,7 +61,7 @@ plan lints 310 cargo clippy --locked --workspace --all-targets -- -D warnings
 plan lints-fuzz 40 cargo clippy --locked -p skein --features fuzzing -- -D warnings
 plan build 173 cargo build --locked -p skein -p lab -p tests --bins
 plan tidy 36 cargo test --locked -p tests --test tidy
-plan sim 45 cargo test --locked -p tests --test sim
+plan sim 90 cargo test --locked -p tests --test sim
 plan crates 250 cargo test --locked --no-fail-fast --workspace --exclude tests --exclude lab
 plan lab 20 cargo test --locked -p lab -p tests --lib --bins
 plan systemd 1 deploy/systemd/check.sh
