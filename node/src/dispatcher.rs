@@ -22,6 +22,9 @@ pub const RESTART_LEASE: Duration = Duration::from_secs(30);
 
 /// Entries whose proposal is remembered. A node that is further behind is not measured.
 const PROPOSALS_MAX: usize = 4096;
+/// Assignments that a node was told of and has not applied, each measured by itself. Those beyond
+/// count as one, from the first of them.
+const PENDING_MAX: usize = 16;
 
 /// What the leader knows of the nodes' sessions.
 #[derive(Debug)]
@@ -30,12 +33,14 @@ pub struct Dispatcher {
     parts: Parts,
     /// When entries that were applied were proposed, oldest first.
     proposed: VecDeque<(Revision, Duration)>,
+    /// When the entry was proposed that is not known to be applied yet.
+    proposing: Option<Duration>,
 }
 
 impl Default for Dispatcher {
     fn default() -> Self {
         let parts = Parts::new(crate::pki::digest_of);
-        Self { sessions: BTreeMap::new(), parts, proposed: VecDeque::new() }
+        Self { sessions: BTreeMap::new(), parts, proposed: VecDeque::new(), proposing: None }
     }
 }
 
@@ -44,11 +49,12 @@ struct Session {
     lease_until: Duration,
     /// Newest digest that was computed for it, and the newest state that gives that digest.
     current: Option<(Digest, Revision)>,
-    /// Digests that were sent, with the newest state that each stands for.
+    /// The newest state that its kernel is known to hold.
     acked: Option<Revision>,
     applied: Option<Digest>,
-    /// The oldest revision that may have changed its assignment since its kernel held the newest.
-    lacks: Option<Revision>,
+    /// Digests that its kernel does not hold yet, each with the first revision that may have made
+    /// it, oldest first.
+    pending: VecDeque<(Digest, Revision)>,
     heard: bool,
 }
 
@@ -62,33 +68,41 @@ impl Dispatcher {
         }
     }
 
-    /// An entry was applied that was proposed at a time.
-    pub fn proposed(&mut self, revision: Revision, at: Duration) {
+    /// An entry is proposed. There is one at a time.
+    pub fn proposing(&mut self, at: Duration) {
+        self.proposing = Some(at);
+    }
+
+    /// It was applied.
+    pub fn proposed(&mut self, revision: Revision) {
+        let Some(at) = self.proposing.take() else { return };
         if self.proposed.len() == PROPOSALS_MAX {
             self.proposed.pop_front();
         }
         self.proposed.push_back((revision, at));
     }
 
-    /// A node was heard of; `applied` is the assignment that its kernel holds. If that is news and
-    /// the newest assignment: the time since the oldest change in it was proposed, if it is known.
-    pub fn hear(
-        &mut self,
-        node: NodeId,
-        applied: Option<Digest>,
-        now: Duration,
-    ) -> Option<Duration> {
+    /// A node was heard of; `applied` is the assignment that its kernel holds. Returns for each
+    /// change of its assignment that it did not hold before how long ago it was proposed, as far as
+    /// that is known.
+    pub fn hear(&mut self, node: NodeId, applied: Option<Digest>, now: Duration) -> Vec<Duration> {
         let session = self.sessions.entry(node).or_insert_with(|| Session::new(now));
         session.lease_until = now + LEASE;
         session.heard = true;
         session.applied = applied;
-        let lacked = session.acknowledge()?;
-        let oldest = self.proposed.front()?.0;
-        if oldest > lacked {
+        let realized = session.acknowledge();
+        let times = realized.into_iter().filter_map(|revision| self.proposed_at(revision));
+        times.map(|at| now.saturating_sub(at)).collect()
+    }
+
+    /// When the first entry from a revision on was proposed.
+    fn proposed_at(&self, revision: Revision) -> Option<Duration> {
+        let (oldest, _) = self.proposed.front()?;
+        if *oldest > revision {
             return None;
         }
-        let first = self.proposed.partition_point(|(revision, _)| *revision < lacked);
-        Some(now.saturating_sub(self.proposed.get(first)?.1))
+        let first = self.proposed.partition_point(|(known, _)| *known < revision);
+        self.proposed.get(first).map(|(_, at)| *at).or(self.proposing)
     }
 
     /// A node that was just heard of is silent from now on: its daemon restarts, its tasks go on.
@@ -112,13 +126,15 @@ impl Dispatcher {
             Some((_, known)) if known > revision => {}
             Some((before, known)) => {
                 if before != digest {
-                    session.lacks.get_or_insert(Revision(known.0 + 1));
+                    session.pend(digest, Revision(known.0 + 1));
                 }
                 session.current = Some((digest, revision));
             }
             None => session.current = Some((digest, revision)),
         }
-        session.acknowledge();
+        if session.applied == Some(digest) {
+            session.acknowledge();
+        }
     }
 
     /// Nodes that Raft does not know as down and whose lease ran out.
@@ -187,19 +203,31 @@ impl Dispatcher {
 impl Session {
     fn new(now: Duration) -> Self {
         let lease_until = now + LEASE;
-        Self { lease_until, current: None, acked: None, applied: None, lacks: None, heard: false }
+        let pending = VecDeque::new();
+        Self { lease_until, current: None, acked: None, applied: None, pending, heard: false }
     }
 
     /// A node whose kernel holds the current digest is at the newest state that gives it, even if
-    /// it never saw that state: nothing in it concerned the node. The oldest revision that it may
-    /// have lacked until now.
-    fn acknowledge(&mut self) -> Option<Revision> {
-        let (digest, revision) = self.current?;
-        if self.applied != Some(digest) {
-            return None;
+    /// it never saw that state: nothing in it concerned the node. Returns the revisions of the
+    /// changes that it holds now.
+    fn acknowledge(&mut self) -> Vec<Revision> {
+        let Some(applied) = self.applied else { return Vec::new() };
+        if let Some((digest, revision)) = self.current
+            && applied == digest
+        {
+            self.acked = self.acked.max(Some(revision));
         }
-        self.acked = self.acked.max(Some(revision));
-        self.lacks.take()
+        let held = self.pending.iter().rposition(|(digest, _)| *digest == applied);
+        let realized = self.pending.drain(..held.map_or(0, |last| last + 1));
+        realized.map(|(_, revision)| revision).collect()
+    }
+
+    fn pend(&mut self, digest: Digest, revision: Revision) {
+        if self.pending.len() < PENDING_MAX {
+            self.pending.push_back((digest, revision));
+        } else if let Some((newest, _)) = self.pending.back_mut() {
+            *newest = digest;
+        }
     }
 }
 

@@ -177,7 +177,7 @@ impl Member {
             net: net.clone(),
             office: office_reader.clone(),
         };
-        let worker = Shell::start(&data, &identity, facts, handles, &stop)
+        let (worker, begin) = Shell::prepare(&data, &identity, facts, handles, &stop)
             .await
             .map_err(|e| MemberError::Worker(format!("{e:#}")))?;
         let renewal = Renewal {
@@ -189,10 +189,12 @@ impl Member {
             end: watch::channel(0).0,
         };
         let certificate_end = renewal.end.subscribe();
-        tokio::spawn(until(stop.clone(), renewal.run()));
         let assignment = worker.assignment.clone();
         let membership = Membership { cluster: identity.cluster, state, assignment };
         net.insist_on(membership.clone());
+        // What asks others begins here: only members are asked, and what is on disk is in force.
+        begin.begin().await;
+        tokio::spawn(until(stop.clone(), renewal.run()));
         let services = NodeServices { gossip: gossip.clone(), worker: worker.clone() };
         let (router, members) = (node_routes::router(services), membership.clone());
         tokio::spawn(serve(sockets.streams, tls.server, router, members, stop.clone()));

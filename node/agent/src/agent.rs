@@ -81,7 +81,7 @@ pub enum Input {
 pub enum Output {
     /// Something for the executor.
     Task(Command),
-    /// Files to be written; commands that depend on them wait for [`Input::Written`].
+    /// Files to be written; what depends on them waits for [`Input::Written`].
     Write(Files),
     /// The leader is to be asked.
     Watch(Watch),
@@ -128,6 +128,8 @@ pub struct Agent {
     disk: Disk,
     looks: Looks,
     published: Published,
+    /// When the assignment came that is still being written.
+    arrived: Option<Duration>,
 }
 
 impl Agent {
@@ -150,29 +152,45 @@ impl Agent {
             passes: Passes::new(facts),
             disk: Disk::new(on_disk),
             looks: Looks::default(),
+            arrived: None,
         }
     }
 
     /// Takes an input; returns what is to be done.
     pub fn step(&mut self, input: Input, at: Moment) -> Vec<Output> {
-        let arrived =
-            if let Input::Watched(Some(answer)) = &input { Some(answer.arrived) } else { None };
-        let mut outputs = Vec::new();
-        if let Some(inputs) = self.take(input, at) {
-            let steps = inputs.into_iter().flat_map(|input| self.worker.step(input, at));
-            let commands = steps.collect();
-            outputs = self.disk.before(&self.worker, commands, at.now);
-            self.passes.follow(&self.worker, arrived, at.now);
-            let is_manager_s = self.is_manager_s();
-            outputs.extend(self.published.news(&self.worker, is_manager_s));
+        if let Input::Watched(Some(answer)) = &input {
+            self.arrived = Some(answer.arrived);
         }
+        let inputs = self.take(input, at);
+        let is_overdue = self.disk.becomes_overdue(at.now);
+        let inputs = inputs.or_else(|| is_overdue.then(Vec::new));
+        let mut outputs = inputs.map(|inputs| self.work(inputs, at)).unwrap_or_default();
         let session = &self.session;
         outputs.extend(self.passes.due(|assignment| session.digest_of(assignment), at.now));
         outputs.extend(self.looks.due(&self.worker, at.now));
         let (applied, worker) = (self.passes.applied(), &self.worker);
-        outputs.extend(self.session.due_watch(at.now).map(Output::Watch));
+        // The next assignment is asked for once the disk has this one.
+        if !self.disk.is_behind(worker) {
+            outputs.extend(self.session.due_watch(at.now).map(Output::Watch));
+        }
         let report = self.session.due_report(applied, || worker.statuses(), at.now);
         outputs.extend(report.map(|report| Output::Report(Box::new(report))));
+        outputs
+    }
+
+    /// Has the worker look, and the parts that follow it.
+    fn work(&mut self, inputs: Vec<worker::Input>, at: Moment) -> Vec<Output> {
+        let steps = inputs.into_iter().flat_map(|input| self.worker.step(input, at));
+        let mut commands: Vec<Command> = steps.collect();
+        let (due, instead) = self.worker.still_due(self.disk.released(), at);
+        commands.extend(instead);
+        let mut outputs: Vec<Output> = due.into_iter().map(Output::Task).collect();
+        outputs.extend(self.disk.before(&self.worker, commands, at.now));
+        if !self.disk.is_behind(&self.worker) {
+            self.passes.follow(&self.worker, self.arrived.take(), at.now);
+            let is_manager_s = self.is_manager_s();
+            outputs.extend(self.published.news(&self.worker, is_manager_s));
+        }
         outputs
     }
 
@@ -251,7 +269,7 @@ impl Agent {
     pub fn next_deadline(&self, at: Moment) -> Option<Duration> {
         let parts = [
             self.worker.next_deadline(at),
-            self.session.next_deadline(),
+            self.session.next_deadline(!self.disk.is_behind(&self.worker)),
             self.passes.next_deadline(at.now),
             self.disk.next_deadline(),
             self.looks.next_deadline(&self.worker),

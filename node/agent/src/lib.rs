@@ -1,8 +1,8 @@
 //! The agent: what a node does as a worker, decided without a clock, a socket or a thread.
 //!
 //! [`Agent`] owns the role: the node's tasks ([`Worker`]), the worker's side of its session with
-//! the leader, when the kernel is looked at and how thoroughly, what a restart needs on disk before
-//! anything is done, and what gossip and the rest of the daemon are told. Its shell waits, moves
+//! the leader, when the kernel is looked at and how thoroughly, what a restart needs on disk
+//! before what depends on it, and what gossip and the rest of the daemon are told. Its shell waits, moves
 //! bytes and brings back what came of it.
 //!
 //! Deliberately absent: gossip's engine, a core of its own in a task of its own, which must answer
@@ -25,7 +25,7 @@ use std::time::Duration;
 use cluster::time::Timestamp;
 
 pub use crate::agent::{Agent, Config, Input, Output};
-pub use crate::disk::{Files, OnDisk};
+pub use crate::disk::{Files, OnDisk, WRITE_LIMIT};
 pub use crate::listeners::Young;
 pub use crate::passes::{Disturbed, Facts, Pass, Passed};
 pub use crate::publish::gossip_peers;

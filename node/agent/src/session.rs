@@ -195,10 +195,11 @@ impl Session {
             || !report.statuses.iter().all(is_heard)
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+    /// `watches` says whether a watch may be put.
+    pub(crate) fn next_deadline(&self, watches: bool) -> Option<Duration> {
         let watch = match self.watch {
-            Call::DueAt(at) => Some(at),
-            Call::UnderWay(()) => None,
+            Call::DueAt(at) if watches => Some(at),
+            Call::DueAt(_) | Call::UnderWay(()) => None,
         };
         let report = match self.report {
             Call::DueAt(at) => Some(at),

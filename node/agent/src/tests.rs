@@ -75,9 +75,18 @@ impl Run {
     }
 
     /// An answer to the watch, with this assignment.
-    fn told(&mut self, digest: u8, assignment: Assignment) -> Vec<Output> {
+    fn hears(&mut self, digest: u8, assignment: Assignment) -> Vec<Output> {
         let assignment = Some((Digest([digest; 32]), Arc::new(assignment)));
         self.step(Input::Watched(Some(answer(assignment))))
+    }
+
+    /// The same, and the disk takes it at once.
+    fn told(&mut self, digest: u8, assignment: Assignment) -> Vec<Output> {
+        let mut outputs = self.hears(digest, assignment);
+        if outputs.iter().any(|output| matches!(output, Output::Write(_))) {
+            outputs.extend(self.step(Input::Written(true)));
+        }
+        outputs
     }
 
     fn view(&mut self, complete: bool) -> Vec<Output> {
@@ -151,66 +160,85 @@ fn passed(failures: &[&str]) -> Input {
     Input::Passed(Passed { report, ..Passed::default() })
 }
 
-#[test]
-fn an_assignment_is_on_disk_before_its_tasks_are_launched() {
-    let mut run = Run::new(nothing_on_disk());
-    let first = run.step(Input::Tick);
-    assert_eq!(words(&first), ["watch None", "report None [] Some(1500)"]);
-    run.step(Input::Adopted(BTreeMap::new()));
-    let outputs = run.told(1, assigned(10, Some(TaskState::Running), TaskState::Assigned));
-    let launch = format!("{:?}", Command::Launch(TASK));
-    assert_eq!(
-        words(&outputs)[..5],
-        [
-            "write false Some(10) true".to_owned(),
-            "gossip key 0 should seal datagrams but is not in the key ring".to_owned(),
-            "peers 0".to_owned(),
-            "in force 10 true".to_owned(),
-            "rows 0".to_owned(),
-        ]
-    );
-    assert_eq!(words(&run.step(Input::Written(true))), [launch]);
-    // What the disk has is not written again, and what it has is not waited for.
-    let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
-    assert_eq!(only(&run.step(Input::Task(TASK, prepared)), &["write"]), Vec::<String>::new());
+const NOTHING: [&str; 0] = [];
+
+/// What goes to the disk or depends on it.
+fn of_disk(outputs: &[Output]) -> Vec<String> {
+    only(outputs, &["write", "Launch", "Start", "Stop", "pass", "in force", "watch", "peers"])
 }
 
-/// Goal: a slow disk costs no lease and holds no pass up.
-#[test]
-fn while_the_disk_is_busy_all_else_goes_on() {
+/// An agent that knows all, with an assignment that is being written.
+fn writing() -> Run {
     let mut run = Run::new(nothing_on_disk());
     run.step(Input::Tick);
     run.step(Input::Adopted(BTreeMap::new()));
     run.view(true);
-    run.step(Input::Reported(Some(leader(9))));
-    let lost = assigned(10, Some(TaskState::Running), TaskState::Running);
-    let outputs = run.told(1, lost);
-    assert_eq!(only(&outputs, &["write", "pass"]).len(), 2, "{outputs:?}");
-    run.step(Input::Reported(Some(leader(9))));
-    for ms in [500, 1_000, 9_000] {
-        run.ms = ms;
-        let reports = only(&run.step(Input::Tick), &["report"]);
-        assert_eq!(reports.len(), 1, "at {ms} ms: {reports:?}");
-        run.step(Input::Reported(Some(leader(9))));
-    }
+    let outputs = run.hears(1, assigned(10, Some(TaskState::Running), TaskState::Assigned));
+    assert_eq!(of_disk(&outputs), ["write false Some(10) true"]);
+    run
 }
 
-/// Goal: commands wait for the write that they need and for no other, however many follow it.
 #[test]
-fn a_command_waits_for_one_write() {
-    let mut run = Run::new(nothing_on_disk());
-    run.step(Input::Tick);
-    run.step(Input::Adopted(BTreeMap::new()));
-    let of_disk = |outputs: &[Output]| only(outputs, &["write", "Launch", "Stop"]);
-    let (launch, stop) = (Command::Launch(TASK), Command::Stop(TASK));
-    run.told(1, assigned(10, Some(TaskState::Running), TaskState::Assigned));
-    let newer = assigned(11, Some(TaskState::Running), TaskState::Assigned);
-    assert_eq!(of_disk(&run.told(2, newer)), Vec::<String>::new());
-    let launched = [format!("{launch:?}"), "write false Some(11) false".to_owned()];
-    assert_eq!(of_disk(&run.step(Input::Written(true))), launched);
+fn an_assignment_is_on_disk_before_anything_depends_on_it() {
+    let mut run = writing();
+    let outputs = run.step(Input::Written(true));
+    assert_eq!(
+        words(&outputs),
+        [
+            format!("{:?}", Command::Launch(TASK)),
+            "gossip key 0 should seal datagrams but is not in the key ring".to_owned(),
+            "peers 0".to_owned(),
+            "in force 10 true".to_owned(),
+            "rows 0".to_owned(),
+            "pass Whole Complete".to_owned(),
+            "watch Some(1)".to_owned(),
+        ]
+    );
+    // What the disk has is not written again, and what it has is not waited for.
+    let prepared = Event::Prepared { dns_udp_port: 1, dns_tcp_port: 2 };
+    assert_eq!(only(&run.step(Input::Task(TASK, prepared)), &["write"]), NOTHING);
+}
+
+/// Goal: a slow disk costs no lease, and a disk that never answers holds nothing back for long.
+#[test]
+fn a_write_that_takes_too_long_holds_nothing_back() {
+    let mut run = writing();
+    let outputs = run.step(Input::Reported(Some(leader(9))));
+    assert_eq!(words(&outputs), ["report None [\"preparing\"] None"]);
+    run.step(Input::Reported(Some(leader(9))));
+    assert_eq!(words(&run.wait_until(500)), ["report None [] None"]);
+    let launch = format!("{:?}", Command::Launch(TASK));
+    let held_back =
+        [&launch, "peers 0", "in force 10 true", "pass Whole Complete", "watch Some(1)"];
+    let mut outputs = run.wait_until(1_000);
+    assert_eq!(of_disk(&outputs), held_back);
+    // What comes after it does not wait either.
     run.step(Input::Task(TASK, Event::Starting { dns_udp_port: 1, dns_tcp_port: 2 }));
-    assert_eq!(of_disk(&run.step(Input::StopAll)), Vec::<String>::new(), "the disk is busy");
-    assert_eq!(of_disk(&run.step(Input::Written(false))), [format!("{stop:?}")]);
+    run.step(passed(&[]));
+    run.step(passed(&[]));
+    outputs = run.hears(2, assigned(11, Some(TaskState::Running), TaskState::Running));
+    assert_eq!(
+        of_disk(&outputs),
+        ["peers 0", "in force 11 true", "pass Remember Complete", "watch Some(2)"]
+    );
+    assert_eq!(of_disk(&run.step(Input::Written(true))), ["write false Some(11) false"]);
+}
+
+/// Goal: what had to wait is carried out only if it is still wanted, and a stop never waits.
+#[test]
+fn what_waited_is_done_only_if_it_is_wanted() {
+    let mut run = writing();
+    assert_eq!(of_disk(&run.step(Input::StopAll)), NOTHING);
+    let outputs = run.step(Input::Written(true));
+    assert_eq!(only(&outputs, &["Launch", "Stop"]), NOTHING);
+    assert_eq!(run.agent.worker().tasks()[&TASK].phase, Phase::Ended);
+
+    let mut run = writing();
+    run.step(Input::Written(true));
+    run.step(Input::Task(TASK, Event::Starting { dns_udp_port: 1, dns_tcp_port: 2 }));
+    run.hears(2, assigned(11, Some(TaskState::Running), TaskState::Running));
+    let stop = format!("{:?}", Command::Stop(TASK));
+    assert_eq!(only(&run.step(Input::StopAll), &["Launch", "Stop"]), [stop]);
 }
 
 /// Goal: a disk that takes nothing holds no task back, and has everything once it takes something.
@@ -222,7 +250,7 @@ fn a_full_disk_is_tried_again_and_holds_nothing_back() {
     run.step(Input::Written(false));
     run.ms = 500;
     let launch = format!("{:?}", Command::Launch(TASK));
-    let outputs = run.told(1, assigned(10, Some(TaskState::Running), TaskState::Assigned));
+    let outputs = run.hears(1, assigned(10, Some(TaskState::Running), TaskState::Assigned));
     assert_eq!(only(&outputs, &["write", "Launch"]), [launch]);
     run.ms = 1_000;
     let all = "write true Some(10) true";

@@ -327,6 +327,38 @@ impl Worker {
         });
     }
 
+    /// Of commands that had to wait, those that are still to be carried out, and what is to be done
+    /// instead of the others.
+    pub(crate) fn still_due(
+        &mut self,
+        waited: Vec<Command>,
+        at: Moment,
+    ) -> (Vec<Command>, Vec<Command>) {
+        let (due, dropped): (Vec<_>, Vec<_>) =
+            waited.into_iter().partition(|command| self.is_due(command));
+        if dropped.is_empty() {
+            return (due, Vec::new());
+        }
+        for command in dropped {
+            self.not_done(&command, "it is not wanted any more".to_owned(), at);
+        }
+        (due, self.reconcile(at))
+    }
+
+    fn is_due(&self, command: &Command) -> bool {
+        let is_in = |id, phase| self.tasks.get(id).is_some_and(|task| task.phase == phase);
+        match command {
+            Command::Launch(id) => is_in(id, Phase::Launching) && self.wants(id),
+            Command::Start(id) => is_in(id, Phase::Starting),
+            Command::Stop(_) | Command::Forget(_) => true,
+        }
+    }
+
+    fn wants(&self, id: &TaskId) -> bool {
+        let own = self.assignment.as_ref().and_then(|assignment| assignment.own.get(id));
+        !self.stopping && own.is_some_and(|own| own.desired <= TaskState::Running)
+    }
+
     fn stop_all(&mut self, at: Moment) -> Vec<Command> {
         let may_stop = |task: &mut LocalTask| task.may_stop(at.now, true);
         let mut commands = Vec::new();

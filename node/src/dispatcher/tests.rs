@@ -175,34 +175,59 @@ fn a_node_with_an_older_assignment_in_its_kernel_holds_the_release_up() {
     assert_eq!(dispatcher.released(&state, B), BTreeSet::new());
 }
 
-/// Goal: a change is measured once per node, from its proposal, however often the node reports and
-/// whatever else happens. Method: a change that the node gets late, then entries that do not
-/// concern it.
+/// Goal: each change is measured once per node, from its proposal, however often the node reports,
+/// whatever changes meanwhile, and however quick its report is.
 #[test]
 fn a_change_is_measured_from_its_proposal_until_a_kernel_holds_it() {
-    let before = cluster();
-    let mut state = before.clone();
-    let service = *state.services.keys().next().unwrap();
-    carry_out(&mut state, &Request::RemoveService { id: service });
-    let (old, new) = (digest(&before, B), digest(&state, B));
+    let state = cluster();
     let mut dispatcher = taken_over(&state, ms(0));
-    dispatcher.assigned(B, old, before.revision, ms(0));
-    assert_eq!(dispatcher.hear(B, Some(old), ms(10)), None, "nothing is known of its proposal");
-    dispatcher.proposed(before.revision, ms(90));
-    dispatcher.proposed(state.revision, ms(100));
-    dispatcher.assigned(B, new, state.revision, ms(130));
-    assert_eq!(dispatcher.hear(B, Some(old), ms(140)), None);
-    assert_eq!(dispatcher.hear(B, Some(new), ms(160)), Some(ms(60)));
-    assert_eq!(dispatcher.hear(B, Some(new), ms(660)), None, "it is no news");
-    let later = Revision(state.revision.0 + 1);
-    dispatcher.proposed(later, ms(700));
-    dispatcher.assigned(B, new, later, ms(710));
-    assert_eq!(dispatcher.hear(B, Some(new), ms(720)), None, "it changed nothing for the node");
-    // A leader that forgot the proposal says nothing.
-    for number in 0..PROPOSALS_MAX {
-        dispatcher.proposed(Revision(later.0 + 2 + u64::try_from(number).unwrap()), ms(800));
+    let [none, first, second, third] = [0, 1, 2, 3].map(|number| Digest([number; 32]));
+    let at = |number: u64| Revision(state.revision.0 + number);
+    let tell = |dispatcher: &mut Dispatcher, digest, number, proposed| {
+        dispatcher.proposing(ms(proposed));
+        dispatcher.proposed(at(number));
+        dispatcher.assigned(B, digest, at(number), ms(proposed + 10));
+    };
+    let no_time: Vec<Duration> = Vec::new();
+    dispatcher.assigned(B, none, state.revision, ms(0));
+    assert_eq!(dispatcher.hear(B, Some(none), ms(10)), no_time, "its proposal is not known");
+    tell(&mut dispatcher, first, 1, 100);
+    tell(&mut dispatcher, second, 2, 120);
+    assert_eq!(dispatcher.hear(B, Some(none), ms(140)), no_time);
+    assert_eq!(dispatcher.hear(B, Some(first), ms(160)), [ms(60)]);
+    assert_eq!(dispatcher.hear(B, Some(first), ms(170)), no_time, "it is no news");
+    tell(&mut dispatcher, third, 3, 180);
+    assert_eq!(dispatcher.hear(B, Some(third), ms(200)), [ms(80), ms(20)]);
+    tell(&mut dispatcher, third, 4, 300);
+    assert_eq!(
+        dispatcher.hear(B, Some(third), ms(320)),
+        no_time,
+        "it changed nothing for the node"
+    );
+    // The report comes before the leader's loop hears that the entry was applied.
+    dispatcher.proposing(ms(400));
+    dispatcher.assigned(B, first, at(5), ms(401));
+    assert_eq!(dispatcher.hear(B, Some(first), ms(405)), [ms(5)]);
+}
+
+#[test]
+fn what_is_remembered_to_measure_changes_has_limits() {
+    let state = cluster();
+    let mut dispatcher = taken_over(&state, ms(0));
+    let digest = |number: usize| Digest([u8::try_from(number).unwrap(); 32]);
+    let at = |number: usize| Revision(state.revision.0 + u64::try_from(number).unwrap());
+    let changes = PENDING_MAX + 3;
+    for number in 0..=changes {
+        dispatcher.proposing(ms(100));
+        dispatcher.proposed(at(number));
+        dispatcher.assigned(B, digest(number), at(number), ms(100));
     }
-    let newest = Revision(later.0 + 1);
-    dispatcher.assigned(B, old, newest, ms(900));
-    assert_eq!(dispatcher.hear(B, Some(old), ms(910)), None);
+    assert_eq!(dispatcher.hear(B, Some(digest(changes)), ms(150)), [ms(50); PENDING_MAX]);
+    dispatcher.assigned(B, digest(0), at(changes + 1), ms(200));
+    for number in 1..=PROPOSALS_MAX + 1 {
+        dispatcher.proposing(ms(300));
+        dispatcher.proposed(at(changes + 1 + number));
+    }
+    let times = dispatcher.hear(B, Some(digest(0)), ms(400));
+    assert_eq!(times, Vec::<Duration>::new(), "its proposal is forgotten");
 }

@@ -144,9 +144,7 @@ pub(super) async fn report(
         }
         (took, dispatcher.applied(node) != before)
     });
-    if let Some(took) = took {
-        meters().realized(took);
-    }
+    took.into_iter().for_each(|took| meters().realized(took));
     if moved {
         manager.ring_acks();
     }

@@ -76,8 +76,7 @@ impl Meters {
         self.batch.observe(f64::from(u32::try_from(requests).unwrap_or(u32::MAX)));
     }
 
-    /// A node's kernel holds the newest assignment, so long after the oldest change that it lacked
-    /// was proposed.
+    /// A node's kernel is known to hold a change of its assignment, so long after it was proposed.
     pub fn realized(&self, took: Duration) {
         self.realized.observe(took.as_secs_f64());
     }
@@ -119,8 +118,8 @@ impl Meters {
         );
         registry.register(
             "skein_realized_seconds",
-            "From the proposal of the oldest change that a node lacked until its kernel holds the \
-             newest assignment, on the leader, over all nodes",
+            "From the proposal of a change of a node's assignment until the node reports that its \
+             kernel holds it, on the leader, over all nodes",
             self.realized.clone(),
         );
         registry.register(

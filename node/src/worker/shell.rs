@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use self::kept::Kept;
 use self::opened::Known;
 
 pub use self::handle::WorkerHandle;
-pub use self::start::{MemberHandles, NodeFacts};
+pub use self::start::{Begin, MemberHandles, NodeFacts};
 
 mod handle;
 pub mod kept;
@@ -38,6 +39,8 @@ mod opened;
 mod start;
 mod tasks;
 
+/// For how long the end waits for a write that is under way.
+const WRITE_END_LIMIT: Duration = Duration::from_secs(1);
 /// The longest sleep between two looks at the core's deadline.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
@@ -70,8 +73,10 @@ pub struct Shell {
     orders: mpsc::Sender<Order>,
     session: Session,
     told: Told,
-    /// One write is under way at a time.
+    /// What writes to the disk, locked while it does.
     kept: Arc<Mutex<Kept>>,
+    /// Nothing is to be written any more.
+    is_closed: Arc<AtomicBool>,
     drift: Doorbell,
     untaken: Unseen,
     stop: CancellationToken,
@@ -94,8 +99,10 @@ impl Shell {
             };
             self.step(input).await;
         }
+        self.is_closed.store(true, Ordering::Release);
         let kept = self.kept.clone();
-        let _ = tokio::task::spawn_blocking(move || hold(&kept).close()).await;
+        let write_ends = tokio::task::spawn_blocking(move || drop(hold(&kept)));
+        let _ = tokio::time::timeout(WRITE_END_LIMIT, write_ends).await;
         self.agent.last_report()
     }
 

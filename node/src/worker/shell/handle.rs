@@ -23,6 +23,9 @@ use crate::worker::programmer::{self, Done};
 use crate::worker::session::Session;
 use crate::worker::unseen::Unseen;
 
+/// A disk that takes a small file for longer than this does not work.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
 /// What others may ask of a running worker.
 #[derive(Clone)]
 pub struct WorkerHandle {
@@ -147,8 +150,15 @@ impl WorkerHandle {
     /// Why the data directory takes no writes, if it does not.
     pub async fn disk_trouble(&self) -> Option<DiskError> {
         let dir = self.dir.clone();
-        let probed = tokio::task::spawn_blocking(move || disk::probe(&dir)).await;
-        probed.ok()?.err()
+        let probe = tokio::task::spawn_blocking(move || disk::probe(&dir));
+        match tokio::time::timeout(PROBE_LIMIT, probe).await {
+            Ok(probed) => probed.ok()?.err(),
+            Err(_late) => Some(DiskError {
+                activity: "write",
+                path: self.dir.clone(),
+                reason: format!("it has not ended within {} s", PROBE_LIMIT.as_secs()),
+            }),
+        }
     }
 
     /// Stops every task of this node and waits for their end.

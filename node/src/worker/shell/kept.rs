@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent::{Files, OnDisk};
 use cluster::object::{first_schema, newest_schema};
@@ -50,12 +51,13 @@ pub(super) struct Kept {
     assignment_file: PathBuf,
     egress_file: PathBuf,
     has_failed: bool,
-    is_closed: bool,
+    is_closed: Arc<AtomicBool>,
     line: Seldom,
 }
 
 impl Kept {
-    pub(super) fn new(data: &DataDir, identity: &Identity) -> Self {
+    /// Once `is_closed` nothing is written: a node that leaves removes what is there.
+    pub(super) fn new(data: &DataDir, identity: &Identity, is_closed: Arc<AtomicBool>) -> Self {
         let dir = data.worker();
         Self {
             identity: identity.clone(),
@@ -63,7 +65,7 @@ impl Kept {
             assignment_file: dir.join(ASSIGNMENT),
             egress_file: dir.join("egress.json"),
             has_failed: false,
-            is_closed: false,
+            is_closed,
             line: Seldom::default(),
         }
     }
@@ -86,18 +88,11 @@ impl Kept {
         }
     }
 
-    /// Writes nothing any more: a node that leaves removes what is there.
-    pub(super) fn close(&mut self) {
-        self.is_closed = true;
-    }
-
     /// Writes files; whether the disk has taken them.
     pub(super) fn write(&mut self, files: &Files) -> bool {
-        if self.is_closed {
-            return false;
-        }
         match self.try_write(files) {
-            Ok(()) => {
+            Ok(false) => false,
+            Ok(true) => {
                 if std::mem::take(&mut self.has_failed) {
                     tracing::info!(
                         "the data directory takes writes again; nothing is missing there"
@@ -116,17 +111,19 @@ impl Kept {
         }
     }
 
-    fn try_write(&self, files: &Files) -> Result<(), DiskError> {
-        if files.identity {
+    /// Whether all was written; not if it was closed before the end.
+    fn try_write(&self, files: &Files) -> Result<bool, DiskError> {
+        let is_closed = || self.is_closed.load(Ordering::Acquire);
+        if files.identity && !is_closed() {
             disk::write_json(&self.identity_file, &self.identity)?;
         }
-        if let Some(assignment) = &files.assignment {
+        if let Some(assignment) = files.assignment.as_ref().filter(|_| !is_closed()) {
             disk::write_json(&self.assignment_file, assignment)?;
         }
-        if let Some(egress) = &files.egress {
+        if let Some(egress) = files.egress.as_ref().filter(|_| !is_closed()) {
             disk::write_json(&self.egress_file, egress)?;
         }
-        Ok(())
+        Ok(!is_closed())
     }
 }
 
@@ -164,11 +161,12 @@ mod tests {
         let data = DataDir::open(directory.path()).unwrap();
         disk::private_dir(&data.worker()).unwrap();
         let files = Files { identity: true, egress: Some(Default::default()), ..Files::default() };
-        let mut kept = Kept::new(&data, &identity());
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let mut kept = Kept::new(&data, &identity(), is_closed.clone());
         assert!(kept.write(&files));
         assert!(kept.found().has_identity);
         std::fs::remove_file(data.identity_file()).unwrap();
-        kept.close();
+        is_closed.store(true, Ordering::Release);
         assert!(!kept.write(&files));
         assert!(!data.identity_file().exists());
     }

@@ -1,16 +1,16 @@
-//! The namespace and the DNS server of each sandbox. They are opened next to the shell's loop, and
-//! used from the step on in which the core hears that the sandbox exists.
+//! The namespace and the DNS server of each sandbox. They are opened next to the shell's loop, used
+//! from the step on in which the core hears that the sandbox exists, and closed when its task ends.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use agent::Phase;
 use cluster::id::TaskId;
 use netprog_linux::dns_server::{DnsServer, Forwarder};
 
 use super::{AllLaunched, Shell, hold};
 use crate::clock;
-use crate::executor::{Launched, Phase};
+use crate::executor::{self, Launched};
 use crate::worker::names::Names;
 
 /// A task that was launched and not forgotten.
@@ -52,7 +52,7 @@ impl Opener {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let waits = |known: &Known| matches!(known.opened, Opened::No);
         let is_due = hold(&self.all).get(&id).is_some_and(waits);
-        if !is_due || matches!(launched.report().phase, Phase::Exited(_)) {
+        if !is_due || matches!(launched.report().phase, executor::Phase::Exited(_)) {
             return Ok(());
         }
         let fds = launched.sandbox.fds().await?;
@@ -78,33 +78,39 @@ impl Shell {
         Opener { all: self.launched.clone(), names, forwarder }
     }
 
-    /// Takes over sandboxes that the core knows of, and closes those that are gone.
+    /// Takes over sandboxes that the core knows of, and closes those whose tasks have ended.
     pub(super) fn follow_sandboxes(&mut self) {
-        let sandboxes = self.agent.worker().local();
+        let worker = self.agent.worker();
+        let sandboxes = worker.local();
         let gone: Vec<_> =
             self.dns.keys().filter(|id| !sandboxes.contains_key(id)).copied().collect();
         for id in gone {
             self.dns.remove(&id);
             self.sandboxes.remove(id);
         }
-        for id in sandboxes.into_keys() {
-            if !self.dns.contains_key(&id)
-                && let Some((server, namespace)) = take(&mut hold(&self.launched), id)
+        for (id, known) in hold(&self.launched).iter_mut() {
+            let has_ended = worker.tasks().get(id).is_some_and(|task| task.phase == Phase::Ended);
+            if !has_ended && !sandboxes.contains_key(id) {
+                continue;
+            }
+            if let Some((server, namespace)) = known.opened.take()
+                && !has_ended
             {
-                self.dns.insert(id, server);
-                self.sandboxes.insert(id, namespace);
+                self.dns.insert(*id, server);
+                self.sandboxes.insert(*id, namespace);
             }
         }
     }
 }
 
-fn take(all: &mut BTreeMap<TaskId, Known>, id: TaskId) -> Option<(DnsServer, OwnedFd)> {
-    let opened = &mut all.get_mut(&id)?.opened;
-    match std::mem::replace(opened, Opened::Taken) {
-        Opened::Waits(server, namespace) => Some((server, namespace)),
-        other => {
-            *opened = other;
-            None
+impl Opened {
+    fn take(&mut self) -> Option<(DnsServer, OwnedFd)> {
+        match std::mem::replace(self, Self::Taken) {
+            Self::Waits(server, namespace) => Some((server, namespace)),
+            other => {
+                *self = other;
+                None
+            }
         }
     }
 }

@@ -1,10 +1,14 @@
 //! How a worker's shell and what works next to it are started.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use agent::{Agent, Config, Facts, Input, Report};
+use cluster::id::TaskId;
+use cluster::net::Subnet;
 use cluster::object::NodeDescription;
 use netprog_linux::dns_server::Forwarder;
 use netprog_linux::facts::RESOLV_CONF;
@@ -56,15 +60,37 @@ pub struct MemberHandles {
     pub office: watch::Receiver<Option<Office>>,
 }
 
+/// A worker that has not begun.
+pub struct Begin {
+    shell: Shell,
+    inputs: mpsc::Receiver<Input>,
+    ended: watch::Sender<Option<Report>>,
+    egress: BTreeMap<TaskId, IpAddr>,
+    gwbridge: Subnet,
+}
+
+impl Begin {
+    /// Has the worker work. When this returns, what is on disk is in force.
+    pub async fn begin(self) {
+        let Self { mut shell, inputs, ended, egress, gwbridge } = self;
+        shell.step(Input::Tick).await;
+        shell.adopt(egress, gwbridge);
+        tokio::spawn(async move {
+            let last = shell.run(inputs).await;
+            ended.send_replace(Some(last));
+        });
+    }
+}
+
 impl Shell {
-    /// Starts everything that a worker is.
-    pub async fn start(
+    /// Makes a worker, with all that works next to it; it asks nobody before [`Begin::begin`].
+    pub async fn prepare(
         data: &DataDir,
         identity: &Identity,
         facts: NodeFacts,
         handles: MemberHandles,
         stop: &CancellationToken,
-    ) -> anyhow::Result<WorkerHandle> {
+    ) -> anyhow::Result<(WorkerHandle, Begin)> {
         let dir = data.worker();
         disk::private_dir(&dir)?;
         let NodeFacts { exe, run_dir, facts, description } = facts;
@@ -72,7 +98,9 @@ impl Shell {
         let executor = Arc::new(ProcessExecutor::new(data.path())?);
         let sandboxes = Sandboxes::default();
         let kernel = kernel(exe, run_dir, sandboxes.clone()).await?;
-        let (told, kept) = (Told::new(&identity.managers), Kept::new(data, identity));
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let told = Told::new(&identity.managers);
+        let kept = Kept::new(data, identity, is_closed.clone());
         let on_disk = kept.found();
         if let Some(assignment) = &on_disk.assignment {
             tracing::info!(revision = assignment.revision.0, "last assignment read from disk");
@@ -82,7 +110,7 @@ impl Shell {
         let (inbox, inputs) = mpsc::channel(QUEUE);
         let (orders, ordered) = mpsc::channel(1);
         let (gossip, session) = open_session(handles, &told);
-        let mut shell = Self {
+        let shell = Self {
             agent: Agent::new(config, moment()),
             supervisors,
             executor,
@@ -98,20 +126,14 @@ impl Shell {
             session,
             told,
             kept: Arc::new(Mutex::new(kept)),
+            is_closed,
             drift: kernel.doorbell(),
             untaken: Unseen::default(),
             stop: stop.clone(),
         };
         let (ended_writer, ended) = watch::channel(None);
         let handle = shell.open(kernel, ordered, facts, (dir, ended));
-        // What is on disk is in force before anyone can ask.
-        shell.step(Input::Tick).await;
-        shell.adopt(egress, gwbridge);
-        tokio::spawn(async move {
-            let last = shell.run(inputs).await;
-            ended_writer.send_replace(Some(last));
-        });
-        Ok(handle)
+        Ok((handle, Begin { shell, inputs, ended: ended_writer, egress, gwbridge }))
     }
 
     /// Starts what works next to the shell, and what the rest of the daemon asks.

@@ -9,6 +9,7 @@ use agent::worker::AGAIN_INTERVAL;
 use agent::{Adopted, Command, Ended, Event, Health, Input, Young};
 use cluster::id::TaskId;
 use cluster::net::Subnet;
+use futures_util::future::join_all;
 use netprog_linux::Listeners;
 use netprog_linux::facts::HostFacts;
 use tokio::sync::mpsc;
@@ -49,9 +50,9 @@ impl Shell {
                 };
                 adopted.insert(id, Adopted { egress, event });
                 opener.keep(id, &launched);
-                open(&opener, id, &launched).await;
                 found.insert(id, launched);
             }
+            join_all(found.iter().map(|(id, launched)| open(&opener, *id, launched))).await;
             tracing::info!(tasks = adopted.len(), "tasks adopted");
             let _ = inbox.send(Input::Adopted(adopted)).await;
             // What they say before the core knows of them would be lost.
@@ -116,14 +117,10 @@ impl Shell {
             .assignment()
             .and_then(|assignment| assignment.own.get(&id))
             .cloned();
+        let Some(own) = own else { return };
         let (supervisors, executor) = (self.supervisors.clone(), self.executor.clone());
         let (opener, inbox) = (self.opener(), self.inbox.clone());
         tokio::spawn(async move {
-            let Some(own) = own else {
-                // It was taken away while the disk was busy.
-                let _ = inbox.send(Input::Task(id, Event::Ended(Ended::lost()))).await;
-                return;
-            };
             let launched = match launch_spec(id, &own) {
                 Ok(spec) => launch(&supervisors, &*executor, spec).await,
                 Err(reason) => Err(Error::Rejected { reason }),
@@ -131,6 +128,13 @@ impl Shell {
             match launched {
                 Ok(launched) => {
                     opener.keep(id, &launched);
+                    // The core hears of the sandbox once it is open.
+                    if let Err(error) = opener.open(id, &launched).await {
+                        let (command, error) = (Command::Launch(id), chain(&*error));
+                        tracing::warn!(task = %id, error, "open a sandbox");
+                        let _ = inbox.send(Input::NotDone { command, error }).await;
+                        return;
+                    }
                     follow(id, launched, &opener, (&supervisors, &*executor), &inbox).await;
                 }
                 Err(error) => {
@@ -307,7 +311,15 @@ async fn open(opener: &Opener, id: TaskId, launched: &Launched) -> bool {
     }
 }
 
-/// Opens a task's sandbox, and passes on every change of its report until it ended or was released.
+/// Opens a task's sandbox, however often that fails.
+async fn keep_opening(opener: &Opener, id: TaskId, launched: &Launched) {
+    while !open(opener, id, launched).await {
+        tokio::time::sleep(AGAIN_INTERVAL).await;
+    }
+}
+
+/// Passes on every change of a task's report until it ended or was released. The sandbox of one
+/// that was adopted may not be open yet.
 async fn follow(
     id: TaskId,
     launched: Launched,
@@ -316,8 +328,19 @@ async fn follow(
     inbox: &mpsc::Sender<Input>,
 ) {
     let mut launched = launched;
-    while !open(opener, id, &launched).await || pass_on(id, &launched, inbox).await {
-        // Its supervisor is gone, and how it ended could not be recorded; or it did not answer.
+    loop {
+        let opening = async {
+            keep_opening(opener, id, &launched).await;
+            std::future::pending().await
+        };
+        let is_open_ended = tokio::select! {
+            is_open_ended = pass_on(id, &launched, inbox) => is_open_ended,
+            is_open_ended = opening => is_open_ended,
+        };
+        if !is_open_ended {
+            return;
+        }
+        // Its supervisor is gone, and how it ended could not be recorded.
         launched = loop {
             tokio::time::sleep(AGAIN_INTERVAL).await;
             match find(supervisors, executor, id).await {
