@@ -131,8 +131,8 @@ impl World {
         if let Command::Launch(task) = command {
             let disk = &host.disk;
             let has_task = disk.assignment.as_ref().is_some_and(|on| on.own.contains_key(&task));
-            let is_spared = disk.is_full || self.now < disk.tried_by;
-            if !is_spared && (!has_task || !disk.egress.contains_key(&task)) {
+            if !disk.holds_nothing_back(self.now) && (!has_task || !disk.egress.contains_key(&task))
+            {
                 let found = format!("node {}: {task} is launched before it is on disk", node.0);
                 self.problems.push(found);
             }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::{Adopted, Agent, Config, Files, Input, Moment, OnDisk, Output, Pass};
+use agent::{Adopted, Agent, Config, Files, Input, Moment, OnDisk, Output, Pass, WRITE_LIMIT};
 use cluster::assignment::Assignment;
 use cluster::id::{NodeId, TaskId};
 use cluster::net::Subnet;
@@ -49,6 +49,9 @@ pub(super) struct Host {
     pub(super) paused_until: Option<Duration>,
 }
 
+/// How many of all writes take long.
+const SLOW_WRITES: f64 = 0.02;
+
 /// What outlives everything.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
@@ -59,6 +62,36 @@ pub(super) struct Disk {
     pub(super) is_full: bool,
     /// It has had room for so short a time that it may not have been tried again.
     pub(super) tried_by: Duration,
+    /// What is being written, since when.
+    writing: Option<(Files, Duration)>,
+}
+
+impl Disk {
+    /// Whether what depends on it need not wait for it.
+    pub(super) fn holds_nothing_back(&self, now: Duration) -> bool {
+        let since = self.writing.as_ref().map(|(_, since)| *since);
+        let is_overdue = since.is_some_and(|since| now >= since + WRITE_LIMIT);
+        self.is_full || now < self.tried_by || is_overdue
+    }
+
+    /// Whether it has taken files.
+    fn take(&mut self, files: Files) -> bool {
+        if self.is_full {
+            return false;
+        }
+        self.assignment = files.assignment.or(self.assignment.take());
+        if let Some(egress) = files.egress {
+            self.egress = egress;
+        }
+        true
+    }
+
+    /// The daemon died: what it was writing is there, or it is not.
+    fn settle(&mut self, is_there: bool) {
+        if let Some((files, _)) = self.writing.take().filter(|_| is_there) {
+            self.take(files);
+        }
+    }
 }
 
 /// The daemon's cores, and what is under way for them.
@@ -76,6 +109,8 @@ pub(super) struct Daemon {
     agent_deadline: Option<Duration>,
     /// Rows of a planted bug.
     kept: BTreeMap<EndpointKey, EndpointRow>,
+    /// Addresses of the tasks that are to be found running, as the disk has them.
+    to_adopt: BTreeMap<TaskId, IpAddr>,
 }
 
 /// The prefix of the egress bridge.
@@ -136,6 +171,7 @@ impl World {
         host.boot += 1;
         (host.daemon, host.paused_until) = (None, None);
         host.kernel = SharedKernel::default();
+        host.disk.settle(self.chance.random_bool(0.5));
         let records_stay = self.chance.random_bool(0.5);
         host.executor.lose_all(records_stay);
     }
@@ -148,6 +184,7 @@ impl World {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         (host.daemon, host.paused_until) = (None, None);
         let chance = &mut self.chance;
+        host.disk.settle(chance.random_bool(0.5));
         // A supervisor that was being made is there, or it is not.
         for task in host.executor.settle_launches(|| chance.random_bool(0.5)) {
             host.kernel.create_sandbox(task);
@@ -165,16 +202,11 @@ impl World {
         host.bell.clear();
         let run = host.disk.starts;
         let (assignment, egress) = (host.disk.assignment.clone(), host.disk.egress.clone());
-        let found = host.executor.reports().into_iter().map(|(id, event)| {
-            let egress = egress.get(&id).copied();
-            (id, Adopted { egress, event })
-        });
-        let found: BTreeMap<TaskId, Adopted> = found.collect();
         let config = Config {
             node,
             facts: facts(node, &host.description, gwbridge),
             description: host.description.clone(),
-            on_disk: OnDisk { has_identity: true, assignment, egress },
+            on_disk: OnDisk { has_identity: true, assignment, egress: egress.clone() },
         };
         host.daemon = Some(Daemon {
             run,
@@ -187,11 +219,27 @@ impl World {
             watching: Watching::Nothing,
             agent_deadline: None,
             kept: BTreeMap::new(),
+            to_adopt: egress,
         });
         self.agent_input(node, Input::Tick);
-        // It takes a moment to find them.
         let pause = self.ms_between(0, 50);
-        self.after(pause, Event::Input { node, run, input: Box::new(Input::Adopted(found)) });
+        self.after(pause, Event::Adopt { node, run });
+    }
+
+    /// A daemon has found the tasks that run. What they say before that, it does not hear.
+    pub(super) fn adopt(&mut self, node: NodeId, run: u64) {
+        if self.daemon_of_run(node, run).is_none() {
+            return;
+        }
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        let Some(daemon) = &mut host.daemon else { return };
+        let egress = std::mem::take(&mut daemon.to_adopt);
+        let found = host.executor.reports().into_iter().map(|(id, event)| {
+            let egress = egress.get(&id).copied();
+            (id, Adopted { egress, event })
+        });
+        let found = found.collect();
+        self.agent_input(node, Input::Adopted(found));
     }
 
     fn moment(&self) -> Moment {
@@ -242,38 +290,36 @@ impl World {
         }
     }
 
-    /// A disk takes its time.
+    /// A disk takes its time, and now and then a long one.
     fn begin_write(&mut self, node: NodeId, files: Files) {
         let Some(run) = self.daemon(node).map(|daemon| daemon.run) else { return };
-        let pause = self.ms_between(1, 30);
-        if self.plant == PlantedBug::LateWrite && node == NodeId(3) {
+        let is_slow = !self.calm && self.chance.random_bool(SLOW_WRITES);
+        let pause = if is_slow { self.ms_between(500, 4_000) } else { self.ms_between(1, 30) };
+        let now = self.now;
+        if let Some(host) = self.hosts.get_mut(&node) {
+            host.disk.writing = Some((files, now));
+        }
+        self.after(pause, Event::Write { node, run });
+        if self.writes_late(node) {
             self.agent_input(node, Input::Written(true));
         }
-        self.after(pause, Event::Write { node, run, files });
     }
 
-    /// The disk has taken files, or not. What a daemon that is gone had not written is lost.
-    pub(super) fn end_write(&mut self, node: NodeId, run: u64, files: &Files) {
+    fn writes_late(&self, node: NodeId) -> bool {
+        self.plant == PlantedBug::LateWrite && node == NodeId(3)
+    }
+
+    /// The disk has taken files, or not.
+    pub(super) fn end_write(&mut self, node: NodeId, run: u64) {
         if self.daemon_of_run(node, run).is_none() {
             return;
         }
-        let written = self.write(node, files);
-        self.agent_input(node, Input::Written(written));
-    }
-
-    fn write(&mut self, node: NodeId, files: &Files) -> bool {
-        let Some(host) = self.hosts.get_mut(&node) else { return false };
-        let disk = &mut host.disk;
-        if disk.is_full {
-            return false;
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        let Some((files, _)) = host.disk.writing.take() else { return };
+        let written = host.disk.take(files);
+        if !self.writes_late(node) {
+            self.agent_input(node, Input::Written(written));
         }
-        if let Some(assignment) = &files.assignment {
-            disk.assignment = Some(Arc::clone(assignment));
-        }
-        if let Some(egress) = &files.egress {
-            disk.egress.clone_from(egress);
-        }
-        true
     }
 
     /// The engine begins with the first keys: without them nobody could be understood.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use agent::{Files, Input, Report};
+use agent::{Input, Report};
 use cluster::id::NodeId;
 use cluster::time::Timestamp;
 use rand::rngs::StdRng;
@@ -36,8 +36,10 @@ pub(super) enum Event {
     Pass { node: NodeId, run: u64 },
     /// Something comes for a daemon, if it is still the same one.
     Input { node: NodeId, run: u64, input: Box<Input> },
+    /// A daemon has found the tasks that run.
+    Adopt { node: NodeId, run: u64 },
     /// A disk has taken what a daemon wrote, or not.
-    Write { node: NodeId, run: u64, files: Files },
+    Write { node: NodeId, run: u64 },
     /// The same for its gossip.
     Gossip { node: NodeId, run: u64, input: Box<gossip::Input> },
     /// A daemon that was paused goes on.
@@ -260,7 +262,8 @@ impl World {
             Event::Packet { from, to, packet } => self.deliver(from, to, packet),
             Event::Pass { node, run } => self.serve_pass(node, run),
             Event::Input { node, run, input } => self.input_of_run(node, run, *input),
-            Event::Write { node, run, files } => self.end_write(node, run, &files),
+            Event::Adopt { node, run } => self.adopt(node, run),
+            Event::Write { node, run } => self.end_write(node, run),
             Event::Gossip { node, run, input } => self.gossip_of_run(node, run, *input),
             Event::Resume { node, run } => self.resume(node, run),
             Event::Task { node, boot, task, step } => self.serve_task(node, boot, task, step),
