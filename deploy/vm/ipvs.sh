@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run the tests of the IPVS balancer in guests, side by side: deploy/vm/ipvs.sh [uml] [qemu]. Needs a
-# build.
+# Run the tests of the IPVS balancer in guests, side by side: deploy/vm/ipvs.sh GUEST…, of uml and
+# qemu. Needs a build. Each line of what they print begins with its guest's name.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -14,18 +14,22 @@ run() {
     --exclude lab --test ipvs -- --test-threads=1
 }
 
-logs=$(mktemp -d)
-trap 'rm -r "$logs"' EXIT
-processes=() failed=
+# Jobs with groups of their own, which an interruption ends whole.
+set -m
+processes=()
+end() {
+  trap '' INT TERM
+  for process in "${processes[@]}"; do kill -TERM -- "-$process" 2>/dev/null || true; done
+  exit 130
+}
+trap end INT TERM
 for guest in "$@"; do
-  run "$guest" >"$logs/$guest" 2>&1 &
+  (run "$guest" 2>&1 | sed -u "s/^/$guest: /") &
   processes+=($!)
 done
+failed=()
 for process in "${processes[@]}"; do
-  wait "$process" || failed=yes
-  guest=$1
+  wait "$process" || failed+=("$1")
   shift
-  echo "== guest $guest"
-  cat "$logs/$guest"
 done
-[ -z "$failed" ]
+[ ${#failed[@]} = 0 ] || { echo "ipvs: failed in ${failed[*]}" && exit 1; }

@@ -22,8 +22,8 @@ pub const RESTART_LEASE: Duration = Duration::from_secs(30);
 
 /// Entries whose proposal is remembered. A node that is further behind is not measured.
 const PROPOSALS_MAX: usize = 4096;
-/// Assignments that a node was told of and has not applied, each measured by itself. Those beyond
-/// count as one, from the first of them.
+/// Assignments that a node has not applied yet, each measured by itself. Those beyond count as one,
+/// from the first of them.
 const PENDING_MAX: usize = 16;
 
 /// What the leader knows of the nodes' sessions.

@@ -59,8 +59,8 @@ pub struct Config {
     /// *very* large clusters.
     pub max_transmissions: NonZeroU8,
 
-    /// The same for the update that a member is there: who misses it
-    /// learns it from the member itself or by other means.
+    /// The same for the update that a member is there: a member that
+    /// misses it learns it from the member itself or by other means.
     pub max_transmissions_of_arrivals: NonZeroU8,
 
     /// How long a Suspect member is considered active before being

@@ -12,9 +12,9 @@ use crate::anti_entropy::Digest;
 use crate::codec::{DIGEST_BYTES_MAX, DIGESTS_MAX, PAYLOAD_BYTES_MAX};
 use crate::table::Table;
 
-/// A change is mentioned this long: a member is spoken to some ten times in it.
+/// A change is named in datagrams for this long: some ten of them go to each member in it.
 pub const TOLD_FOR: Duration = Duration::from_secs(2);
-/// Owners that are mentioned; what exceeds them is left to the comparison of whole tables.
+/// Owners that are named; what exceeds them is left to the comparison of whole tables.
 pub const OWNERS_MAX: usize = 256;
 
 /// Whose rows changed, and until when it is told.

@@ -2,8 +2,8 @@
 //!
 //! [`Agent`] owns the role: the node's tasks ([`Worker`]), the worker's side of its session with
 //! the leader, when the kernel is looked at and how thoroughly, what a restart needs on disk
-//! before what depends on it, and what gossip and the rest of the daemon are told. Its shell waits, moves
-//! bytes and brings back what came of it.
+//! before what depends on it, and what gossip and the rest of the daemon are told. Its shell waits,
+//! moves bytes and brings back what came of it.
 //!
 //! Deliberately absent: gossip's engine, a core of its own in a task of its own, which must answer
 //! within milliseconds whatever the agent does; and which manager is asked, which is the caller's.

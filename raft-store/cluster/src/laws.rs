@@ -379,7 +379,7 @@ fn check_why(state: &State, service: &Service, why: &Why) {
     }
 }
 
-/// No node learns of two tasks with one address, and each learns of all its own open tasks.
+/// Each node learns of all its own open tasks, and of no two tasks with one address.
 fn check_assignments(state: &State) {
     for (node, object) in state.nodes.iter() {
         let assignment = crate::assignment_for(state, *node);

@@ -17,6 +17,9 @@ fn differing(metadata: &Value) -> Vec<String> {
             let features = dependency["features"].as_array().into_iter().flatten();
             let mut features: Vec<String> =
                 features.filter_map(|feature| feature.as_str().map(str::to_owned)).collect();
+            if dependency["uses_default_features"] == Value::Bool(true) {
+                features.push("default".to_owned());
+            }
             features.sort();
             let new = (features.clone(), user.to_owned());
             let (before, first) = known.entry(name.to_owned()).or_insert(new);
@@ -45,4 +48,7 @@ fn a_member_that_adds_a_feature_is_found() {
     let of = |users: &[Value]| differing(&serde_json::json!({"packages": users})).len();
     assert_eq!(of(&[user("a", &["p", "q"]), user("b", &["q", "p"])]), 0);
     assert_eq!(of(&[user("a", &["p"]), user("b", &["p", "q"])]), 1);
+    let mut whole = user("b", &["p"]);
+    whole["dependencies"][0]["uses_default_features"] = Value::Bool(true);
+    assert_eq!(of(&[user("a", &["p"]), whole]), 1);
 }
