@@ -136,6 +136,9 @@ impl World {
                 let found = format!("node {}: {task} is launched before it is on disk", node.0);
                 self.problems.push(found);
             }
+            if disk.is_outdated {
+                self.leader.let_go.insert(task);
+            }
             host.executor.launched += 1;
             let dns_port = DNS_PORT_FIRST + host.executor.launched;
             let launching = Supervised { stage: Stage::Launching, dns_port };

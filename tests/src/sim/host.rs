@@ -62,15 +62,19 @@ pub(super) struct Disk {
     pub(super) is_full: bool,
     /// It has had room for so short a time that it may not have been tried again.
     pub(super) tried_by: Duration,
-    /// What is being written, since when.
-    writing: Option<(Files, Duration)>,
+    /// What is being written.
+    writing: Option<Files>,
+    /// Since when the daemon waits to hear of a write.
+    unheard_since: Option<Duration>,
+    /// The daemon that died knew more: until a manager tells it again, the next one may launch what
+    /// has ended.
+    pub(super) is_outdated: bool,
 }
 
 impl Disk {
     /// Whether what depends on it need not wait for it.
     pub(super) fn holds_nothing_back(&self, now: Duration) -> bool {
-        let since = self.writing.as_ref().map(|(_, since)| *since);
-        let is_overdue = since.is_some_and(|since| now >= since + WRITE_LIMIT);
+        let is_overdue = self.unheard_since.is_some_and(|since| now >= since + WRITE_LIMIT);
         self.is_full || now < self.tried_by || is_overdue
     }
 
@@ -86,11 +90,16 @@ impl Disk {
         true
     }
 
-    /// The daemon died: what it was writing is there, or it is not.
-    fn settle(&mut self, is_there: bool) {
-        if let Some((files, _)) = self.writing.take().filter(|_| is_there) {
+    /// A daemon died, if there was one: what it was writing is there, or it is not.
+    fn settle(&mut self, daemon: Option<&Daemon>, is_there: bool) {
+        self.unheard_since = None;
+        if let Some(files) = self.writing.take().filter(|_| is_there) {
             self.take(files);
         }
+        let Some(daemon) = daemon else { return };
+        let revision = |assignment: Option<&Arc<Assignment>>| assignment.map(|a| a.revision);
+        let known = revision(daemon.agent.worker().assignment());
+        self.is_outdated |= revision(self.assignment.as_ref()) < known;
     }
 }
 
@@ -169,9 +178,10 @@ impl World {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         host.powered = false;
         host.boot += 1;
-        (host.daemon, host.paused_until) = (None, None);
+        let daemon = host.daemon.take();
+        host.paused_until = None;
         host.kernel = SharedKernel::default();
-        host.disk.settle(self.chance.random_bool(0.5));
+        host.disk.settle(daemon.as_ref(), self.chance.random_bool(0.5));
         let records_stay = self.chance.random_bool(0.5);
         host.executor.lose_all(records_stay);
     }
@@ -182,9 +192,10 @@ impl World {
             self.half_a_pass(node);
         }
         let Some(host) = self.hosts.get_mut(&node) else { return };
-        (host.daemon, host.paused_until) = (None, None);
+        let daemon = host.daemon.take();
+        host.paused_until = None;
         let chance = &mut self.chance;
-        host.disk.settle(chance.random_bool(0.5));
+        host.disk.settle(daemon.as_ref(), chance.random_bool(0.5));
         // A supervisor that was being made is there, or it is not.
         for task in host.executor.settle_launches(|| chance.random_bool(0.5)) {
             host.kernel.create_sandbox(task);
@@ -255,6 +266,11 @@ impl World {
             let (run, input) = (daemon.run, Box::new(input));
             return self.after(until - at.now, Event::Input { node, run, input });
         }
+        match &input {
+            Input::Written(_) => host.disk.unheard_since = None,
+            Input::Watched(Some(_)) => host.disk.is_outdated = false,
+            _ => {}
+        }
         let outputs = daemon.agent.step(input, at);
         daemon.agent_deadline = daemon.agent.next_deadline(at);
         for output in outputs {
@@ -297,7 +313,7 @@ impl World {
         let pause = if is_slow { self.ms_between(500, 4_000) } else { self.ms_between(1, 30) };
         let now = self.now;
         if let Some(host) = self.hosts.get_mut(&node) {
-            host.disk.writing = Some((files, now));
+            (host.disk.writing, host.disk.unheard_since) = (Some(files), Some(now));
         }
         self.after(pause, Event::Write { node, run });
         if self.writes_late(node) {
@@ -315,7 +331,7 @@ impl World {
             return;
         }
         let Some(host) = self.hosts.get_mut(&node) else { return };
-        let Some((files, _)) = host.disk.writing.take() else { return };
+        let Some(files) = host.disk.writing.take() else { return };
         let written = host.disk.take(files);
         if !self.writes_late(node) {
             self.agent_input(node, Input::Written(written));

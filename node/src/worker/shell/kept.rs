@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use agent::{Files, OnDisk};
+use agent::{Files, OnDisk, WRITE_LIMIT};
 use cluster::object::{first_schema, newest_schema};
 use serde::Deserialize;
 
+use crate::clock;
 use crate::disk::{self, DiskError};
 use crate::identity::{DataDir, Identity};
 use crate::telemetry::Seldom;
@@ -90,7 +91,17 @@ impl Kept {
 
     /// Writes files; whether the disk has taken them.
     pub(super) fn write(&mut self, files: &Files) -> bool {
-        match self.try_write(files) {
+        let began = clock::monotonic();
+        let written = self.try_write(files);
+        let took = clock::monotonic().saturating_sub(began);
+        if took >= WRITE_LIMIT
+            && let Some(more) = self.line.say()
+        {
+            let what = "the data directory took long for a write: a restart in that time would \
+                        have come back from older files";
+            tracing::warn!(took_ms = took.as_millis(), more, "{what}");
+        }
+        match written {
             Ok(false) => false,
             Ok(true) => {
                 if std::mem::take(&mut self.has_failed) {
