@@ -1,17 +1,29 @@
-//! The dispatcher's core, on the leader: who holds a lease, which assignment each node has in its
-//! kernel, and so which stopping tasks may stop.
+//! The dispatcher's core, on the leader: who holds a lease, what each node's watch is answered,
+//! which parts of its assignment each node has in its kernel, and so which stopping tasks may stop.
 //!
 //! Leases are in memory and on a monotonic clock: a new leader grants every node a full one.
+//!
+//! A stopping task is released when every live node on its networks holds a part of that network in
+//! which it drains ([`lag`]). What a kernel holds the dispatcher knows as the digest of all parts
+//! together, which names a list that it told or that the node's watch showed: a digest without a
+//! list counts as nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::assign::Parts;
-use cluster::assignment::Digest;
-use cluster::id::{NodeId, TaskId};
-use cluster::object::{NodeState, Task};
+use cluster::id::{NetworkId, NodeId, TaskId};
+use cluster::object::{KeyTurn, NodeState, Task};
+use cluster::session::{Digest, WatchAnswer, WatchCall};
 use cluster::state::State;
-use cluster::time::Revision;
+use cluster::time::{Revision, Timestamp};
+
+use self::lag::Lag;
+use self::realized::{Pending, Proposals};
+
+mod lag;
+mod realized;
 
 /// A node that is not heard of for this long loses its tasks. Workers report every
 /// [`agent::REPORT_INTERVAL`], so several reports must be lost first.
@@ -19,43 +31,66 @@ pub const LEASE: Duration = Duration::from_millis(2500);
 /// The lease of a node whose daemon said that it restarts: as long as gossip's grace for the same
 /// announcement, in which its peers hide nothing of it.
 pub const RESTART_LEASE: Duration = Duration::from_secs(30);
-
-/// Entries whose proposal is remembered. A node that is further behind is not measured.
-const PROPOSALS_MAX: usize = 4096;
-/// Assignments that a node has not applied yet, each measured by itself. Those beyond count as one,
-/// from the first of them.
-const PENDING_MAX: usize = 16;
+/// Lists of parts that are remembered for one node: what its kernel holds is one of the last few.
+const LISTS_MAX: usize = 16;
 
 /// What the leader knows of the nodes' sessions.
 #[derive(Debug)]
 pub struct Dispatcher {
     sessions: BTreeMap<NodeId, Session>,
     parts: Parts,
-    /// When entries that were applied were proposed, oldest first.
-    proposed: VecDeque<(Revision, Duration)>,
-    /// When the entry was proposed that is not known to be applied yet.
-    proposing: Option<Duration>,
+    /// Of networks that were asked for since they last changed.
+    lags: BTreeMap<NetworkId, Lag>,
+    proposals: Proposals,
 }
 
 impl Default for Dispatcher {
     fn default() -> Self {
         let parts = Parts::new(crate::pki::digest_of);
-        Self { sessions: BTreeMap::new(), parts, proposed: VecDeque::new(), proposing: None }
+        Self {
+            sessions: BTreeMap::new(),
+            parts,
+            lags: BTreeMap::new(),
+            proposals: Proposals::default(),
+        }
     }
 }
 
 #[derive(Debug)]
 struct Session {
     lease_until: Duration,
-    /// Newest digest that was computed for it, and the newest state that gives that digest.
-    current: Option<(Digest, Revision)>,
-    /// The newest state that its kernel is known to hold.
-    acked: Option<Revision>,
-    applied: Option<Digest>,
-    /// Digests that its kernel does not hold yet, each with the first revision that may have made
-    /// it, oldest first.
-    pending: VecDeque<(Digest, Revision)>,
     heard: bool,
+    /// The assignment that the node's kernel holds, by its word.
+    applied: Option<Digest>,
+    /// The newest state of which the kernel was known to hold the whole assignment, when it last
+    /// was.
+    acked: Option<Revision>,
+    /// Lists that the node may speak of, the newest one last.
+    lists: VecDeque<(Digest, Arc<BTreeSet<Digest>>)>,
+    pending: Pending,
+}
+
+/// What a report comes to.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Others wait for what the node acknowledged by it.
+    pub rings: bool,
+    /// For each change of the assignment that the kernel did not hold before, how long ago it was
+    /// proposed, as far as that is known.
+    pub realized: Vec<Duration>,
+}
+
+/// What a watch comes to now.
+#[derive(Debug)]
+pub struct Watched {
+    /// What it is answered, now or when it has waited long enough.
+    pub answer: WatchAnswer,
+    /// It is answered now.
+    pub is_news: bool,
+    /// What other nodes acknowledge may be news for it.
+    pub waits_for_others: bool,
+    /// Others wait for what the node acknowledged by this.
+    pub rings: bool,
 }
 
 impl Dispatcher {
@@ -68,41 +103,59 @@ impl Dispatcher {
         }
     }
 
+    /// Goes on to a newer state: forgets nodes that are no longer in it, and gives new ones a
+    /// lease.
+    pub fn follow(&mut self, state: &State, now: Duration) {
+        let before = self.parts.state().revision;
+        if state.revision <= before {
+            return;
+        }
+        let followed = self.parts.follow(state);
+        for (node, list) in followed.lists {
+            if let Some(session) = self.sessions.get_mut(&node)
+                && session.applied == Some(list.digest)
+            {
+                session.acked = Some(before);
+            }
+        }
+        for network in &followed.networks {
+            self.lags.remove(network);
+        }
+        if followed.nodes {
+            self.lags.clear();
+            self.sessions.retain(|id, _| state.nodes.contains_key(id));
+            for id in state.nodes.keys() {
+                self.sessions.entry(*id).or_insert_with(|| Session::new(now));
+            }
+        }
+    }
+
     /// An entry is proposed. There is one at a time.
     pub fn proposing(&mut self, at: Duration) {
-        self.proposing = Some(at);
+        self.proposals.begin(at);
     }
 
     /// It was applied.
     pub fn proposed(&mut self, revision: Revision) {
-        let Some(at) = self.proposing.take() else { return };
-        if self.proposed.len() == PROPOSALS_MAX {
-            self.proposed.pop_front();
-        }
-        self.proposed.push_back((revision, at));
+        self.proposals.applied(revision);
     }
 
-    /// A node was heard of; `applied` is the assignment that its kernel holds. Returns for each
-    /// change of its assignment that it did not hold before how long ago it was proposed, as far as
-    /// that is known.
-    pub fn hear(&mut self, node: NodeId, applied: Option<Digest>, now: Duration) -> Vec<Duration> {
+    /// A node was heard of; `applied` is the assignment that its kernel holds.
+    pub fn hear(&mut self, node: NodeId, applied: Option<Digest>, now: Duration) -> Heard {
+        let before = self.applied(node);
         let session = self.sessions.entry(node).or_insert_with(|| Session::new(now));
         session.lease_until = now + LEASE;
         session.heard = true;
-        session.applied = applied;
-        let realized = session.acknowledge();
-        let times = realized.into_iter().filter_map(|revision| self.proposed_at(revision));
-        times.map(|at| now.saturating_sub(at)).collect()
-    }
-
-    /// When the first entry from a revision on was proposed.
-    fn proposed_at(&self, revision: Revision) -> Option<Duration> {
-        let (oldest, _) = self.proposed.front()?;
-        if *oldest > revision {
-            return None;
+        if session.applied == applied {
+            return Heard::default();
         }
-        let first = self.proposed.partition_point(|(known, _)| *known < revision);
-        self.proposed.get(first).map(|(_, at)| *at).or(self.proposing)
+        session.acked = before;
+        session.applied = applied;
+        session.forget_older();
+        let held = applied.map(|digest| session.pending.applied(digest)).unwrap_or_default();
+        let proposed = held.into_iter().filter_map(|from| self.proposals.first_from(from));
+        let realized = proposed.map(|at| now.saturating_sub(at)).collect();
+        Heard { rings: self.catch_up(node, before), realized }
     }
 
     /// A node that was just heard of is silent from now on: its daemon restarts, its tasks go on.
@@ -112,28 +165,58 @@ impl Dispatcher {
         }
     }
 
-    /// The digest of a node's assignment at a state, which counts as told from now on; `None` if it
-    /// has none.
-    pub fn assign(&mut self, state: &State, node: NodeId, now: Duration) -> Option<Digest> {
-        let digest = Digest(self.parts.digest(state, node)?);
-        self.assigned(node, digest, state.revision, now);
-        Some(digest)
+    /// What a node's watch comes to at the newest state; `None` if the node has no assignment.
+    /// `wall` is the leader's clock.
+    pub fn watch(&mut self, node: NodeId, call: &WatchCall, wall: Timestamp) -> Option<Watched> {
+        let before = self.applied(node);
+        let list = self.parts.list(node)?;
+        self.parts.has(node, &call.have);
+        let is_current = *list.digests == call.have;
+        let mut rings = false;
+        if !is_current && !call.have.is_empty() {
+            let digest = self.parts.digest_of_all(&call.have);
+            rings |= self.learn(node, digest, || Arc::new(call.have.clone()), before);
+        }
+        rings |= self.learn(node, list.digest, || Arc::clone(&list.digests), before);
+        self.assigned(node, list.digest);
+        let is_told = is_current && call.confirmed;
+        let told = if is_told { None } else { self.parts.tell(node, &call.have) };
+        let released = self.released(node);
+        Some(Watched {
+            is_news: told.is_some() || !released.is_subset(&call.released),
+            waits_for_others: self.parts.state().stopping_on(node).next().is_some(),
+            answer: WatchAnswer { told, released, now: wall },
+            rings,
+        })
     }
 
-    fn assigned(&mut self, node: NodeId, digest: Digest, revision: Revision, now: Duration) {
-        let session = self.sessions.entry(node).or_insert_with(|| Session::new(now));
-        match session.current {
-            Some((_, known)) if known > revision => {}
-            Some((before, known)) => {
-                if before != digest {
-                    session.pend(digest, Revision(known.0 + 1));
-                }
-                session.current = Some((digest, revision));
-            }
-            None => session.current = Some((digest, revision)),
+    /// Remembers a list that the node may speak of. True if others wait for what that tells.
+    fn learn(
+        &mut self,
+        node: NodeId,
+        digest: Digest,
+        digests: impl FnOnce() -> Arc<BTreeSet<Digest>>,
+        before: Option<Revision>,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&node) else { return false };
+        if session.lists.iter().any(|(known, _)| *known == digest) {
+            return self.turns_key() && self.applied(node) != before;
         }
+        session.lists.push_back((digest, digests()));
+        if session.lists.len() > LISTS_MAX {
+            session.lists.pop_front();
+        }
+        self.catch_up(node, before)
+    }
+
+    /// At the newest state, this is what a node is to hold.
+    fn assigned(&mut self, node: NodeId, digest: Digest) {
+        let revision = self.parts.state().revision;
+        let Some(session) = self.sessions.get_mut(&node) else { return };
+        session.pending.assigned(digest, revision);
         if session.applied == Some(digest) {
-            session.acknowledge();
+            // It was taken back before the node heard of it.
+            session.pending.applied(digest);
         }
     }
 
@@ -154,43 +237,41 @@ impl Dispatcher {
         self.sessions.values().map(|session| session.lease_until).min()
     }
 
-    /// Forgets nodes that are no longer in the state, and gives new ones a lease.
-    pub fn follow(&mut self, state: &State, now: Duration) {
-        self.sessions.retain(|id, _| state.nodes.contains_key(id));
-        for id in state.nodes.keys() {
-            self.sessions.entry(*id).or_insert_with(|| Session::new(now));
-        }
-    }
-
     /// This node's tasks that are to stop and that every live node on their networks has taken
     /// out of its balancers.
-    #[must_use]
-    pub fn released(&self, state: &State, node: NodeId) -> BTreeSet<TaskId> {
-        let stopping = state.stopping_on(node);
-        stopping.filter(|task| self.is_out(state, task)).map(|task| task.id).collect()
+    pub fn released(&mut self, node: NodeId) -> BTreeSet<TaskId> {
+        let stopping: Vec<Arc<Task>> = self.parts.state().stopping_on(node).cloned().collect();
+        let released = stopping.into_iter().filter(|task| self.is_out(task));
+        released.map(|task| task.id).collect()
     }
 
-    fn is_out(&self, state: &State, task: &Task) -> bool {
-        self.behind(state, task).next().is_none()
+    fn is_out(&mut self, task: &Task) -> bool {
+        task.attachments.iter().all(|held| self.lag(held.network).is_past(task.meta.version))
     }
 
     /// Live nodes on a task's networks that are not known to have followed its last change: one
     /// that is to stop may still be in their balancers.
-    pub fn behind<'a>(
-        &'a self,
-        state: &'a State,
-        task: &'a Task,
-    ) -> impl Iterator<Item = NodeId> + 'a {
-        let taking_part = task.attachments.iter().flat_map(|held| state.nodes_on(held.network));
-        let ready = taking_part.filter(|node| node.status.state == NodeState::Ready);
-        let follows = |id| self.applied(id).is_some_and(|at| at >= task.meta.version);
-        ready.map(|node| node.id).filter(move |id| !follows(*id))
+    pub fn behind(&mut self, task: &Task) -> BTreeSet<NodeId> {
+        let mut behind = BTreeSet::new();
+        for held in &task.attachments {
+            behind.extend(self.lag(held.network).before(task.meta.version));
+        }
+        behind
     }
 
-    /// The newest revision that a node's kernel is known to hold.
+    /// The newest revision of which a node's kernel is known to hold the whole assignment. It need
+    /// not have seen that state: nothing in it concerned the node.
     #[must_use]
     pub fn applied(&self, node: NodeId) -> Option<Revision> {
-        self.sessions.get(&node).and_then(|session| session.acked)
+        let session = self.sessions.get(&node)?;
+        let current = self.parts.known_list(node).map(|list| list.digest);
+        let is_current = current.is_some() && session.applied == current;
+        if is_current { Some(self.parts.state().revision) } else { session.acked }
+    }
+
+    /// The digest of a node's assignment at the newest state.
+    pub fn digest(&mut self, node: NodeId) -> Option<Digest> {
+        self.parts.list(node).map(|list| list.digest)
     }
 
     /// Whether the node was heard of since this leader took over.
@@ -198,35 +279,36 @@ impl Dispatcher {
     pub fn heard(&self, node: NodeId) -> bool {
         self.sessions.get(&node).is_some_and(|session| session.heard)
     }
+
+    /// Whether what a whole assignment says is waited for.
+    fn turns_key(&self) -> bool {
+        let cluster = self.parts.state().cluster.as_ref();
+        cluster.is_some_and(|cluster| cluster.key_turn != KeyTurn::Done)
+    }
 }
 
 impl Session {
     fn new(now: Duration) -> Self {
-        let lease_until = now + LEASE;
-        let pending = VecDeque::new();
-        Self { lease_until, current: None, acked: None, applied: None, pending, heard: false }
-    }
-
-    /// A node whose kernel holds the current digest is at the newest state that gives it, even if
-    /// it never saw that state: nothing in it concerned the node. Returns the revisions of the
-    /// changes that it holds now.
-    fn acknowledge(&mut self) -> Vec<Revision> {
-        let Some(applied) = self.applied else { return Vec::new() };
-        if let Some((digest, revision)) = self.current
-            && applied == digest
-        {
-            self.acked = self.acked.max(Some(revision));
+        Self {
+            lease_until: now + LEASE,
+            heard: false,
+            applied: None,
+            acked: None,
+            lists: VecDeque::new(),
+            pending: Pending::default(),
         }
-        let held = self.pending.iter().rposition(|(digest, _)| *digest == applied);
-        let realized = self.pending.drain(..held.map_or(0, |last| last + 1));
-        realized.map(|(_, revision)| revision).collect()
     }
 
-    fn pend(&mut self, digest: Digest, revision: Revision) {
-        if self.pending.len() < PENDING_MAX {
-            self.pending.push_back((digest, revision));
-        } else if let Some((newest, _)) = self.pending.back_mut() {
-            *newest = digest;
+    /// The parts that the node's kernel holds, as far as known.
+    fn held(&self) -> Option<&Arc<BTreeSet<Digest>>> {
+        let applied = self.applied?;
+        self.lists.iter().find(|(digest, _)| *digest == applied).map(|(_, parts)| parts)
+    }
+
+    /// A kernel does not go back to what it held before.
+    fn forget_older(&mut self) {
+        if let Some(at) = self.lists.iter().position(|(digest, _)| Some(*digest) == self.applied) {
+            self.lists.drain(..at);
         }
     }
 }

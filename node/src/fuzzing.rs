@@ -7,12 +7,14 @@ mod trust;
 pub use log::{log, log_seeds};
 pub use trust::{certificate, certificate_seeds, key_file, key_file_seeds};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
-use cluster::assignment::{Assignment, Digest};
+use bytes::Bytes;
+use cluster::assign::{Held, Kept, Parts};
 use cluster::id::{ClusterId, NodeId, TaskId};
+use cluster::session::{self, Told, frame};
 use cluster::spec::Availability;
 use cluster::time::Timestamp;
 use ring::digest::{SHA256, digest};
@@ -60,10 +62,10 @@ pub fn message(bytes: &[u8]) -> bool {
         wire_law::<wire::RenewAnswer>(bytes),
         wire_law::<wire::ReseatCall>(bytes),
         wire_law::<wire::ReseatAnswer>(bytes),
-        wire_law::<wire::WatchCall>(bytes),
-        wire_law::<wire::WatchAnswer>(bytes),
-        wire_law::<wire::ReportCall>(bytes),
-        wire_law::<wire::ReportAnswer>(bytes),
+        wire_law::<session::WatchCall>(bytes),
+        watch_answer(bytes),
+        wire_law::<session::ReportCall>(bytes),
+        wire_law::<session::ReportAnswer>(bytes),
         wire_law::<wire::NotLeader>(bytes),
         wire_law::<DigestCall>(bytes),
         wire_law::<Compared>(bytes),
@@ -77,8 +79,40 @@ pub fn message(bytes: &[u8]) -> bool {
     .contains(&true)
 }
 
-fn assignment() -> Option<Assignment> {
-    cluster::assignment_for(&cluster::fuzzing::state(), NodeId(2))
+/// The node whose assignment the seeds have.
+const NODE: NodeId = NodeId(2);
+
+/// No fuzzer finds the bytes of a digest.
+fn hash(_bytes: &[u8]) -> [u8; 32] {
+    [7; 32]
+}
+
+fn take(told: Told) -> Option<Kept> {
+    Held::next(None, NODE, told, hash).ok().map(|held| held.kept())
+}
+
+/// An answer to a watch, and what a node makes of it.
+fn watch_answer(bytes: &[u8]) -> bool {
+    let Ok(answer) = frame::decode(Bytes::copy_from_slice(bytes)) else { return false };
+    let once = frame::encode(answer.clone()).expect("what was decoded can be encoded").concat();
+    let again = frame::decode(once.into()).expect("what was encoded can be decoded");
+    assert_eq!(again, answer, "an answer changed on its way");
+    if let Some(kept) = answer.told.and_then(take) {
+        let assignment = kept.assignment();
+        let held = Held::restore(NODE, kept, hash).expect("what a node held it can hold again");
+        assert_eq!(*held.assignment, assignment, "an assignment changed on its way");
+    }
+    true
+}
+
+fn told() -> Option<Told> {
+    let mut parts = Parts::new(hash);
+    parts.follow(&cluster::fuzzing::state());
+    parts.tell(NODE, &BTreeSet::new())
+}
+
+fn kept() -> Option<Kept> {
+    take(told()?)
 }
 
 /// Messages with much in them.
@@ -95,13 +129,19 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
         })
         .ok()
     });
-    let watch = wire::encode(&wire::WatchAnswer {
-        assignment: assignment().map(|assignment| (Digest([7; 32]), assignment)),
+    let watch = frame::encode(session::WatchAnswer {
+        told: told(),
         released: [TaskId(7)].into(),
         now: Timestamp(9),
     });
-    let report = wire::encode(&wire::ReportCall {
-        applied: Some(Digest([7; 32])),
+    let call = wire::encode(&session::WatchCall {
+        have: [session::Digest([7; 32])].into(),
+        confirmed: true,
+        released: [TaskId(7)].into(),
+        schema: 1,
+    });
+    let report = wire::encode(&session::ReportCall {
+        applied: Some(session::Digest([7; 32])),
         statuses: state.tasks.values().map(|task| (task.id, task.status.clone())).collect(),
         description: None,
         restarts: true,
@@ -116,9 +156,11 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
     });
     let why = wire::encode(&WhyCall { service: "web".to_owned() });
     let line = br#"{"time":9,"stderr":true,"text":"a"}"#.to_vec();
+    let watch = watch.ok().map(|pieces| pieces.concat());
     let answers =
-        [watch.ok(), report.ok(), logs.ok(), why.ok()].map(|bytes| bytes.map(|b| b.to_vec()));
+        [call.ok(), report.ok(), logs.ok(), why.ok()].map(|bytes| bytes.map(|b| b.to_vec()));
     (join.map(|bytes| bytes.to_vec()).into_iter())
+        .chain(watch)
         .chain(answers.into_iter().flatten())
         .chain([line])
         .collect()
@@ -131,7 +173,10 @@ pub fn file(bytes: &[u8]) -> bool {
     match kind % FILES {
         0 => law::<Identity>(bytes).is_some(),
         1 => law::<Credentials>(bytes).is_some_and(|found| Tls::new(&found).is_ok()),
-        2 => law::<Assignment>(bytes).is_some(),
+        2 => law::<Kept>(bytes).is_some_and(|kept| {
+            let _assignment = (kept.assignment(), Held::restore(NODE, kept, hash));
+            true
+        }),
         3 => law::<BTreeMap<TaskId, IpAddr>>(bytes).is_some(),
         4..=6 => supervise::fuzzing::file(bytes),
         7 => toml::from_str::<config::DaemonArgs>(text).is_ok(),
@@ -166,7 +211,7 @@ pub fn file_seeds() -> Vec<Vec<u8>> {
     let files = [
         (0, serde_json::to_vec(&identity).ok()),
         (1, serde_json::to_vec(&trust::credentials()).ok()),
-        (2, serde_json::to_vec(&assignment()).ok()),
+        (2, serde_json::to_vec(&kept()).ok()),
         (3, serde_json::to_vec(&egress).ok()),
         (4, Some(launch)),
         (5, Some(status)),

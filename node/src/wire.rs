@@ -1,15 +1,12 @@
 //! What nodes say to each other on the control lane: one codec, a version byte and JSON (specs
 //! gain fields, which a positional format cannot follow).
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use cluster::assignment::{Assignment, Digest};
-use cluster::id::{ClusterId, NodeId, TaskId};
-use cluster::object::{NodeDescription, TaskStatus};
+use cluster::id::{ClusterId, NodeId};
+use cluster::object::NodeDescription;
 use cluster::spec::Role;
-use cluster::time::{Revision, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -117,53 +114,6 @@ pub struct ReseatCall {
 pub struct ReseatAnswer {
     /// Why there is none.
     pub refused: Option<String>,
-}
-
-/// `POST /session/watch`: waits for an assignment that differs from the one the node has.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WatchCall {
-    /// What the node has; `None` after a start.
-    pub have: Option<Digest>,
-    /// Which releases it knows of.
-    pub released: BTreeSet<TaskId>,
-    /// The newest schema of an assignment that it reads.
-    #[serde(default = "cluster::object::first_schema")]
-    pub schema: u32,
-}
-
-/// Answer to [`WatchCall`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WatchAnswer {
-    /// A new assignment, if there is one, with its digest.
-    pub assignment: Option<(Digest, Assignment)>,
-    /// All of this node's tasks that may stop now.
-    pub released: BTreeSet<TaskId>,
-    /// The leader's clock: restart delays are by it.
-    #[serde(default)]
-    pub now: Timestamp,
-}
-
-/// `POST /session/report`: renews the lease and tells what the node did.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReportCall {
-    /// The assignment that the node's kernel holds.
-    pub applied: Option<Digest>,
-    /// What it knows of its tasks and the leader does not.
-    pub statuses: BTreeMap<TaskId, TaskStatus>,
-    /// What it says of itself; sent first, and when it changed.
-    pub description: Option<NodeDescription>,
-    /// The last report of a daemon that restarts: the node is silent for a while, its tasks go on.
-    #[serde(default)]
-    pub restarts: bool,
-}
-
-/// Answer to [`ReportCall`].
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct ReportAnswer {
-    /// How long the lease is good for, counted from when the call was sent.
-    pub lease_ms: u64,
-    /// State of the leader.
-    pub revision: Revision,
 }
 
 /// Body of an answer with status 421: this manager does not lead.

@@ -139,7 +139,8 @@ impl Agent {
     pub fn new(config: Config, at: Moment) -> Self {
         let Config { node, facts, description, on_disk } = config;
         let mut worker = Worker::new(node, facts.gwbridge);
-        if let Some(assignment) = on_disk.assignment.clone() {
+        if let Some(held) = &on_disk.assignment {
+            let assignment = Arc::clone(&held.assignment);
             // Nothing is launched before the tasks that run are known.
             let commands =
                 worker.step(worker::Input::Assignment { assignment, from_manager: false }, at);
@@ -147,7 +148,7 @@ impl Agent {
         }
         Self {
             worker,
-            session: Session::new(description),
+            session: Session::new(description, on_disk.assignment.clone()),
             published: Published::new(facts.vtep),
             passes: Passes::new(facts),
             disk: Disk::new(on_disk),
@@ -185,7 +186,7 @@ impl Agent {
         let (due, instead) = self.worker.still_due(self.disk.released(), at);
         commands.extend(instead);
         let mut outputs: Vec<Output> = due.into_iter().map(Output::Task).collect();
-        outputs.extend(self.disk.before(&self.worker, commands, at.now));
+        outputs.extend(self.disk.before((&self.worker, &self.session), commands, at.now));
         if !self.disk.is_behind(&self.worker) {
             self.passes.follow(&self.worker, self.arrived.take(), at.now);
             let is_manager_s = self.is_manager_s();

@@ -12,10 +12,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::assign::Held;
 use cluster::assignment::Assignment;
 use cluster::id::TaskId;
 
 use crate::Output;
+use crate::session::Session;
 use crate::worker::{Command, Worker};
 
 /// From a write that failed to the next.
@@ -29,7 +31,7 @@ pub struct OnDisk {
     /// Whether it says who the node is, as it is now.
     pub has_identity: bool,
     /// The assignment that was in force last.
-    pub assignment: Option<Arc<Assignment>>,
+    pub assignment: Option<Arc<Held>>,
     /// The tasks' addresses that were in use last.
     pub egress: BTreeMap<TaskId, IpAddr>,
 }
@@ -40,7 +42,7 @@ pub struct Files {
     /// Who the node is.
     pub identity: bool,
     /// The assignment in force.
-    pub assignment: Option<Arc<Assignment>>,
+    pub assignment: Option<Arc<Held>>,
     /// The tasks' addresses on the egress bridge.
     pub egress: Option<BTreeMap<TaskId, IpAddr>>,
 }
@@ -106,7 +108,7 @@ impl Disk {
     /// The commands that nothing holds back, and what has to be on disk before the others.
     pub(crate) fn before(
         &mut self,
-        worker: &Worker,
+        (worker, session): (&Worker, &Session),
         commands: Vec<Command>,
         now: Duration,
     ) -> Vec<Output> {
@@ -122,7 +124,7 @@ impl Disk {
         }
         self.retry_at.take_if(|at| *at <= now);
         let waits = self.retry_at.is_some();
-        let files = if waits { Files::default() } else { self.lacks(worker) };
+        let files = if waits { Files::default() } else { self.lacks(worker, session) };
         if files.is_empty() {
             outputs.extend(self.later.drain(..).map(Output::Task));
             return outputs;
@@ -134,15 +136,17 @@ impl Disk {
     }
 
     fn has(&self, assignment: &Arc<Assignment>) -> bool {
-        self.on_disk.assignment.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, assignment))
+        let kept = self.on_disk.assignment.as_ref();
+        kept.is_some_and(|kept| Arc::ptr_eq(&kept.assignment, assignment))
     }
 
-    fn lacks(&self, worker: &Worker) -> Files {
+    fn lacks(&self, worker: &Worker, session: &Session) -> Files {
         let on_disk = &self.on_disk;
         let egress = worker.egress_addresses();
+        let newest = worker.assignment().filter(|newest| !self.has(newest));
         Files {
             identity: !on_disk.has_identity,
-            assignment: worker.assignment().filter(|newest| !self.has(newest)).cloned(),
+            assignment: newest.and_then(|newest| session.parts_of(newest)).cloned(),
             egress: (egress != on_disk.egress).then_some(egress),
         }
     }

@@ -10,7 +10,6 @@
 
 mod agent;
 mod disk;
-mod held;
 pub mod lateness;
 mod listeners;
 mod passes;

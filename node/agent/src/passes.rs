@@ -10,9 +10,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::assignment::{Assignment, Digest};
+use cluster::assignment::Assignment;
 use cluster::id::TaskId;
 use cluster::net::Subnet;
+use cluster::session::Digest;
 use cluster::view::View;
 use netprog::local::{Balancer, Local, LocalSandbox};
 use netprog::plan::Knowledge;

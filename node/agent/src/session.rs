@@ -9,13 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::assignment::{Assignment, Digest};
+use cluster::assign::Held;
+use cluster::assignment::Assignment;
 use cluster::id::TaskId;
 use cluster::net::Subnet;
-use cluster::object::{NodeDescription, TaskStatus, Trust};
+use cluster::object::{NodeDescription, TaskStatus, Trust, newest_schema};
+use cluster::session::{Digest, WatchCall};
 use cluster::time::Timestamp;
-
-use crate::held::Held;
 
 /// How often a worker reports at least.
 pub const REPORT_INTERVAL: Duration = Duration::from_millis(500);
@@ -23,12 +23,12 @@ pub const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the leader is asked: to answer once there is something else than this.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Watch {
-    /// What the node has; none after a start.
-    pub have: Option<Digest>,
-    /// Which releases it knows of.
-    pub released: BTreeSet<TaskId>,
+    /// The question.
+    pub call: WatchCall,
+    /// The assignment whose parts the call says the node has.
+    pub known: Option<Arc<Held>>,
 }
 
 /// The leader's answer to a watch.
@@ -38,8 +38,8 @@ pub struct Answer {
     pub leader: SocketAddr,
     /// The leader's clock: restart delays are by it.
     pub time: Timestamp,
-    /// A new assignment, if there is one, with what names it.
-    pub assignment: Option<(Digest, Arc<Assignment>)>,
+    /// A new assignment, if there is one.
+    pub assignment: Option<Arc<Held>>,
     /// All of this node's tasks that may stop now.
     pub released: BTreeSet<TaskId>,
     /// When it came, by the monotonic clock.
@@ -66,7 +66,9 @@ enum Call<T> {
 
 #[derive(Debug)]
 pub(crate) struct Session {
-    held: Held,
+    held: Option<Arc<Held>>,
+    /// A manager told it; it is not from disk.
+    is_confirmed: bool,
     released: BTreeSet<TaskId>,
     watch: Call<()>,
     report: Call<Report>,
@@ -81,9 +83,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(description: NodeDescription) -> Self {
+    pub(crate) fn new(description: NodeDescription, on_disk: Option<Arc<Held>>) -> Self {
         Self {
-            held: Held::default(),
+            held: on_disk,
+            is_confirmed: false,
             released: BTreeSet::new(),
             watch: Call::DueAt(Duration::ZERO),
             report: Call::DueAt(Duration::ZERO),
@@ -95,9 +98,16 @@ impl Session {
         }
     }
 
-    /// What names the assignment that is in force.
+    /// The parts of an assignment, if that is the newest one.
+    pub(crate) fn parts_of(&self, assignment: &Arc<Assignment>) -> Option<&Arc<Held>> {
+        self.held.as_ref().filter(|newest| Arc::ptr_eq(&newest.assignment, assignment))
+    }
+
+    /// What names an assignment to the leader; none for one that no manager has confirmed since
+    /// start.
     pub(crate) fn digest_of(&self, assignment: &Arc<Assignment>) -> Option<Digest> {
-        self.held.digest_of(assignment)
+        let newest = self.parts_of(assignment).filter(|_| self.is_confirmed);
+        newest.map(|newest| newest.digest)
     }
 
     pub(crate) fn trusts(&mut self, trust: Trust) {
@@ -119,9 +129,9 @@ impl Session {
         };
         self.watch = Call::DueAt(now);
         let mut news = News::default();
-        if let Some((digest, assignment)) = &answer.assignment {
-            self.held.take(*digest, Arc::clone(assignment));
-            news.assignment = Some(Arc::clone(assignment));
+        if let Some(held) = &answer.assignment {
+            (self.held, self.is_confirmed) = (Some(Arc::clone(held)), true);
+            news.assignment = Some(Arc::clone(&held.assignment));
         }
         if answer.released != self.released {
             self.released.clone_from(&answer.released);
@@ -155,7 +165,14 @@ impl Session {
         match self.watch {
             Call::DueAt(at) if at <= now => {
                 self.watch = Call::UnderWay(());
-                Some(Watch { have: self.held.have(), released: self.released.clone() })
+                let known = self.held.clone();
+                let call = WatchCall {
+                    have: known.as_ref().map(|held| held.digests()).unwrap_or_default(),
+                    confirmed: self.is_confirmed,
+                    released: self.released.clone(),
+                    schema: newest_schema(),
+                };
+                Some(Watch { call, known })
             }
             Call::DueAt(_) | Call::UnderWay(()) => None,
         }

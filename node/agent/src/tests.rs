@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::assignment::{Assignment, Digest};
+use cluster::assign::Held;
+use cluster::assignment::Assignment;
 use cluster::id::TaskId;
 use cluster::object::{NodeDescription, TaskState};
+use cluster::session::{Digest, Told};
 use cluster::time::{Revision, Timestamp};
 use cluster::view::View;
 use netprog::kernel::KernelError;
@@ -76,8 +78,7 @@ impl Run {
 
     /// An answer to the watch, with this assignment.
     fn hears(&mut self, digest: u8, assignment: Assignment) -> Vec<Output> {
-        let assignment = Some((Digest([digest; 32]), Arc::new(assignment)));
-        self.step(Input::Watched(Some(answer(assignment))))
+        self.step(answer(held(digest, assignment)))
     }
 
     /// The same, and the disk takes it at once.
@@ -103,9 +104,27 @@ fn leader(number: u8) -> SocketAddr {
     ([192, 168, 50, number], 2377).into()
 }
 
-fn answer(assignment: Option<(Digest, Arc<Assignment>)>) -> Answer {
-    let (time, arrived) = (Timestamp(0), Duration::ZERO);
-    Answer { leader: leader(9), time, assignment, released: BTreeSet::new(), arrived }
+/// Names an assignment by its data path port: tests number them by that.
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    let text = str::from_utf8(bytes).unwrap_or_default();
+    let number = match text.split_once("\"data_path_port\":") {
+        Some((_, rest)) => rest.split(',').next().unwrap().parse().unwrap(),
+        None if text.starts_with('{') => u8::MAX,
+        // Digests of parts, the least one first.
+        None => bytes[0],
+    };
+    [number; 32]
+}
+
+fn held(digest: u8, assignment: Assignment) -> Arc<Held> {
+    let assignment = Assignment { data_path_port: digest.into(), ..assignment };
+    Arc::new(Held::next(None, NODE, Told::whole(&assignment, hash), hash).unwrap())
+}
+
+fn answer(assignment: Arc<Held>) -> Input {
+    let (time, arrived, released) = (Timestamp(0), Duration::ZERO, BTreeSet::new());
+    let assignment = Some(assignment);
+    Input::Watched(Some(Answer { leader: leader(9), time, assignment, released, arrived }))
 }
 
 fn nothing_on_disk() -> OnDisk {
@@ -118,10 +137,15 @@ fn words(outputs: &[Output]) -> Vec<String> {
     let word = |output: &Output| match output {
         Output::Task(command) => format!("{command:?}"),
         Output::Write(Files { identity, assignment, egress }) => {
-            let assignment = assignment.as_ref().map(|assignment| assignment.revision.0);
+            let assignment = assignment.as_ref().map(|held| held.assignment.revision.0);
             format!("write {identity} {assignment:?} {}", egress.is_some())
         }
-        Output::Watch(watch) => format!("watch {:?}", name(watch.have)),
+        Output::Watch(watch) => {
+            let call = &watch.call;
+            let is_to_confirm = !call.confirmed && !call.have.is_empty();
+            let least = call.have.first().copied();
+            format!("watch {:?}{}", name(least), if is_to_confirm { " to confirm" } else { "" })
+        }
         Output::Report(report) => {
             let said = report.description.as_ref().and_then(|said| said.underlay_mtu);
             let statuses = report.statuses.values().map(|status| status.state.name());
@@ -387,19 +411,22 @@ fn an_older_assignment_from_a_manager_acknowledges_nothing() {
 /// Goal: what an earlier run left counts until a manager speaks, and deletes nothing.
 #[test]
 fn an_assignment_from_disk_is_in_force_and_is_not_acknowledged() {
-    let assignment = Arc::new(assigned(10, None, TaskState::New));
-    let on_disk = OnDisk { assignment: Some(assignment), ..nothing_on_disk() };
+    let on_disk = held(1, assigned(10, None, TaskState::New));
+    let on_disk = OnDisk { assignment: Some(on_disk), ..nothing_on_disk() };
     let mut run = Run::new(on_disk);
     let outputs = run.step(Input::Tick);
     let kinds = ["write", "in force", "pass", "watch"];
-    assert_eq!(only(&outputs, &kinds), ["in force 10 false", "pass Whole Partial", "watch None"]);
+    assert_eq!(
+        only(&outputs, &kinds),
+        ["in force 10 false", "pass Whole Partial", "watch Some(1) to confirm"]
+    );
     run.step(Input::Adopted(BTreeMap::new()));
     run.step(passed(&[]));
     run.view(true);
     run.step(passed(&[]));
     assert_eq!(run.agent.last_report().applied, None);
     let outputs = run.told(1, assigned(10, None, TaskState::New));
-    assert_eq!(only(&outputs, &["in force"]), ["in force 10 true"]);
+    assert_eq!(only(&outputs, &["in force", "watch"]), ["in force 10 true", "watch Some(1)"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use cluster::assign::Kept;
 use cluster::assignment::{AssignedNode, Assignment};
 use cluster::id::NodeId;
 use http_body_util::BodyExt as _;
@@ -122,7 +123,8 @@ fn rejoin(path: &Path, out: &mut Out<'_>) -> anyhow::Result<()> {
         identity.node
     );
     let assigned = data.worker().join("assignment.json");
-    let assignment: Option<Assignment> = disk::read_json(&assigned)?;
+    let kept: Option<Kept> = disk::read_json(&assigned)?;
+    let assignment = kept.map(|kept| kept.assignment());
     let assignment = assignment.with_context(|| {
         format!(
             "{} is not there, and nothing else tells who has the log too: if other managers run, \

@@ -43,6 +43,7 @@ pub(super) async fn run(manager: Manager) {
         waited = Some((version, since));
         let is_late = now.saturating_sub(since) >= STEP_MAX;
         let due = manager.with_dispatcher(|dispatcher| {
+            dispatcher.follow(&newest, now);
             let applied = |node| dispatcher.applied(node);
             next(&newest, applied, is_late, clock::timestamp(), rand::random)
         });

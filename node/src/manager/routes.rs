@@ -1,7 +1,9 @@
 //! What a manager answers on its cluster listener.
 
+use std::convert::Infallible;
+
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -9,6 +11,8 @@ use axum::routing::post;
 use cluster::codec::{decode_request, encode_reply};
 use cluster::rejection::Rejection;
 use cluster::request::Request;
+use cluster::session::{PARTS_MAX, ReportCall, WatchCall, frame};
+use futures_util::stream;
 use raft_store::Class;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,8 +22,8 @@ use super::session::{self, Refusal};
 use super::{Manager, join};
 use crate::transport::{BODY_BYTES_MAX, MemberOnly};
 use crate::wire::{
-    self, JoinCall, NOT_LEADER, NotLeader, OUTCOME_UNKNOWN, RenewCall, ReportCall, ReseatAnswer,
-    ReseatCall, TOO_OLD, WatchCall,
+    self, JoinCall, NOT_LEADER, NotLeader, OUTCOME_UNKNOWN, RenewCall, ReseatAnswer, ReseatCall,
+    TOO_OLD,
 };
 
 /// The largest body that is read of a caller without a certificate.
@@ -130,10 +134,20 @@ async fn watch(
     body: Bytes,
 ) -> Result<Response, Refused> {
     let call: WatchCall = read(&body)?;
-    match session::watch(&manager, member.0.node, call).await {
-        Ok(answer) => Ok(write(&answer)),
-        Err(refusal) => refuse(&manager, refusal),
+    if call.have.len() > PARTS_MAX {
+        let count = call.have.len();
+        let message = format!("{count} parts, and an assignment has at most {PARTS_MAX}");
+        return Err((StatusCode::BAD_REQUEST, message));
     }
+    let answer = match session::watch(&manager, member.0.node, call).await {
+        Ok(answer) => answer,
+        Err(refusal) => return refuse(&manager, refusal),
+    };
+    let pieces = frame::encode(answer);
+    let pieces = pieces.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    // The bytes of a part are shared by all answers that it is in.
+    let pieces = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+    Ok(Body::from_stream(pieces).into_response())
 }
 
 async fn report(

@@ -1,15 +1,13 @@
 //! Sessions: a worker waits for its assignment (`watch`) and tells what it did (`report`).
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use cluster::assignment::{Assignment, Digest};
-use cluster::assignment_for;
-use cluster::id::{NodeId, TaskId};
+use cluster::id::NodeId;
 use cluster::object::{NodeDescription, NodeState};
 use cluster::rejection::Rejection;
 use cluster::request::Request;
+use cluster::session::{ReportAnswer, ReportCall, WatchAnswer, WatchCall};
 use cluster::state::State;
 use raft_store::Peer;
 
@@ -17,7 +15,6 @@ use super::Manager;
 use crate::clock;
 use crate::dispatcher::LEASE;
 use crate::telemetry::meters::meters;
-use crate::wire::{ReportAnswer, ReportCall, WatchAnswer, WatchCall};
 
 /// A watch is answered after this long even if nothing changed, so that a dead connection shows.
 const WATCH_LIMIT: Duration = Duration::from_secs(10);
@@ -68,31 +65,24 @@ pub(super) async fn watch(
         let newest = state.borrow_and_update().clone();
         check_schema(&newest, call.schema)?;
         acks.borrow_and_update();
-        let now = clock::monotonic();
-        let (digest, released, moved) = manager.with_dispatcher(|dispatcher| {
-            let before = dispatcher.applied(node);
-            let digest = dispatcher.assign(&newest, node, now);
-            (digest, dispatcher.released(&newest, node), dispatcher.applied(node) != before)
+        let watched = manager.with_dispatcher(|dispatcher| {
+            dispatcher.follow(&newest, clock::monotonic());
+            dispatcher.watch(node, &call, clock::timestamp())
         });
-        let digest = digest.ok_or(Refusal::Unknown(node))?;
-        if moved {
+        let watched = watched.ok_or(Refusal::Unknown(node))?;
+        if watched.rings {
             manager.ring_acks();
         }
-        let mut fresh = None;
-        if call.have != Some(digest) {
-            let assignment = assignment_for(&newest, node).ok_or(Refusal::Unknown(node))?;
-            fresh = Some((digest, assignment));
+        if watched.is_news {
+            return Ok(watched.answer);
         }
-        if fresh.is_some() || has_news(&released, &call.released) {
-            return Ok(answer(fresh, released));
-        }
-        // Only a task that is to stop waits for what other nodes acknowledge.
-        let waits = newest.stopping_on(node).next().is_some();
         tokio::select! {
             changed = state.changed() => { let _ = changed; }
-            changed = acks.changed(), if waits => { let _ = changed; }
+            changed = acks.changed(), if watched.waits_for_others => { let _ = changed; }
             changed = status.changed() => { let _ = changed; }
-            () = &mut deadline => return Ok(answer(None, released)),
+            () = &mut deadline => {
+                return Ok(WatchAnswer { now: clock::timestamp(), ..watched.answer });
+            }
         }
     }
 }
@@ -107,14 +97,6 @@ fn hear(manager: &Manager, node: NodeId, description: &NodeDescription) {
     {
         manager.raft.hear(&Peer { raft_id: place.raft_id, address: address.to_string() });
     }
-}
-
-fn answer(assignment: Option<(Digest, Assignment)>, released: BTreeSet<TaskId>) -> WatchAnswer {
-    WatchAnswer { assignment, released, now: clock::timestamp() }
-}
-
-fn has_news(released: &BTreeSet<TaskId>, known: &BTreeSet<TaskId>) -> bool {
-    !released.is_subset(known)
 }
 
 /// Renews the lease and records what the node tells.
@@ -135,17 +117,16 @@ pub(super) async fn report(
     if let Some(description) = &call.description {
         check_schema(&state, description.schema)?;
     }
-    let (took, moved) = manager.with_dispatcher(|dispatcher| {
-        let before = dispatcher.applied(node);
+    let heard = manager.with_dispatcher(|dispatcher| {
         let now = clock::monotonic();
-        let took = dispatcher.hear(node, call.applied, now);
+        let heard = dispatcher.hear(node, call.applied, now);
         if call.restarts {
             dispatcher.expect_restart(node, now);
         }
-        (took, dispatcher.applied(node) != before)
+        heard
     });
-    took.into_iter().for_each(|took| meters().realized(took));
-    if moved {
+    heard.realized.into_iter().for_each(|took| meters().realized(took));
+    if heard.rings {
         manager.ring_acks();
     }
     let mut requests = Vec::new();

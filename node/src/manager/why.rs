@@ -55,7 +55,12 @@ impl Manager {
     /// The same on this node, which leads.
     pub(super) async fn explain(&self, call: &WhyCall) -> WhyAnswer {
         let state = self.linearizable().await?;
-        let behind = |task: &_| self.with_dispatcher(|known| known.behind(&state, task).collect());
+        let behind = |task: &_| {
+            self.with_dispatcher(|dispatcher| {
+                dispatcher.follow(&state, clock::monotonic());
+                dispatcher.behind(task).into_iter().collect()
+            })
+        };
         let why = plan::why(&state, &call.service, clock::timestamp(), &behind)?;
         serde_json::to_value(why).map_err(|error| unavailable(&error))
     }

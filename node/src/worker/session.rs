@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use agent::{Answer, Report, Watch};
+use bytes::Bytes;
+use cluster::assign::Held;
 use cluster::assignment::Assignment;
-use cluster::object::newest_schema;
+use cluster::id::NodeId;
+use cluster::session::{ReportAnswer, ReportCall, WatchAnswer, frame};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -16,11 +19,12 @@ use crate::clock;
 use crate::dispatcher::LEASE;
 use crate::gossip_io::Gossip;
 use crate::member::Office;
+use crate::pki::digest_of;
 use crate::telemetry::Seldom;
 use crate::transport::{CallError, Lane, Net};
 use crate::wire::{
-    NOT_A_MEMBER, NOT_LEADER, NotLeader, RenewAnswer, RenewCall, ReportAnswer, ReportCall,
-    ReseatAnswer, ReseatCall, TOO_OLD, WatchAnswer, WatchCall, decode, encode,
+    NOT_A_MEMBER, NOT_LEADER, NotLeader, RenewAnswer, RenewCall, ReseatAnswer, ReseatCall, TOO_OLD,
+    decode, encode,
 };
 
 /// A watch is answered within ten seconds; one that is not is broken.
@@ -35,6 +39,7 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 /// What all calls share.
 #[derive(Clone)]
 pub struct Session {
+    node: NodeId,
     net: Net,
     known: Known,
     /// The leader as far as known; every call keeps it.
@@ -79,10 +84,10 @@ impl Known {
 impl Session {
     /// A session with the leader, which is found among the managers that are known.
     #[must_use]
-    pub fn new(net: Net, known: Known) -> Self {
+    pub fn new(node: NodeId, net: Net, known: Known) -> Self {
         let leader = Arc::new(watch::channel(None).0);
         let too_old = Arc::new(watch::channel(None).0);
-        Self { net, known, leader, refusals: Arc::default(), too_old }
+        Self { node, net, known, leader, refusals: Arc::default(), too_old }
     }
 
     /// Why the leader tells this version of Skein nothing, if it does not.
@@ -98,13 +103,23 @@ impl Session {
         }
     }
 
-    /// Asks the leader, wherever it is now. Returns `None` when no manager could be asked: the
-    /// caller comes back after a pause.
     async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         path: &str,
         call: &Q,
         limit: Duration,
+    ) -> Option<(SocketAddr, A)> {
+        self.ask_for(path, call, limit, |bytes| Ok(decode(&bytes)?)).await
+    }
+
+    /// Asks the leader, wherever it is now. Returns `None` when no manager could be asked, or gave
+    /// an answer that can be read: the caller comes back after a pause.
+    async fn ask_for<Q: Serialize, A>(
+        &self,
+        path: &str,
+        call: &Q,
+        limit: Duration,
+        read: impl Fn(Bytes) -> anyhow::Result<A>,
     ) -> Option<(SocketAddr, A)> {
         let body = encode(call).ok()?;
         let leader = *self.leader.borrow();
@@ -125,9 +140,12 @@ impl Session {
             match self.net.call(address, Lane::Control, path, body.clone(), limit).await {
                 Ok(bytes) => {
                     self.leader.send_if_modified(|leader| leader.replace(address) != Some(address));
-                    match decode(&bytes) {
+                    match read(bytes) {
                         Ok(answer) => return Some((address, answer)),
-                        Err(error) => tracing::warn!(%address, path, %error, "read an answer"),
+                        Err(error) => {
+                            let remedy = "the leader's answer is not used; it is asked again";
+                            self.complain(address, &format!("{error:#}"), remedy);
+                        }
                     }
                 }
                 Err(CallError::Refused { status: NOT_LEADER, body, .. }) => {
@@ -171,14 +189,16 @@ impl Session {
 
     /// Waits until the leader has another assignment, or other releases.
     pub async fn watch(&self, watch: Watch) -> Option<Answer> {
-        let Watch { have, released } = watch;
-        let call = WatchCall { have, released, schema: newest_schema() };
-        let (leader, answer): (_, WatchAnswer) =
-            self.ask("/session/watch", &call, WATCH_LIMIT).await?;
-        let WatchAnswer { assignment, released, now: time } = answer;
-        let assignment = assignment.map(|(digest, assignment)| (digest, Arc::new(assignment)));
-        let arrived = clock::monotonic();
-        Some(Answer { leader, time, assignment, released, arrived })
+        let Watch { call, known } = watch;
+        let read = |bytes| {
+            let WatchAnswer { told, released, now } = frame::decode(bytes)?;
+            let next = |told| Held::next(known.as_deref(), self.node, told, digest_of);
+            let assignment = told.map(next).transpose()?.map(Arc::new);
+            Ok((assignment, released, now))
+        };
+        let answer = self.ask_for("/session/watch", &call, WATCH_LIMIT, read).await;
+        let (leader, (assignment, released, time)) = answer?;
+        Some(Answer { leader, time, assignment, released, arrived: clock::monotonic() })
     }
 
     /// Tells the leader; who that was.

@@ -4,6 +4,7 @@
 //! `cargo bench -p cluster --bench large`; sizes are arguments: `-- NODES SERVICES TASKS`.
 #![allow(clippy::unwrap_used, reason = "a benchmark ends at the first surprise")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use cluster::net::MacAddr;
 use cluster::object::{Node, NodeDescription, NodeState, Slot, TaskState, TaskStatus};
 use cluster::request::{Answer, InitCluster, JoinNode, Request};
+use cluster::session::{Digest, WatchAnswer, frame};
 use cluster::spec::{ClusterSpec, NetworkSpec, Role, ServiceSpec};
 use cluster::time::{Revision, Timestamp};
 use cluster::transaction::{Change, Object, Transaction};
@@ -76,15 +78,15 @@ fn round([nodes, services, tasks]: [usize; 3]) {
             Request::ReportTasks { node: task.node.unwrap(), statuses: vec![(task.id, status)] };
         world.request(&report);
     });
-    let mut parts = Parts::new(siphash);
     let nodes: Vec<NodeId> = world.state.nodes.keys().copied().collect();
-    let digests = |parts: &mut Parts, state: &State| {
-        nodes.iter().filter_map(|node| parts.digest(state, *node)).count()
-    };
-    assert_eq!(digests(&mut parts, &world.state), nodes.len());
-    world.timed("digests of all, one task new", |world, run| {
+    let mut sessions = Sessions::new();
+    assert_eq!(sessions.serve(&world.state), nodes.len());
+    world.timed("all sessions, nothing changed", |world, _| {
+        assert_eq!(sessions.serve(&world.state), 0);
+    });
+    world.timed("all sessions, one task new", |world, run| {
         world.request(&create_service(&format!("told-{run}"), "net-0", world, 1));
-        assert_eq!(digests(&mut parts, &world.state), nodes.len());
+        assert_ne!(sessions.serve(&world.state), 0);
     });
     world.timed("stopping tasks of all nodes", |world, run| {
         let id = world.state.find_service(&format!("told-{run}")).unwrap().id;
@@ -108,6 +110,38 @@ fn round([nodes, services, tasks]: [usize; 3]) {
     world.timed("network create", |world, run| {
         world.request(&create_network(&format!("new-{run}")));
     });
+}
+
+/// The parts that the leader has, and those that it has sent to each node.
+struct Sessions {
+    parts: Parts,
+    have: BTreeMap<NodeId, Arc<BTreeSet<Digest>>>,
+}
+
+impl Sessions {
+    fn new() -> Self {
+        Self { parts: Parts::new(siphash), have: BTreeMap::new() }
+    }
+
+    /// Answers every node whose assignment is not the one that it has; the number of them.
+    fn serve(&mut self, state: &State) -> usize {
+        self.parts.follow(state);
+        let mut answered = 0;
+        for node in state.nodes.keys() {
+            let have = self.have.entry(*node).or_default();
+            self.parts.has(*node, have);
+            let list = self.parts.list(*node).unwrap();
+            if list.digests == *have {
+                continue;
+            }
+            let told = self.parts.tell(*node, have);
+            let answer = WatchAnswer { told, released: BTreeSet::new(), now: NOW };
+            assert!(!frame::encode(answer).unwrap().is_empty());
+            *have = Arc::clone(&list.digests);
+            answered += 1;
+        }
+        answered
+    }
 }
 
 /// Services that ask for more than a task somewhere.

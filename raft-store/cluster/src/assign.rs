@@ -2,12 +2,12 @@
 //!
 //! An assignment is put together from parts: what every node is told, what every node on a network
 //! is told, and a node's own. Nodes share the first two, so a leader that serves many of them makes
-//! each once per change ([`Parts`]).
+//! each once per change ([`Parts`]); a node puts its assignment together from them ([`Held`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::assignment::{
     AssignedNetwork, AssignedNode, AssignedService, AssignedTask, Assignment, OwnTask,
@@ -20,13 +20,16 @@ use crate::object::{Attachment, GossipKey, Network, Node, NodeState, Service, Ta
 use crate::spec::TaskSpec;
 use crate::state::{Holder, State};
 use crate::template::{self, Context};
+use crate::time::Revision;
 
+mod held;
 mod parts;
 
-pub use self::parts::Parts;
+pub use self::held::{Hash, Held, Kept, PartError};
+pub use self::parts::{Followed, List, Parts};
 
 /// What every node is told.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Common {
     cluster: ClusterId,
     schema: u32,
@@ -38,8 +41,9 @@ struct Common {
 }
 
 /// What every node on a network knows of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct OnNetwork {
+    id: NetworkId,
     network: AssignedNetwork,
     services: BTreeMap<ServiceId, AssignedService>,
     /// With their attachments to this network alone.
@@ -47,8 +51,9 @@ struct OnNetwork {
 }
 
 /// What only one node is told.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Own {
+    node: NodeId,
     raft_id: Option<u64>,
     /// Those that it is on, in the order of their ids.
     networks: BTreeSet<NetworkId>,
@@ -64,61 +69,64 @@ struct Own {
 pub fn assignment_for(state: &State, node: NodeId) -> Option<Assignment> {
     let common = Common::of(state)?;
     let own = Own::of(state, node)?;
-    let parts: Vec<(NetworkId, OnNetwork)> = {
-        let networks = own.networks.iter();
-        networks.filter_map(|id| Some((*id, OnNetwork::of(state, *id)?))).collect()
-    };
-    let mut assignment = Assignment {
-        revision: state.revision,
-        cluster: common.cluster,
-        node,
-        schema: common.schema,
-        data_path_port: common.data_path_port,
-        gossip_keys: common.gossip_keys,
-        nodes: common.nodes,
-        removed: common.removed,
-        raft_id: own.raft_id,
-        trust: common.trust,
-        networks: BTreeMap::new(),
-        services: own.services,
-        tasks: BTreeMap::new(),
-        own: own.own,
-    };
-    for (id, part) in parts {
-        assignment.networks.insert(id, part.network);
-        for (id, service) in part.services {
-            join_service(&mut assignment.services, id, service);
+    let networks: Vec<OnNetwork> =
+        own.networks.iter().filter_map(|id| OnNetwork::of(state, *id)).collect();
+    Some(assemble(state.revision, &common, &networks.iter().collect::<Vec<_>>(), &own))
+}
+
+/// The assignment that consists of these parts.
+fn assemble(revision: Revision, common: &Common, networks: &[&OnNetwork], own: &Own) -> Assignment {
+    let mut services = own.services.clone();
+    let mut tasks = BTreeMap::new();
+    for part in networks {
+        for (id, service) in &part.services {
+            join_service(&mut services, *id, service);
         }
-        for (id, task) in part.tasks {
-            join_task(&mut assignment.tasks, id, task);
+        for (id, task) in &part.tasks {
+            join_task(&mut tasks, *id, task);
         }
     }
     // In the order of their attachments.
-    assignment.tasks.extend(own.tasks);
-    Some(assignment)
+    tasks.extend(own.tasks.iter().map(|(id, task)| (*id, task.clone())));
+    Assignment {
+        revision,
+        cluster: common.cluster,
+        node: own.node,
+        schema: common.schema,
+        data_path_port: common.data_path_port,
+        gossip_keys: common.gossip_keys.clone(),
+        nodes: common.nodes.clone(),
+        removed: common.removed.clone(),
+        raft_id: own.raft_id,
+        trust: common.trust.clone(),
+        networks: networks.iter().map(|part| (part.id, part.network.clone())).collect(),
+        services,
+        tasks,
+        own: own.own.clone(),
+    }
 }
 
 fn join_service(
     services: &mut BTreeMap<ServiceId, AssignedService>,
     id: ServiceId,
-    service: AssignedService,
+    service: &AssignedService,
 ) {
     match services.get_mut(&id) {
         Some(known) => {
-            known.vips.extend(service.vips);
-            known.aliases.extend(service.aliases);
+            known.vips.extend(&service.vips);
+            known.aliases.extend(service.aliases.clone());
         }
         None => {
-            services.insert(id, service);
+            services.insert(id, service.clone());
         }
     }
 }
 
-fn join_task(tasks: &mut BTreeMap<TaskId, AssignedTask>, id: TaskId, task: AssignedTask) {
+fn join_task(tasks: &mut BTreeMap<TaskId, AssignedTask>, id: TaskId, task: &AssignedTask) {
     match tasks.get_mut(&id) {
-        Some(known) => known.attachments.extend(task.attachments),
+        Some(known) => known.attachments.extend(task.attachments.iter().cloned()),
         None => {
-            tasks.insert(id, task);
+            tasks.insert(id, task.clone());
         }
     }
 }
@@ -152,7 +160,7 @@ impl OnNetwork {
         let services = ids.iter().filter_map(|id| state.services.get(id));
         let services =
             services.map(|service| (service.id, assigned_service(service, |other| other == id)));
-        Some(Self { network, services: services.collect(), tasks })
+        Some(Self { id, network, services: services.collect(), tasks })
     }
 }
 
@@ -176,6 +184,7 @@ impl Own {
         let apart = tasks.values().filter(|task| task.attachments.is_empty());
         let services = apart.filter_map(|task| state.services.get(&task.service));
         Some(Self {
+            node,
             raft_id: member.raft().map(|place| place.raft_id),
             services: services.map(|s| (s.id, assigned_service(s, |_| false))).collect(),
             own: open.iter().map(|task| (task.id, own_task(task, member))).collect(),
@@ -296,6 +305,11 @@ fn assigned_network(network: &Network) -> AssignedNetwork {
         ingress: network.spec.ingress,
         underlay_mtu: network.spec.options.get(MTU_OPTION).and_then(|mtu| mtu.parse().ok()),
     }
+}
+
+/// Encoding plain maps and numbers cannot fail; no bytes would be refused by the node.
+fn bytes(part: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(part).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -16,10 +16,6 @@ use crate::object::{
 use crate::spec::{Labels, PublishMode, TaskSpec};
 use crate::time::{Revision, Timestamp};
 
-/// Digest of an assignment without its revision: equal digests ask for the same work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Digest(pub [u8; 32]);
-
 /// Everything that one worker must realise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::apply::Outcome;
-use crate::assign::Parts;
+use crate::assign::{Held, Parts, assignment_for};
+use crate::assignment::Assignment;
 use crate::codec::{decode_request, decode_transaction, encode_request, encode_transaction};
 use crate::decide::{Added, Batch, decide};
 use crate::fixture;
@@ -18,6 +19,7 @@ use crate::object::{Meta, PublishedPort, Service, Slot, Task, TaskState};
 use crate::plan::{self, Cause, Why};
 use crate::request::{Attempt, Request};
 use crate::script::World;
+use crate::session::Told;
 use crate::spec::{Protocol, PublishMode, Replicated, ServiceMode};
 use crate::state::State;
 use crate::time::Revision;
@@ -195,31 +197,51 @@ proptest! {
         prop_assert_eq!(unversioned(&together), unversioned(&one_by_one));
     }
 
-    /// Goal: digests of assignments that are kept from one state to the next are those made from
-    /// nothing, and change with the assignments alone.
-    /// Method: random stories; after each command the digests of all nodes.
+    /// Goal: parts that are kept from one state to the next are those made from nothing, and change
+    /// with the assignments alone. A node that takes what it is told holds its assignment, is sent
+    /// nothing that it has, and has the same after a restart.
+    /// Method: random stories; after each command every node is told what it lacks.
     #[test]
-    fn digests_follow_the_assignments(commands in proptest::collection::vec(command(), 1..40)) {
+    fn parts_follow_the_assignments(commands in proptest::collection::vec(command(), 1..40)) {
         let mut world = World::new();
-        let mut told = String::new();
+        let mut output = String::new();
         let mut kept = Parts::new(hash);
-        let mut before = BTreeMap::new();
+        let mut held_by = BTreeMap::new();
         for line in ["init a", "ready a", "join b", "ready b", "network tiny subnet=10.0.1.0/29"]
             .into_iter()
             .chain(commands.iter().map(String::as_str))
         {
-            world.command(line, &mut told);
+            world.command(line, &mut output);
+            let mut fresh = Parts::new(hash);
+            kept.follow(&world.state);
+            fresh.follow(&world.state);
             for node in world.state.nodes.keys() {
-                let digest = kept.digest(&world.state, *node);
-                prop_assert_eq!(digest, Parts::new(hash).digest(&world.state, *node), "{}", line);
-                let assignment = crate::assignment_for(&world.state, *node);
-                let assignment = assignment
-                    .map(|found| crate::assignment::Assignment { revision: Revision(0), ..found });
-                prop_assert_eq!(digest.is_some(), assignment.is_some());
-                let known = before.insert(*node, (digest, assignment.clone()));
-                if let Some((known, old)) = known {
-                    prop_assert_eq!(known == digest, old == assignment, "{}", line);
+                let (list, assignment) = (kept.list(*node), assignment_for(&world.state, *node));
+                prop_assert_eq!(&list, &fresh.list(*node), "{}", line);
+                prop_assert_eq!(list.is_some(), assignment.is_some());
+                let (Some(list), Some(assignment)) = (list, assignment) else { continue };
+                let before = held_by.get(node);
+                let have = before.map(Held::digests).unwrap_or_default();
+                let told = kept.tell(*node, &have).unwrap();
+                for listed in &told.parts {
+                    prop_assert_eq!(listed.bytes.is_none(), have.contains(&listed.digest));
                 }
+                let known = before.map(|held| {
+                    Assignment { revision: world.state.revision, ..(*held.assignment).clone() }
+                });
+                let same = known.as_ref() == Some(&assignment);
+                prop_assert_eq!(have == *list.digests, same, "{}", line);
+                let held = Held::next(before, *node, told, hash).unwrap();
+                prop_assert_eq!(&*held.assignment, &assignment);
+                prop_assert_eq!(held.digest, list.digest);
+                prop_assert_eq!(held.digests(), (*list.digests).clone());
+                let whole = Held::next(None, *node, Told::whole(&assignment, hash), hash);
+                prop_assert_eq!(&*whole.unwrap().assignment, &assignment);
+                let file = serde_json::to_vec(&held.kept()).unwrap();
+                let kept = serde_json::from_slice(&file).unwrap();
+                let read = Held::restore(*node, kept, hash).unwrap();
+                prop_assert_eq!((&read.assignment, read.digest), (&held.assignment, held.digest));
+                held_by.insert(*node, held);
             }
         }
     }

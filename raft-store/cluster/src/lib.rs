@@ -28,6 +28,7 @@ pub mod plan;
 pub mod rejection;
 pub mod request;
 pub mod rights;
+pub mod session;
 pub mod spec;
 pub mod state;
 mod template;

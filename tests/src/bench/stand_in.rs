@@ -13,6 +13,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
+use cluster::assign::Kept;
 use cluster::assignment::Assignment;
 use cluster::id::{NetworkId, NodeId, TaskId};
 use cluster::net::MacAddr;
@@ -71,7 +72,7 @@ impl StandIn {
         node.kill_daemon()?;
         let credentials = keys.load()?.context("no keys there")?;
         let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let assignment: Assignment = serde_json::from_slice(&text)?;
+        let assignment = serde_json::from_slice::<Kept>(&text)?.assignment();
         let (id, address) = (assignment.node, IpAddr::from(node.address));
         let own = assignment.nodes.get(&id).context("the node is not in its assignment")?;
         let (gossip_at, vtep) = (own.gossip, VtepRow { address: own.vtep });

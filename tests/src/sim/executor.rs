@@ -130,7 +130,8 @@ impl World {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         if let Command::Launch(task) = command {
             let disk = &host.disk;
-            let has_task = disk.assignment.as_ref().is_some_and(|on| on.own.contains_key(&task));
+            let has_task =
+                disk.assignment.as_ref().is_some_and(|on| on.assignment.own.contains_key(&task));
             if !disk.holds_nothing_back(self.now) && (!has_task || !disk.egress.contains_key(&task))
             {
                 let found = format!("node {}: {task} is launched before it is on disk", node.0);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::{Adopted, Agent, Config, Files, Input, Moment, OnDisk, Output, Pass, WRITE_LIMIT};
-use cluster::assignment::Assignment;
+use cluster::assign::Held;
 use cluster::id::{NodeId, TaskId};
 use cluster::net::Subnet;
 use cluster::object::NodeDescription;
@@ -17,6 +17,7 @@ use gossip::Engine;
 use netprog::plane::Place;
 use netprog::programmer::Programmer;
 use rand::RngExt as _;
+use skein::pki::digest_of;
 
 use super::PlantedBug;
 use super::executor::Executor;
@@ -56,7 +57,7 @@ const SLOW_WRITES: f64 = 0.02;
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     starts: u64,
-    pub(super) assignment: Option<Arc<Assignment>>,
+    pub(super) assignment: Option<Arc<Held>>,
     pub(super) egress: BTreeMap<TaskId, IpAddr>,
     /// It takes nothing.
     pub(super) is_full: bool,
@@ -97,9 +98,9 @@ impl Disk {
             self.take(files);
         }
         let Some(daemon) = daemon else { return };
-        let revision = |assignment: Option<&Arc<Assignment>>| assignment.map(|a| a.revision);
-        let known = revision(daemon.agent.worker().assignment());
-        self.is_outdated |= revision(self.assignment.as_ref()) < known;
+        let known = daemon.agent.worker().assignment().map(|newest| newest.revision);
+        let kept = self.assignment.as_ref().map(|held| held.assignment.revision);
+        self.is_outdated |= kept < known;
     }
 }
 
@@ -212,7 +213,13 @@ impl World {
         host.disk.starts += 1;
         host.bell.clear();
         let run = host.disk.starts;
-        let (assignment, egress) = (host.disk.assignment.clone(), host.disk.egress.clone());
+        let kept = host.disk.assignment.as_ref().map(|held| held.kept());
+        let restored = kept.map(|kept| Held::restore(node, kept, digest_of)).transpose();
+        let assignment = restored.unwrap_or_else(|error| {
+            self.problems.push(format!("node {}: its last assignment: {error}", node.0));
+            None
+        });
+        let (assignment, egress) = (assignment.map(Arc::new), host.disk.egress.clone());
         let config = Config {
             node,
             facts: facts(node, &host.description, gwbridge),

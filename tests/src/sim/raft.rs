@@ -1,17 +1,17 @@
 //! Raft by its contract: one state, one leader, entries in order; and what the leader does besides
 //! it. It has no place: partitions cut nodes off from it, and an election makes it absent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::State;
 use cluster::apply::Outcome;
-use cluster::assignment::{Assignment, Digest};
+use cluster::assignment::Assignment;
 use cluster::id::{ClusterId, NodeId, TaskId};
 use cluster::object::{GossipKey, ManagerInfo, NodeDescription, NodeState};
 use cluster::request::{Answer, InitCluster, JoinNode, Request};
+use cluster::session::Digest;
 use cluster::spec::{Availability, ClusterSpec, Role};
 use cluster::time::{Revision, Timestamp};
 use cluster::transaction::Transaction;
@@ -44,14 +44,6 @@ pub(super) struct Leader {
     /// Tasks whose node was once declared down: nobody can say how they are.
     pub(super) let_go: BTreeSet<TaskId>,
     seeds: StdRng,
-    current: BTreeMap<NodeId, Current>,
-}
-
-/// What a node is to be told.
-struct Current {
-    at: Revision,
-    digest: Digest,
-    assignment: Arc<Assignment>,
 }
 
 impl Leader {
@@ -64,7 +56,6 @@ impl Leader {
             lost: 0,
             let_go: BTreeSet::new(),
             seeds,
-            current: BTreeMap::new(),
         }
     }
 
@@ -119,22 +110,15 @@ impl Leader {
         problems.extend(violations.iter().map(|violation| format!("state: {violation}")));
     }
 
-    /// What a node is told now, with a digest that is another one whenever it changed.
+    /// A node's assignment at the newest state, and its digest.
     pub(super) fn assignment(
         &mut self,
         node: NodeId,
         now: Duration,
-    ) -> Option<(Digest, Arc<Assignment>)> {
-        let digest = self.dispatcher.assign(&self.state, node, now)?;
-        let revision = self.state.revision;
-        let known = self.current.get(&node);
-        if let Some(known) = known.filter(|known| known.at == revision && known.digest == digest) {
-            return Some((digest, Arc::clone(&known.assignment)));
-        }
-        let assignment = Arc::new(cluster::assignment_for(&self.state, node)?);
-        let current = Current { at: revision, digest, assignment: Arc::clone(&assignment) };
-        self.current.insert(node, current);
-        Some((digest, assignment))
+    ) -> Option<(Digest, Assignment)> {
+        self.dispatcher.follow(&self.state, now);
+        let assignment = cluster::assignment_for(&self.state, node)?;
+        Some((self.dispatcher.digest(node)?, assignment))
     }
 }
 

@@ -1,22 +1,23 @@
 //! Calls between agents and the leader, which answers as `manager/session.rs` does: each may be
 //! lost on its way there or back, which the caller notices after a while.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use agent::{Answer, Input, Report, Watch};
-use cluster::assignment::{Assignment, Digest};
-use cluster::id::{NodeId, TaskId};
+use cluster::assign::Held;
+use cluster::id::NodeId;
 use cluster::object::{NodeState, TaskState};
 use cluster::request::Request;
+use cluster::session::WatchAnswer;
+use skein::pki::digest_of;
 
 use super::PlantedBug;
 use super::network::address;
 use super::world::{Event, World};
 
 /// A worker's watch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Watching {
     /// There is none, or what came of it is under way.
     Nothing,
@@ -28,8 +29,9 @@ pub(super) enum Watching {
 #[derive(Debug)]
 pub(super) struct WatchNews {
     leader: SocketAddr,
-    assignment: Option<(Digest, Arc<Assignment>)>,
-    released: BTreeSet<TaskId>,
+    answer: WatchAnswer,
+    /// What the node had when it asked.
+    known: Option<Arc<Held>>,
 }
 
 impl World {
@@ -78,23 +80,20 @@ impl World {
         if !reachable {
             return self.break_watch(node);
         }
-        let leader = &mut self.leader;
-        let before = leader.dispatcher.applied(node);
-        let Some((digest, assignment)) = leader.assignment(node, now) else { return };
-        let moved = leader.dispatcher.applied(node) != before;
-        let released = leader.dispatcher.released(&leader.state, node);
+        let (wall, leader) = (self.wall(), &mut self.leader);
+        leader.dispatcher.follow(&leader.state, now);
+        let Some(watched) = leader.dispatcher.watch(node, &watch.call, wall) else { return };
         let address = leader.address();
-        if moved {
+        if watched.rings {
             self.ring_soon();
         }
-        let assignment = (watch.have != Some(digest)).then_some((digest, assignment));
-        if assignment.is_none() && released.is_subset(&watch.released) {
+        if !watched.is_news {
             return;
         }
         if let Some(daemon) = self.daemon(node) {
             daemon.watching = Watching::Nothing;
         }
-        let news = WatchNews { leader: address, assignment, released };
+        let news = WatchNews { leader: address, answer: watched.answer, known: watch.known };
         let delay = self.delay();
         self.after(delay, Event::Assigned { node, run, news });
     }
@@ -107,7 +106,16 @@ impl World {
         if !self.network.reaches_managers(node) {
             return self.break_watch(node);
         }
-        let WatchNews { leader, assignment, released } = news;
+        let WatchNews { leader, answer, known } = news;
+        let WatchAnswer { told, released, .. } = answer;
+        let next = told.map(|told| Held::next(known.as_deref(), node, told, digest_of));
+        let assignment = match next.transpose() {
+            Ok(held) => held.map(Arc::new),
+            Err(error) => {
+                self.problems.push(format!("node {}: {error}", node.0));
+                return self.break_watch(node);
+            }
+        };
         let (time, arrived) = (self.wall(), self.now);
         let answer = Answer { leader, time, assignment, released, arrived };
         self.agent_input(node, Input::Watched(Some(answer)));
@@ -156,9 +164,7 @@ impl World {
         }
         let now = self.now;
         let dispatcher = &mut self.leader.dispatcher;
-        let before = dispatcher.applied(node);
-        dispatcher.hear(node, report.applied, now);
-        if dispatcher.applied(node) != before {
+        if dispatcher.hear(node, report.applied, now).rings {
             self.ring_soon();
         }
         for request in requests {

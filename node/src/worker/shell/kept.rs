@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent::{Files, OnDisk, WRITE_LIMIT};
+use cluster::assign::Held;
 use cluster::object::{first_schema, newest_schema};
 use serde::Deserialize;
 
 use crate::clock;
 use crate::disk::{self, DiskError};
 use crate::identity::{DataDir, Identity};
+use crate::pki::digest_of;
 use crate::telemetry::Seldom;
 
 const ASSIGNMENT: &str = "assignment.json";
@@ -74,8 +76,8 @@ impl Kept {
     /// What an earlier run left.
     pub(super) fn found(&self) -> OnDisk {
         let identity = disk::read_json::<Identity>(&self.identity_file).ok().flatten();
-        let assignment = disk::read_json(&self.assignment_file).unwrap_or_else(|error| {
-            tracing::error!(%error, "last assignment");
+        let assignment = self.assignment().unwrap_or_else(|error| {
+            tracing::error!("last assignment: {error:#}");
             None
         });
         let egress = disk::read_json(&self.egress_file).unwrap_or_else(|error| {
@@ -84,9 +86,14 @@ impl Kept {
         });
         OnDisk {
             has_identity: identity.as_ref() == Some(&self.identity),
-            assignment: assignment.map(Arc::new),
+            assignment,
             egress: egress.unwrap_or_default(),
         }
+    }
+
+    fn assignment(&self) -> anyhow::Result<Option<Arc<Held>>> {
+        let Some(kept) = disk::read_json(&self.assignment_file)? else { return Ok(None) };
+        Ok(Some(Arc::new(Held::restore(self.identity.node, kept, digest_of)?)))
     }
 
     /// Writes files; whether the disk has taken them.
@@ -129,7 +136,7 @@ impl Kept {
             disk::write_json(&self.identity_file, &self.identity)?;
         }
         if let Some(assignment) = files.assignment.as_ref().filter(|_| !is_closed()) {
-            disk::write_json(&self.assignment_file, assignment)?;
+            disk::write_json(&self.assignment_file, &assignment.kept())?;
         }
         if let Some(egress) = files.egress.as_ref().filter(|_| !is_closed()) {
             disk::write_json(&self.egress_file, egress)?;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use agent::{Agent, Config, Facts, Input, Report};
-use cluster::id::TaskId;
+use cluster::id::{NodeId, TaskId};
 use cluster::net::Subnet;
 use cluster::object::NodeDescription;
 use netprog_linux::dns_server::Forwarder;
@@ -102,14 +102,14 @@ impl Shell {
         let told = Told::new(&identity.managers);
         let kept = Kept::new(data, identity, is_closed.clone());
         let on_disk = kept.found();
-        if let Some(assignment) = &on_disk.assignment {
-            tracing::info!(revision = assignment.revision.0, "last assignment read from disk");
+        if let Some(held) = &on_disk.assignment {
+            tracing::info!(revision = held.assignment.revision.0, "last assignment read from disk");
         }
         let (egress, gwbridge) = (on_disk.egress.clone(), facts.gwbridge);
         let config = Config { node: identity.node, facts: facts.clone(), description, on_disk };
         let (inbox, inputs) = mpsc::channel(QUEUE);
         let (orders, ordered) = mpsc::channel(1);
-        let (gossip, session) = open_session(handles, &told);
+        let (gossip, session) = open_session(identity.node, handles, &told);
         let shell = Self {
             agent: Agent::new(config, moment()),
             supervisors,
@@ -182,11 +182,11 @@ impl Shell {
     }
 }
 
-fn open_session(handles: MemberHandles, told: &Told) -> (Gossip, Session) {
+fn open_session(node: NodeId, handles: MemberHandles, told: &Told) -> (Gossip, Session) {
     let MemberHandles { gossip, net, office } = handles;
     let (managers, assignment) = (told.managers.subscribe(), told.assignment.subscribe());
     let known = Known { managers, assignment, office, gossip: gossip.clone() };
-    (gossip, Session::new(net, known))
+    (gossip, Session::new(node, net, known))
 }
 
 /// Asks whom the host asks.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use cluster::assign::Kept;
 use cluster::assignment::Assignment;
 use cluster::id::NodeId;
 use cluster::net::MacAddr;
@@ -220,7 +221,8 @@ fn read<T: serde::de::DeserializeOwned>(lab: &Lab, file: &str) -> Result<T> {
 fn stolen_words(lab: &Lab) -> Result<(Assignment, ProofSecret)> {
     let file = lab.nodes[THIEF].data_dir().join("certs/node.json");
     let credentials = KeyFile::at(file).load()?.context("no keys there")?;
-    Ok((read(lab, "worker/assignment.json")?, proof_secret(&credentials.key)?))
+    let kept: Kept = read(lab, "worker/assignment.json")?;
+    Ok((kept.assignment(), proof_secret(&credentials.key)?))
 }
 
 /// Tells a node all of it, in datagrams and by posts.
