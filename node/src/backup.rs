@@ -186,7 +186,7 @@ mod tests {
     /// Goal: a backup is used as it was written or not at all.
     #[test]
     fn a_backup_that_was_changed_is_refused() {
-        let state = crate::dispatcher::tests::cluster();
+        let state = crate::fixture::cluster();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backup");
         let mut bytes = Vec::new();

@@ -11,8 +11,9 @@ pub mod config;
 pub mod control_plane;
 pub mod daemon;
 pub mod disk;
-pub mod dispatcher;
 pub mod executor;
+#[cfg(test)]
+mod fixture;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

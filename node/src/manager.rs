@@ -1,11 +1,12 @@
 //! The manager's shell: one decider that turns requests into log entries, the dispatcher's
-//! sessions and leases, and Raft membership. All decisions are made in crate `cluster` and in
-//! [`crate::dispatcher`].
+//! sessions and leases, and Raft membership. All decisions are made in the crates `cluster` and
+//! `leader`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ::leader::Leader;
 use cluster::id::NodeId;
 use cluster::object::KeyDigest;
 use cluster::rejection::{Code, Rejection};
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::decider::Ask;
-use crate::dispatcher::Dispatcher;
+use crate::pki;
 use crate::transport::Net;
 use crate::wire::{RenewAnswer, RenewCall};
 
@@ -51,7 +52,7 @@ pub struct Manager {
     pub state: watch::Receiver<Arc<State>>,
     net: Net,
     decider: mpsc::Sender<Ask>,
-    dispatcher: Arc<Mutex<Dispatcher>>,
+    sessions: Arc<Mutex<Leader>>,
     /// Rings when a node acknowledged something.
     acks: watch::Sender<u64>,
     history: agreement::History,
@@ -71,10 +72,10 @@ impl Manager {
         stop: CancellationToken,
     ) -> Self {
         let (decider, asks) = mpsc::channel(DECIDER_QUEUE);
-        let dispatcher = Arc::default();
+        let sessions = Arc::new(Mutex::new(Leader::new(pki::digest_of)));
         let (acks, differing) = (watch::channel(0).0, watch::channel(BTreeMap::new()).0);
         let manager =
-            Self { node, raft, state, net, decider, dispatcher, acks, history, differing, stop };
+            Self { node, raft, state, net, decider, sessions, acks, history, differing, stop };
         manager.spawn("decider", decider::run(manager.clone(), asks));
         manager.spawn("leader", leader::run(manager.clone()));
         manager.spawn("leases", leases::run(manager.clone()));
@@ -145,9 +146,9 @@ impl Manager {
         self.raft.status().leader.and_then(|peer| peer.address.parse().ok())
     }
 
-    /// Runs `f` on the dispatcher.
-    pub fn with_dispatcher<T>(&self, f: impl FnOnce(&mut Dispatcher) -> T) -> T {
-        f(&mut self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Runs `f` on the leader's end of all sessions.
+    pub fn with_sessions<T>(&self, f: impl FnOnce(&mut Leader) -> T) -> T {
+        f(&mut self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Managers that were seen to hold another state than this one.

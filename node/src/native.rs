@@ -312,8 +312,8 @@ async fn why(member: &Member, request: &NativeRequest) -> Result<Value, ApiError
 fn receipts(member: &Member) -> Result<Value, ApiError> {
     let manager = member.manager().ok_or_else(ApiError::not_manager)?;
     let state = manager.newest();
-    let nodes: BTreeMap<String, Value> = manager.with_dispatcher(|dispatcher| {
-        let applied = |id: &NodeId| dispatcher.applied(*id).map(|revision| revision.0);
+    let nodes: BTreeMap<String, Value> = manager.with_sessions(|leader| {
+        let applied = |id: &NodeId| leader.applied(*id).map(|revision| revision.0);
         state.nodes.keys().map(|id| (id.to_string(), json!(applied(id)))).collect()
     });
     Ok(json!({

@@ -1,7 +1,7 @@
 //! The simulator: five nodes in one thread and in virtual time, all choices from one seed.
 //!
-//! Real are the cores: the gossip engine, the worker, the leader's dispatcher, `decide`, `plan` and
-//! `apply` of the cluster, and netprog's `render` and `plan` over its fake kernel. Modelled are
+//! Real are the cores: the gossip engine, the agent, the leader's end of sessions, `decide`, `plan`
+//! and `apply` of the cluster, and netprog's programmer over its fake kernel. Modelled are
 //! their shells: Raft by its contract (one state that a leader without a place changes), sessions,
 //! the executor, gossip's datagrams and streams, disks, machines.
 //!

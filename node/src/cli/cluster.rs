@@ -170,7 +170,7 @@ async fn restore(client: &Client, args: RestoreArgs, out: &mut Out<'_>) -> anyho
 
 #[test]
 fn a_log_is_wiped_only_where_a_majority_has_it() {
-    let state = crate::dispatcher::tests::cluster();
+    let state = crate::fixture::cluster();
     let mut assignment = cluster::assignment_for(&state, NodeId(1)).expect("a member's");
     let own = assignment.node;
     let manager = |address: &str| AssignedNode {

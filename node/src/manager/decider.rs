@@ -168,7 +168,7 @@ async fn commit(
     let began = clock::monotonic();
     let broken = |reason: String| Undecided::Rejected(Rejection::new(Code::Unavailable, reason));
     let payload = encode_transaction(transaction).map_err(|e| broken(e.to_string()))?;
-    manager.with_dispatcher(|dispatcher| dispatcher.proposing(began));
+    manager.with_sessions(|leader| leader.proposing(began));
     let applied = manager.raft.propose(payload).await.map_err(|error| match error {
         ProposeError::NotLeader { .. } => Undecided::NotLeader,
         ProposeError::NoQuorum => Undecided::NotWritten(error.to_string()),
@@ -181,7 +181,7 @@ async fn commit(
     match serde_json::from_slice(&applied.response) {
         Ok(Outcome::Applied) => {
             let revision = Revision(applied.index);
-            manager.with_dispatcher(|dispatcher| dispatcher.proposed(revision));
+            manager.with_sessions(|leader| leader.proposed(revision));
             Ok(true)
         }
         Ok(Outcome::Rejected(conflict)) => {

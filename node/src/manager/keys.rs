@@ -42,9 +42,8 @@ pub(super) async fn run(manager: Manager) {
         };
         waited = Some((version, since));
         let is_late = now.saturating_sub(since) >= STEP_MAX;
-        let due = manager.with_dispatcher(|dispatcher| {
-            dispatcher.follow(&newest, now);
-            let applied = |node| dispatcher.applied(node);
+        let due = manager.with_sessions(|leader| {
+            let applied = |node| leader.applied(node);
             next(&newest, applied, is_late, clock::timestamp(), rand::random)
         });
         if let Some(step) = due
@@ -92,7 +91,7 @@ mod tests {
     use cluster::spec::Role;
 
     use super::*;
-    use crate::dispatcher::tests::{carry_out, cluster as two_nodes, joining};
+    use crate::fixture::{carry_out, cluster as two_nodes, joining};
 
     const KEY: [u8; 32] = [7; 32];
     const REMOVED: NodeId = NodeId(3);

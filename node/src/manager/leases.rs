@@ -1,20 +1,13 @@
-//! Leases: on gaining leadership every node gets a full one; a node whose lease runs out is
-//! recorded as down, and its tasks move.
+//! When the leader's core looks at the leases: from gaining leadership to its loss. What follows
+//! from silence it decides itself.
 
 use std::time::Duration;
 
-use cluster::object::NodeState;
-use cluster::request::Request;
-
 use super::Manager;
 use crate::clock;
-use crate::dispatcher::Dispatcher;
 
 /// The longest pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// A leader that could not look for this long was not running, or had no majority of managers.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until the manager stops.
 pub(super) async fn run(manager: Manager) {
@@ -24,9 +17,8 @@ pub(super) async fn run(manager: Manager) {
             return;
         }
         let (state, now) = (manager.newest(), clock::monotonic());
-        manager.with_dispatcher(|dispatcher| dispatcher.take_over(&state, now));
+        manager.with_sessions(|leader| leader.take_over(&state, now));
         tracing::info!(node = %manager.node, "this manager leads");
-        let mut looked = clock::monotonic();
         loop {
             let (leads, has_quorum) = {
                 let status = status.borrow_and_update();
@@ -35,42 +27,38 @@ pub(super) async fn run(manager: Manager) {
             if !leads {
                 break;
             }
-            // Without a majority nothing can be recorded, nor do tasks move.
-            if has_quorum {
-                let now = clock::monotonic();
-                if now.saturating_sub(looked) > PAUSE_MAX {
-                    // Who did not run could not hear, and managers that were cut off could not
-                    // speak: nobody's silence counts for that time.
-                    tracing::warn!(
-                        "the leader could not act for a while, every lease begins again"
-                    );
-                    let state = manager.newest();
-                    manager.with_dispatcher(|dispatcher| dispatcher.take_over(&state, now));
-                }
-                looked = now;
-                look(&manager).await;
-            }
+            look(&manager, has_quorum).await;
             let _ = tokio::time::timeout(LOOK_INTERVAL, status.changed()).await;
         }
-        // Another leader hears of the nodes from now on.
-        manager.with_dispatcher(|dispatcher| *dispatcher = Dispatcher::default());
+        manager.with_sessions(|leader| leader.resign());
         tracing::info!(node = %manager.node, "this manager no longer leads");
     }
 }
 
-async fn look(manager: &Manager) {
+async fn look(manager: &Manager, has_quorum: bool) {
     let (state, now) = (manager.newest(), clock::monotonic());
-    let expired = manager.with_dispatcher(|dispatcher| {
-        dispatcher.follow(&state, now);
-        dispatcher.expired(&state, now)
-    });
-    for id in expired {
-        tracing::warn!(node = %id, "lease ran out");
-        let message = "heartbeat failure: the node's lease ran out".to_owned();
-        let request =
-            Request::SetNodeState { id, state: NodeState::Down, message, address: String::new() };
+    let look = manager.with_sessions(|leader| leader.look(&state, has_quorum, now));
+    if look.leases_begin_again {
+        tracing::warn!("the leader could not act for a while, every lease begins again");
+    }
+    for request in look.requests {
+        tracing::warn!(?request, "lease ran out");
         if let Err(rejection) = manager.decide(request).await {
-            tracing::warn!(node = %id, %rejection, "record a node as down");
+            tracing::warn!(%rejection, "record a node as down");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leader::RESTART_LEASE;
+
+    #[test]
+    fn the_leader_waits_for_a_restart_as_long_as_peers_do() {
+        let address = "192.0.2.1:7946".parse().unwrap();
+        let secret = gossip::ProofSecret::from_seed(&[1; 32]).unwrap();
+        let (node, cluster) = (cluster::id::NodeId(1), cluster::id::ClusterId(1));
+        let peers = gossip::Config::lan(node, cluster, address, 1, 1, secret);
+        assert_eq!(RESTART_LEASE, peers.restart_grace);
     }
 }

@@ -203,11 +203,13 @@ fn refuse(manager: &Manager, refusal: Refusal) -> Result<Response, Refused> {
     match refusal {
         Refusal::NotLeader => Ok(not_leader(manager)),
         // It is being founded: its first node is told once that is committed.
-        Refusal::Unknown(_) if manager.newest().cluster.is_none() => Ok(not_leader(manager)),
-        Refusal::Unknown(node) => {
+        Refusal::Node(leader::Refusal::Unknown(_)) if manager.newest().cluster.is_none() => {
+            Ok(not_leader(manager))
+        }
+        Refusal::Node(leader::Refusal::Unknown(node)) => {
             Err((StatusCode::GONE, format!("node {node} is not in this cluster (any more)")))
         }
-        Refusal::TooOld { cluster, node } => {
+        Refusal::Node(leader::Refusal::TooOld { cluster, node }) => {
             let status = StatusCode::from_u16(TOO_OLD).unwrap_or(StatusCode::UPGRADE_REQUIRED);
             let line = format!(
                 "the cluster has schema {cluster}, and this node's version of Skein reads up to \

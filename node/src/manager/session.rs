@@ -4,16 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use cluster::id::NodeId;
-use cluster::object::{NodeDescription, NodeState};
+use cluster::object::NodeDescription;
 use cluster::rejection::Rejection;
-use cluster::request::Request;
 use cluster::session::{ReportAnswer, ReportCall, WatchAnswer, WatchCall};
-use cluster::state::State;
+use leader::Leader;
 use raft_store::Peer;
 
 use super::Manager;
 use crate::clock;
-use crate::dispatcher::LEASE;
 use crate::telemetry::meters::meters;
 
 /// A watch is answered after this long even if nothing changed, so that a dead connection shows.
@@ -23,28 +21,10 @@ const WATCH_LIMIT: Duration = Duration::from_secs(10);
 pub(super) enum Refusal {
     /// Another manager leads, or none.
     NotLeader,
-    /// The node is not in the cluster (any more).
-    Unknown(NodeId),
-    /// Its version reads only so much.
-    TooOld {
-        /// The cluster's schema.
-        cluster: u32,
-        /// The newest one that the node reads.
-        node: u32,
-    },
+    /// The node is not to be heard or told.
+    Node(leader::Refusal),
     /// The state refused what the call implies.
     Rejected(Rejection),
-}
-
-/// Nobody is given what its version does not read. It is not heard either: a node that cannot be
-/// told what to run has no lease.
-fn check_schema(state: &State, reads: u32) -> Result<(), Refusal> {
-    match &state.cluster {
-        Some(cluster) if cluster.schema > reads => {
-            Err(Refusal::TooOld { cluster: cluster.schema, node: reads })
-        }
-        Some(_) | None => Ok(()),
-    }
 }
 
 /// Answers once the assignment or the releases differ from what the node has.
@@ -63,13 +43,10 @@ pub(super) async fn watch(
             return Err(Refusal::NotLeader);
         }
         let newest = state.borrow_and_update().clone();
-        check_schema(&newest, call.schema)?;
         acks.borrow_and_update();
-        let watched = manager.with_dispatcher(|dispatcher| {
-            dispatcher.follow(&newest, clock::monotonic());
-            dispatcher.watch(node, &call, clock::timestamp())
-        });
-        let watched = watched.ok_or(Refusal::Unknown(node))?;
+        let now = (clock::monotonic(), clock::timestamp());
+        let watched = manager.with_sessions(|leader| leader.watch(&newest, node, &call, now));
+        let watched = watched.map_err(Refusal::Node)?;
         if watched.rings {
             manager.ring_acks();
         }
@@ -112,43 +89,15 @@ pub(super) async fn report(
     if !manager.raft.status().leader_ready {
         return Err(Refusal::NotLeader);
     }
-    let state = manager.newest();
-    let Some(known) = state.nodes.get(&node) else { return Err(Refusal::Unknown(node)) };
-    if let Some(description) = &call.description {
-        check_schema(&state, description.schema)?;
-    }
-    let heard = manager.with_dispatcher(|dispatcher| {
-        let now = clock::monotonic();
-        let heard = dispatcher.hear(node, call.applied, now);
-        if call.restarts {
-            dispatcher.expect_restart(node, now);
-        }
-        heard
-    });
-    heard.realized.into_iter().for_each(|took| meters().realized(took));
-    if heard.rings {
+    let (state, now) = (manager.newest(), clock::monotonic());
+    let reported = manager.with_sessions(|leader| leader.report(&state, node, from, call, now));
+    let reported = reported.map_err(Refusal::Node)?;
+    reported.realized.iter().for_each(|took| meters().realized(*took));
+    if reported.rings {
         manager.ring_acks();
     }
-    let mut requests = Vec::new();
-    if let Some(description) = call.description
-        && description != known.description
-    {
-        requests.push(Request::DescribeNode { id: node, description: Box::new(description) });
-    }
-    if known.status.state != NodeState::Ready {
-        requests.push(Request::SetNodeState {
-            id: node,
-            state: NodeState::Ready,
-            message: String::new(),
-            address: from.map(|address| address.to_string()).unwrap_or_default(),
-        });
-    }
-    if !call.statuses.is_empty() {
-        requests.push(Request::ReportTasks { node, statuses: call.statuses.into_iter().collect() });
-    }
-    for request in requests {
+    for request in reported.requests {
         manager.decide(request).await.map_err(Refusal::Rejected)?;
     }
-    let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-    Ok(ReportAnswer { lease_ms, revision: manager.newest().revision })
+    Ok(Leader::report_answer(&manager.newest()))
 }

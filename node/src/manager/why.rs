@@ -56,10 +56,9 @@ impl Manager {
     pub(super) async fn explain(&self, call: &WhyCall) -> WhyAnswer {
         let state = self.linearizable().await?;
         let behind = |task: &_| {
-            self.with_dispatcher(|dispatcher| {
-                dispatcher.follow(&state, clock::monotonic());
-                dispatcher.behind(task).into_iter().collect()
-            })
+            let now = clock::monotonic();
+            let behind = self.with_sessions(|leader| leader.behind(&state, task, now));
+            behind.into_iter().collect()
         };
         let why = plan::why(&state, &call.service, clock::timestamp(), &behind)?;
         serde_json::to_value(why).map_err(|error| unavailable(&error))

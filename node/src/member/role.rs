@@ -195,7 +195,7 @@ fn wanted(assignment: &Assignment, own: Option<u64>) -> Option<u64> {
 #[test]
 fn a_manager_stays_one_under_a_leader_that_tells_no_ids() {
     use cluster::id::NodeId;
-    let state = crate::dispatcher::tests::cluster();
+    let state = crate::fixture::cluster();
     let assignment = |id| cluster::assignment_for(&state, NodeId(id)).expect("a member's");
     let (manager, worker) = (assignment(1), assignment(2));
     let older = Assignment { raft_id: None, ..manager.clone() };

@@ -310,7 +310,7 @@ mod tests {
 
     /// By the clocks of the managers that made the old CA and that began the rotation.
     fn stages(made: OffsetDateTime, begun: OffsetDateTime) -> Stages {
-        let state = crate::dispatcher::tests::cluster();
+        let state = crate::fixture::cluster();
         let mut cluster = cluster::object::Cluster::clone(state.cluster.as_ref().unwrap());
         let ca = |at| new_ca(cluster.id, at).unwrap();
         let (old, new, other) = (ca(made), ca(begun), ca(begun));

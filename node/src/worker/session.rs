@@ -11,12 +11,12 @@ use cluster::assign::Held;
 use cluster::assignment::Assignment;
 use cluster::id::NodeId;
 use cluster::session::{ReportAnswer, ReportCall, WatchAnswer, frame};
+use leader::LEASE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::dispatcher::LEASE;
 use crate::gossip_io::Gossip;
 use crate::member::Office;
 use crate::pki::digest_of;

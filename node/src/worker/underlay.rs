@@ -50,7 +50,7 @@ fn too_large(network: &AssignedNetwork, assignment: &Assignment, mtu: u32) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatcher::tests::cluster;
+    use crate::fixture::cluster;
 
     /// What misfits a node whose one network has this option, with this route and MTU.
     fn told(option: Option<u32>, route: &str, mtu: u32) -> Vec<String> {

@@ -36,7 +36,8 @@ const OWN_NAME: &str = "skein first";
 /// The kernel's parameters.
 const PARAMETERS: &str = "/proc/sys";
 /// Between the end of a daemon that was killed and the next one's start: short of a node's lease
-/// (`LEASE`, node/src/dispatcher.rs), after which its tasks are replaced. systemd's own default.
+/// (`LEASE`, raft-store/leader/src/dispatcher.rs), after which its tasks are replaced. systemd's
+/// own default.
 const START_AGAIN: Duration = Duration::from_millis(100);
 
 const SIGHUP: i32 = 1;

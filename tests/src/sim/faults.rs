@@ -10,7 +10,6 @@ use netprog::op::{EntryOp, Op};
 use netprog::plane::Place;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-use skein::dispatcher::Dispatcher;
 
 use super::network::{Network, address};
 use super::world::{Event, World};
@@ -220,8 +219,8 @@ impl World {
             Fault::LeaderBack => {
                 self.leader.available = true;
                 self.leader.lost = self.leader.lost.wrapping_add(1);
-                self.leader.dispatcher = Dispatcher::default();
-                self.leader.dispatcher.take_over(&self.leader.state, self.now);
+                self.leader.core.resign();
+                self.leader.core.take_over(&self.leader.state, self.now);
                 self.ring_soon();
             }
             Fault::Drift(node) => self.drift(node),
@@ -246,8 +245,7 @@ impl World {
         self.gossip_input(node, gossip::Input::Restarting);
         self.kill_daemon(node);
         if self.leader.available && self.network.reaches_managers(node) {
-            self.hear_report(node, run, address(node).ip(), last);
-            self.leader.dispatcher.expect_restart(node, self.now);
+            self.hear_report((node, run), address(node).ip(), last, true);
         }
     }
 

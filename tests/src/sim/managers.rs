@@ -14,7 +14,6 @@ use cluster::spec::Role;
 use cluster::transaction::{Change as StateChange, Object};
 use raft_store::{Machine as _, Peer, Status};
 use rand::RngExt as _;
-use skein::dispatcher::Dispatcher;
 use skein::machine::StateMachine;
 use skein::manager::agreement::{Compared, History};
 use skein::manager::membership::{Step, steps};
@@ -149,8 +148,8 @@ impl World {
             Step::Demoted(id) => self.decide(&Request::DemotedManager { id }),
             Step::HandOver(to) => {
                 self.managers.seat = to;
-                self.leader.dispatcher = Dispatcher::default();
-                self.leader.dispatcher.take_over(&self.leader.state, self.now);
+                self.leader.core.resign();
+                self.leader.core.take_over(&self.leader.state, self.now);
                 return self.ring_soon();
             }
             Step::Remove(_) if self.plant == PlantedBug::KeptVote => return,

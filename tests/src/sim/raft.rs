@@ -17,7 +17,7 @@ use cluster::time::{Revision, Timestamp};
 use cluster::transaction::Transaction;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-use skein::dispatcher::Dispatcher;
+use skein::pki::digest_of;
 
 use super::Members;
 use super::network::{address, secret};
@@ -37,7 +37,7 @@ pub(super) struct Leader {
     pub(super) state: State,
     /// Every entry, from revision 1 on.
     pub(super) log: Vec<Vec<u8>>,
-    pub(super) dispatcher: Dispatcher,
+    pub(super) core: leader::Leader,
     pub(super) available: bool,
     /// Leaders that were lost: the next one answers elsewhere.
     pub(super) lost: u8,
@@ -51,7 +51,7 @@ impl Leader {
         Self {
             state: State::default(),
             log: Vec::new(),
-            dispatcher: Dispatcher::default(),
+            core: leader::Leader::new(digest_of),
             available: true,
             lost: 0,
             let_go: BTreeSet::new(),
@@ -116,9 +116,8 @@ impl Leader {
         node: NodeId,
         now: Duration,
     ) -> Option<(Digest, Assignment)> {
-        self.dispatcher.follow(&self.state, now);
         let assignment = cluster::assignment_for(&self.state, node)?;
-        Some((self.dispatcher.digest(node)?, assignment))
+        Some((self.core.digest(&self.state, node, now)?, assignment))
     }
 }
 
@@ -162,8 +161,7 @@ impl World {
             let role = if place.is_some() { Role::Manager } else { Role::Worker };
             self.must(&Request::JoinNode(Box::new(joining(node, role, place))));
         }
-        self.leader.dispatcher = Dispatcher::default();
-        self.leader.dispatcher.take_over(&self.leader.state, self.now);
+        self.leader.core.take_over(&self.leader.state, self.now);
     }
 
     fn must(&mut self, request: &Request) {
@@ -202,19 +200,21 @@ impl World {
         self.ring_soon();
     }
 
+    fn let_go(&mut self, node: NodeId) {
+        self.tell(format!("the lease of node {} ran out", node.0));
+        let tasks = self.leader.state.tasks.values();
+        let let_go = tasks.filter(|task| task.node == Some(node)).map(|task| task.id);
+        self.leader.let_go.extend(let_go);
+        self.trust.sworn.remove(&node);
+    }
+
     pub(super) fn look_at_leases(&mut self) {
         if self.leader.available {
-            let (state, now) = (self.leader.state.clone(), self.now);
-            self.leader.dispatcher.follow(&state, now);
-            for id in self.leader.dispatcher.expired(&state, now) {
-                self.tell(format!("the lease of node {} ran out", id.0));
-                let (message, address) = ("lease ran out".to_owned(), String::new());
-                let state = NodeState::Down;
-                let request = Request::SetNodeState { id, state, message, address };
-                let tasks = self.leader.state.tasks.values();
-                let let_go = tasks.filter(|task| task.node == Some(id)).map(|task| task.id);
-                self.leader.let_go.extend(let_go);
-                self.trust.sworn.remove(&id);
+            let look = self.leader.core.look(&self.leader.state, true, self.now);
+            for request in look.requests {
+                if let Request::SetNodeState { id, state: NodeState::Down, .. } = request {
+                    self.let_go(id);
+                }
                 self.must(&request);
             }
         }

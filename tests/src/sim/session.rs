@@ -7,9 +7,8 @@ use std::sync::Arc;
 use agent::{Answer, Input, Report, Watch};
 use cluster::assign::Held;
 use cluster::id::NodeId;
-use cluster::object::{NodeState, TaskState};
-use cluster::request::Request;
-use cluster::session::WatchAnswer;
+use cluster::object::TaskState;
+use cluster::session::{ReportCall, WatchAnswer};
 use skein::pki::digest_of;
 
 use super::PlantedBug;
@@ -81,8 +80,9 @@ impl World {
             return self.break_watch(node);
         }
         let (wall, leader) = (self.wall(), &mut self.leader);
-        leader.dispatcher.follow(&leader.state, now);
-        let Some(watched) = leader.dispatcher.watch(node, &watch.call, wall) else { return };
+        let watched = leader.core.watch(&leader.state, node, &watch.call, (now, wall));
+        // Who was removed is turned away.
+        let Ok(watched) = watched else { return };
         let address = leader.address();
         if watched.rings {
             self.ring_soon();
@@ -140,34 +140,27 @@ impl World {
     }
 
     /// A report arrives at the leader, or nowhere.
-    pub(super) fn hear_report(&mut self, node: NodeId, run: u64, from: IpAddr, report: Report) {
+    pub(super) fn hear_report(
+        &mut self,
+        (node, run): (NodeId, u64),
+        from: IpAddr,
+        report: Report,
+        restarts: bool,
+    ) {
         if !self.leader.available || !self.network.reaches_managers(node) {
             let pause = self.ms_between(100, 2_500);
             return self.after(pause, Event::Reported { node, run, heard_by: None });
         }
+        let Report { applied, statuses, description } = report;
+        let call = ReportCall { applied, statuses, description, restarts };
+        let leader = &mut self.leader;
+        let reported = leader.core.report(&leader.state, node, Some(from), call, self.now);
         // Who was removed is turned away.
-        let Some(known) = self.leader.state.nodes.get(&node) else { return };
-        let mut requests = Vec::new();
-        if let Some(description) = report.description
-            && description != known.description
-        {
-            let description = Box::new(description);
-            requests.push(Request::DescribeNode { id: node, description });
-        }
-        if known.status.state != NodeState::Ready {
-            let (state, message, address) = (NodeState::Ready, String::new(), from.to_string());
-            requests.push(Request::SetNodeState { id: node, state, message, address });
-        }
-        if !report.statuses.is_empty() {
-            let statuses = report.statuses.into_iter().collect();
-            requests.push(Request::ReportTasks { node, statuses });
-        }
-        let now = self.now;
-        let dispatcher = &mut self.leader.dispatcher;
-        if dispatcher.hear(node, report.applied, now).rings {
+        let Ok(reported) = reported else { return };
+        if reported.rings {
             self.ring_soon();
         }
-        for request in requests {
+        for request in reported.requests {
             if let Err(refusal) = self.decide(&request) {
                 self.problems.push(format!("the report of node {}: {refusal}", node.0));
             }

@@ -13,7 +13,6 @@ use rand::RngExt as _;
 use skein::manager::keys::{self, STEP_MAX};
 
 use super::PlantedBug;
-use super::raft::Leader;
 use super::world::World;
 
 /// What is known of who holds which keys.
@@ -54,11 +53,8 @@ impl World {
         };
         self.trust.waited = Some((version, since));
         let is_late = self.now.saturating_sub(since) >= STEP_MAX;
-        let wall = self.wall();
-        let Leader { dispatcher, state, .. } = &mut self.leader;
-        dispatcher.follow(state, self.now);
-        let (leader, moves) = (&self.leader, &mut self.moves);
-        let applied = |node| leader.dispatcher.applied(node);
+        let (wall, leader, moves) = (self.wall(), &self.leader, &mut self.moves);
+        let applied = |node| leader.core.applied(node);
         let due = keys::next(&leader.state, applied, is_late, wall, || moves.random());
         let Some(step) = due else { return };
         let has = |id: NodeId| applied(id).is_some_and(|at| at >= version);

@@ -270,7 +270,7 @@ impl World {
             Event::Ring => self.ring(),
             Event::Assigned { node, run, news } => self.assigned(node, run, news),
             Event::Report { node, run, from, report } => {
-                self.hear_report(node, run, from, *report);
+                self.hear_report((node, run), from, *report, false);
             }
             Event::Reported { node, run, heard_by } => self.reported(node, run, heard_by),
             Event::Leases => self.look_at_leases(),

@@ -157,7 +157,7 @@ fn decoding(root: &Path) -> BTreeSet<String> {
     for file in sources.iter().flat_map(|folder| files(folder)) {
         let path = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
         let is_test =
-            path.contains("/tests") || path.contains("/script") || path.contains("fuzzing");
+            ["/tests", "/script", "/fixture", "fuzzing"].iter().any(|mark| path.contains(mark));
         if !path.ends_with(".rs") || is_test {
             continue;
         }

@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cluster",
         &["bincode", "bytes", "imbl", "ipnet", "serde", "serde_json", "siphasher", "thiserror"],
     ),
+    ("leader", &["cluster"]),
     ("gossip", &["bincode", "bytes", "cluster", "foca", "rand", "ring", "serde", "thiserror"]),
     ("netprog", &["cluster", "serde", "serde_json", "thiserror"]),
     (
@@ -94,6 +95,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "hyper",
             "hyper-util",
             "ipnet",
+            "leader",
             "netprog",
             "netprog-linux",
             "nix",
@@ -138,6 +140,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "hyper",
             "hyper-util",
             "lab",
+            "leader",
             "netprog",
             "netprog-linux",
             "nix",

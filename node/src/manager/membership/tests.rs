@@ -5,7 +5,7 @@ use cluster::object::NodeState;
 use cluster::spec::NodeSpec;
 
 use super::*;
-use crate::dispatcher::tests::{carry_out, cluster as two_nodes, joining};
+use crate::fixture::{carry_out, cluster as two_nodes, joining};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);

@@ -8,7 +8,7 @@ use cluster::spec::NodeSpec;
 use cluster::state::State;
 
 use super::*;
-use crate::dispatcher::tests::{carry_out, cluster as two_nodes, joining};
+use crate::fixture::{carry_out, cluster as two_nodes, joining};
 use crate::pki::PeerIdentity;
 
 const CLUSTER: ClusterId = ClusterId(1);

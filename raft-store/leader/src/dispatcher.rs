@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::assign::Parts;
+use cluster::assign::{Hash, Parts};
 use cluster::id::{NetworkId, NodeId, TaskId};
 use cluster::object::{KeyTurn, NodeState, Task};
 use cluster::session::{Digest, WatchAnswer, WatchCall};
@@ -25,8 +25,8 @@ use self::realized::{Pending, Proposals};
 mod lag;
 mod realized;
 
-/// A node that is not heard of for this long loses its tasks. Workers report every
-/// [`agent::REPORT_INTERVAL`], so several reports must be lost first.
+/// A node that is not heard of for this long loses its tasks. Workers report every 500 ms at least,
+/// so several reports must be lost first.
 pub const LEASE: Duration = Duration::from_millis(2500);
 /// The lease of a node whose daemon said that it restarts: as long as gossip's grace for the same
 /// announcement, in which its peers hide nothing of it.
@@ -36,7 +36,7 @@ const LISTS_MAX: usize = 16;
 
 /// What the leader knows of the nodes' sessions.
 #[derive(Debug)]
-pub struct Dispatcher {
+pub(crate) struct Dispatcher {
     sessions: BTreeMap<NodeId, Session>,
     parts: Parts,
     /// Of networks that were asked for since they last changed.
@@ -44,22 +44,9 @@ pub struct Dispatcher {
     proposals: Proposals,
 }
 
-impl Default for Dispatcher {
-    fn default() -> Self {
-        let parts = Parts::new(crate::pki::digest_of);
-        Self {
-            sessions: BTreeMap::new(),
-            parts,
-            lags: BTreeMap::new(),
-            proposals: Proposals::default(),
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Session {
     lease_until: Duration,
-    heard: bool,
     /// The assignment that the node's kernel holds, by its word.
     applied: Option<Digest>,
     /// The newest state of which the kernel was known to hold the whole assignment, when it last
@@ -72,7 +59,7 @@ struct Session {
 
 /// What a report comes to.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub(crate) struct Heard {
     /// Others wait for what the node acknowledged by it.
     pub rings: bool,
     /// For each change of the assignment that the kernel did not hold before, how long ago it was
@@ -94,9 +81,18 @@ pub struct Watched {
 }
 
 impl Dispatcher {
+    pub(crate) fn new(hash: Hash) -> Self {
+        Self {
+            sessions: BTreeMap::new(),
+            parts: Parts::new(hash),
+            lags: BTreeMap::new(),
+            proposals: Proposals::default(),
+        }
+    }
+
     /// Takes over: every node of the state gets a full lease. What was heard of it earlier stays
     /// true: a new leader is told things before it takes over.
-    pub fn take_over(&mut self, state: &State, now: Duration) {
+    pub(crate) fn take_over(&mut self, state: &State, now: Duration) {
         self.follow(state, now);
         for session in self.sessions.values_mut() {
             session.lease_until = session.lease_until.max(now + LEASE);
@@ -105,7 +101,7 @@ impl Dispatcher {
 
     /// Goes on to a newer state: forgets nodes that are no longer in it, and gives new ones a
     /// lease.
-    pub fn follow(&mut self, state: &State, now: Duration) {
+    pub(crate) fn follow(&mut self, state: &State, now: Duration) {
         let before = self.parts.state().revision;
         if state.revision <= before {
             return;
@@ -131,21 +127,20 @@ impl Dispatcher {
     }
 
     /// An entry is proposed. There is one at a time.
-    pub fn proposing(&mut self, at: Duration) {
+    pub(crate) fn proposing(&mut self, at: Duration) {
         self.proposals.begin(at);
     }
 
     /// It was applied.
-    pub fn proposed(&mut self, revision: Revision) {
+    pub(crate) fn proposed(&mut self, revision: Revision) {
         self.proposals.applied(revision);
     }
 
     /// A node was heard of; `applied` is the assignment that its kernel holds.
-    pub fn hear(&mut self, node: NodeId, applied: Option<Digest>, now: Duration) -> Heard {
+    pub(crate) fn hear(&mut self, node: NodeId, applied: Option<Digest>, now: Duration) -> Heard {
         let before = self.applied(node);
         let session = self.sessions.entry(node).or_insert_with(|| Session::new(now));
         session.lease_until = now + LEASE;
-        session.heard = true;
         if session.applied == applied {
             return Heard::default();
         }
@@ -159,7 +154,7 @@ impl Dispatcher {
     }
 
     /// A node that was just heard of is silent from now on: its daemon restarts, its tasks go on.
-    pub fn expect_restart(&mut self, node: NodeId, now: Duration) {
+    pub(crate) fn expect_restart(&mut self, node: NodeId, now: Duration) {
         if let Some(session) = self.sessions.get_mut(&node) {
             session.lease_until = now + RESTART_LEASE;
         }
@@ -167,7 +162,12 @@ impl Dispatcher {
 
     /// What a node's watch comes to at the newest state; `None` if the node has no assignment.
     /// `wall` is the leader's clock.
-    pub fn watch(&mut self, node: NodeId, call: &WatchCall, wall: Timestamp) -> Option<Watched> {
+    pub(crate) fn watch(
+        &mut self,
+        node: NodeId,
+        call: &WatchCall,
+        wall: Timestamp,
+    ) -> Option<Watched> {
         let before = self.applied(node);
         let list = self.parts.list(node)?;
         self.parts.has(node, &call.have);
@@ -221,8 +221,7 @@ impl Dispatcher {
     }
 
     /// Nodes that Raft does not know as down and whose lease ran out.
-    #[must_use]
-    pub fn expired(&self, state: &State, now: Duration) -> Vec<NodeId> {
+    pub(crate) fn expired(&self, state: &State, now: Duration) -> Vec<NodeId> {
         let lost = |id: &NodeId| self.sessions.get(id).is_some_and(|s| s.lease_until <= now);
         let up = state
             .nodes
@@ -231,15 +230,9 @@ impl Dispatcher {
         up.map(|node| node.id).filter(lost).collect()
     }
 
-    /// When the next lease runs out.
-    #[must_use]
-    pub fn next_expiry(&self) -> Option<Duration> {
-        self.sessions.values().map(|session| session.lease_until).min()
-    }
-
     /// This node's tasks that are to stop and that every live node on their networks has taken
     /// out of its balancers.
-    pub fn released(&mut self, node: NodeId) -> BTreeSet<TaskId> {
+    pub(crate) fn released(&mut self, node: NodeId) -> BTreeSet<TaskId> {
         let stopping: Vec<Arc<Task>> = self.parts.state().stopping_on(node).cloned().collect();
         let released = stopping.into_iter().filter(|task| self.is_out(task));
         released.map(|task| task.id).collect()
@@ -251,7 +244,7 @@ impl Dispatcher {
 
     /// Live nodes on a task's networks that are not known to have followed its last change: one
     /// that is to stop may still be in their balancers.
-    pub fn behind(&mut self, task: &Task) -> BTreeSet<NodeId> {
+    pub(crate) fn behind(&mut self, task: &Task) -> BTreeSet<NodeId> {
         let mut behind = BTreeSet::new();
         for held in &task.attachments {
             behind.extend(self.lag(held.network).before(task.meta.version));
@@ -261,8 +254,7 @@ impl Dispatcher {
 
     /// The newest revision of which a node's kernel is known to hold the whole assignment. It need
     /// not have seen that state: nothing in it concerned the node.
-    #[must_use]
-    pub fn applied(&self, node: NodeId) -> Option<Revision> {
+    pub(crate) fn applied(&self, node: NodeId) -> Option<Revision> {
         let session = self.sessions.get(&node)?;
         let current = self.parts.known_list(node).map(|list| list.digest);
         let is_current = current.is_some() && session.applied == current;
@@ -270,14 +262,8 @@ impl Dispatcher {
     }
 
     /// The digest of a node's assignment at the newest state.
-    pub fn digest(&mut self, node: NodeId) -> Option<Digest> {
+    pub(crate) fn digest(&mut self, node: NodeId) -> Option<Digest> {
         self.parts.list(node).map(|list| list.digest)
-    }
-
-    /// Whether the node was heard of since this leader took over.
-    #[must_use]
-    pub fn heard(&self, node: NodeId) -> bool {
-        self.sessions.get(&node).is_some_and(|session| session.heard)
     }
 
     /// Whether what a whole assignment says is waited for.
@@ -291,7 +277,6 @@ impl Session {
     fn new(now: Duration) -> Self {
         Self {
             lease_until: now + LEASE,
-            heard: false,
             applied: None,
             acked: None,
             lists: VecDeque::new(),
@@ -314,4 +299,4 @@ impl Session {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
