@@ -84,6 +84,8 @@ pub enum PlantedBug {
     SaidOnce,
     /// The leader does not know from where it is reported to, and records that.
     NoAddress,
+    /// The leader counts the silence of nodes for a time in which it has no majority.
+    CountedSilence,
 }
 
 /// Whether a run changes who is a member and a manager.

@@ -10,4 +10,4 @@ mod fixture;
 mod sessions;
 
 pub use self::dispatcher::{LEASE, RESTART_LEASE, Watched};
-pub use self::sessions::{Leader, Look, Refusal, Reported};
+pub use self::sessions::{Leader, Look, PAUSE_MAX, Refusal, Reported};

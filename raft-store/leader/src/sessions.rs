@@ -16,7 +16,7 @@ use crate::dispatcher::{Dispatcher, Heard, LEASE, Watched};
 
 /// A leader that could not look at the leases for this long was not running, or had no majority of
 /// managers.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+pub const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why a call of a session is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

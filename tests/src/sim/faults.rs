@@ -159,7 +159,7 @@ impl Swarm {
         breaks(self.crashes, 8_000, Fault::Crash, Fault::Boot);
         breaks(self.kills, 4_000, Fault::Kill, Fault::Start);
         breaks(self.stops, 4_000, Fault::Stop, Fault::Start);
-        breaks(self.elections, 3_000, |_| Fault::LeaderLost, |_| Fault::LeaderBack);
+        breaks(self.elections, 6_000, |_| Fault::LeaderLost, |_| Fault::LeaderBack);
         breaks(self.full_disks, 5_000, Fault::DiskFull, Fault::DiskRoom);
         for _ in 0..self.drifts {
             faults.push((moment(rng), Fault::Drift(some_node(rng))));
@@ -215,20 +215,32 @@ impl World {
             Fault::Kill(node) => self.kill_daemon(node),
             Fault::Stop(node) => self.stop(node),
             Fault::Start(node) => self.start_daemon(node),
-            Fault::LeaderLost => self.leader.available = false,
-            Fault::LeaderBack => {
-                self.leader.available = true;
-                self.leader.lost = self.leader.lost.wrapping_add(1);
-                self.leader.core.resign();
-                self.leader.core.take_over(&self.leader.state, self.now);
-                self.ring_soon();
+            Fault::LeaderLost => {
+                if self.leader.available {
+                    (self.leader.available, self.leader.lost_at) = (false, self.now);
+                }
             }
+            Fault::LeaderBack => self.leader_back(),
             Fault::Drift(node) => self.drift(node),
             Fault::Pause(node, pause) => self.pause(node, pause),
             Fault::DiskFull(node) => self.set_disk_full(node, true),
             Fault::DiskRoom(node) => self.set_disk_full(node, false),
             Fault::Mtu(node, mtu) => self.set_mtu(node, mtu),
         }
+    }
+
+    /// Managers are a majority again, with another leader or with the same one.
+    fn leader_back(&mut self) {
+        if self.leader.available {
+            return;
+        }
+        (self.leader.available, self.leader.back_at) = (true, self.now);
+        if self.chance.random_bool(0.5) {
+            self.leader.lost = self.leader.lost.wrapping_add(1);
+            self.leader.core.resign();
+            self.leader.core.take_over(&self.leader.state, self.now);
+        }
+        self.ring_soon();
     }
 
     fn is_lost(&self, node: NodeId) -> bool {

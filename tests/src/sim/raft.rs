@@ -15,13 +15,14 @@ use cluster::session::Digest;
 use cluster::spec::{Availability, ClusterSpec, Role};
 use cluster::time::{Revision, Timestamp};
 use cluster::transaction::Transaction;
+use leader::{LEASE, PAUSE_MAX};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use skein::pki::digest_of;
 
-use super::Members;
 use super::network::{address, secret};
 use super::world::{Event, World};
+use super::{Members, PlantedBug};
 
 /// Between two looks at the leases, as the manager's.
 const LEASE_LOOK: Duration = Duration::from_millis(250);
@@ -39,6 +40,10 @@ pub(super) struct Leader {
     pub(super) log: Vec<Vec<u8>>,
     pub(super) core: leader::Leader,
     pub(super) available: bool,
+    /// When it became unavailable last.
+    pub(super) lost_at: Duration,
+    /// When it became available last.
+    pub(super) back_at: Duration,
     /// Leaders that were lost: the next one answers elsewhere.
     pub(super) lost: u8,
     /// Tasks whose node was once declared down: nobody can say how they are.
@@ -53,6 +58,8 @@ impl Leader {
             log: Vec::new(),
             core: leader::Leader::new(digest_of),
             available: true,
+            lost_at: Duration::ZERO,
+            back_at: Duration::ZERO,
             lost: 0,
             let_go: BTreeSet::new(),
             seeds,
@@ -202,6 +209,13 @@ impl World {
 
     fn let_go(&mut self, node: NodeId) {
         self.tell(format!("the lease of node {} ran out", node.0));
+        let Leader { lost_at, back_at, .. } = self.leader;
+        let since = self.now - back_at;
+        if back_at - lost_at > PAUSE_MAX && since < LEASE {
+            let ms = since.as_millis();
+            let what = format!("{ms} ms after a majority was back: nobody heard it before");
+            self.problems.push(format!("the lease of node {} ran out {what}", node.0));
+        }
         let tasks = self.leader.state.tasks.values();
         let let_go = tasks.filter(|task| task.node == Some(node)).map(|task| task.id);
         self.leader.let_go.extend(let_go);
@@ -209,14 +223,15 @@ impl World {
     }
 
     pub(super) fn look_at_leases(&mut self) {
-        if self.leader.available {
-            let look = self.leader.core.look(&self.leader.state, true, self.now);
-            for request in look.requests {
-                if let Request::SetNodeState { id, state: NodeState::Down, .. } = request {
-                    self.let_go(id);
-                }
-                self.must(&request);
+        let is_available = self.leader.available;
+        let has_quorum = is_available || self.plant == PlantedBug::CountedSilence;
+        let look = self.leader.core.look(&self.leader.state, has_quorum, self.now);
+        // Without a majority nothing is recorded.
+        for request in look.requests.into_iter().filter(|_| is_available) {
+            if let Request::SetNodeState { id, state: NodeState::Down, .. } = request {
+                self.let_go(id);
             }
+            self.must(&request);
         }
         self.after(LEASE_LOOK, Event::Leases);
     }

@@ -92,6 +92,7 @@ fn planted_bugs_are_found() {
         (Members::Fixed, PlantedBug::LateWrite, "is launched before it is on disk"),
         (Members::Fixed, PlantedBug::SaidOnce, "is not as the state has it"),
         (Members::Fixed, PlantedBug::NoAddress, "and in the state at \"0.0.0.0\""),
+        (Members::Fixed, PlantedBug::CountedSilence, "after a majority was back"),
         (Members::Changing, PlantedBug::OtherName, "hold different states at revision"),
         (Members::Changing, PlantedBug::KeptKey, "node 3 cannot open what node"),
         (Members::Changing, PlantedBug::NoTurn, "knew is in use"),
