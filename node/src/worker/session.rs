@@ -163,6 +163,9 @@ impl Session {
                         known.replace(message.clone()).as_ref() != Some(&message)
                     });
                 }
+                Err(CallError::Refused { status: 500, message, .. }) => {
+                    self.complain(address, &message, "the leader cannot answer; it is asked again");
+                }
                 Err(error) => tracing::debug!(%address, path, %error, "session call"),
             }
         }

@@ -31,8 +31,9 @@ pub const LEASE: Duration = Duration::from_millis(2500);
 /// The lease of a node whose daemon said that it restarts: as long as gossip's grace for the same
 /// announcement, in which its peers hide nothing of it.
 pub const RESTART_LEASE: Duration = Duration::from_secs(30);
-/// Lists of parts that are remembered for one node: what its kernel holds is one of the last few.
-const LISTS_MAX: usize = 16;
+/// Lists of parts that are remembered for one node: what its kernel holds is one of them, or the
+/// node counts as behind.
+const LISTS_MAX: usize = 64;
 
 /// What the leader knows of the nodes' sessions.
 #[derive(Debug)]
@@ -41,7 +42,19 @@ pub(crate) struct Dispatcher {
     parts: Parts,
     /// Of networks that were asked for since they last changed.
     lags: BTreeMap<NetworkId, Lag>,
+    /// Of those, the ones in which a node lags behind.
+    lagging: BTreeMap<NodeId, BTreeSet<NetworkId>>,
     proposals: Proposals,
+}
+
+/// A list of parts that a node may speak of.
+#[derive(Debug)]
+struct Known {
+    digest: Digest,
+    parts: Arc<BTreeSet<Digest>>,
+    /// The newest state that is known to give it; none of one that the node has from an earlier
+    /// leader or from its disk.
+    at: Option<Revision>,
 }
 
 #[derive(Debug)]
@@ -52,8 +65,8 @@ struct Session {
     /// The newest state of which the kernel was known to hold the whole assignment, when it last
     /// was.
     acked: Option<Revision>,
-    /// Lists that the node may speak of, the newest one last.
-    lists: VecDeque<(Digest, Arc<BTreeSet<Digest>>)>,
+    /// The one that was told last is the last one.
+    lists: VecDeque<Known>,
     pending: Pending,
 }
 
@@ -86,6 +99,7 @@ impl Dispatcher {
             sessions: BTreeMap::new(),
             parts: Parts::new(hash),
             lags: BTreeMap::new(),
+            lagging: BTreeMap::new(),
             proposals: Proposals::default(),
         }
     }
@@ -108,22 +122,26 @@ impl Dispatcher {
         }
         let followed = self.parts.follow(state);
         for (node, list) in followed.lists {
-            if let Some(session) = self.sessions.get_mut(&node)
-                && session.applied == Some(list.digest)
-            {
-                session.acked = Some(before);
+            if let Some(session) = self.sessions.get_mut(&node) {
+                session.was_given(list.digest, before);
             }
         }
         for network in &followed.networks {
-            self.lags.remove(network);
+            self.forget_lag(*network);
         }
         if followed.nodes {
             self.lags.clear();
+            self.lagging.clear();
             self.sessions.retain(|id, _| state.nodes.contains_key(id));
             for id in state.nodes.keys() {
                 self.sessions.entry(*id).or_insert_with(|| Session::new(now));
             }
         }
+    }
+
+    /// The newest state that was followed.
+    pub(crate) fn state(&self) -> &State {
+        self.parts.state()
     }
 
     /// An entry is proposed. There is one at a time.
@@ -146,7 +164,7 @@ impl Dispatcher {
         }
         session.acked = before;
         session.applied = applied;
-        session.forget_older();
+        session.catch_up();
         let held = applied.map(|digest| session.pending.applied(digest)).unwrap_or_default();
         let proposed = held.into_iter().filter_map(|from| self.proposals.first_from(from));
         let realized = proposed.map(|at| now.saturating_sub(at)).collect();
@@ -174,10 +192,13 @@ impl Dispatcher {
         let is_current = *list.digests == call.have;
         let mut rings = false;
         if !is_current && !call.have.is_empty() {
-            let digest = self.parts.digest_of_all(&call.have);
-            rings |= self.learn(node, digest, || Arc::new(call.have.clone()), before);
+            let (digest, at) = (self.parts.digest_of_all(&call.have), None);
+            let known = Known { digest, parts: Arc::new(call.have.clone()), at };
+            rings |= self.learn(node, known, before);
         }
-        rings |= self.learn(node, list.digest, || Arc::clone(&list.digests), before);
+        let at = Some(self.parts.state().revision);
+        let known = Known { digest: list.digest, parts: Arc::clone(&list.digests), at };
+        rings |= self.learn(node, known, before);
         self.assigned(node, list.digest);
         let is_told = is_current && call.confirmed;
         let told = if is_told { None } else { self.parts.tell(node, &call.have) };
@@ -191,22 +212,10 @@ impl Dispatcher {
     }
 
     /// Remembers a list that the node may speak of. True if others wait for what that tells.
-    fn learn(
-        &mut self,
-        node: NodeId,
-        digest: Digest,
-        digests: impl FnOnce() -> Arc<BTreeSet<Digest>>,
-        before: Option<Revision>,
-    ) -> bool {
+    fn learn(&mut self, node: NodeId, known: Known, before: Option<Revision>) -> bool {
         let Some(session) = self.sessions.get_mut(&node) else { return false };
-        if session.lists.iter().any(|(known, _)| *known == digest) {
-            return self.turns_key() && self.applied(node) != before;
-        }
-        session.lists.push_back((digest, digests()));
-        if session.lists.len() > LISTS_MAX {
-            session.lists.pop_front();
-        }
-        self.catch_up(node, before)
+        let is_new = session.learn(known);
+        (is_new || self.applied(node) != before) && self.catch_up(node, before)
     }
 
     /// At the newest state, this is what a node is to hold.
@@ -284,19 +293,47 @@ impl Session {
         }
     }
 
-    /// The parts that the node's kernel holds, as far as known.
-    fn held(&self) -> Option<&Arc<BTreeSet<Digest>>> {
+    /// What is known of the list that the node's kernel holds.
+    fn held(&self) -> Option<&Known> {
         let applied = self.applied?;
-        self.lists.iter().find(|(digest, _)| *digest == applied).map(|(_, parts)| parts)
+        self.lists.iter().find(|known| known.digest == applied)
     }
 
-    /// A kernel does not go back to what it held before.
-    fn forget_older(&mut self) {
-        if let Some(at) = self.lists.iter().position(|(digest, _)| Some(*digest) == self.applied) {
-            self.lists.drain(..at);
+    /// Remembers a list; whether it was not known.
+    fn learn(&mut self, mut list: Known) -> bool {
+        let at = self.lists.iter().position(|known| known.digest == list.digest);
+        let known = at.and_then(|at| self.lists.remove(at));
+        if list.at.is_none() {
+            // A node has one such list, and it alone says what is in it.
+            self.lists.retain(|known| known.at.is_some());
         }
+        list.at = list.at.max(known.as_ref().and_then(|known| known.at));
+        self.lists.push_back(list);
+        if self.lists.len() > LISTS_MAX {
+            self.lists.pop_front();
+        }
+        known.is_none()
+    }
+
+    /// A state gave this list, and no newer one is known to.
+    fn was_given(&mut self, digest: Digest, at: Revision) {
+        if self.applied == Some(digest) {
+            self.acked = Some(at);
+        }
+        if let Some(known) = self.lists.iter_mut().find(|known| known.digest == digest) {
+            known.at = known.at.max(Some(at));
+        }
+    }
+
+    /// The kernel holds another list. It does not go back to what it held before.
+    fn catch_up(&mut self) {
+        self.acked = self.acked.max(self.held().and_then(|held| held.at));
+        let held = self.lists.iter().position(|known| Some(known.digest) == self.applied);
+        self.lists.drain(..held.unwrap_or_default());
     }
 }
 
+#[cfg(test)]
+mod laws;
 #[cfg(test)]
 mod tests;

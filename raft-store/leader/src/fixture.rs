@@ -25,12 +25,19 @@ pub(crate) fn hash(bytes: &[u8]) -> [u8; 32] {
 }
 
 pub(crate) fn carry_out(state: &mut State, request: &Request) {
-    let decision = decide(state, request, u128::from(state.revision.0), Timestamp(0)).unwrap();
-    let revision = Revision(state.revision.0 + 1);
-    assert_eq!(state.apply(revision, &decision.transaction), Outcome::Applied);
+    assert!(try_out(state, request), "{request:?}");
 }
 
-fn joining(id: NodeId, role: Role) -> JoinNode {
+/// False if it is refused.
+pub(crate) fn try_out(state: &mut State, request: &Request) -> bool {
+    let seed = u128::from(state.revision.0);
+    let Ok(decision) = decide(state, request, seed, Timestamp(0)) else { return false };
+    let revision = Revision(state.revision.0 + 1);
+    assert_eq!(state.apply(revision, &decision.transaction), Outcome::Applied);
+    true
+}
+
+pub(crate) fn joining(id: NodeId, role: Role) -> JoinNode {
     let address = format!("192.0.2.{}", id.0);
     let description = json!({
         "hostname": format!("node-{}", id.0),

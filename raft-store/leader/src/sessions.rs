@@ -102,8 +102,8 @@ impl Leader {
         call: &WatchCall,
         (now, wall): (Duration, Timestamp),
     ) -> Result<Watched, Refusal> {
-        check_schema(state, call.schema)?;
         self.dispatcher.follow(state, now);
+        check_schema(self.dispatcher.state(), call.schema)?;
         self.dispatcher.watch(node, call, wall).ok_or(Refusal::Unknown(node))
     }
 

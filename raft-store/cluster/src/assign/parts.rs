@@ -304,10 +304,13 @@ impl Changed {
             };
             // Most changes of a task change nothing that others know of it.
             let is_shown_alike = old.and_then(shown) == new.and_then(shown);
+            let takes_part_alike = old.and_then(takes_part) == new.and_then(takes_part);
             for task in old.into_iter().chain(new) {
                 let networks = task.attachments.iter().map(|held| held.network);
                 self.nodes.extend(task.node);
-                self.taking_part.extend(networks.clone());
+                if !takes_part_alike {
+                    self.taking_part.extend(networks.clone());
+                }
                 if !is_shown_alike {
                     self.networks.extend(networks);
                 }
@@ -338,6 +341,12 @@ impl Changed {
         self.common |= !changed.is_empty();
         self.nodes.extend(changed);
     }
+}
+
+/// The node that takes part in a task's networks by it, and the networks: see [`State::nodes_on`].
+fn takes_part(task: &Task) -> Option<(NodeId, BTreeSet<NetworkId>)> {
+    let node = task.node.filter(|_| !task.status.state.is_terminal())?;
+    Some((node, task.attachments.iter().map(|held| held.network).collect()))
 }
 
 /// What every node on a task's networks knows of it.

@@ -168,6 +168,45 @@ fn a_node_need_not_have_the_newest_part() {
     assert_eq!(nodes.dispatcher.released(B).len(), 1, "only of the one that stopped first");
 }
 
+/// Goal: what changes while a pass is under way does not hide what the kernel holds after it, up to
+/// a limit. Method: a node is told many lists, and its kernel holds the first one.
+#[test]
+fn a_busy_network_hides_no_acknowledgement() {
+    for (changes, is_known) in [(LISTS_MAX - 1, true), (LISTS_MAX, false)] {
+        let mut state = cluster();
+        let mut nodes = Nodes::of(&state);
+        remove_service(&mut state, "web");
+        let stopping = task_on(&state, B);
+        for node in [A, B] {
+            nodes.watch(&state, node);
+        }
+        nodes.apply(B);
+        let first = nodes.held[&A].digest;
+        for number in 0..changes {
+            create_service(&mut state, &format!("more-{number}"), "vote", Some(B));
+            nodes.watch(&state, A);
+        }
+        nodes.dispatcher.hear(A, Some(first), ms(0));
+        let behind = nodes.dispatcher.behind(&stopping);
+        assert_eq!(behind.contains(&A), !is_known, "after {changes} changes");
+    }
+}
+
+/// Goal: a node does not decide how much the leader remembers.
+#[test]
+fn one_list_is_remembered_of_what_a_node_says_it_has() {
+    let state = cluster();
+    let mut nodes = Nodes::of(&state);
+    for number in 0..3 {
+        let (have, released) = ([Digest([number; 32])].into(), BTreeSet::new());
+        let call = WatchCall { have, confirmed: true, released, schema: 1 };
+        nodes.dispatcher.watch(A, &call, Timestamp(0)).unwrap();
+    }
+    let claimed = nodes.dispatcher.sessions[&A].lists.iter().filter(|known| known.at.is_none());
+    assert_eq!(claimed.count(), 1);
+    assert_eq!(nodes.dispatcher.sessions[&A].lists.len(), 2);
+}
+
 /// Goal: a leader that has heard nobody releases nothing, and learns what kernels hold from what
 /// the nodes have. Method: another dispatcher, and nodes that have all.
 #[test]

@@ -62,6 +62,7 @@ fn a_report_leads_to_what_the_state_does_not_have() {
 fn who_cannot_read_what_the_cluster_writes_is_not_heard() {
     let mut state = cluster();
     let mut leader = leader(&state);
+    state.revision.0 += 1;
     let mut cluster = cluster::object::Cluster::clone(state.cluster.as_ref().unwrap());
     cluster.schema = newest_schema() + 1;
     state.cluster = Some(std::sync::Arc::new(cluster));
