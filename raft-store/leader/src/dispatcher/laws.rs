@@ -97,8 +97,7 @@ impl Story {
                 self.dispatcher.take_over(&self.state, Duration::ZERO);
             }
             6 if self.draw(4) == 0 => {
-                let restarted = self.nodes.get_mut(&node).unwrap();
-                (restarted.is_confirmed, restarted.applied) = (false, None);
+                self.restart(node);
                 return Some((node, self.report(node)));
             }
             7 | 8 => return Some((node, self.watch(node).rings)),
@@ -112,6 +111,11 @@ impl Story {
             }
         }
         None
+    }
+
+    fn restart(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        (node.is_confirmed, node.applied) = (false, None);
     }
 
     fn end_a_task(&mut self, node: NodeId) {

@@ -1,28 +1,30 @@
 //! What one change costs the leader in a large cluster: 1,000 nodes, 10,000 services, 100,000
 //! tasks on 100 networks, and 4,000 networks more where a network is created.
 //!
-//! `cargo bench -p cluster --bench large`; sizes are arguments: `-- NODES SERVICES TASKS`.
+//! `cargo bench -p leader --bench large`; sizes are arguments: `-- NODES SERVICES TASKS`.
 #![allow(clippy::unwrap_used, reason = "a benchmark ends at the first surprise")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cluster::apply::Outcome;
-use cluster::assign::Parts;
 use cluster::codec::encode_transaction;
 use cluster::decide::Decision;
 use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use cluster::net::MacAddr;
-use cluster::object::{Node, NodeDescription, NodeState, Slot, TaskState, TaskStatus};
+use cluster::object::{
+    Node, NodeDescription, NodeState, Slot, TaskState, TaskStatus, newest_schema,
+};
 use cluster::request::{Answer, InitCluster, JoinNode, Request};
-use cluster::session::{Digest, WatchAnswer, frame};
+use cluster::session::{Digest, ReportCall, WatchCall, frame};
 use cluster::spec::{ClusterSpec, NetworkSpec, Role, ServiceSpec};
 use cluster::time::{Revision, Timestamp};
 use cluster::transaction::{Change, Object, Transaction};
 use cluster::{State, assignment_for, decide, plan};
+use leader::Leader;
 use serde_json::{Value, json};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -78,25 +80,7 @@ fn round([nodes, services, tasks]: [usize; 3]) {
             Request::ReportTasks { node: task.node.unwrap(), statuses: vec![(task.id, status)] };
         world.request(&report);
     });
-    let nodes: Vec<NodeId> = world.state.nodes.keys().copied().collect();
-    let mut sessions = Sessions::new();
-    assert_eq!(sessions.serve(&world.state), nodes.len());
-    world.timed("all sessions, nothing changed", |world, _| {
-        assert_eq!(sessions.serve(&world.state), 0);
-    });
-    world.timed("all sessions, one task new", |world, run| {
-        world.request(&create_service(&format!("told-{run}"), "net-0", world, 1));
-        assert_ne!(sessions.serve(&world.state), 0);
-    });
-    world.timed("stopping tasks of all nodes", |world, run| {
-        let id = world.state.find_service(&format!("told-{run}")).unwrap().id;
-        world.request(&Request::RemoveService { id });
-        let stopping = |node: &NodeId| {
-            let networks = world.state.stopping_on(*node).flat_map(|task| &task.attachments);
-            networks.map(|held| world.state.nodes_on(held.network).count()).sum::<usize>()
-        };
-        assert_ne!(nodes.iter().map(stopping).sum::<usize>(), 0);
-    });
+    sessions(&mut world, nodes);
     // Last: every commit looks for a node for it.
     world.request(&homeless("homeless", "net-0", &world));
     world.timed("why, of a task that no node takes", |world, _| {
@@ -112,35 +96,81 @@ fn round([nodes, services, tasks]: [usize; 3]) {
     });
 }
 
-/// The parts that the leader has, and those that it has sent to each node.
+/// What all nodes' sessions cost the leader, and the release of a stopping task.
+fn sessions(world: &mut World, nodes: usize) {
+    let mut sessions = Sessions::new();
+    assert_eq!(sessions.serve(&world.state), nodes);
+    world.timed("all sessions, nothing changed", |world, _| {
+        assert_eq!(sessions.serve(&world.state), 0);
+    });
+    world.timed("all sessions, one task new", |world, run| {
+        world.request(&create_service(&format!("told-{run}"), "net-0", world, 1));
+        assert_ne!(sessions.serve(&world.state), 0);
+    });
+    let mut took = Duration::ZERO;
+    for run in 0..RUNS {
+        let id = world.state.find_service(&format!("told-{run}")).unwrap().id;
+        world.request(&Request::RemoveService { id });
+        sessions.serve(&world.state);
+        let task = world.state.tasks_of(id).next().unwrap();
+        let (task, owner) = (task.id, task.node.unwrap());
+        let network = world.state.find_network("net-0").unwrap().id;
+        let on_network = world.state.nodes_on(network).map(|node| node.id);
+        let last = on_network.filter(|node| *node != owner).last().unwrap();
+        for node in world.state.nodes.keys().filter(|node| **node != last) {
+            sessions.report(&world.state, *node);
+        }
+        assert!(!sessions.released(&world.state, owner).contains(&task));
+        took += elapsed(|| {
+            sessions.report(&world.state, last);
+            assert!(sessions.released(&world.state, owner).contains(&task));
+        });
+    }
+    world.say_mean("a stopping task is released", took);
+}
+
+/// The leader, and what each node asks.
 struct Sessions {
-    parts: Parts,
-    have: BTreeMap<NodeId, Arc<BTreeSet<Digest>>>,
+    leader: Leader,
+    calls: BTreeMap<NodeId, WatchCall>,
 }
 
 impl Sessions {
     fn new() -> Self {
-        Self { parts: Parts::new(siphash), have: BTreeMap::new() }
+        Self { leader: Leader::new(siphash), calls: BTreeMap::new() }
     }
 
     /// Answers every node whose assignment is not the one that it has; the number of them.
     fn serve(&mut self, state: &State) -> usize {
-        self.parts.follow(state);
         let mut answered = 0;
         for node in state.nodes.keys() {
-            let have = self.have.entry(*node).or_default();
-            self.parts.has(*node, have);
-            let list = self.parts.list(*node).unwrap();
-            if list.digests == *have {
-                continue;
-            }
-            let told = self.parts.tell(*node, have);
-            let answer = WatchAnswer { told, released: BTreeSet::new(), now: NOW };
-            assert!(!frame::encode(answer).unwrap().is_empty());
-            *have = Arc::clone(&list.digests);
+            let call = self.calls.entry(*node).or_insert_with(|| WatchCall {
+                have: BTreeSet::new(),
+                confirmed: true,
+                released: BTreeSet::new(),
+                schema: newest_schema(),
+            });
+            let now = (Duration::ZERO, NOW);
+            let watched = self.leader.watch(state, *node, call, now).unwrap();
+            let Some(told) = &watched.answer.told else { continue };
+            call.have = told.parts.iter().map(|listed| listed.digest).collect();
+            assert!(!frame::encode(watched.answer).unwrap().is_empty());
             answered += 1;
         }
         answered
+    }
+
+    /// A node's kernel holds what it was told.
+    fn report(&mut self, state: &State, node: NodeId) {
+        let applied = Some(Digest::of_all(&self.calls[&node].have, siphash));
+        let (statuses, description) = (BTreeMap::new(), None);
+        let call = ReportCall { applied, statuses, description, restarts: false };
+        self.leader.report(state, node, None, call, Duration::ZERO).unwrap();
+    }
+
+    fn released(&mut self, state: &State, node: NodeId) -> BTreeSet<TaskId> {
+        let now = (Duration::ZERO, NOW);
+        self.leader.watch(state, node, &self.calls[&node], now).unwrap().answer.released
     }
 }
 
@@ -297,15 +327,22 @@ impl World {
         writeln!(out, "{line}").unwrap();
     }
 
-    #[expect(clippy::disallowed_methods, reason = "it measures real time")]
     fn timed(&mut self, what: &str, mut change: impl FnMut(&mut Self, u32)) {
-        let begin = Instant::now();
-        for run in 0..RUNS {
-            change(self, run);
-        }
-        let took = begin.elapsed().as_secs_f64() * 1_000.0 / f64::from(RUNS);
+        let took = elapsed(|| (0..RUNS).for_each(|run| change(self, run)));
+        self.say_mean(what, took);
+    }
+
+    fn say_mean(&self, what: &str, took: Duration) {
+        let took = took.as_secs_f64() * 1_000.0 / f64::from(RUNS);
         self.say(&format!("  {what:<30} {took:>10.3} ms"));
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it measures real time")]
+fn elapsed(work: impl FnOnce()) -> Duration {
+    let begin = Instant::now();
+    work();
+    begin.elapsed()
 }
 
 /// In the place of the daemon's SHA-256.
