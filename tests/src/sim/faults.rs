@@ -12,6 +12,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::network::{Network, address};
+use super::session::Woken;
 use super::world::{Event, World};
 use super::{NODES, STORM};
 
@@ -240,7 +241,7 @@ impl World {
             self.leader.core.resign();
             self.leader.core.take_over(&self.leader.state, self.now);
         }
-        self.ring_soon();
+        self.ring_soon(Woken::ByTheState);
     }
 
     fn is_lost(&self, node: NodeId) -> bool {

@@ -20,6 +20,7 @@ use skein::manager::membership::{Step, steps};
 use tokio::sync::watch;
 
 use super::PlantedBug;
+use super::session::Woken;
 use super::world::{Event, World};
 
 /// The leader looks at its members, and followers at the log, this often.
@@ -150,7 +151,7 @@ impl World {
                 self.managers.seat = to;
                 self.leader.core.resign();
                 self.leader.core.take_over(&self.leader.state, self.now);
-                return self.ring_soon();
+                return self.ring_soon(Woken::ByTheState);
             }
             Step::Remove(_) if self.plant == PlantedBug::KeptVote => return,
             Step::Remove(raft_id) => {

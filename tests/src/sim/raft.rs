@@ -21,6 +21,7 @@ use rand::rngs::StdRng;
 use skein::pki::digest_of;
 
 use super::network::{address, secret};
+use super::session::Woken;
 use super::world::{Event, World};
 use super::{Members, PlantedBug};
 
@@ -204,7 +205,7 @@ impl World {
 
     fn state_changed(&mut self) {
         self.check_tasks_that_run();
-        self.ring_soon();
+        self.ring_soon(Woken::ByTheState);
     }
 
     fn let_go(&mut self, node: NodeId) {

@@ -21,7 +21,21 @@ pub(super) enum Watching {
     /// There is none, or what came of it is under way.
     Nothing,
     /// The leader holds it until there is news.
-    Waiting(Watch),
+    Waiting {
+        /// The question.
+        watch: Watch,
+        /// What other nodes acknowledge may be news for it, or nobody has looked at it yet.
+        waits_for_others: bool,
+    },
+}
+
+/// The watches that the leader looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Woken {
+    /// Those that wait for what other nodes acknowledge.
+    ByAcknowledgements,
+    /// All of them: the state is another one.
+    ByTheState,
 }
 
 /// The answer to a watch.
@@ -38,8 +52,8 @@ impl World {
         let reachable = self.leader.available && self.network.reaches_managers(node);
         let Some(daemon) = self.daemon(node) else { return };
         if reachable {
-            daemon.watching = Watching::Waiting(watch);
-            self.ring_soon();
+            daemon.watching = Watching::Waiting { watch, waits_for_others: true };
+            self.ring_soon(Woken::ByAcknowledgements);
         } else {
             self.break_watch(node);
         }
@@ -54,19 +68,24 @@ impl World {
     }
 
     /// Lets the leader look at the watches that wait, once for many changes of one moment.
-    pub(super) fn ring_soon(&mut self) {
-        if !self.ringing {
-            self.ringing = true;
+    pub(super) fn ring_soon(&mut self, woken: Woken) {
+        if self.ringing.is_none() {
             let delay = self.delay();
             self.after(delay, Event::Ring);
         }
+        self.ringing = self.ringing.max(Some(woken));
     }
 
     pub(super) fn ring(&mut self) {
-        self.ringing = false;
+        let all = self.ringing.take() == Some(Woken::ByTheState);
         let nodes: Vec<NodeId> = self.hosts.keys().copied().collect();
         for node in nodes {
-            self.look_at_watch(node);
+            let watching = self.daemon(node).map(|daemon| &daemon.watching);
+            if let Some(Watching::Waiting { waits_for_others, .. }) = watching
+                && (all || *waits_for_others)
+            {
+                self.look_at_watch(node);
+            }
         }
     }
 
@@ -74,7 +93,7 @@ impl World {
         let reachable = self.leader.available && self.network.reaches_managers(node);
         let now = self.now;
         let Some(daemon) = self.daemon(node) else { return };
-        let Watching::Waiting(watch) = daemon.watching.clone() else { return };
+        let Watching::Waiting { watch, .. } = daemon.watching.clone() else { return };
         let run = daemon.run;
         if !reachable {
             return self.break_watch(node);
@@ -85,14 +104,15 @@ impl World {
         let Ok(watched) = watched else { return };
         let address = leader.address();
         if watched.rings {
-            self.ring_soon();
+            self.ring_soon(Woken::ByAcknowledgements);
         }
+        let Some(daemon) = self.daemon(node) else { return };
         if !watched.is_news {
+            let waits_for_others = watched.waits_for_others;
+            daemon.watching = Watching::Waiting { watch, waits_for_others };
             return;
         }
-        if let Some(daemon) = self.daemon(node) {
-            daemon.watching = Watching::Nothing;
-        }
+        daemon.watching = Watching::Nothing;
         let news = WatchNews { leader: address, answer: watched.answer, known: watch.known };
         let delay = self.delay();
         self.after(delay, Event::Assigned { node, run, news });
@@ -158,7 +178,7 @@ impl World {
         // Who was removed is turned away.
         let Ok(reported) = reported else { return };
         if reported.rings {
-            self.ring_soon();
+            self.ring_soon(Woken::ByAcknowledgements);
         }
         for request in reported.requests {
             if let Err(refusal) = self.decide(&request) {

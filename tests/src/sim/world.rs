@@ -18,7 +18,7 @@ use super::managers::Managers;
 use super::members::Change;
 use super::network::{Network, Packet};
 use super::raft::Leader;
-use super::session::WatchNews;
+use super::session::{WatchNews, Woken};
 use super::trust::Trust;
 use super::{EVENTS_MAX, Failure, Members, NODES, PlantedBug, Summary};
 
@@ -86,7 +86,7 @@ pub(super) struct World {
     pub(super) trust: Trust,
     pub(super) hosts: BTreeMap<NodeId, Host>,
     pub(super) network: Network,
-    pub(super) ringing: bool,
+    pub(super) ringing: Option<Woken>,
     /// No new faults any more.
     pub(super) calm: bool,
     pub(super) passes: u64,
@@ -119,7 +119,7 @@ impl World {
             trust: Trust::default(),
             hosts,
             network: Network::default(),
-            ringing: false,
+            ringing: None,
             calm: false,
             passes: 0,
             problems: Vec::new(),
