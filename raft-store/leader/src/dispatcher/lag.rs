@@ -2,8 +2,9 @@
 //!
 //! A node lags until its kernel holds the newest part of the network. Of one that does not, the
 //! newest state is known which gave the part that it holds, or whose whole assignment it held: in
-//! that state it may not have been on the network. A task that stops drains in every part of a state that is not older than its last
-//! change, so that it is out of all balancers once no node lags behind that.
+//! that state it may not have been on the network. A task that stops drains in every part of a
+//! state that is not older than its last change, so that it is out of all balancers once no node
+//! lags behind that.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
