@@ -130,6 +130,9 @@ pub const NOT_LEADER: u16 = 421;
 /// 9110: Gateway Timeout).
 pub const OUTCOME_UNKNOWN: u16 = 504;
 
+/// Status of an answer that the leader could not make (RFC 9110: Internal Server Error).
+pub const NO_ANSWER: u16 = 500;
+
 /// Status of an answer to a node whose version does not read what the cluster writes (RFC 9110:
 /// Upgrade Required).
 pub const TOO_OLD: u16 = 426;

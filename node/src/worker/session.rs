@@ -23,8 +23,8 @@ use crate::pki::digest_of;
 use crate::telemetry::Seldom;
 use crate::transport::{CallError, Lane, Net};
 use crate::wire::{
-    NOT_A_MEMBER, NOT_LEADER, NotLeader, RenewAnswer, RenewCall, ReseatAnswer, ReseatCall, TOO_OLD,
-    decode, encode,
+    NO_ANSWER, NOT_A_MEMBER, NOT_LEADER, NotLeader, RenewAnswer, RenewCall, ReseatAnswer,
+    ReseatCall, TOO_OLD, decode, encode,
 };
 
 /// A watch is answered within ten seconds; one that is not is broken.
@@ -163,7 +163,7 @@ impl Session {
                         known.replace(message.clone()).as_ref() != Some(&message)
                     });
                 }
-                Err(CallError::Refused { status: 500, message, .. }) => {
+                Err(CallError::Refused { status: NO_ANSWER, message, .. }) => {
                     self.complain(address, &message, "the leader cannot answer; it is asked again");
                 }
                 Err(error) => tracing::debug!(%address, path, %error, "session call"),

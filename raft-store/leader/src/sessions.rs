@@ -157,7 +157,7 @@ impl Leader {
     }
 
     /// Looks at the leases. Without a majority of managers nothing can be recorded, and nodes may
-    /// not have been able to speak: nobody's silence counts until there was one again.
+    /// not have been able to report: silence counts only from the return of a majority on.
     pub fn look(&mut self, state: &State, has_quorum: bool, now: Duration) -> Look {
         if !has_quorum {
             return Look { requests: Vec::new(), leases_begin_again: false };

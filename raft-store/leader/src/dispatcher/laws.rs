@@ -1,7 +1,7 @@
-//! Goal: a released task is in no live balancer, whoever waits for a release is woken when it is
-//! given, nobody counts as behind whom a fresh look finds not to be, and once all nodes have
-//! followed nothing waits. Method: random stories of services, nodes, kernels and leaders; after
-//! each step all of that, with kernels that hold what they were really told.
+//! Goal: a task is released only when no live balancer has it, a node that waits for a release is
+//! woken when it is given, no node counts as behind that a fresh look finds not to be, and once all
+//! nodes have followed nothing waits. Method: random stories of services, nodes, kernels and
+//! leaders; after each step all of that, with kernels that hold what they were really told.
 
 use cluster::assign::Held;
 use cluster::assignment::Assignment;
