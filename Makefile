@@ -63,7 +63,7 @@ demo: ## three nodes, redis behind a VIP, a web front on port 3000; MANAGERS=3 f
 demo-down: ## stop the demo; nothing of it stays
 	@deploy/lab/demo.sh down
 
-checkouts: setup build ## the demo from clones of this commit below /tmp and in a path with a space
+checkouts: setup build ## the demo from a read-only clone of this commit below /tmp in a path with a space
 	@deploy/lab/checkouts.sh
 
 lab: setup build ## a lab of NODES nodes (3), MANAGERS of them managers (1); see deploy/lab/README.md

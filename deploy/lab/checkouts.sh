@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Play the first five minutes of someone new: clone the committed tree to where people put it, run the
-# README's demo there, and take it down again. What cargo has built of other crates is used. Exit
-# status 77 says that it was skipped, and why.
+# README's demo there, and take it down again. Exit status 77 says that it was skipped, and why.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source deploy/lab/steps.sh
@@ -17,14 +16,19 @@ git diff --quiet HEAD || echo "checkouts: what is not committed is not in the cl
 [ ! -e /var/lib/skein-lab/skein-demo ] ||
   { echo "checkouts: the demo is up, and this makes one of its own: make demo-down first" >&2 && exit 1; }
 
-folders=()
+folder=$(mktemp -d /tmp/skein-checkouts-XXXXXX)
 mounted=
 clean_up() {
   if [ -e /var/lib/skein-lab/skein-demo ]; then "$target/release/skein-demo" down || true; fi
   if [ -n "$mounted" ]; then umount "$mounted"; fi
-  rm -rf ${folders[@]+"${folders[@]}"}
+  rm -rf "$folder"
 }
 trap clean_up EXIT
+
+# What 'make demo' builds, first and behind all else: guests of other tiers may run meanwhile.
+build() (
+  cd "$1" && CARGO_TARGET_DIR=$target nice -n 19 cargo build --locked --release -p skein -p lab --bins
+)
 
 make_there() { make --no-print-directory -C "$1" CARGO_TARGET_DIR="$target" "$2"; }
 
@@ -50,27 +54,14 @@ play() {
   ! ip netns list | grep "^skein-demo-" || wrong "namespaces are left"
 }
 
-below_tmp=$(mktemp -d /tmp/skein-checkouts-XXXXXX)
-elsewhere=$(mktemp -d /var/tmp/skein-checkouts-XXXXXX)
-folders=("$below_tmp" "$elsewhere")
-
-# This one is about the path. The crates of the workspace are built once more for it, so they are not
-# optimised.
-mkdir "$elsewhere/.cargo"
-crates=$(cargo tree --locked --offline --workspace --depth 0 --prefix none --format '{p}')
-while read -r crate _; do
-  [ -z "$crate" ] || printf '[profile.release.package."%s"]\nopt-level = 0\n' "$crate"
-done <<<"$crates" >"$elsewhere/.cargo/config.toml"
-
-# Its sources may not be written to: all that is built goes to CARGO_TARGET_DIR.
-odd="$elsewhere/a folder, größer/skein"
-mkdir "$elsewhere/a folder, größer"
-git clone -q . "$odd"
-mount --bind "$odd" "$odd"
-mounted=$odd
-mount -o remount,bind,ro "$odd"
-step "the demo from a read-only checkout with a space and an umlaut in its path" play "$odd"
-
-# As someone new has it, and last: what is left in the target folder is a whole release build.
-git clone -q . "$below_tmp/skein"
-step "the demo from a checkout below /tmp" play "$below_tmp/skein"
+# A path with what scripts trip over, and sources that may not be written to: all that is built goes to
+# CARGO_TARGET_DIR.
+checkout="$folder/a folder, größer/skein"
+mkdir "$folder/a folder, größer"
+git clone -q . "$checkout"
+mount --bind "$checkout" "$checkout"
+mounted=$checkout
+mount -o remount,bind,ro "$checkout"
+step "the release build of a read-only checkout below /tmp with a space and an umlaut in its path" \
+  build "$checkout"
+step "its demo" play "$checkout"

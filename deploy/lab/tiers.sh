@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Run every tier of tests, one after the other, and say how long each took. A tier that fails does
-# not hide the next ones: all run, and the exit status tells whether any failed. `tiers.sh NAME…` runs
-# these alone, after the build. Ctrl-C ends the tier that runs and removes its lab.
+# Run every tier of tests and say how long each took: one after the other, but for ipvs, whose guests
+# leave a core free for the checkouts' build. A tier that fails does not hide the next ones: all run, and
+# the exit status tells whether any failed. `tiers.sh NAME…` runs these alone, after the build. Ctrl-C
+# ends the tiers that run and removes their lab.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 source deploy/lab/steps.sh
@@ -41,7 +42,24 @@ await_images() {
   wait "$images" || { cat "$target/images.log" && return 1; }
 }
 
-# So do the instrumented decoders, when the images are there. The tier waits for cargo's lock.
+# The guests of ipvs begin when the images are there. Most of their time one of them uses one core, and
+# the checkouts' build has the other.
+ipvs= ipvs_begin=0
+start_ipvs() {
+  ipvs_begin=$SECONDS
+  deploy/vm/ipvs.sh uml qemu </dev/null >"$logs/ipvs.log" 2>&1 &
+  ipvs=$!
+}
+await_ipvs() {
+  local status=0
+  wait "$ipvs" || status=$?
+  ipvs=
+  cat "$logs/ipvs.log"
+  return $status
+}
+
+# The instrumented decoders are built in the background, when the images are there. Their tier waits for
+# cargo's lock.
 fuzzing=
 start_fuzzing() {
   nice -n 19 bash -c '[ -z "$0" ] || tail --pid="$0" -f /dev/null; deploy/lab/fuzz.sh 0' "$images" \
@@ -66,9 +84,9 @@ plan crates 250 cargo test --locked --no-fail-fast --workspace --exclude tests -
 plan lab 20 cargo test --locked -p lab -p tests --lib --bins
 plan systemd 1 deploy/systemd/check.sh
 plan netns 900 cargo test --locked -p tests --test netns -- --test-threads=1
-plan checkouts 370 deploy/lab/checkouts.sh
 plan images 90 await_images
-plan ipvs 310 deploy/vm/ipvs.sh uml qemu
+plan checkouts 370 deploy/lab/checkouts.sh
+plan ipvs 310 await_ipvs
 plan vm 600 cargo test --locked -p skein -p tests --test vm -- --test-threads=1
 plan docker 10 deploy/compose/setup.sh
 plan compose 340 cargo test --locked -p tests --test compose -- --test-threads=1
@@ -103,14 +121,16 @@ set -m
 tier() {
   local name=$1 begin=$SECONDS status=0 verdict=ok
   echo "== $name: $2"
-  if [ "$name" = images ]; then
-    await_images > >(tee "$logs/$name.log") 2>&1 || status=$?
-  else
+  case $name in
+  images) await_images > >(tee "$logs/$name.log") 2>&1 || status=$? ;;
+  ipvs) begin=$ipvs_begin && { await_ipvs || status=$?; } ;;
+  *)
     eval "$2" </dev/null > >(tee "$logs/$name.log") 2>&1 &
     running=$!
     wait "$running" || status=$?
     running=
-  fi
+    ;;
+  esac
   case $status in
   0) ;;
   77) verdict=skipped && skipped+=("$name") ;;
@@ -133,6 +153,7 @@ interrupted() {
   echo
   echo "== interrupted: what runs is ended, and what it made is removed"
   end_group "$running"
+  end_group "$ipvs"
   end_group "$images"
   end_group "$fuzzing"
   if [ -x "$target/debug/skein-lab" ]; then "$target/debug/skein-lab" sweep; fi
@@ -174,6 +195,7 @@ for index in "${!names[@]}"; do
     if chosen images "$@"; then start_images; fi
     if chosen fuzz "$@"; then start_fuzzing; fi
   fi
+  if [ "${names[index]}" = images ] && chosen ipvs "$@"; then start_ipvs; fi
 done
 
 complaints
