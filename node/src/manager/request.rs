@@ -11,11 +11,11 @@ use cluster::id::RequestId;
 use cluster::rejection::{Code, Rejection};
 use cluster::request::{Answer, Attempt, Request};
 use cluster::time::Revision;
+use leader::{Ask, Undecided};
 use raft_store::Status;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
-use super::decider::Ask;
 use super::{Manager, NO_LEADER};
 use crate::transport::{CallError, Lane};
 use crate::wire::{NOT_LEADER, OUTCOME_UNKNOWN};
@@ -26,29 +26,15 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// While nothing is heard of a leader, or the same one stays, it is put to one again this often.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Why a leader gave no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Undecided {
-    /// The asker's news.
-    Rejected(Rejection),
-    /// Nothing was written: that manager does not lead.
-    NotLeader,
-    /// Nothing was written, and why.
-    NotWritten(String),
-    /// It may have been written, or may yet be.
-    Unknown(String),
-}
-
-impl From<Undecided> for Rejection {
-    fn from(undecided: Undecided) -> Self {
-        let line = match undecided {
-            Undecided::Rejected(rejection) => return rejection,
-            Undecided::NotLeader => NO_LEADER.to_owned(),
-            Undecided::NotWritten(reason) => format!("{reason}. {NO_LEADER}"),
-            Undecided::Unknown(reason) => format!("the outcome is unknown: {reason}. {NO_LEADER}"),
-        };
-        Self::new(Code::Unavailable, line)
-    }
+/// What a client reads of it.
+pub(super) fn rejection(undecided: Undecided) -> Rejection {
+    let line = match undecided {
+        Undecided::Rejected(rejection) => return rejection,
+        Undecided::NotLeader => NO_LEADER.to_owned(),
+        Undecided::NotWritten(reason) => format!("{reason}. {NO_LEADER}"),
+        Undecided::Unknown(reason) => format!("the outcome is unknown: {reason}. {NO_LEADER}"),
+    };
+    Rejection::new(Code::Unavailable, line)
 }
 
 /// A request that has no answer yet.
@@ -90,7 +76,7 @@ impl Manager {
         let pursued = self.pursue(&mut pursuit, &request).instrument(span.clone());
         let result = match tokio::time::timeout(REQUEST_LIMIT, pursued).await {
             Ok(Some(result)) => result,
-            Ok(None) | Err(_) => Err(pursuit.last.into()),
+            Ok(None) | Err(_) => Err(rejection(pursuit.last)),
         };
         span.in_scope(|| match &result {
             Ok(_answer) => tracing::debug!(what = request.name(), "answered"),
@@ -147,7 +133,7 @@ impl Manager {
 
     /// Decides on this node, which leads, a request that may be decided again.
     pub async fn decide(&self, request: Request) -> Result<Answer, Rejection> {
-        self.decide_attempt(request, None).await.map_err(Rejection::from)
+        self.decide_attempt(request, None).await.map_err(rejection)
     }
 
     /// Decides on this node, which leads.
@@ -199,7 +185,7 @@ mod tests {
     #[test]
     fn what_an_attempt_left_open_stays_open() {
         let mut pursuit = Pursuit::new(RequestId(1), Revision(7));
-        let told = |pursuit: &Pursuit| Rejection::from(pursuit.last.clone()).message;
+        let told = |pursuit: &Pursuit| rejection(pursuit.last.clone()).message;
         assert_eq!(told(&pursuit), NO_LEADER);
         assert_eq!(pursuit.note(Undecided::NotWritten("no majority".to_owned())), Ok(()));
         assert_eq!(told(&pursuit), format!("no majority. {NO_LEADER}"));

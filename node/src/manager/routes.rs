@@ -13,11 +13,11 @@ use cluster::rejection::Rejection;
 use cluster::request::Request;
 use cluster::session::{PARTS_MAX, ReportCall, WatchCall, frame};
 use futures_util::stream;
+use leader::Undecided;
 use raft_store::Class;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::request::Undecided;
 use super::session::{self, Refusal};
 use super::{Manager, join};
 use crate::transport::{BODY_BYTES_MAX, MemberOnly};

@@ -15,7 +15,7 @@ use cluster::session::Digest;
 use cluster::spec::{Availability, ClusterSpec, Role};
 use cluster::time::{Revision, Timestamp};
 use cluster::transaction::Transaction;
-use leader::{LEASE, PAUSE_MAX};
+use leader::{Ask, Decider, LEASE, Next, PAUSE_MAX, PLAN_INTERVAL, Proposed, Standing, Undecided};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use skein::pki::digest_of;
@@ -27,10 +27,8 @@ use super::{Members, PlantedBug};
 
 /// Between two looks at the leases, as the manager's.
 const LEASE_LOOK: Duration = Duration::from_millis(250);
-/// The planner looks at least this often, as the manager's.
-const PLAN_INTERVAL: Duration = Duration::from_secs(1);
-/// Plans in a row, as the manager's; more without an end are a bug.
-const PLANS_MAX: usize = 16;
+/// Entries that follow from one request; more without an end are a bug.
+const ENTRIES_MAX: usize = 17;
 /// Every run's cluster.
 pub(super) const CLUSTER: ClusterId = ClusterId(0xC1);
 
@@ -40,6 +38,7 @@ pub(super) struct Leader {
     /// Every entry, from revision 1 on.
     pub(super) log: Vec<Vec<u8>>,
     pub(super) core: leader::Leader,
+    decider: Decider<()>,
     pub(super) available: bool,
     /// When it became unavailable last.
     pub(super) lost_at: Duration,
@@ -58,6 +57,7 @@ impl Leader {
             state: State::default(),
             log: Vec::new(),
             core: leader::Leader::new(digest_of),
+            decider: Decider::default(),
             available: true,
             lost_at: Duration::ZERO,
             back_at: Duration::ZERO,
@@ -72,32 +72,32 @@ impl Leader {
         (IpAddr::from([192, 0, 2, u8::MAX - self.lost]), 2377).into()
     }
 
-    /// Decides and applies; complaints are our bugs, an error is the asker's.
+    /// Writes what the decider proposes until it waits. Returns the answer to `asked`, and how long
+    /// the decider waits; complaints are our bugs, an error is the asker's.
     fn decide(
         &mut self,
-        request: &Request,
+        asked: Option<&Request>,
         wall: Timestamp,
         problems: &mut Vec<String>,
-    ) -> Result<Answer, String> {
-        let seed = self.seeds.random();
-        let decision = cluster::decide(&self.state, request, seed, wall)
-            .map_err(|rejection| rejection.message)?;
-        self.apply(&decision.transaction, problems);
-        self.plan(wall, problems);
-        Ok(decision.answer)
-    }
-
-    /// When the planners have something to do again.
-    fn plan(&mut self, wall: Timestamp, problems: &mut Vec<String>) -> Option<Timestamp> {
-        for _ in 0..PLANS_MAX {
-            let planned = cluster::plan(&self.state, wall);
-            if planned.transaction.is_empty() {
-                return planned.next_due;
-            }
-            self.apply(&planned.transaction, problems);
+    ) -> (Option<Result<Answer, Undecided>>, Duration) {
+        if let Some(request) = asked.cloned() {
+            self.decider.ask(Ask { request, attempt: None, reply: () });
         }
-        problems.push(format!("{PLANS_MAX} plans in a row, and no end"));
-        Some(wall)
+        let mut told = None;
+        for _ in 0..=ENTRIES_MAX {
+            let Self { decider, state, seeds, .. } = self;
+            let answers = match decider.next(state, Standing::Leads, wall, &mut || seeds.random()) {
+                Next::Wait(pause) => return (told, pause),
+                Next::Answer(answers) => answers,
+                Next::Propose(proposal) => {
+                    self.apply(&proposal.transaction, problems);
+                    self.decider.outcome(Proposed::Applied)
+                }
+            };
+            told = answers.into_iter().map(|(_ask, answer)| answer).next().or(told);
+        }
+        problems.push(format!("{ENTRIES_MAX} entries in a row, and no end"));
+        (told, Duration::ZERO)
     }
 
     fn apply(&mut self, transaction: &Transaction, problems: &mut Vec<String>) {
@@ -184,23 +184,27 @@ impl World {
             return Err("no leader".to_owned());
         }
         let wall = self.wall();
-        let answer = self.leader.decide(request, wall, &mut self.problems);
+        let (answer, _pause) = self.leader.decide(Some(request), wall, &mut self.problems);
         self.state_changed();
-        answer
+        match answer {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(Undecided::Rejected(rejection))) => Err(rejection.message),
+            Some(Err(why)) => Err(format!("{why:?}")),
+            None => Err("no answer".to_owned()),
+        }
     }
 
     pub(super) fn plan_due(&mut self) {
         let wall = self.wall();
-        let mut due = None;
+        let mut pause = PLAN_INTERVAL;
         if self.leader.available {
             let before = self.leader.state.revision;
-            due = self.leader.plan(wall, &mut self.problems);
+            (_, pause) = self.leader.decide(None, wall, &mut self.problems);
             if self.leader.state.revision != before {
                 self.state_changed();
             }
         }
-        let pause = due.map_or(PLAN_INTERVAL, |at| Duration::from_millis(at.since_ms(wall)));
-        self.after(pause.clamp(Duration::from_millis(1), PLAN_INTERVAL), Event::Plan);
+        self.after(pause.max(Duration::from_millis(1)), Event::Plan);
     }
 
     fn state_changed(&mut self) {
