@@ -1,5 +1,5 @@
-//! The manager's shell: one loop that proposes log entries, the nodes' sessions and leases, and Raft
-//! membership. All decisions are made in the crates `cluster` and `leader`.
+//! The manager's shell: one loop that proposes log entries, the nodes' sessions and leases, and
+//! Raft membership. All decisions are made in the crates `cluster` and `leader`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -15,7 +15,7 @@ mod newcomers;
 mod places;
 mod server;
 
-/// The largest body that is read from a peer, in bytes (snapshots are the largest).
+/// The largest body of a call that is read, in bytes (snapshots are the largest).
 pub const BODY_BYTES_MAX: usize = 256 << 20;
 /// How long a connection may take to be made, TLS included.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1500);

@@ -19,7 +19,7 @@ use crate::lateness::Lateness;
 use crate::listeners::{Looks, Young};
 use crate::passes::{Disturbed, Facts, Pass, Passed, Passes};
 use crate::publish::Published;
-use crate::session::{Answer, Report, Session, Watch};
+use crate::session::{Answer, Missed, Report, Session, Watch};
 use crate::worker::{self, Adopted, Command, Event, Worker};
 
 /// What happened.
@@ -42,8 +42,8 @@ pub enum Input {
     /// Every task is to stop now, whatever the assignment says: the node leaves, or the daemon
     /// stops together with its tasks. Nothing is launched after it.
     StopAll,
-    /// What came of [`Output::Watch`]; none if no leader could be asked.
-    Watched(Option<Answer>),
+    /// What came of [`Output::Watch`].
+    Watched(Result<Answer, Missed>),
     /// What came of [`Output::Report`]: which leader heard it, if any did.
     Reported(Option<SocketAddr>),
     /// Whom this node trusts from now on.
@@ -159,7 +159,7 @@ impl Agent {
 
     /// Takes an input; returns what is to be done.
     pub fn step(&mut self, input: Input, at: Moment) -> Vec<Output> {
-        if let Input::Watched(Some(answer)) = &input {
+        if let Input::Watched(Ok(answer)) = &input {
             self.arrived = Some(answer.arrived);
         }
         let inputs = self.take(input, at);
@@ -210,8 +210,8 @@ impl Agent {
             Input::StopAll => Work::StopAll,
             Input::Tick => Work::Tick,
             Input::Watched(answer) => {
-                let news = self.session.watched(answer.as_ref(), now);
-                let time = answer.map(|answer| Work::LeaderTime(answer.time));
+                let news = self.session.watched(answer.as_ref().map_err(|missed| *missed), now);
+                let time = answer.ok().map(|answer| Work::LeaderTime(answer.time));
                 let assignment = news.assignment;
                 let assignment = assignment
                     .map(|assignment| Work::Assignment { assignment, from_manager: true });

@@ -5,8 +5,10 @@
 //! before what depends on it, and what gossip and the rest of the daemon are told. Its shell waits,
 //! moves bytes and brings back what came of it.
 //!
+//! A call to the leader is put to one manager after the other as [`Search`] says.
+//!
 //! Deliberately absent: gossip's engine, a core of its own in a task of its own, which must answer
-//! within milliseconds whatever the agent does; and which manager is asked, which is the caller's.
+//! within milliseconds whatever the agent does.
 
 mod agent;
 mod disk;
@@ -14,6 +16,7 @@ pub mod lateness;
 mod listeners;
 mod passes;
 mod publish;
+mod search;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -28,7 +31,8 @@ pub use crate::disk::{Files, OnDisk, WRITE_LIMIT};
 pub use crate::listeners::Young;
 pub use crate::passes::{Disturbed, Facts, Pass, Passed};
 pub use crate::publish::gossip_peers;
-pub use crate::session::{Answer, REPORT_INTERVAL, Report, Watch};
+pub use crate::search::{ASKED_MAX, Search};
+pub use crate::session::{Answer, Missed, REPORT_INTERVAL, Report, Watch};
 pub use crate::worker::{Adopted, Command, Ended, Event, Health, LocalTask, Phase, Worker};
 
 /// Both clocks at one moment: the monotonic one decides what is due; the wall's is for statuses,

@@ -21,6 +21,9 @@ use cluster::time::Timestamp;
 pub const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// Pause after no manager that is known answered as the leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after an answer that cannot be read: the next one is likely to be the same, with all that
+/// the node lacks.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the leader is asked: to answer once there is something else than this.
 #[derive(Debug, Clone)]
@@ -44,6 +47,15 @@ pub struct Answer {
     pub released: BTreeSet<TaskId>,
     /// When it came, by the monotonic clock.
     pub arrived: Duration,
+}
+
+/// Why a watch brought nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    /// No manager that is known answered as the leader.
+    NoLeader,
+    /// The leader's answer cannot be read.
+    Unreadable,
 }
 
 /// What a report says.
@@ -121,12 +133,20 @@ impl Session {
     }
 
     /// What came of the watch. Returns the assignment and the releases that are new.
-    pub(crate) fn watched(&mut self, answer: Option<&Answer>, now: Duration) -> News {
-        self.leader = answer.map(|answer| answer.leader);
-        let Some(answer) = answer else {
-            self.watch = Call::DueAt(now + RETRY_PAUSE);
-            return News::default();
+    pub(crate) fn watched(&mut self, answer: Result<&Answer, Missed>, now: Duration) -> News {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Missed::NoLeader) => {
+                self.leader = None;
+                self.watch = Call::DueAt(now + RETRY_PAUSE);
+                return News::default();
+            }
+            Err(Missed::Unreadable) => {
+                self.watch = Call::DueAt(now + UNREADABLE_PAUSE);
+                return News::default();
+            }
         };
+        self.leader = Some(answer.leader);
         self.watch = Call::DueAt(now);
         let mut news = News::default();
         if let Some(held) = &answer.assignment {

@@ -124,7 +124,7 @@ fn held(digest: u8, assignment: Assignment) -> Arc<Held> {
 fn answer(assignment: Arc<Held>) -> Input {
     let (time, arrived, released) = (Timestamp(0), Duration::ZERO, BTreeSet::new());
     let assignment = Some(assignment);
-    Input::Watched(Some(Answer { leader: leader(9), time, assignment, released, arrived }))
+    Input::Watched(Ok(Answer { leader: leader(9), time, assignment, released, arrived }))
 }
 
 fn nothing_on_disk() -> OnDisk {
@@ -310,6 +310,23 @@ fn a_report_goes_at_once_with_news_and_else_at_an_interval() {
     assert_eq!(reports(&run.step(same)), Vec::<String>::new(), "the link is away for a moment");
 }
 
+/// Goal: an answer that cannot be read, with all that the node lacks, is not fetched in a busy
+/// loop; reports go on to the leader that gave it.
+#[test]
+fn an_answer_that_cannot_be_read_is_asked_for_later() {
+    let mut run = Run::new(nothing_on_disk());
+    run.step(Input::Tick);
+    run.step(Input::Reported(Some(leader(9))));
+    run.step(Input::Watched(Err(Missed::Unreadable)));
+    for ms in (500..5_000).step_by(500) {
+        run.ms = ms;
+        assert_eq!(words(&run.step(Input::Tick)), ["report None [] None"]);
+        run.step(Input::Reported(Some(leader(9))));
+    }
+    run.ms = 5_000;
+    assert_eq!(words(&run.step(Input::Tick)), ["watch None", "report None [] None"]);
+}
+
 /// Goal: without a leader calls pause, and the next one hears what the node is like.
 #[test]
 fn a_new_leader_hears_what_the_node_is_like() {
@@ -319,7 +336,7 @@ fn a_new_leader_hears_what_the_node_is_like() {
     run.ms = 500;
     assert_eq!(words(&run.step(Input::Tick)), ["report None [] None"]);
     assert_eq!(words(&run.step(Input::Reported(None))), Vec::<String>::new());
-    assert_eq!(words(&run.step(Input::Watched(None))), Vec::<String>::new());
+    assert_eq!(words(&run.step(Input::Watched(Err(Missed::NoLeader)))), Vec::<String>::new());
     let again = run.wait_until(600);
     assert_eq!(words(&again), ["watch None", "report None [] Some(1500)"]);
     run.step(Input::Reported(Some(leader(8))));

@@ -16,12 +16,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::access::{Membership, answers};
-use super::{
-    BODY_BYTES_MAX, CONNECT_LIMIT, CallError, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT, Lane,
-};
+use super::{CONNECT_LIMIT, CallError, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT, Lane};
 use crate::clock;
 use crate::pki::{PeerCertificate, SERVER_NAME};
 use crate::telemetry::meters::meters;
+use crate::wire::MESSAGE_BYTES_MAX;
 
 type Pool = Mutex<BTreeMap<(SocketAddr, Lane), Connection>>;
 
@@ -68,7 +67,7 @@ impl Net {
         let exchange = async {
             let response = self.open(address, lane, path, body).await?;
             let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), BODY_BYTES_MAX)
+            let body = Limited::new(response.into_body(), MESSAGE_BYTES_MAX)
                 .collect()
                 .await
                 .map_err(|e| broken(e.to_string()))?

@@ -1,11 +1,10 @@
-//! The calls of a session: finds the leader among the managers that are known, and asks it.
+//! The calls of a session: asks the leader, which [`Search`] finds among the managers known.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agent::{Answer, Report, Watch};
+use agent::{Answer, Missed, Report, Search, Watch};
 use bytes::Bytes;
 use cluster::assign::Held;
 use cluster::assignment::Assignment;
@@ -108,74 +107,73 @@ impl Session {
         path: &str,
         call: &Q,
         limit: Duration,
-    ) -> Option<(SocketAddr, A)> {
+    ) -> Result<(SocketAddr, A), Missed> {
         self.ask_for(path, call, limit, |bytes| Ok(decode(&bytes)?)).await
     }
 
-    /// Asks the leader, wherever it is now. Returns `None` when no manager could be asked, or gave
-    /// an answer that can be read: the caller comes back after a pause.
+    /// Asks the leader, wherever it is now. The caller comes back after a pause.
     async fn ask_for<Q: Serialize, A>(
         &self,
         path: &str,
         call: &Q,
         limit: Duration,
         read: impl Fn(Bytes) -> anyhow::Result<A>,
-    ) -> Option<(SocketAddr, A)> {
-        let body = encode(call).ok()?;
-        let leader = *self.leader.borrow();
-        let mut candidates: VecDeque<SocketAddr> = leader.into_iter().collect();
-        let mut rest = Some(&self.known);
-        let mut asked = BTreeSet::new();
-        loop {
-            let Some(address) = candidates.pop_front() else {
-                let Some(known) = rest.take() else { break };
-                candidates.extend(known.here());
-                candidates.extend(known.moved().await);
-                candidates.extend(known.managers.borrow().iter());
-                continue;
-            };
-            if !asked.insert(address) {
-                continue;
-            }
+    ) -> Result<(SocketAddr, A), Missed> {
+        let body = encode(call).map_err(|_too_large| Missed::NoLeader)?;
+        let mut search = Search::new(*self.leader.borrow());
+        while let Some(address) = self.next(&mut search).await {
             match self.net.call(address, Lane::Control, path, body.clone(), limit).await {
                 Ok(bytes) => {
                     self.leader.send_if_modified(|leader| leader.replace(address) != Some(address));
-                    match read(bytes) {
-                        Ok(answer) => return Some((address, answer)),
-                        Err(error) => {
-                            let remedy = "the leader's answer is not used; it is asked again";
-                            self.complain(address, &format!("{error:#}"), remedy);
-                        }
-                    }
-                }
-                Err(CallError::Refused { status: NOT_LEADER, body, .. }) => {
-                    let hint = decode::<NotLeader>(&body).ok().and_then(|hint| hint.leader);
-                    if let Some(leader) = hint {
-                        candidates.push_front(leader);
-                    }
-                }
-                Err(CallError::Refused { status: NOT_A_MEMBER, message, .. }) => {
-                    self.complain(address, &message, "`swarm leave` here, then join again");
-                }
-                Err(CallError::Refused { status: TOO_OLD, message, .. }) => {
-                    self.complain(address, &message, "this node goes on with what it was told");
-                    self.too_old.send_if_modified(|known| {
-                        known.replace(message.clone()).as_ref() != Some(&message)
+                    return read(bytes).map(|answer| (address, answer)).map_err(|error| {
+                        let remedy = "the leader's answer is not used; it is asked again";
+                        self.complain(address, &format!("{error:#}"), remedy);
+                        Missed::Unreadable
                     });
                 }
-                Err(CallError::Refused { status: NO_ANSWER, message, .. }) => {
-                    self.complain(address, &message, "the leader cannot answer; it is asked again");
+                Err(CallError::Refused { status: NOT_LEADER, body, .. }) => {
+                    search.redirected(decode::<NotLeader>(&body).ok().and_then(|it| it.leader));
                 }
-                Err(error) => tracing::debug!(%address, path, %error, "session call"),
+                Err(error) => self.refused(address, path, &error),
             }
         }
         self.leader.send_if_modified(|leader| leader.take().is_some());
-        None
+        Err(Missed::NoLeader)
+    }
+
+    /// Where members are now is looked up only when nobody else is left.
+    async fn next(&self, search: &mut Search) -> Option<SocketAddr> {
+        if let Some(address) = search.hinted() {
+            return Some(address);
+        }
+        let (here, known) = (self.known.here(), self.known.managers.borrow().clone());
+        if let Some(address) = search.one_of(here) {
+            return Some(address);
+        }
+        search.one_of(self.known.moved().await.into_iter().chain(known))
+    }
+
+    fn refused(&self, address: SocketAddr, path: &str, error: &CallError) {
+        match error {
+            CallError::Refused { status: NOT_A_MEMBER, message, .. } => {
+                self.complain(address, message, "`swarm leave` here, then join again");
+            }
+            CallError::Refused { status: TOO_OLD, message, .. } => {
+                self.complain(address, message, "this node goes on with what it was told");
+                self.too_old.send_if_modified(|known| {
+                    known.replace(message.clone()).as_ref() != Some(message)
+                });
+            }
+            CallError::Refused { status: NO_ANSWER, message, .. } => {
+                self.complain(address, message, "the leader cannot answer; it is asked again");
+            }
+            error => tracing::debug!(%address, path, %error, "session call"),
+        }
     }
 
     /// Asks the leader for a new certificate.
     pub async fn renew(&self, call: &RenewCall) -> Option<RenewAnswer> {
-        let answer = self.ask("/session/renew", call, RENEW_LIMIT).await;
+        let answer = self.ask("/session/renew", call, RENEW_LIMIT).await.ok();
         answer.map(|(_, answer)| answer)
     }
 
@@ -184,14 +182,14 @@ impl Session {
         let call = ReseatCall { lost };
         let answer = self.ask::<_, ReseatAnswer>("/session/reseat", &call, RENEW_LIMIT).await;
         match answer.map(|(_, answer)| answer.refused) {
-            Some(None) => Ok(()),
-            Some(Some(reason)) => Err(reason),
-            None => Err("no leader answers".to_owned()),
+            Ok(None) => Ok(()),
+            Ok(Some(reason)) => Err(reason),
+            Err(_missed) => Err("no leader answers".to_owned()),
         }
     }
 
     /// Waits until the leader has another assignment, or other releases.
-    pub async fn watch(&self, watch: Watch) -> Option<Answer> {
+    pub async fn watch(&self, watch: Watch) -> Result<Answer, Missed> {
         let Watch { call, known } = watch;
         let read = |bytes| {
             let WatchAnswer { told, released, now } = frame::decode(bytes)?;
@@ -201,12 +199,12 @@ impl Session {
         };
         let answer = self.ask_for("/session/watch", &call, WATCH_LIMIT, read).await;
         let (leader, (assignment, released, time)) = answer?;
-        Some(Answer { leader, time, assignment, released, arrived: clock::monotonic() })
+        Ok(Answer { leader, time, assignment, released, arrived: clock::monotonic() })
     }
 
     /// Tells the leader; who that was.
     pub async fn report(&self, report: Report) -> Option<SocketAddr> {
-        let heard = self.ask("/session/report", &call(report, false), REPORT_LIMIT).await;
+        let heard = self.ask("/session/report", &call(report, false), REPORT_LIMIT).await.ok();
         heard.map(|(leader, _answer): (_, ReportAnswer)| leader)
     }
 
@@ -216,7 +214,7 @@ impl Session {
         let call = call(last, true);
         let asked = self.ask::<_, ReportAnswer>("/session/report", &call, REPORT_LIMIT);
         // Without it the tasks stay for as long as the usual lease.
-        if !matches!(tokio::time::timeout(FAREWELL_LIMIT, asked).await, Ok(Some(_))) {
+        if !matches!(tokio::time::timeout(FAREWELL_LIMIT, asked).await, Ok(Ok(_))) {
             tracing::warn!("no leader could be told that this is a restart");
         }
     }

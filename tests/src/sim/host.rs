@@ -275,7 +275,7 @@ impl World {
         }
         match &input {
             Input::Written(_) => host.disk.unheard_since = None,
-            Input::Watched(Some(_)) => host.disk.is_outdated = false,
+            Input::Watched(Ok(_)) => host.disk.is_outdated = false,
             _ => {}
         }
         let outputs = daemon.agent.step(input, at);

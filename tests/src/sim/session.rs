@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use agent::{Answer, Input, Report, Watch};
+use agent::{Answer, Input, Missed, Report, Watch};
 use cluster::assign::Held;
 use cluster::id::NodeId;
 use cluster::object::TaskState;
@@ -60,10 +60,14 @@ impl World {
     }
 
     fn break_watch(&mut self, node: NodeId) {
+        self.miss_watch(node, Missed::NoLeader);
+    }
+
+    fn miss_watch(&mut self, node: NodeId, missed: Missed) {
         let pause = self.ms_between(1, 500);
         let Some(daemon) = self.daemon(node) else { return };
         daemon.watching = Watching::Nothing;
-        let (run, input) = (daemon.run, Box::new(Input::Watched(None)));
+        let (run, input) = (daemon.run, Box::new(Input::Watched(Err(missed))));
         self.after(pause, Event::Input { node, run, input });
     }
 
@@ -133,12 +137,12 @@ impl World {
             Ok(held) => held.map(Arc::new),
             Err(error) => {
                 self.problems.push(format!("node {}: {error}", node.0));
-                return self.break_watch(node);
+                return self.miss_watch(node, Missed::Unreadable);
             }
         };
         let (time, arrived) = (self.wall(), self.now);
         let answer = Answer { leader, time, assignment, released, arrived };
-        self.agent_input(node, Input::Watched(Some(answer)));
+        self.agent_input(node, Input::Watched(Ok(answer)));
     }
 
     pub(super) fn send_report(&mut self, node: NodeId, mut report: Report) {
