@@ -18,7 +18,11 @@ pub struct ParseIdError(pub String);
 
 /// The printed form of a raw id.
 #[must_use]
-pub fn format_id(mut raw: u128) -> String {
+pub fn format_id(raw: u128) -> String {
+    as_text(&digits(raw)).to_owned()
+}
+
+fn digits(mut raw: u128) -> [u8; ID_CHARS] {
     let mut text = [b'0'; ID_CHARS];
     // Twelve digits at a time fit 64 bits, where division is many times faster.
     for chunk in text.rchunks_mut(CHUNK_CHARS) {
@@ -29,7 +33,12 @@ pub fn format_id(mut raw: u128) -> String {
             part /= 36;
         }
     }
-    String::from_utf8_lossy(&text).into_owned()
+    text
+}
+
+/// Digits are ASCII.
+fn as_text(digits: &[u8]) -> &str {
+    std::str::from_utf8(digits).unwrap_or_default()
 }
 
 /// The inverse of [`format_id`].
@@ -81,13 +90,13 @@ macro_rules! id_types {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&format_id(self.0))
+                f.pad(as_text(&digits(self.0)))
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&format_id(self.0))
+                f.write_str(as_text(&digits(self.0)))
             }
         }
 
@@ -101,7 +110,7 @@ macro_rules! id_types {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 if serializer.is_human_readable() {
-                    serializer.collect_str(self)
+                    serializer.serialize_str(as_text(&digits(self.0)))
                 } else {
                     self.0.serialize(serializer)
                 }

@@ -24,7 +24,7 @@ use cluster::spec::{ClusterSpec, NetworkSpec, Role, ServiceSpec};
 use cluster::time::{Revision, Timestamp};
 use cluster::transaction::{Change, Object, Transaction};
 use cluster::{State, assignment_for, decide, plan};
-use leader::Leader;
+use leader::{LEASE, Leader};
 use serde_json::{Value, json};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -81,6 +81,7 @@ fn round([nodes, services, tasks]: [usize; 3]) {
         world.request(&report);
     });
     sessions(&mut world, nodes);
+    change_of_leader(&world);
     // Last: every commit looks for a node for it.
     world.request(&homeless("homeless", "net-0", &world));
     world.timed("why, of a task that no node takes", |world, _| {
@@ -129,6 +130,28 @@ fn sessions(world: &mut World, nodes: usize) {
     world.say_mean("a stopping task is released", took);
 }
 
+/// Every node finds a new leader at once: it asks what it is to run, with all parts of its
+/// assignment at hand, and tells what its kernel holds and what the node is like.
+fn change_of_leader(world: &World) {
+    let mut before = Sessions::new();
+    before.serve(&world.state);
+    let mut sessions = Sessions { leader: Leader::new(siphash), calls: before.calls };
+    let take_over = elapsed(|| sessions.leader.take_over(&world.state, Duration::ZERO));
+    let mut bytes = 0;
+    let watches = elapsed(|| bytes = sessions.find(&world.state));
+    let reports = elapsed(|| {
+        for (id, node) in world.state.nodes.iter() {
+            sessions.tell(&world.state, *id, Some(node.description.clone()));
+        }
+    });
+    for (what, took) in [("take over", take_over), ("watches", watches), ("reports", reports)] {
+        world.say(&format!("  {what:<30} {:>10.3} ms", took.as_secs_f64() * 1_000.0));
+    }
+    let all = (take_over + watches + reports).as_millis();
+    let bytes = bytes / world.state.nodes.len();
+    world.say(&format!("  {all} ms of a lease of {} ms, {bytes} bytes to each", LEASE.as_millis()));
+}
+
 /// The leader, and what each node asks.
 struct Sessions {
     leader: Leader,
@@ -160,10 +183,27 @@ impl Sessions {
         answered
     }
 
+    /// Answers every node, which has all parts already but no manager's word for it; all bytes.
+    fn find(&mut self, state: &State) -> usize {
+        let mut bytes = 0;
+        for (node, call) in &mut self.calls {
+            call.confirmed = false;
+            let watched = self.leader.watch(state, *node, call, (Duration::ZERO, NOW)).unwrap();
+            assert!(watched.is_news);
+            bytes +=
+                frame::encode(watched.answer).unwrap().iter().map(|it| it.len()).sum::<usize>();
+        }
+        bytes
+    }
+
     /// A node's kernel holds what it was told.
     fn report(&mut self, state: &State, node: NodeId) {
+        self.tell(state, node, None);
+    }
+
+    fn tell(&mut self, state: &State, node: NodeId, description: Option<NodeDescription>) {
         let applied = Some(Digest::of_all(&self.calls[&node].have, siphash));
-        let (statuses, description) = (BTreeMap::new(), None);
+        let statuses = BTreeMap::new();
         let call = ReportCall { applied, statuses, description, restarts: false };
         self.leader.report(state, node, None, call, Duration::ZERO).unwrap();
     }
