@@ -64,9 +64,13 @@ fn rows(host: u32, count: u32) -> Input {
     let endpoint = |task: u32| {
         let owner = EndpointOwner::Task(TaskId(u128::from(host) << 64 | u128::from(task)));
         let address = IpAddr::V4(Ipv4Addr::from(0x0b00_0000 | host << 8 | task));
-        let (mac, revision) = (MacAddr::for_address(address), Revision(1_000));
-        let row =
-            EndpointRow { node: node(host), address, mac, condition: Condition::Ready, revision };
+        let row = EndpointRow {
+            node: node(host),
+            addresses: address.into(),
+            mac: MacAddr::for_address(address),
+            condition: Condition::Ready,
+            revision: Revision(1_000),
+        };
         (EndpointKey { network: NetworkId(u128::MAX), owner }, row)
     };
     let endpoints: BTreeMap<_, _> = (0..count).map(endpoint).collect();

@@ -1,12 +1,12 @@
 //! What fuzzing calls: each function decodes any bytes, panics where a law of a decoder breaks, and
 //! says whether there was something to decode.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::id::{ClusterId, NetworkId, NodeId, TaskId};
-use cluster::net::MacAddr;
+use cluster::net::{Addresses, MacAddr};
 use cluster::time::Revision;
 use cluster::view::{Condition, EndpointKey, EndpointOwner, VtepRow};
 use foca::{Header, Member, Message};
@@ -164,17 +164,22 @@ fn author() -> Author {
 }
 
 fn rows() -> Vec<Row> {
-    let address = IpAddr::V4(Ipv4Addr::new(10, 0, 9, 5));
+    let (v4, v6) = (Ipv4Addr::new(10, 0, 9, 5), Ipv6Addr::LOCALHOST);
     let value = EndpointValue {
-        address,
-        mac: MacAddr::for_address(address),
+        addresses: Addresses::V4(v4),
+        mac: MacAddr::for_address(v4.into()),
         condition: Condition::Ready,
         revision: Revision(12),
     };
     let owner = EndpointOwner::Task(TaskId(7));
     let key = EndpointKey { network: NetworkId(9), owner };
     let records = [
-        Record::Endpoint(key, Some(value)),
+        Record::Endpoint(key, Some(value.clone())),
+        Record::Endpoint(
+            key,
+            Some(EndpointValue { addresses: Addresses::V6(v6), ..value.clone() }),
+        ),
+        Record::Endpoint(key, Some(EndpointValue { addresses: Addresses::Both(v4, v6), ..value })),
         Record::Endpoint(key, None),
         Record::Vtep(Some(VtepRow { address: Ipv4Addr::new(192, 0, 2, OTHER).into() })),
     ];
@@ -187,7 +192,7 @@ fn rows() -> Vec<Row> {
 }
 
 fn digest() -> Digest {
-    let last = Version { generation: 3, counter: 2 };
+    let last = Version { generation: 3, counter: 4 };
     Digest { owner: node(OTHER), floor: 3, last, live: 2, hash: 5 }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::id::{ClusterId, NetworkId, NodeId, TaskId};
-use cluster::net::MacAddr;
+use cluster::net::{Addresses, MacAddr};
 use cluster::time::Revision;
 use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, Liveness, VtepRow};
 use rand::rngs::StdRng;
@@ -93,10 +93,10 @@ fn key(host: u8, task: u16) -> EndpointKey {
 
 fn endpoint(host: u8, task: u16, healthy: bool) -> EndpointRow {
     let [high, low] = task.to_be_bytes();
-    let address = IpAddr::V4(Ipv4Addr::new(10, host, high, low));
-    let mac = MacAddr::for_address(address);
+    let addresses = Addresses::V4(Ipv4Addr::new(10, host, high, low));
+    let mac = MacAddr::for_address(addresses.first());
     let condition = if healthy { Condition::Ready } else { Condition::Unhealthy };
-    EndpointRow { node: node(host), address, mac, condition, revision: Revision(5) }
+    EndpointRow { node: node(host), addresses, mac, condition, revision: Revision(5) }
 }
 
 fn own(host: u8, tasks: impl IntoIterator<Item = u16>) -> Input {

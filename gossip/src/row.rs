@@ -1,8 +1,6 @@
 //! What the table holds: one fact of one owner, with the version that orders it.
 
-use std::net::IpAddr;
-
-use cluster::net::MacAddr;
+use cluster::net::{Addresses, MacAddr};
 use cluster::time::Revision;
 use cluster::view::{Condition, EndpointKey, EndpointRow, VtepRow};
 use serde::{Deserialize, Serialize};
@@ -32,8 +30,8 @@ pub enum RowKey {
 /// An endpoint row without its node: that is the owner, so an own row cannot name another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointValue {
-    /// Address on the network.
-    pub address: IpAddr,
+    /// Addresses on the network.
+    pub addresses: Addresses,
     /// MAC address.
     pub mac: MacAddr,
     /// Who may use it.
@@ -44,8 +42,8 @@ pub struct EndpointValue {
 
 impl From<&EndpointRow> for EndpointValue {
     fn from(row: &EndpointRow) -> Self {
-        let EndpointRow { address, mac, condition, revision, .. } = *row;
-        Self { address, mac, condition, revision }
+        let EndpointRow { addresses, mac, condition, revision, .. } = *row;
+        Self { addresses, mac, condition, revision }
     }
 }
 

@@ -1,15 +1,14 @@
 //! All known endpoints: the assignment and the gossip rows, merged into one list per network, with
 //! one endpoint for each address and MAC address.
 //!
-//! A row repeats the address, so an endpoint is known as soon as its row is, even if the assignment
-//! does not contain it yet. A row that the assignment has overtaken is refused.
+//! A row repeats the addresses, so an endpoint is known as soon as its row is, even if the
+//! assignment does not contain it yet. A row that the assignment has overtaken is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use cluster::assignment::Assignment;
 use cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
-use cluster::net::MacAddr;
+use cluster::net::{Addresses, MacAddr};
 use cluster::object::Attachment;
 use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, View};
 
@@ -20,7 +19,7 @@ pub struct Endpoint {
     pub owner: EndpointOwner,
     /// Where it runs.
     pub node: NodeId,
-    pub address: IpAddr,
+    pub addresses: Addresses,
     /// Its MAC address.
     pub mac: MacAddr,
     /// Its service; unset for nodes, and while the task is known only from a row.
@@ -97,7 +96,7 @@ impl Directory {
         Self { networks }
     }
 
-    /// All endpoints of a network, ordered by address.
+    /// All endpoints of a network, ordered by their first address.
     #[must_use]
     pub fn of(&self, network: NetworkId) -> &[Endpoint] {
         self.networks.get(&network).map_or(&[], Vec::as_slice)
@@ -116,7 +115,7 @@ impl Directory {
     }
 }
 
-/// An endpoint that competes for its address.
+/// An endpoint that competes for its addresses.
 struct Candidate {
     network: NetworkId,
     endpoint: Endpoint,
@@ -179,7 +178,7 @@ fn known(
         endpoint: Endpoint {
             owner,
             node: row.map_or(node, |row| row.node),
-            address: row.map_or(attachment.address, |row| row.address),
+            addresses: row.map_or(attachment.addresses, |row| row.addresses),
             mac: row.map_or(attachment.mac, |row| row.mac),
             service: None,
             healthy: row.map(|row| row.condition != Condition::Unhealthy),
@@ -213,7 +212,7 @@ fn announced<'a>(
             endpoint: Endpoint {
                 owner: key.owner,
                 node: row.node,
-                address: row.address,
+                addresses: row.addresses,
                 mac: row.mac,
                 service: None,
                 healthy: Some(row.condition != Condition::Unhealthy),
@@ -234,15 +233,16 @@ fn distinct(mut candidates: Vec<Candidate>) -> Vec<Endpoint> {
         .into_iter()
         .map(|candidate| candidate.endpoint)
         .filter(|e| {
-            let free = !addresses.contains(&e.address) && !macs.contains(&e.mac);
+            let taken = |address| addresses.contains(&address);
+            let free = !e.addresses.iter().any(taken) && !macs.contains(&e.mac);
             if free {
-                addresses.insert(e.address);
+                addresses.extend(e.addresses.iter());
                 macs.insert(e.mac);
             }
             free
         })
         .collect();
-    endpoints.sort_by_key(|e| e.address);
+    endpoints.sort_by_key(|e| e.addresses.first());
     endpoints
 }
 
@@ -254,7 +254,7 @@ mod tests {
 
     fn listed(world: &World) -> Vec<String> {
         let directory = Directory::new(&world.assignment, &world.view);
-        let text = |e: &Endpoint| format!("{} on {} {:?}", e.address, e.node.0, e.healthy);
+        let text = |e: &Endpoint| format!("{} on {} {:?}", e.addresses, e.node.0, e.healthy);
         directory.of(WEB).iter().map(text).collect()
     }
 
@@ -263,7 +263,7 @@ mod tests {
         let owner = EndpointOwner::Task(task(n));
         let row = EndpointRow {
             node: node(on),
-            address: ip(address),
+            addresses: ip(address).into(),
             mac: MacAddr::for_address(ip(address)),
             condition: Condition::Ready,
             revision: Revision(revision),
@@ -303,6 +303,20 @@ mod tests {
         let directory = Directory::new(&world.assignment, &world.view);
         let open: Vec<_> = open(directory.of(WEB)).into_iter().filter_map(Endpoint::task).collect();
         assert_eq!(open, [task(1)]);
+    }
+
+    /// Goal: no two endpoints share an address of either family. Method: rows of three tasks, of
+    /// which the newest has both addresses and each other one of these.
+    #[test]
+    fn an_endpoint_with_both_families_holds_both_addresses() {
+        let mut world = World::new();
+        announce(&mut world, 7, 2, "10.0.1.30", 101);
+        announce(&mut world, 8, 2, "fd00::30", 102);
+        let owner = EndpointOwner::Task(task(9));
+        announce(&mut world, 9, 3, "10.0.1.31", 103);
+        let row = world.view.endpoints.get_mut(&EndpointKey { network: WEB, owner }).unwrap();
+        row.addresses = Addresses::Both([10, 0, 1, 30].into(), "fd00::30".parse().unwrap());
+        assert_eq!(listed(&world), ["10.0.1.30 fd00::30 on 3 Some(true)"]);
     }
 
     #[test]

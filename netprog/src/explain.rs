@@ -163,7 +163,9 @@ impl Scene<'_> {
 
     fn service_of(&self, network: NetworkId, vip: IpAddr) -> Option<ServiceId> {
         let mut services = self.call.assignment.services.iter();
-        services.find(|(_, s)| s.vips.get(&network) == Some(&vip)).map(|(id, _)| *id)
+        services
+            .find(|(_, s)| s.vips.get(&network).is_some_and(|vips| vips.contains(vip)))
+            .map(|(id, _)| *id)
     }
 
     /// What the call is about, with its port if one was given.

@@ -35,8 +35,8 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 }
 
 fn attachment(network: NetworkId, address: &str) -> Attachment {
-    let address = ip(address);
-    Attachment { network, address, mac: MacAddr::for_address(address), aliases: Vec::new() }
+    let (addresses, mac) = (ip(address).into(), MacAddr::for_address(ip(address)));
+    Attachment { network, addresses, mac, aliases: Vec::new() }
 }
 
 fn network(name: &str, vni: u32, subnet: &str, gateway: &str) -> AssignedNetwork {
@@ -55,7 +55,7 @@ fn network(name: &str, vni: u32, subnet: &str, gateway: &str) -> AssignedNetwork
 fn service(name: &str, vips: &[(NetworkId, &str)]) -> AssignedService {
     AssignedService {
         name: name.to_owned(),
-        vips: vips.iter().map(|(network, vip)| (*network, ip(vip))).collect(),
+        vips: vips.iter().map(|(network, vip)| (*network, ip(vip).into())).collect(),
         aliases: BTreeMap::new(),
         ports: Vec::new(),
     }
@@ -200,7 +200,7 @@ impl World {
             let owner = EndpointOwner::Task(task(n));
             let row = EndpointRow {
                 node: assigned.node,
-                address: attachment.address,
+                addresses: attachment.addresses,
                 mac: attachment.mac,
                 condition,
                 revision: self.assignment.revision,

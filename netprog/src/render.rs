@@ -30,7 +30,7 @@ use crate::plane::ipnet_text::Cidr;
 use crate::plane::{Place, Plane, Route, TABLE_LOCAL, TABLES, Table};
 
 pub use ports::{BOUND, PUBLISHED, published, withhold};
-pub(crate) use service::{LoadBalancer, balancer, virtual_service};
+pub(crate) use service::{LoadBalancer, balancer, behind, virtual_service};
 
 /// Bytes that VXLAN adds to a frame over IPv4 (RFC 7348 section 5: outer Ethernet is not counted
 /// by the MTU, the inner one is: 20 + 8 + 8 + 14).

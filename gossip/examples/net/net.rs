@@ -60,7 +60,7 @@ pub(crate) fn rows(host: u32, count: u32) -> Input {
         let address = IpAddr::V4(Ipv4Addr::from(0x0b00_0000 | host << 8 | task));
         let (node, mac) = (NodeId(host.into()), MacAddr::for_address(address));
         let (condition, revision) = (Condition::Ready, Revision(1));
-        (key(host, task), EndpointRow { node, address, mac, condition, revision })
+        (key(host, task), EndpointRow { node, addresses: address.into(), mac, condition, revision })
     };
     Input::Own {
         endpoints: (0..count).map(endpoint).collect(),

@@ -8,7 +8,7 @@ use crate::proof::{Author, Proof, ProofSecret, Statement};
 use crate::row::{EndpointValue, Record, Version};
 use crate::table::{OWNERS_MAX, ROWS_PER_OWNER_MAX};
 use cluster::id::{ClusterId, NetworkId, TaskId};
-use cluster::net::MacAddr;
+use cluster::net::{Addresses, MacAddr};
 use cluster::time::Revision;
 use cluster::view::{Condition, EndpointKey, EndpointOwner, VtepRow};
 use expect_test::{Expect, expect};
@@ -39,19 +39,22 @@ fn proof() -> Proof {
 fn rows() -> Vec<Row> {
     let version = Version { generation: 3, counter: 70_000 };
     let value = EndpointValue {
-        address: IpAddr::V4(Ipv4Addr::new(10, 0, 9, 5)),
+        addresses: Addresses::V4(Ipv4Addr::new(10, 0, 9, 5)),
         mac: MacAddr([2, 0x42, 10, 0, 9, 5]),
         condition: Condition::Ready,
         revision: Revision(12),
     };
     let of = |owner| EndpointKey { network: NetworkId(1 << 100), owner };
-    let six = EndpointValue { address: IpAddr::V6(Ipv6Addr::LOCALHOST), ..value.clone() };
+    let with = |addresses| EndpointValue { addresses, ..value.clone() };
+    let six = with(Addresses::V6(Ipv6Addr::LOCALHOST));
+    let both = with(Addresses::Both(Ipv4Addr::new(10, 0, 9, 5), Ipv6Addr::LOCALHOST));
     let records = [
-        Record::Endpoint(of(EndpointOwner::Task(TaskId(7))), Some(value)),
+        Record::Endpoint(of(EndpointOwner::Task(TaskId(7))), Some(value.clone())),
         Record::Endpoint(of(EndpointOwner::Node(NodeId(8))), Some(six)),
         Record::Endpoint(of(EndpointOwner::Task(TaskId(7))), None),
         Record::Vtep(Some(VtepRow { address: IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)) })),
         Record::Vtep(None),
+        Record::Endpoint(of(EndpointOwner::Task(TaskId(9))), Some(both)),
     ];
     records.into_iter().map(|record| Row { version, record, proof: proof() }).collect()
 }
@@ -86,11 +89,12 @@ fn golden_datagrams() {
         expect![[r#"
             040002050303fc7011010028fdffffffffffffffff050303fc7011010028fdffffffffffffffff03
                 010203
-            04010105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
+            04010105030603fc7011010000fe00000000000000000000000010000000000701000a0009050242
                 0a000905010c<proof>03fc7011010000fe000000000000000000000000100000000108010100000
                 00000000000000000000000000102420a000905010c<proof>03fc7011010000fe00000000000000
                 000000000010000000000700<proof>03fc701101000101000a010203<proof>03fc701101000100
-                <proof>
+                <proof>03fc7011010000fe00000000000000000000000010000000000901020a000905000000000
+                0000000000000000000000102420a000905010c<proof>
             040203fb2c0102000a010203fb0a1f<proof>04
             04030609fb3075<proof>
         "#]],
@@ -138,11 +142,13 @@ fn golden_exchanges() {
         &text,
         expect![[r#"
             04010200ff01050303fc7011010028fdffffffffffffffff0901010102
-            04030105030503fc7011010000fe00000000000000000000000010000000000701000a0009050242
+            04030105030603fc7011010000fe00000000000000000000000010000000000701000a0009050242
                 0a000905010c<proof>03fc7011010000fe000000000000000000000000100000000108010100000
                 00000000000000000000000000102420a000905010c<proof>03fc7011010000fe00000000000000
                 000000000010000000000700<proof>03fc701101000101000a010203<proof>03fc701101000100
-                <proof>0101fb2c0102000a010201fb0a1f<proof>0402
+                <proof>03fc7011010000fe00000000000000000000000010000000000901020a000905000000000
+                0000000000000000000000102420a000905010c<proof>0101fb2c0102000a010201fb0a1f<proof
+                >0402
             0403010503000101fb2c0102000a010201fb0a1f<proof>040201050303fc7011010028fdfffffff
                 fffffffff09010101060901<proof>0100
             0404
@@ -239,12 +245,13 @@ fn golden_hashes() {
     golden(
         &text,
         expect![[r#"
-        db718e9951de0f13
-        f0b5452151429b17
-        36580879e77523a2
-        6d234d2a95784791
-        b2222b40bff20e98
-    "#]],
+            db718e9951de0f13
+            f0b5452151429b17
+            36580879e77523a2
+            6d234d2a95784791
+            b2222b40bff20e98
+            3510257ebbc3cbeb
+        "#]],
     );
 }
 
@@ -327,7 +334,7 @@ fn the_longest_message_of_an_exchange_fits() {
     let of = EndpointOwner::Task(TaskId(u128::MAX));
     let key = EndpointKey { network: NetworkId(u128::MAX), owner: of };
     let value = EndpointValue {
-        address: IpAddr::V6(Ipv6Addr::from(u128::MAX)),
+        addresses: Addresses::Both(Ipv4Addr::BROADCAST, Ipv6Addr::from(u128::MAX)),
         mac: MacAddr([255; 6]),
         condition: Condition::Ready,
         revision: Revision(u64::MAX),

@@ -167,7 +167,7 @@ mod tests {
     use crate::proof::Proof;
     use crate::row::{EndpointValue, Record, Version};
     use cluster::id::{NetworkId, TaskId};
-    use cluster::net::MacAddr;
+    use cluster::net::{Addresses, MacAddr};
     use cluster::time::Revision;
     use cluster::view::{Condition, EndpointKey, EndpointOwner};
 
@@ -176,7 +176,7 @@ mod tests {
     fn row(task: u64) -> Row {
         let owner = EndpointOwner::Task(TaskId(u128::MAX - u128::from(task)));
         let value = EndpointValue {
-            address: std::net::Ipv6Addr::LOCALHOST.into(),
+            addresses: Addresses::Both([10, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST),
             mac: MacAddr([2; 6]),
             condition: Condition::Ready,
             revision: Revision(u64::MAX),

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::proof::{Proof, ProofSecret};
     use cluster::id::{ClusterId, NetworkId, NodeId, TaskId};
-    use cluster::net::MacAddr;
+    use cluster::net::{Addresses, MacAddr};
     use cluster::time::Revision;
     use cluster::view::{Condition, EndpointOwner};
 
@@ -134,9 +134,9 @@ mod tests {
     }
 
     fn endpoint(node: NodeId) -> EndpointRow {
-        let address = std::net::Ipv4Addr::new(10, 0, 0, 9).into();
-        let mac = MacAddr::for_address(address);
-        EndpointRow { node, address, mac, condition: Condition::Ready, revision: Revision(1) }
+        let addresses = Addresses::V4([10, 0, 0, 9].into());
+        let mac = MacAddr::for_address(addresses.first());
+        EndpointRow { node, addresses, mac, condition: Condition::Ready, revision: Revision(1) }
     }
 
     fn vtep() -> VtepRow {

@@ -88,7 +88,7 @@ fn endpoint(
     let of = |node: NodeId| match &table.get(node, &RowKey::Endpoint(key))?.record {
         Record::Endpoint(_, Some(value)) => Some(EndpointRow {
             node,
-            address: value.address,
+            addresses: value.addresses,
             mac: value.mac,
             condition: value.condition,
             revision: value.revision,
@@ -110,7 +110,7 @@ mod tests {
     use crate::proof::Proof;
     use crate::row::{EndpointValue, Row, Version};
     use cluster::id::{NetworkId, TaskId};
-    use cluster::net::MacAddr;
+    use cluster::net::{Addresses, MacAddr};
     use cluster::time::Revision;
     use cluster::view::{Condition, EndpointOwner};
 
@@ -121,7 +121,7 @@ mod tests {
     fn write(projection: &mut Projection, table: &mut Table, owner: u128, row: (u64, Option<u64>)) {
         let (counter, revision) = row;
         let value = revision.map(|revision| EndpointValue {
-            address: std::net::Ipv4Addr::new(10, 0, 0, 1).into(),
+            addresses: Addresses::V4([10, 0, 0, 1].into()),
             mac: MacAddr([2; 6]),
             condition: Condition::Ready,
             revision: Revision(revision),

@@ -6,7 +6,7 @@ use crate::anti_entropy::{self, Known, Question, Standing};
 use crate::proof::Proof;
 use crate::row::{EndpointValue, Record};
 use cluster::id::{NetworkId, TaskId};
-use cluster::net::MacAddr;
+use cluster::net::{Addresses, MacAddr};
 use cluster::time::Revision;
 use cluster::view::{Condition, EndpointKey, EndpointOwner};
 use proptest::prelude::*;
@@ -49,7 +49,7 @@ fn arb_row(versions: std::ops::Range<u64>) -> impl Strategy<Value = Row> {
             let owner = EndpointOwner::Task(TaskId(task));
             let key = EndpointKey { network: NetworkId(1), owner };
             let value = value.map(|address| EndpointValue {
-                address: std::net::Ipv4Addr::from(address).into(),
+                addresses: Addresses::V4(address.into()),
                 mac: MacAddr([2, 0, 0, 0, 0, 1]),
                 condition: Condition::Ready,
                 revision: Revision(1),
@@ -173,7 +173,7 @@ fn row(generation: u64, counter: u64, task: u128) -> Row {
     let owner = EndpointOwner::Task(TaskId(task));
     let key = EndpointKey { network: NetworkId(1), owner };
     let value = EndpointValue {
-        address: std::net::Ipv4Addr::new(10, 0, 0, task as u8).into(),
+        addresses: Addresses::V4([10, 0, 0, task as u8].into()),
         mac: MacAddr([2, 0, 0, 0, 0, 1]),
         condition: Condition::Ready,
         revision: Revision(1),

@@ -1,3 +1,4 @@
+use cluster::net::Addresses;
 use cluster::object::Slot;
 use cluster::view::Liveness;
 use expect_test::{Expect, expect};
@@ -254,6 +255,42 @@ fn global_tasks_have_no_numbered_name() {
     let mut world = small();
     world.assignment.tasks.get_mut(&task(2)).unwrap().slot = Slot::Node(node(2));
     assert_eq!(ask(&world, task(3), Kind::A, "task2.redis"), "forward");
+}
+
+/// Goal: a name has the addresses of both families, each in answers of its type. Method: a service
+/// with a VIP of each, and a task of it with one of each.
+#[test]
+fn addresses_of_both_families_are_answered_by_type() {
+    let mut world = World::new();
+    world.add(1, REDIS, 1).add(3, VOTE, 1);
+    let both = |four: [u8; 4], six: &str| Addresses::Both(four.into(), six.parse().unwrap());
+    let vips = &mut world.assignment.services.get_mut(&REDIS).unwrap().vips;
+    vips.insert(WEB, both([10, 0, 1, 2], "fd00::2"));
+    let redis = world.assignment.tasks.get_mut(&task(1)).unwrap();
+    redis.attachments[0].addresses = both([10, 0, 1, 11], "fd00::11");
+    world.up(1, true).up(3, true);
+    check(
+        &world,
+        &[
+            (Kind::A, "redis"),
+            (Kind::Aaaa, "redis"),
+            (Kind::A, "tasks.redis"),
+            (Kind::Aaaa, "tasks.redis"),
+            (Kind::A, "task1.redis"),
+            (Kind::Aaaa, "task1.redis"),
+            (Kind::Aaaa, "vote"),
+            (Kind::Ptr, "2.1.0.10.in-addr.arpa"),
+        ],
+        expect![[r#"
+            A redis: 10.0.1.2
+            Aaaa redis: fd00::2
+            A tasks.redis: 10.0.1.11
+            Aaaa tasks.redis: fd00::11
+            A task1.redis: 10.0.1.11
+            Aaaa task1.redis: fd00::11
+            Aaaa vote: empty
+            Ptr 2.1.0.10.in-addr.arpa: redis.web"#]],
+    );
 }
 
 #[test]

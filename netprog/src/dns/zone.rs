@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cluster::assignment::{AssignedService, Assignment};
 use cluster::id::{NetworkId, TaskId};
-use cluster::net::Subnet;
+use cluster::net::{Addresses, Subnet};
 use cluster::object::{Attachment, Slot};
 use cluster::view::View;
 
@@ -158,7 +158,7 @@ impl Names {
         self.forward.entry(name.to_ascii_lowercase()).or_default().extend(addresses);
     }
 
-    /// The service's names: for the VIP or its tasks, and `tasks.…` for its tasks. An alias
+    /// The service's names: for its VIPs or its tasks, and `tasks.…` for its tasks. An alias
     /// belongs to the tasks whose spec contains it, which during an update are not all of them.
     fn add_service(
         &mut self,
@@ -167,9 +167,9 @@ impl Names {
         answered: &[&Endpoint],
         assignment: &Assignment,
     ) {
-        let vip = service.vips.get(&id);
+        let vips = service.vips.get(&id);
         let full = format!("{}.{}", service.name, self.network);
-        let targets = match vip {
+        let targets = match vips {
             Some(_) => vec![full.to_ascii_lowercase()],
             None => answered
                 .iter()
@@ -186,15 +186,15 @@ impl Names {
             .collect();
         let facts = Service { ports, targets };
         for (name, tasks) in names_of(service, id, answered, assignment) {
-            match vip {
-                Some(vip) => self.add(name, [*vip]),
+            match vips {
+                Some(vips) => self.add(name, vips.iter()),
                 None => self.add(name, tasks.iter().copied()),
             }
             self.add(&format!("{TASKS_PREFIX}{name}"), tasks);
             self.services.entry(name.to_ascii_lowercase()).or_insert_with(|| facts.clone());
         }
-        if let Some(vip) = vip {
-            self.reverse.insert(*vip, full);
+        for vip in vips.into_iter().flat_map(Addresses::iter) {
+            self.reverse.insert(vip, full.clone());
         }
     }
 
@@ -208,16 +208,18 @@ impl Names {
     ) {
         let Some(id) = endpoint.task() else { return };
         let Some(task) = assignment.tasks.get(&id) else { return };
-        let address = answered.contains(&id).then_some(endpoint.address);
-        self.add(&task.name, address);
+        let shown = answered.contains(&id).then_some(endpoint.addresses);
+        let addresses = || shown.iter().flat_map(Addresses::iter);
+        self.add(&task.name, addresses());
         let short: String = id.to_string().chars().take(SHORT_ID_CHARS).collect();
-        self.add(&short, address);
+        self.add(&short, addresses());
         if let (Slot::Replica(slot), Some(service)) = (task.slot, service)
             && !service.name.is_empty()
         {
-            self.add(&format!("task{slot}.{}", service.name), address);
+            self.add(&format!("task{slot}.{}", service.name), addresses());
         }
-        self.reverse.insert(endpoint.address, format!("{}.{}", task.name, self.network));
+        let name = format!("{}.{}", task.name, self.network);
+        self.reverse.extend(endpoint.addresses.iter().map(|address| (address, name.clone())));
     }
 }
 
@@ -236,9 +238,10 @@ fn names_of<'a>(
         let Some(task) = endpoint.task().and_then(|id| assignment.tasks.get(&id)) else { continue };
         let own = task.attachments.iter().filter(|held| held.network == id);
         for alias in own.flat_map(|held| &held.aliases) {
-            named.entry(alias).or_default().push(endpoint.address);
+            named.entry(alias).or_default().extend(endpoint.addresses.iter());
         }
     }
-    named.insert(&service.name, answered.iter().map(|endpoint| endpoint.address).collect());
+    let all = answered.iter().flat_map(|endpoint| endpoint.addresses.iter());
+    named.insert(&service.name, all.collect());
     named
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use cluster::assignment::AssignedNetwork;
 use cluster::id::{NetworkId, ServiceId};
+use cluster::net::MacAddr;
 use cluster::object::Attachment;
 use cluster::view::{EndpointOwner, Liveness};
 
@@ -12,8 +13,8 @@ use crate::endpoint::{Endpoint, open};
 use crate::plane::element::Element;
 use crate::plane::{Family, FdbKey, FdbTable, Place, Space, Table, TableKey};
 use crate::render::{
-    TABLE, balancer, bridge_name, cluster_ports, outer, senders, vip_route, virtual_service,
-    vxlan_name,
+    TABLE, balancer, behind, bridge_name, cluster_ports, outer, senders, vip_route,
+    virtual_service, vxlan_name,
 };
 
 impl Scene<'_> {
@@ -61,13 +62,16 @@ impl Scene<'_> {
     /// The caller's bridge port, which accepts only what the caller may send.
     pub(super) fn port(&self, attachment: &Attachment) -> Hop {
         let place = Place::Fabric(attachment.network);
-        let Attachment { address, mac, .. } = attachment;
+        let Attachment { addresses, mac, .. } = attachment;
         let port = outer(self.call.from);
         let none = Space::default();
-        let (entry, present) =
-            senders::evidence(self.space(place).unwrap_or(&none), &port, *mac, *address);
-        let summary = format!("it sends by {port}, from {address} and {mac} only");
-        Hop::checked("port", summary, vec![self.entry(place, entry, present)])
+        let fabric = self.space(place).unwrap_or(&none);
+        let entry = |address| {
+            let (entry, present) = senders::evidence(fabric, &port, *mac, address);
+            self.entry(place, entry, present)
+        };
+        let summary = format!("it sends by {port}, from {addresses} and {mac} only");
+        Hop::checked("port", summary, addresses.iter().map(entry).collect())
     }
 
     /// A call to a VIP.
@@ -83,15 +87,15 @@ impl Scene<'_> {
         let name = self.call.assignment.services.get(&service).map_or("", |s| s.name.as_str());
         hops.push(self.vip(id, network, vip, name));
         let by_service = self.directory.by_service(id);
-        let endpoints = by_service.get(&service).map_or(&[][..], Vec::as_slice);
+        let endpoints = behind(vip, by_service.get(&service).map_or(&[], Vec::as_slice));
         let candidates = open(endpoints.iter().copied());
         if candidates.is_empty() {
-            hops.push(Hop::failed("backend", self.nobody(name, endpoints)));
+            hops.push(Hop::failed("backend", self.nobody(name, &endpoints)));
             return;
         }
         let none = Space::default();
         let fabric = self.space(place).unwrap_or(&none);
-        let service = virtual_service(vip, endpoints);
+        let service = virtual_service(vip, &endpoints);
         let shares = balancer(self.call.balancer).shares(fabric, &service);
         let mut entries = Vec::new();
         let mut words = Vec::new();
@@ -103,8 +107,9 @@ impl Scene<'_> {
         let summary = format!("by the caller's port, one of {}", words.join(", "));
         hops.push(Hop::checked("backend", summary, entries));
         for endpoint in candidates {
-            hops.push(self.path(id, network, endpoint));
-            hops.extend(self.arrival(endpoint, vip));
+            let Some(address) = endpoint.addresses.like(vip) else { continue };
+            hops.push(self.path(id, network, (endpoint, address)));
+            hops.extend(self.arrival((endpoint, address), vip));
         }
     }
 
@@ -150,15 +155,21 @@ impl Scene<'_> {
     /// A call to a task's own address.
     pub(super) fn direct(&self, id: NetworkId, address: IpAddr, hops: &mut Vec<Hop>) {
         let Some(network) = self.network(id) else { return };
-        let found = self.directory.of(id).iter().find(|endpoint| endpoint.address == address);
+        let found =
+            self.directory.of(id).iter().find(|endpoint| endpoint.addresses.contains(address));
         hops.push(match found {
-            Some(endpoint) => self.path(id, network, endpoint),
+            Some(endpoint) => self.path(id, network, (endpoint, address)),
             None => Hop::failed("path", format!("nothing has {address} on {}", network.name)),
         });
     }
 
     /// The way through the fabric.
-    fn path(&self, id: NetworkId, network: &AssignedNetwork, endpoint: &Endpoint) -> Hop {
+    fn path(
+        &self,
+        id: NetworkId,
+        network: &AssignedNetwork,
+        (endpoint, address): (&Endpoint, IpAddr),
+    ) -> Hop {
         let place = Place::Fabric(id);
         let (name, node) = (self.name(endpoint), self.node_name(endpoint));
         if endpoint.node == self.call.assignment.node {
@@ -168,7 +179,7 @@ impl Scene<'_> {
             let bridge = bridge_name(id, network);
             let entries = vec![
                 self.entry(place, text, port.is_some()),
-                self.neighbour(place, &bridge, endpoint),
+                self.neighbour(place, &bridge, (endpoint.mac, address)),
             ];
             let summary = format!("{name} is on this node: by {device} into its sandbox");
             return Hop::checked("path", summary, entries);
@@ -182,14 +193,13 @@ impl Scene<'_> {
         let space = self.space(place);
         let fdb = |key: &FdbKey| space.and_then(|space| space.fdb.get(key));
         let (own, bridge) = (key(FdbTable::Device), key(FdbTable::Bridge));
-        let Endpoint { address, .. } = endpoint;
         let none = Space::default();
         let (taken, is_taken) =
             cluster_ports::evidence(self.space(Place::Host).unwrap_or(&none), vtep);
         let entries = vec![
             self.entry(place, format!("fdb {own} dst {vtep}"), fdb(&own) == Some(&Some(vtep))),
             self.entry(place, format!("fdb {bridge}"), fdb(&bridge).is_some()),
-            self.neighbour(place, &device, endpoint),
+            self.neighbour(place, &device, (endpoint.mac, address)),
             self.entry(Place::Host, taken, is_taken),
         ];
         let liveness = match self.call.view.liveness.get(&endpoint.node) {
@@ -204,12 +214,11 @@ impl Scene<'_> {
     }
 
     /// The entry from which ARP is answered for the endpoint.
-    fn neighbour(&self, place: Place, device: &str, endpoint: &Endpoint) -> Entry {
-        let Endpoint { address, mac, .. } = endpoint;
+    fn neighbour(&self, place: Place, device: &str, (mac, address): (MacAddr, IpAddr)) -> Entry {
         let neighbours = self.space(place).map(|space| &space.neighbours);
-        let held = neighbours.and_then(|held| held.get(&(device.to_owned(), *address)));
+        let held = neighbours.and_then(|held| held.get(&(device.to_owned(), address)));
         let text = format!("neigh {address} lladdr {mac} dev {device}");
-        self.entry(place, text, held == Some(mac))
+        self.entry(place, text, held == Some(&mac))
     }
 
     /// The port of this node's bridge that leads to the endpoint.
@@ -221,18 +230,17 @@ impl Scene<'_> {
     }
 
     /// The rewriting in a local backend's sandbox; a remote one's is its own node's to show.
-    fn arrival(&self, endpoint: &Endpoint, vip: IpAddr) -> Option<Hop> {
+    fn arrival(&self, (endpoint, address): (&Endpoint, IpAddr), vip: IpAddr) -> Option<Hop> {
         let task = endpoint.task().filter(|_| endpoint.node == self.call.assignment.node)?;
         let place = Place::Sandbox(task);
         let family = if vip.is_ipv4() { Family::Ip } else { Family::Ip6 };
         let own = self.table(place, family).and_then(|table| table.maps.get("own"));
-        let address = Element::of([endpoint.address.into()]);
-        let present = own.and_then(|own| own.get(&Element::of([vip.into()]))) == Some(&address);
-        let text = format!("own {{ {vip} : {} }}", endpoint.address);
+        let element = Element::of([address.into()]);
+        let present = own.and_then(|own| own.get(&Element::of([vip.into()]))) == Some(&element);
+        let text = format!("own {{ {vip} : {address} }}");
         let summary = format!(
-            "{} takes {vip} for its own {} and answers as the VIP",
-            self.name(endpoint),
-            endpoint.address
+            "{} takes {vip} for its own {address} and answers as the VIP",
+            self.name(endpoint)
         );
         Some(Hop::checked("arrival", summary, vec![self.entry(place, text, present)]))
     }

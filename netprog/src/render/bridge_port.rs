@@ -8,7 +8,7 @@ use crate::plane::{FdbKey, FdbTable, Link, LinkKind, PortFlags, Space};
 pub(super) const STATIC: PortFlags =
     PortFlags { learning: false, flood: false, hairpin: true, isolated: false, proxied: true };
 
-/// Adds a local endpoint's port, and the neighbour entry from which the bridge answers ARP for it.
+/// Adds a local endpoint's port, and the neighbour entries from which the bridge answers for it.
 pub(super) fn add(
     space: &mut Space,
     name: &str,
@@ -16,7 +16,7 @@ pub(super) fn add(
     endpoint: &Attachment,
     alias: &str,
 ) {
-    let (mac, address) = (endpoint.mac, endpoint.address);
+    let mac = endpoint.mac;
     space.links.insert(
         name.to_owned(),
         Link {
@@ -31,5 +31,7 @@ pub(super) fn add(
     );
     let key = FdbKey { device: name.to_owned(), mac, table: FdbTable::Bridge };
     space.fdb.insert(key, None);
-    space.neighbours.insert((bridge.to_owned(), address), mac);
+    for address in endpoint.addresses.iter() {
+        space.neighbours.insert((bridge.to_owned(), address), mac);
+    }
 }

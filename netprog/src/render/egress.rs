@@ -58,7 +58,7 @@ pub(super) fn attach(
     let host = plane.spaces.entry(Place::Host).or_default();
     host.links.insert(outer.clone(), end);
     host.neighbours.insert((GWBRIDGE.to_owned(), address), mac);
-    senders::allow(host, &Sender { port: &outer, mac, address, vip: None });
+    senders::allow(host, &Sender { port: &outer, mac, addresses: address.into(), vips: None });
     space.links.insert(name.to_owned(), inner);
     space.addresses.insert((name.to_owned(), within(sandbox.egress, subnet)));
     if let Some(gateway) = subnet.address(1) {

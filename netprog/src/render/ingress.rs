@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use cluster::assignment::AssignedNetwork;
+use cluster::assignment::{AssignedNetwork, AssignedService};
 use cluster::id::NetworkId;
 use cluster::net::MacAddr;
 use cluster::spec::PublishMode;
@@ -30,13 +30,13 @@ pub(super) fn attach_host(
     let space = plane.spaces.entry(fabric(id)).or_default();
     bridge_port::add(space, OUTER, (&bridge, mtu), attachment, &alias);
     // So that the fabric itself can refuse a call that no backend takes: the caller is outside.
-    space.routes.insert(Route {
+    space.routes.extend(attachment.addresses.iter().map(|address| Route {
         table: TABLE_MAIN,
-        destination: everywhere(attachment.address),
+        destination: everywhere(address),
         local: false,
-        via: Some(attachment.address),
-        device: bridge,
-    });
+        via: Some(address),
+        device: bridge.clone(),
+    }));
     let host = plane.spaces.entry(Place::Host).or_default();
     host.links.insert(
         INGRESS_LINK.to_owned(),
@@ -50,8 +50,9 @@ pub(super) fn attach_host(
             port: None,
         },
     );
-    let address = within(attachment.address, network.subnet);
-    host.addresses.insert((INGRESS_LINK.to_owned(), address));
+    for address in attachment.addresses.iter() {
+        host.addresses.insert((INGRESS_LINK.to_owned(), within(address, network.subnet)));
+    }
     // A caller at 127.0.0.1 leaves by this link, with its source rewritten.
     let sysctl = format!("net/ipv4/conf/{INGRESS_LINK}/route_localnet");
     host.sysctls.insert(sysctl, "1".to_owned());
@@ -61,17 +62,22 @@ pub(super) fn attach_host(
     });
 }
 
+/// Published ports are IPv4 only.
+fn vip_on(ingress: NetworkId, service: &AssignedService) -> Option<IpAddr> {
+    service.vips.get(&ingress)?.v4().map(IpAddr::V4)
+}
+
 /// VIP and ingress port → `ing0` of the node that the port belongs to, which is where a reply from
 /// that port goes.
 pub(super) fn returns(scene: &Scene<'_>) -> BTreeMap<(IpAddr, u16), MacAddr> {
     let Some((ingress, _)) = scene.ingress() else { return BTreeMap::new() };
     let mut returns = BTreeMap::new();
     for service in scene.assignment.services.values() {
-        let Some(vip) = service.vips.get(&ingress).filter(|vip| vip.is_ipv4()) else { continue };
+        let Some(vip) = vip_on(ingress, service) else { continue };
         for (node, port) in service.ports.iter().flat_map(|port| &port.ingress_ports) {
             let attachment = scene.assignment.nodes.get(node).and_then(|n| n.ingress.as_ref());
             if let Some(attachment) = attachment {
-                returns.insert((*vip, *port), attachment.mac);
+                returns.insert((vip, *port), attachment.mac);
             }
         }
     }
@@ -83,10 +89,10 @@ pub(super) fn published(scene: &Scene<'_>) -> BTreeMap<Port, Element> {
     let Some((ingress, _)) = scene.ingress() else { return BTreeMap::new() };
     let mut published = BTreeMap::new();
     for service in scene.assignment.services.values() {
-        let Some(vip) = service.vips.get(&ingress).filter(|vip| vip.is_ipv4()) else { continue };
+        let Some(vip) = vip_on(ingress, service) else { continue };
         for port in service.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
             if let Some(own) = port.ingress_ports.get(&scene.assignment.node) {
-                let target = Element::of([(*vip).into(), Part::Port(*own)]);
+                let target = Element::of([vip.into(), Part::Port(*own)]);
                 published.insert(port.into(), target);
             }
         }

@@ -78,10 +78,13 @@ pub(super) fn vtep(scene: &Scene<'_>, node: NodeId) -> Option<IpAddr> {
     scene.assignment.nodes.get(&node).map(|node| node.vtep)
 }
 
-/// Two FDB entries and one neighbour entry, from which the VXLAN device answers ARP (`proxy`).
+/// Two FDB entries, and a neighbour entry for each address, from which the VXLAN device answers ARP
+/// (`proxy`).
 fn remote(vxlan: &str, endpoint: &Endpoint, vtep: IpAddr, space: &mut Space) {
     let key = |table| FdbKey { device: vxlan.to_owned(), mac: endpoint.mac, table };
     space.fdb.insert(key(FdbTable::Device), Some(vtep));
     space.fdb.insert(key(FdbTable::Bridge), None);
-    space.neighbours.insert((vxlan.to_owned(), endpoint.address), endpoint.mac);
+    for address in endpoint.addresses.iter() {
+        space.neighbours.insert((vxlan.to_owned(), address), endpoint.mac);
+    }
 }

@@ -1,8 +1,9 @@
 //! A task's sandbox: its links, and the address translation that lets any server answer for a VIP.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use cluster::assignment::AssignedNetwork;
+use cluster::net::Addresses;
 use cluster::object::Attachment;
 use cluster::spec::PublishMode;
 
@@ -74,7 +75,7 @@ pub(super) fn render(
     }
     let key = |family| TableKey { family, name: TABLE.to_owned() };
     space.nft.insert(key(Family::Ip), ipv4(scene, task, sandbox, &legs));
-    if legs.iter().any(|leg| leg.attachment.address.is_ipv6()) {
+    if legs.iter().any(|leg| leg.attachment.addresses.v6().is_some()) {
         let mut table = table(vip_structure(false), &["vips"], &["own"]);
         fill_vips(scene, task, &legs, false, &mut table);
         space.nft.insert(key(Family::Ip6), table);
@@ -97,9 +98,9 @@ fn attach(
     let fabric_space = plane.spaces.entry(fabric(id)).or_default();
     bridge_port::add(fabric_space, &outer, (&bridge, mtu), attachment, &alias);
     let service = scene.assignment.services.get(&task.assigned.service);
-    let vip = service.and_then(|service| service.vips.get(&id).copied());
-    let (mac, address) = (attachment.mac, attachment.address);
-    senders::allow(fabric_space, &Sender { port: &outer, mac, address, vip });
+    let vips = service.and_then(|service| service.vips.get(&id).copied());
+    let (mac, addresses) = (attachment.mac, attachment.addresses);
+    senders::allow(fabric_space, &Sender { port: &outer, mac, addresses, vips });
     space.links.insert(
         link.clone(),
         Link {
@@ -112,14 +113,16 @@ fn attach(
             port: None,
         },
     );
-    space.addresses.insert((link.clone(), within(attachment.address, network.subnet)));
     // A backend that calls its own VIP meets its own address as a source from outside.
     for (name, value) in [("accept_local", "1"), ("rp_filter", "0")] {
         space.sysctls.insert(format!("net/ipv4/conf/{link}/{name}"), value.to_owned());
     }
-    let family = if attachment.address.is_ipv6() { "ipv6" } else { "ipv4" };
-    for (name, value) in ASK_OFTEN {
-        space.sysctls.insert(format!("net/{family}/neigh/{link}/{name}"), value.to_owned());
+    for address in addresses.iter() {
+        space.addresses.insert((link.clone(), within(address, network.subnet)));
+        let family = if address.is_ipv6() { "ipv6" } else { "ipv4" };
+        for (name, value) in ASK_OFTEN {
+            space.sysctls.insert(format!("net/{family}/neigh/{link}/{name}"), value.to_owned());
+        }
     }
     if network.ingress {
         answer_by_ingress(link, network.gateway, space);
@@ -157,7 +160,8 @@ fn ipv4(
     let mut structure = vip_structure(true);
     structure.push_str(&dns_structure(sandbox));
     let ingress = legs.iter().find(|leg| leg.network.ingress);
-    let Some(ingress) = ingress.filter(|leg| leg.attachment.address.is_ipv4()) else {
+    let address = ingress.and_then(|leg| leg.attachment.addresses.v4());
+    let (Some(ingress), Some(address)) = (ingress, address) else {
         let mut table = table(structure, &["vips"], &["own"]);
         fill_vips(scene, task, legs, true, &mut table);
         return table;
@@ -166,7 +170,7 @@ fn ipv4(
     let sets = ["vips", "ingress_vips", "open"];
     let mut table = table(structure, &sets, &["own", "targets"]);
     fill_vips(scene, task, legs, true, &mut table);
-    fill_targets(scene, task, (ingress, sandbox), &mut table);
+    fill_targets(scene, task, (ingress, address, sandbox), &mut table);
     table
 }
 
@@ -250,12 +254,13 @@ fn fill_vips(
 ) {
     let Some(service) = scene.assignment.services.get(&task.assigned.service) else { return };
     for leg in legs.iter().filter(|leg| !leg.network.ingress) {
-        let vip = service.vips.get(&leg.attachment.network).filter(|vip| vip.is_ipv4() == ipv4);
-        if let Some(vip) = vip {
-            table.sets.entry("vips".to_owned()).or_default().insert(Element::of([(*vip).into()]));
+        let vips = service.vips.get(&leg.attachment.network).into_iter().flat_map(Addresses::iter);
+        for vip in vips.filter(|vip| vip.is_ipv4() == ipv4) {
+            table.sets.entry("vips".to_owned()).or_default().insert(Element::of([vip.into()]));
             let own = table.maps.entry("own".to_owned()).or_default();
-            let address = leg.attachment.address;
-            own.insert(Element::of([(*vip).into()]), Element::of([address.into()]));
+            if let Some(address) = leg.attachment.addresses.like(vip) {
+                own.insert(Element::of([vip.into()]), Element::of([address.into()]));
+            }
         }
     }
 }
@@ -263,26 +268,27 @@ fn fill_vips(
 fn fill_targets(
     scene: &Scene<'_>,
     task: &LocalTask<'_>,
-    (ingress, sandbox): (&Leg<'_>, &LocalSandbox),
+    (ingress, address, sandbox): (&Leg<'_>, Ipv4Addr, &LocalSandbox),
     table: &mut Table,
 ) {
     let Some(service) = scene.assignment.services.get(&task.assigned.service) else { return };
-    let Some(vip) = service.vips.get(&ingress.attachment.network) else { return };
+    let vips = service.vips.get(&ingress.attachment.network);
+    let Some(vip) = vips.and_then(Addresses::v4).map(IpAddr::V4) else { return };
     let ingress_vips = table.sets.entry("ingress_vips".to_owned()).or_default();
-    ingress_vips.insert(Element::of([(*vip).into()]));
+    ingress_vips.insert(Element::of([vip.into()]));
     let Some(own) = scene.assignment.own.get(&task.id) else { return };
     let open = table.sets.entry("open".to_owned()).or_default();
     let targets = table.maps.entry("targets".to_owned()).or_default();
     for port in own.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
         let (protocol, target) = (Part::protocol(port.protocol), Part::Port(port.target));
         // Rewritten calls, and those of peers to the address itself.
-        for address in [sandbox.egress, ingress.attachment.address] {
+        for address in [sandbox.egress, address.into()] {
             open.insert(Element::of([address.into(), protocol.clone(), target.clone()]));
         }
         // The service may have another target by now; where this task listens is as it was made.
         let here = service.ports.iter().filter(|now| now.is_same_publication(port));
         for number in here.flat_map(|now| now.ingress_ports.values()) {
-            let key = Element::of([(*vip).into(), protocol.clone(), Part::Port(*number)]);
+            let key = Element::of([vip.into(), protocol.clone(), Part::Port(*number)]);
             targets.insert(key, Element::of([sandbox.egress.into(), target.clone()]));
         }
     }

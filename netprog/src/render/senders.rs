@@ -8,7 +8,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use cluster::net::MacAddr;
+use cluster::net::{Addresses, MacAddr};
 
 use super::table;
 use crate::plane::element::{Element, Part};
@@ -37,22 +37,25 @@ pub(super) struct Sender<'a> {
     pub(super) port: &'a str,
     pub(super) mac: MacAddr,
     /// The task's own.
-    pub(super) address: IpAddr,
-    /// The VIP that it may also send from.
-    pub(super) vip: Option<IpAddr>,
+    pub(super) addresses: Addresses,
+    /// The VIPs that it may also send from.
+    pub(super) vips: Option<Addresses>,
 }
 
 /// Restricts a port to what its task may send. The bridge's table must exist.
 pub(super) fn allow(space: &mut Space, sender: &Sender<'_>) {
-    let Sender { port, mac, address, vip } = sender;
+    let Sender { port, mac, addresses, vips } = sender;
     let Some(table) = space.nft.get_mut(&key()) else { return };
     let mut add = |set: &str, element| {
         table.sets.entry(set.to_owned()).or_default().insert(element);
     };
     add(PORTS, Element::of([Part::Iface((*port).to_owned())]));
-    add(BY_ARP, element(port, *mac, *address));
-    let automatic = address.is_ipv6().then(|| IpAddr::V6(link_local(*mac)));
-    for address in [Some(*address), *vip, automatic].into_iter().flatten() {
+    for address in addresses.iter() {
+        add(BY_ARP, element(port, *mac, address));
+    }
+    let automatic = addresses.v6().map(|_| IpAddr::V6(link_local(*mac)));
+    let vips = vips.iter().flat_map(Addresses::iter);
+    for address in addresses.iter().chain(vips).chain(automatic) {
         add(BY_IP, element(port, *mac, address));
     }
 }

@@ -36,12 +36,6 @@ pub(crate) struct Backend {
     pub(crate) mac: MacAddr,
 }
 
-impl From<&Endpoint> for Backend {
-    fn from(endpoint: &Endpoint) -> Self {
-        Self { address: endpoint.address, mac: endpoint.mac }
-    }
-}
-
 /// A VIP and its backends, as every balancer needs them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VirtualService {
@@ -94,13 +88,22 @@ pub(crate) fn balancer(choice: Balancer) -> &'static dyn LoadBalancer {
     }
 }
 
-/// The backends of a service's VIP on a network.
+/// The endpoints of a service that can be backends of a VIP: those with an address of its family.
+pub(crate) fn behind<'a>(vip: IpAddr, endpoints: &[&'a Endpoint]) -> Vec<&'a Endpoint> {
+    endpoints.iter().copied().filter(|e| e.addresses.like(vip).is_some()).collect()
+}
+
+/// A service's VIP on a network, with its backends.
 pub(crate) fn virtual_service(vip: IpAddr, endpoints: &[&Endpoint]) -> VirtualService {
-    let backends = |chosen: Vec<&Endpoint>| chosen.into_iter().map(Backend::from).collect();
+    let endpoints = behind(vip, endpoints);
+    let backend = |endpoint: &Endpoint| {
+        let address = endpoint.addresses.like(vip)?;
+        Some(Backend { address, mac: endpoint.mac })
+    };
     VirtualService {
         vip,
-        open: backends(open(endpoints.iter().copied())),
-        live: backends(endpoints.iter().copied().filter(|e| e.is_live()).collect()),
+        open: open(endpoints.iter().copied()).into_iter().filter_map(backend).collect(),
+        live: endpoints.into_iter().filter(|e| e.is_live()).filter_map(backend).collect(),
     }
 }
 
@@ -122,9 +125,10 @@ pub(super) fn render(
         .assignment
         .services
         .iter()
-        .filter_map(|(service, assigned)| {
-            let vip = *assigned.vips.get(&id)?;
-            Some(virtual_service(vip, by_service.get(service).map_or(&[], Vec::as_slice)))
+        .filter_map(|(service, assigned)| Some((service, assigned.vips.get(&id)?)))
+        .flat_map(|(service, vips)| {
+            let endpoints = by_service.get(service).map_or(&[][..], Vec::as_slice);
+            vips.iter().map(move |vip| virtual_service(vip, endpoints))
         })
         .collect();
     for service in &services {

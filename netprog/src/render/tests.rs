@@ -1,3 +1,4 @@
+use cluster::net::Addresses;
 use cluster::view::Liveness;
 use expect_test::{ExpectFile, expect_file};
 
@@ -48,6 +49,33 @@ fn the_vtep_of_a_node_is_the_managers_word() {
     assert_eq!(rendered(&world), before);
     world.assignment.nodes.remove(&node(2));
     assert!(!rendered(&world).to_string().contains("203.0.113.9"), "nor of one that is not listed");
+}
+
+/// Goal: a backend is called at an address of the VIP's family, or not at all. Method: `redis` on a
+/// network of IPv6, with one task there and one that has an IPv4 address, by each balancer.
+#[test]
+fn a_vip_leads_to_backends_of_its_own_family() {
+    for mut world in [small(), small_ipvs()] {
+        let six = |n: u16| Addresses::V6(std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n));
+        let web = world.assignment.networks.get_mut(&WEB).unwrap();
+        web.subnet = "fd00::/64".parse().unwrap();
+        web.gateway = crate::fixture::ip("fd00::1");
+        let redis = world.assignment.services.get_mut(&REDIS).unwrap();
+        redis.vips.insert(WEB, six(2));
+        world.assignment.tasks.get_mut(&task(1)).unwrap().attachments[0].addresses = six(0x11);
+        world.up(1, true);
+        let directory = Directory::new(&world.assignment, &world.view);
+        let endpoints = &directory.by_service(WEB)[&REDIS];
+        assert_eq!(endpoints.len(), 2);
+        let service = virtual_service(crate::fixture::ip("fd00::2"), endpoints);
+        let addresses: Vec<IpAddr> = service.live.iter().map(|backend| backend.address).collect();
+        assert_eq!(addresses, [crate::fixture::ip("fd00::11")]);
+        assert_eq!(service.open, service.live);
+        // The kernel refuses a real server of another family.
+        let ipvs = &rendered(&world).spaces[&Place::Fabric(WEB)].ipvs;
+        let real = ipvs.iter().flat_map(|(key, entry)| entry.real.keys().map(|at| (key.ipv6, at)));
+        assert!(real.filter(|(ipv6, at)| *ipv6 != at.is_ipv6()).count() == 0, "{ipvs:?}");
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(crate) fn assignment(endpoints: u32) -> Assignment {
     };
     let service = |n: u32| AssignedService {
         name: format!("service{n}"),
-        vips: BTreeMap::from([(NETWORK, address(128, n + 2))]),
+        vips: BTreeMap::from([(NETWORK, address(128, n + 2).into())]),
         aliases: BTreeMap::new(),
         ports: Vec::new(),
     };
@@ -82,9 +82,14 @@ pub(crate) fn view(endpoints: u32) -> View {
         let address = address(0, n + 2);
         let key =
             EndpointKey { network: NETWORK, owner: EndpointOwner::Task(TaskId(u128::from(n) + 1)) };
-        let mac = MacAddr::for_address(address);
-        let revision = Revision(101);
-        (key, EndpointRow { node: OTHER, address, mac, condition: Condition::Ready, revision })
+        let row = EndpointRow {
+            node: OTHER,
+            addresses: address.into(),
+            mac: MacAddr::for_address(address),
+            condition: Condition::Ready,
+            revision: Revision(101),
+        };
+        (key, row)
     };
     View {
         endpoints: (0..endpoints).map(row).collect(),

@@ -527,8 +527,8 @@ impl Worker {
         revision: Revision,
     ) -> (EndpointKey, EndpointRow) {
         let key = EndpointKey { network: attachment.network, owner };
-        let (node, address, mac) = (self.node, attachment.address, attachment.mac);
-        (key, EndpointRow { node, address, mac, condition, revision })
+        let (node, addresses, mac) = (self.node, attachment.addresses, attachment.mac);
+        (key, EndpointRow { node, addresses, mac, condition, revision })
     }
 
     /// What the leader does not know yet.

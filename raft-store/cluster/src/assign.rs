@@ -16,7 +16,7 @@ use crate::decide::MTU_OPTION;
 use crate::generic;
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::Trust;
-use crate::object::{Attachment, GossipKey, Network, Node, NodeState, Service, Task, TaskState};
+use crate::object::{GossipKey, Network, Node, NodeState, Service, Task, TaskState};
 use crate::spec::TaskSpec;
 use crate::state::{Holder, State};
 use crate::template::{self, Context};
@@ -208,12 +208,12 @@ fn removed(state: &State) -> BTreeSet<NodeId> {
 
 /// Whether no other task was given one of its addresses since it was released.
 fn holds_all(state: &State, task: &Task) -> bool {
-    let own = |held: &Attachment| match state.holder(held.network, held.address) {
+    let own = |network, address| match state.holder(network, address) {
         Some(Holder::Task(holder)) => holder == task.id,
         Some(Holder::Gateway | Holder::Service(_) | Holder::Node(_)) => false,
         None => true,
     };
-    task.attachments.iter().all(own)
+    task.attachments.iter().all(|held| held.addresses.iter().all(|a| own(held.network, a)))
 }
 
 /// The attachments are those to networks that the node is on: nobody else's business is told.
@@ -237,7 +237,7 @@ fn targets(service: &Service) -> impl Iterator<Item = (NetworkId, &Vec<String>)>
 /// What it has on the networks that the node is on.
 fn assigned_service(service: &Service, on: impl Fn(NetworkId) -> bool) -> AssignedService {
     let vips = service.vips.iter().filter(|(network, _)| on(**network));
-    let vips = vips.map(|(network, vip)| (*network, *vip)).collect();
+    let vips = vips.map(|(network, vips)| (*network, *vips)).collect();
     if service.removed {
         // Open flows through its virtual addresses go on; its name and ports may be another's.
         return AssignedService {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
-use crate::net::{Subnet, Vni};
+use crate::net::{Addresses, Subnet, Vni};
 use crate::object::{
     Attachment, GossipKey, ProofKey, PublishedPort, Slot, TaskState, Trust, first_schema,
     is_first_schema,
@@ -116,7 +116,7 @@ pub struct AssignedService {
     /// answers for it, and another service may have the name.
     pub name: String,
     /// Virtual address by network; none with DNS round robin.
-    pub vips: BTreeMap<NetworkId, IpAddr>,
+    pub vips: BTreeMap<NetworkId, Addresses>,
     /// Further names by network.
     pub aliases: BTreeMap<NetworkId, Vec<String>>,
     /// Published ports; none once the service is removed.

@@ -117,8 +117,8 @@ pub(crate) fn service(id: u128, name: &str) -> Service {
 
 pub(crate) fn attachment(network: u128, address: &str) -> Attachment {
     let address: IpAddr = address.parse().unwrap();
-    let mac = MacAddr::for_address(address);
-    Attachment { network: NetworkId(network), address, mac, aliases: Vec::new() }
+    let (addresses, mac) = (address.into(), MacAddr::for_address(address));
+    Attachment { network: NetworkId(network), addresses, mac, aliases: Vec::new() }
 }
 
 pub(crate) fn task(id: u128, service: u128, attachments: Vec<Attachment>) -> Task {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use crate::generic::GenericResource;
 use crate::id::{NetworkId, ServiceId};
+use crate::net::Addresses;
 use crate::object::{Network, PublishedPort, Service, Slot, Task, TaskState};
 use crate::plan::agenda::Agenda;
 use crate::spec::PublishMode;
@@ -127,13 +128,14 @@ fn check_ingress_ports(service: &Service, found: &mut Vec<Violation>) {
 /// Every address lies in its network and is one that may be given out; every name leads somewhere.
 fn check_references(state: &State, found: &mut Vec<Violation>) {
     for service in state.services.values() {
-        for (network, vip) in &service.vips {
-            check_address(state, *network, *vip, &format!("service {}", service.id), found);
+        for (network, vips) in &service.vips {
+            check_addresses(state, *network, vips, &format!("service {}", service.id), found);
         }
     }
     for node in state.nodes.values() {
         if let Some(held) = &node.ingress {
-            check_address(state, held.network, held.address, &format!("node {}", node.id), found);
+            let holder = format!("node {}", node.id);
+            check_addresses(state, held.network, &held.addresses, &holder, found);
         }
     }
     for task in state.tasks.values() {
@@ -144,7 +146,8 @@ fn check_references(state: &State, found: &mut Vec<Violation>) {
             continue;
         }
         for held in &task.attachments {
-            check_address(state, held.network, held.address, &format!("task {}", task.id), found);
+            let holder = format!("task {}", task.id);
+            check_addresses(state, held.network, &held.addresses, &holder, found);
         }
         if task.node.is_some_and(|node| !state.nodes.contains_key(&node)) {
             found.push(Violation(format!("task {} is on a node that does not exist", task.id)));
@@ -152,20 +155,22 @@ fn check_references(state: &State, found: &mut Vec<Violation>) {
     }
 }
 
-fn check_address(
+fn check_addresses(
     state: &State,
     network: NetworkId,
-    address: IpAddr,
+    addresses: &Addresses,
     holder: &str,
     found: &mut Vec<Violation>,
 ) {
-    match state.networks.get(&network) {
-        None => found.push(Violation(format!("{holder} is on network {network}, which is gone"))),
-        Some(network) if may_be_given(network, address) => {}
-        Some(network) => found.push(Violation(format!(
+    let Some(network) = state.networks.get(&network) else {
+        found.push(Violation(format!("{holder} is on network {network}, which is gone")));
+        return;
+    };
+    for address in addresses.iter().filter(|address| !may_be_given(network, *address)) {
+        found.push(Violation(format!(
             "{holder} holds {address}, which network {} ({}) does not give out",
             network.spec.name, network.subnet
-        ))),
+        )));
     }
 }
 

@@ -123,7 +123,8 @@ mod tests {
                 prop_assert!(given.insert(address));
                 prop_assert!(network.subnet.contains(address) && address != network.gateway);
                 network.next_address = behind;
-                let held = Attachment { address, ..fixture::attachment(3, "10.0.1.1") };
+                let plain = fixture::attachment(3, "10.0.1.1");
+                let held = Attachment { addresses: address.into(), ..plain };
                 let id = 100 + given.len() as u128;
                 state.put(Object::Task(Arc::new(fixture::task(id, 5, vec![held])))).unwrap();
             }

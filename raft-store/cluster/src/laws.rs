@@ -1,7 +1,7 @@
 //! The laws of the cluster plane, on random requests and random transactions.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -15,7 +15,8 @@ use crate::fixture;
 use crate::generic::GenericResource;
 use crate::id::{NetworkId, NodeId, RequestId};
 use crate::invariant;
-use crate::object::{Meta, PublishedPort, Service, Slot, Task, TaskState};
+use crate::net::Addresses;
+use crate::object::{Attachment, Meta, PublishedPort, Service, Slot, Task, TaskState};
 use crate::plan::{self, Cause, Why};
 use crate::request::{Attempt, Request};
 use crate::script::World;
@@ -412,8 +413,10 @@ fn check_assignments(state: &State) {
         let mut held = BTreeMap::new();
         for (id, task) in &assignment.tasks {
             for at in &task.attachments {
-                let other = held.insert((at.network, at.address), *id);
-                assert_eq!(other, None, "two tasks hold {}", at.address);
+                for address in at.addresses.iter() {
+                    let other = held.insert((at.network, address), *id);
+                    assert_eq!(other, None, "two tasks hold {address}");
+                }
                 assert!(assignment.networks.contains_key(&at.network));
             }
             assert!(assignment.services.contains_key(&task.service));
@@ -463,7 +466,13 @@ fn rebased(state: &State, transaction: &Transaction) -> Transaction {
 
 /// A transaction, and whether it is to be decided on the versions that are there.
 fn garbage() -> impl Strategy<Value = (Transaction, bool)> {
-    let address = (2..6_u8).prop_map(|n| IpAddr::V4(Ipv4Addr::new(10, 0, 1, n)));
+    let v4 = (2..6_u8).prop_map(|n| Ipv4Addr::new(10, 0, 1, n));
+    let v6 = (2..6_u16).prop_map(|n| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n));
+    let address = prop_oneof![
+        4 => v4.clone().prop_map(Addresses::V4),
+        1 => v6.clone().prop_map(Addresses::V6),
+        2 => (v4, v6).prop_map(|(v4, v6)| Addresses::Both(v4, v6)),
+    ];
     let id = 1..4_u128;
     let node = (id.clone(), proptest::option::of(1..3_u64))
         .prop_map(|(id, raft_id)| Object::Node(Arc::new(fixture::node(id, "n", raft_id))));
@@ -495,16 +504,18 @@ fn garbage() -> impl Strategy<Value = (Transaction, bool)> {
         proptest::collection::vec(port, 0..3),
         any::<bool>(),
     )
-        .prop_map(|(id, name, vip, ports, removed)| {
+        .prop_map(|(id, name, vips, ports, removed)| {
             let mut service = fixture::service(id, &format!("s{name}"));
-            service.vips.insert(NetworkId(1), vip);
+            service.vips.insert(NetworkId(1), vips);
             service.ports = ports;
             service.removed = removed;
             Object::Service(Arc::new(service))
         });
     let task = (id.clone(), proptest::collection::vec(address, 0..3), any::<bool>()).prop_map(
         |(id, addresses, over)| {
-            let held = addresses.iter().map(|at| fixture::attachment(1, &at.to_string()));
+            let plain = fixture::attachment(1, "10.0.1.2");
+            let held = addresses.into_iter();
+            let held = held.map(|addresses| Attachment { addresses, ..plain.clone() });
             let mut task = fixture::task(id, 1, held.collect());
             if over {
                 task.status.state = TaskState::Failed;

@@ -1,4 +1,4 @@
-//! Network quantities: MAC addresses, VNIs, subnets.
+//! Network quantities: MAC addresses, VNIs, subnets, the addresses of an endpoint.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,6 +6,10 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::addresses::Addresses;
+
+mod addresses;
 
 /// Text or a number that is not the quantity it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +23,9 @@ pub enum NetError {
     /// Not a prefix.
     #[error("invalid subnet {0}: give an address and a prefix length, like 10.0.9.0/24")]
     Subnet(String),
+    /// Neither of IPv4 nor of IPv6.
+    #[error("an endpoint needs an IPv4 or an IPv6 address")]
+    NoAddress,
     /// Host bits are set.
     #[error("invalid subnet {given}: host bits are set, did you mean {meant}?")]
     HostBits {

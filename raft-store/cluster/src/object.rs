@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::generic::GenericResource;
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId};
-use crate::net::{MacAddr, Subnet, Vni};
+use crate::net::{Addresses, MacAddr, Subnet, Vni};
 use crate::spec::{CheckedSpec, ClusterSpec, NetworkSpec, NodeSpec, Protocol, PublishMode, Role};
 use crate::time::{Revision, Timestamp};
 
@@ -329,8 +329,8 @@ pub struct Network {
 pub struct Attachment {
     /// The network.
     pub network: NetworkId,
-    /// Address there.
-    pub address: IpAddr,
+    /// Addresses there.
+    pub addresses: Addresses,
     /// MAC address there.
     pub mac: MacAddr,
     /// Further names there.
@@ -356,7 +356,7 @@ pub struct Service {
     #[serde(default)]
     pub previous_spec_version: Revision,
     /// Virtual address by network; on the ingress network too where ports are published.
-    pub vips: BTreeMap<NetworkId, IpAddr>,
+    pub vips: BTreeMap<NetworkId, Addresses>,
     /// Published ports with their numbers.
     pub ports: Vec<PublishedPort>,
     /// Progress of an update.

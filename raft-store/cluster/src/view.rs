@@ -1,7 +1,7 @@
 //! What gossip tells the data plane: which endpoints and VTEPs are up, and who is alive.
 //!
 //! gossip produces a [`View`], netprog consumes it; the two do not know each other. A row repeats
-//! the address so that a node whose assignment is older than the row can serve it at once.
+//! the addresses so that a node whose assignment is older than the row can serve it at once.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NetworkId, NodeId, TaskId};
-use crate::net::MacAddr;
+use crate::net::{Addresses, MacAddr};
 use crate::time::Revision;
 
 /// SWIM's opinion of a node.
@@ -59,8 +59,8 @@ pub enum Condition {
 pub struct EndpointRow {
     /// The node that runs it: the row's single writer.
     pub node: NodeId,
-    /// Its address on the network.
-    pub address: IpAddr,
+    /// Its addresses on the network.
+    pub addresses: Addresses,
     /// Its MAC address.
     pub mac: MacAddr,
     /// Who may use it.

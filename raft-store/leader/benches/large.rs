@@ -312,7 +312,8 @@ impl World {
             node.spec.labels.insert("zone".to_owned(), (number % 10).to_string());
             let address =
                 IpAddr::from((0x0A00_1000 + u32::try_from(number).unwrap()).to_be_bytes());
-            node.ingress = Some(cluster::object::Attachment { address, ..ingress.clone() });
+            node.ingress =
+                Some(cluster::object::Attachment { addresses: address.into(), ..ingress.clone() });
             self.put(Object::Node(Arc::new(node)));
         }
         self.store();
@@ -330,7 +331,7 @@ impl World {
             let mut service = cluster::object::Service::clone(&template);
             service.id = ServiceId(1_000_000 + number as u128);
             service.spec = service_spec(&format!("service-{number}"), network, replicas).into();
-            service.vips = [(network, at(0x100 + number / NETWORKS))].into();
+            service.vips = [(network, at(0x100 + number / NETWORKS).into())].into();
             for slot in 0..replicas {
                 let mut task = cluster::object::Task::clone(&task);
                 let count = number * replicas + slot;
@@ -343,7 +344,7 @@ impl World {
                 task.status.state = TaskState::Running;
                 let address = at(0x1000 + (number / NETWORKS) * replicas + slot);
                 let held = &mut task.attachments[0];
-                (held.network, held.address) = (network, address);
+                (held.network, held.addresses) = (network, address.into());
                 held.mac = MacAddr::for_address(address);
                 self.put(Object::Task(Arc::new(task)));
             }

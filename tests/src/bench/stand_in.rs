@@ -16,7 +16,7 @@ use axum::routing::post;
 use cluster::assign::Kept;
 use cluster::assignment::Assignment;
 use cluster::id::{NetworkId, NodeId, TaskId};
-use cluster::net::MacAddr;
+use cluster::net::{Addresses, MacAddr};
 use cluster::time::Revision;
 use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, VtepRow};
 use gossip::{Config, Input, Keyring};
@@ -106,7 +106,7 @@ impl StandIn {
             let owner = EndpointOwner::Task(said.task);
             let row = EndpointRow {
                 node: self.node,
-                address: said.address.into(),
+                addresses: Addresses::V4(said.address),
                 mac: MacAddr::for_address(said.address.into()),
                 condition: Condition::Ready,
                 // Later than all assignments: it counts before a manager tells of the task.

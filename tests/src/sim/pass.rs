@@ -218,7 +218,7 @@ impl World {
     }
 }
 
-/// Endpoints of an assignment that are on other nodes: owner, address, network, MAC address.
+/// Addresses of an assignment that are on other nodes: owner, address, network, MAC address.
 fn remote_endpoints(
     assignment: &Assignment,
 ) -> impl Iterator<Item = (String, IpAddr, cluster::id::NetworkId, MacAddr)> + '_ {
@@ -229,7 +229,9 @@ fn remote_endpoints(
     let nodes = assignment.nodes.iter().filter(|(id, _)| **id != assignment.node);
     let nodes =
         nodes.filter_map(|(id, node)| Some((format!("node {}", id.0), node.ingress.as_ref()?)));
-    tasks.chain(nodes).map(|(owner, held)| (owner, held.address, held.network, held.mac))
+    tasks.chain(nodes).flat_map(|(owner, held)| {
+        held.addresses.iter().map(move |address| (owner.clone(), address, held.network, held.mac))
+    })
 }
 
 /// What a pass is to reach.

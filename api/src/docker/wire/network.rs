@@ -203,17 +203,16 @@ pub(crate) fn inspected(network_object: &Network, around: &Context<'_>) -> Netwo
 
 fn endpoint(network: &Network, task: &Task) -> Option<Endpoint> {
     let attachment = task.attachments.iter().find(|a| a.network == network.id)?;
-    let address = format!("{}/{}", attachment.address, network.subnet.prefix_len());
-    let (ipv4_address, ipv6_address) = match attachment.address {
-        IpAddr::V4(_) => (address, String::new()),
-        IpAddr::V6(_) => (String::new(), address),
+    let length = network.subnet.prefix_len();
+    let with_length = |address: Option<IpAddr>| {
+        address.map_or_else(String::new, |address| format!("{address}/{length}"))
     };
     Some(Endpoint {
         name: task.name(),
         endpoint_id: task.id.to_string(),
         mac_address: attachment.mac.to_string(),
-        ipv4_address,
-        ipv6_address,
+        ipv4_address: with_length(attachment.addresses.v4().map(IpAddr::V4)),
+        ipv6_address: with_length(attachment.addresses.v6().map(IpAddr::V6)),
     })
 }
 
@@ -230,12 +229,14 @@ fn info(network: &Network, service: &Service, around: &Context<'_>) -> ServiceIn
         tasks.push(TaskInfo {
             name: task.name(),
             endpoint_id: task.id.to_string(),
-            endpoint_ip: attachment.address.to_string(),
+            endpoint_ip: attachment.addresses.first().to_string(),
             info: BTreeMap::from([("Host IP", host(task))]),
         });
     }
+    let vip = service.vips.get(&network.id);
+    // The engine shows one address of a service and of a task here.
     ServiceInfo {
-        vip: service.vips.get(&network.id).map_or_else(|| "<nil>".to_owned(), ToString::to_string),
+        vip: vip.map_or_else(|| "<nil>".to_owned(), |vips| vips.first().to_string()),
         ports: service
             .ports
             .iter()

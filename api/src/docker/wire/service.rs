@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cluster::id::NetworkId;
+use cluster::net::Addresses;
 use cluster::object::{
     Network, PublishedPort, Service, Task, TaskState, UpdateState, UpdateStatus,
 };
@@ -112,12 +113,15 @@ pub(crate) fn service<'a>(
     } else {
         Spec::Stored(&service.spec)
     };
-    let virtual_ip = |((network, address), length): ((&NetworkId, _), Option<u8>)| VirtualIp {
-        network_id: network.to_string(),
-        addr: match length {
-            Some(length) => format!("{address}/{length}"),
-            None => format!("{address}"),
-        },
+    let virtual_ip = |((network, addresses), length): ((&NetworkId, &Addresses), Option<u8>)| {
+        let network_id = network.to_string();
+        addresses.iter().map(move |address| VirtualIp {
+            network_id: network_id.clone(),
+            addr: match length {
+                Some(length) => format!("{address}/{length}"),
+                None => format!("{address}"),
+            },
+        })
     };
     let virtual_ips = service.vips.iter().zip(prefix_lengths(service, networks));
     ServiceView {
@@ -130,7 +134,7 @@ pub(crate) fn service<'a>(
         endpoint: Endpoint {
             spec: &service.spec.endpoint_spec,
             ports: service.ports.iter().map(port).collect(),
-            virtual_ips: virtual_ips.map(virtual_ip).collect(),
+            virtual_ips: virtual_ips.flat_map(virtual_ip).collect(),
         },
         update_status: service.update_status.as_ref().map(update),
     }

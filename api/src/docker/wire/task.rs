@@ -135,6 +135,7 @@ fn attached(
     networks: &Table<NetworkId, Network>,
 ) -> Option<NetworkAttachment> {
     let network = networks.get(&attachment.network)?;
-    let address = format!("{}/{}", attachment.address, network.subnet.prefix_len());
-    Some(NetworkAttachment { network: nested(network), addresses: vec![address] })
+    let length = network.subnet.prefix_len();
+    let addresses = attachment.addresses.iter().map(|address| format!("{address}/{length}"));
+    Some(NetworkAttachment { network: nested(network), addresses: addresses.collect() })
 }

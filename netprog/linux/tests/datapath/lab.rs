@@ -92,8 +92,8 @@ fn machine(switch: &OwnedFd, n: u8) -> LinuxKernel<HeldSpaces> {
 }
 
 fn attachment(network: NetworkId, address: &str) -> Attachment {
-    let address = ip(address);
-    Attachment { network, address, mac: MacAddr::for_address(address), aliases: Vec::new() }
+    let (addresses, mac) = (ip(address).into(), MacAddr::for_address(ip(address)));
+    Attachment { network, addresses, mac, aliases: Vec::new() }
 }
 
 fn published(protocol: Protocol, published: u16, first: u16) -> PublishedPort {
@@ -126,7 +126,7 @@ fn assignment() -> Assignment {
     };
     let service = |name: &str, vips: &[(NetworkId, &str)], ports| AssignedService {
         name: name.to_owned(),
-        vips: vips.iter().map(|(network, vip)| (*network, ip(vip))).collect(),
+        vips: vips.iter().map(|(network, vip)| (*network, ip(vip).into())).collect(),
         aliases: BTreeMap::new(),
         ports,
     };
@@ -233,7 +233,7 @@ impl Lab {
             let owner = EndpointOwner::Task(task(n));
             let row = EndpointRow {
                 node: node(on),
-                address: attachment.address,
+                addresses: attachment.addresses,
                 mac: attachment.mac,
                 condition: Condition::Ready,
                 revision: self.assignment.revision,

@@ -3,6 +3,7 @@
 use super::*;
 use cluster::assignment::{AssignedNode, AssignedTask};
 use cluster::id::{ClusterId, ServiceId};
+use cluster::net::{Addresses, MacAddr};
 use cluster::object::Slot;
 use cluster::spec::TaskSpec;
 
@@ -62,8 +63,8 @@ pub(crate) fn assigned(
         assignment.own.insert(TASK, own);
         let attachment = Attachment {
             network: cluster::id::NetworkId(3),
-            address: [10, 0, 1, 5].into(),
-            mac: cluster::net::MacAddr([2, 0x42, 10, 0, 1, 5]),
+            addresses: Addresses::V4([10, 0, 1, 5].into()),
+            mac: MacAddr([2, 0x42, 10, 0, 1, 5]),
             aliases: vec![],
         };
         let task = AssignedTask {

@@ -147,7 +147,8 @@ impl Shell {
     fn start_task(&self, id: TaskId) {
         let attachments = self.agent.worker().assignment().and_then(|a| a.tasks.get(&id));
         let attachments = attachments.map(|task| task.attachments.as_slice()).unwrap_or_default();
-        let addresses = attachments.iter().map(|attachment| attachment.address).collect();
+        let addresses =
+            attachments.iter().flat_map(|attachment| attachment.addresses.iter()).collect();
         let (launched, inbox) = (self.sandbox_of(id), self.inbox.clone());
         let executor = self.executor.clone();
         tokio::spawn(async move {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::fixture::{attachment, network, new, node, service, small_state, task, transaction};
 use crate::id::{NodeId, TaskId};
+use crate::net::Addresses;
 use crate::object::PublishedPort;
 use crate::spec::Protocol;
 use crate::time::Timestamp;
@@ -58,6 +59,27 @@ fn what_is_held_is_not_given_out_again() {
     assert_eq!(outcome(node(Some(8))), "applied");
     assert!(outcome(node(Some(7))).starts_with("Raft id 7 of"));
     assert!(outcome(new(Object::Service(Arc::new(service(9, "redis"))))).starts_with("name redis"));
+}
+
+/// Goal: no address of either family is given out twice. Method: objects with both, one of which
+/// another object holds.
+#[test]
+fn each_address_of_both_families_is_held() {
+    let six = |n: u16| std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n);
+    let both = |id: u128, four: u8, n: u16| {
+        let mut held = attachment(3, "10.0.1.1");
+        held.addresses = Addresses::Both([10, 0, 1, four].into(), six(n));
+        new(Object::Task(Arc::new(task(id, 5, vec![held]))))
+    };
+    assert_eq!(outcome_of(vec![both(8, 3, 3), both(9, 4, 4)]), "applied");
+    for (four, n, taken) in [(3, 4, "10.0.1.3"), (4, 3, "fd00::3")] {
+        let refused = outcome_of(vec![both(8, 3, 3), both(9, four, n)]);
+        assert!(refused.starts_with(&format!("address {taken} for")), "{refused}");
+    }
+    let mut virtual_one = service(9, "new");
+    virtual_one.vips.insert(crate::id::NetworkId(3), Addresses::V6(six(3)));
+    let refused = outcome_of(vec![both(8, 3, 3), new(Object::Service(Arc::new(virtual_one)))]);
+    assert!(refused.starts_with("address fd00::3 for"), "{refused}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Common, OnNetwork, Own, assemble};
 use crate::assignment::Assignment;
 use crate::id::{NetworkId, NodeId};
+use crate::net::Addresses;
 use crate::object::first_schema;
 use crate::session::{Digest, Listed, PartId, Told};
 use crate::time::Revision;
@@ -54,6 +55,9 @@ pub enum PartError {
     /// It is another network's or another node's.
     #[error("{0} is another one's")]
     Misplaced(PartId),
+    /// This version programs one family for each network.
+    #[error("network {0} has addresses of both IPv4 and IPv6, which is not supported yet")]
+    BothFamilies(NetworkId),
     /// It is from an older state than what the node holds.
     #[error("an assignment of revision {} after one of {}", told.0, held.0)]
     Older {
@@ -150,6 +154,9 @@ impl Held {
         }
         let contents: Vec<&OnNetwork> = networks.values().map(|part| &*part.content).collect();
         let assignment = assemble(revision, &common.content, &contents, &own.content);
+        if let Some(network) = of_both_families(&assignment) {
+            return Err(PartError::BothFamilies(network));
+        }
         let assignment = Arc::new(assignment);
         let mut held = Self { digest: common.digest, assignment, common, networks, own };
         held.digest = Digest::of_all(&held.digests(), hash);
@@ -238,6 +245,16 @@ impl Told {
         ];
         Self { revision: assignment.revision, parts: networks.chain(parts).collect() }
     }
+}
+
+/// A network on which anything has an address of each family.
+fn of_both_families(assignment: &Assignment) -> Option<NetworkId> {
+    let tasks = assignment.tasks.values().flat_map(|task| &task.attachments);
+    let nodes = assignment.nodes.values().flat_map(|node| &node.ingress);
+    let attached = tasks.chain(nodes).map(|held| (held.network, held.addresses));
+    let services = assignment.services.values().flat_map(|service| &service.vips);
+    let mut all = services.map(|(network, vips)| (*network, *vips)).chain(attached);
+    all.find(|(_, addresses)| matches!(addresses, Addresses::Both(..))).map(|(network, _)| network)
 }
 
 /// The part with the listed digest: the one that was sent, or the one that is known.

@@ -92,15 +92,15 @@ fn transaction_encoding_stands_still() {
             :0},"spec":{"Name":"redis","Labels":{},"TaskTemplate":{"ContainerSpec":{"Image":""},"For
             ceUpdate":0},"Mode":{"Replicated":{"Replicas":1}},"EndpointSpec":{"Mode":"vip"}},"previo
             us_spec":null,"spec_version":1,"previous_spec_version":0,"vips":{},"ports":[],"update_st
-            atus":null,"removed":false}\00\00\04\fba\02{"id":"0000000000000000000000006","meta":{"ve
+            atus":null,"removed":false}\00\00\04\fbj\02{"id":"0000000000000000000000006","meta":{"ve
             rsion":0,"created_at":0,"updated_at":0},"service":"0000000000000000000000005","service_n
             ame":"web","service_labels":{},"slot":{"Replica":1},"node":null,"spec":{"ContainerSpec":
             {"Image":""},"ForceUpdate":0},"spec_version":1,"attachments":[{"network":"00000000000000
-            00000000003","address":"10.0.1.2","mac":"02:42:0a:00:01:02","aliases":[]}],"desired":"ru
-            nning","status":{"state":"pending","at":1700000000000,"message":"","error":"","pid":null
-            ,"exit_code":null,"healthy":true},"start_after":null,"released":false,"restarts":{"attem
-            pts":0,"window_start":0,"streak":0}}\01\04\09\fb,\01\01\08;{"Network":{"id":"00000000000
-            00000000000003","warning":""}}
+            00000000003","addresses":{"v4":"10.0.1.2"},"mac":"02:42:0a:00:01:02","aliases":[]}],"des
+            ired":"running","status":{"state":"pending","at":1700000000000,"message":"","error":"","
+            pid":null,"exit_code":null,"healthy":true},"start_after":null,"released":false,"restarts
+            ":{"attempts":0,"window_start":0,"streak":0}}\01\04\09\fb,\01\01\08;{"Network":{"id":"00
+            00000000000000000000003","warning":""}}
         "#]],
     );
 }

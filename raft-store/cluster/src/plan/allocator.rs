@@ -149,7 +149,8 @@ fn attach_nodes(draft: &mut Draft<'_>) {
 }
 
 fn attachment(network: NetworkId, address: IpAddr, aliases: Vec<String>) -> Attachment {
-    Attachment { network, address, mac: MacAddr::for_address(address), aliases }
+    let mac = MacAddr::for_address(address);
+    Attachment { network, addresses: address.into(), mac, aliases }
 }
 
 /// The next free address of a network; the search goes on behind it. Nobody holds it until an
@@ -181,7 +182,7 @@ fn give_vips(draft: &mut Draft<'_>, service: &Service) {
         if !vips.contains_key(&network)
             && let Some(address) = next(draft, network)
         {
-            vips.insert(network, address);
+            vips.insert(network, address.into());
         }
     }
     draft.edit_service(service.id, |service| service.vips = vips);

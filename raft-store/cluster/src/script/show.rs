@@ -82,7 +82,7 @@ impl World {
             };
             let node = task.node.map_or("-".to_owned(), |node| self.node_name(node));
             let held: Vec<String> =
-                task.attachments.iter().map(|held| held.address.to_string()).collect();
+                task.attachments.iter().map(|held| held.addresses.to_string()).collect();
             let _ = write!(
                 out,
                 "t{} {}.{slot} on {node} {}/{} [{}]",
@@ -162,7 +162,7 @@ impl World {
 
     fn show_nodes(&self, out: &mut String) {
         for node in self.state.nodes.values() {
-            let ingress = node.ingress.as_ref().map(|held| held.address.to_string());
+            let ingress = node.ingress.as_ref().map(|held| held.addresses.to_string());
             let _ = writeln!(
                 out,
                 "{} {} {:?} {:?} ingress {}",
@@ -216,7 +216,7 @@ impl World {
         }
         for (id, task) in &assignment.tasks {
             let held: Vec<String> =
-                task.attachments.iter().map(|held| held.address.to_string()).collect();
+                task.attachments.iter().map(|held| held.addresses.to_string()).collect();
             let own = assignment.own.get(id).map_or(String::new(), |own| {
                 let container = &own.spec.container_spec;
                 let texts = container.env.iter().chain([&container.hostname]);

@@ -10,8 +10,10 @@ use super::load::Loads;
 use super::ports::Ports;
 use super::prefixes::Prefixes;
 use crate::id::{Id, NetworkId, NodeId, ServiceId, TaskId};
-use crate::net::{Subnet, Vni};
-use crate::object::{CaDigest, KeyDigest, Network, Node, Service, Slot, Task, TaskState};
+use crate::net::{Addresses, Subnet, Vni};
+use crate::object::{
+    Attachment, CaDigest, KeyDigest, Network, Node, Service, Slot, Task, TaskState,
+};
 use crate::time::Revision;
 use crate::transaction::Object;
 
@@ -295,19 +297,30 @@ impl<K: Ord + Clone, I: Id> Pairs<K, I> {
 fn claims(object: &Object) -> Vec<(Claim, Holder)> {
     match object {
         Object::Cluster(_) => Vec::new(),
-        Object::Node(node) => {
-            let held = node.ingress.iter();
-            held.map(|a| ((a.network, a.address), Holder::Node(node.id))).collect()
-        }
+        Object::Node(node) => attached(&node.ingress, Holder::Node(node.id)),
         Object::Network(network) => vec![((network.id, network.gateway), Holder::Gateway)],
         Object::Service(service) => {
-            let held = service.vips.iter();
-            held.map(|(n, vip)| ((*n, *vip), Holder::Service(service.id))).collect()
+            let held = service.vips.iter().map(|(network, vips)| (*network, vips));
+            claimed(held, Holder::Service(service.id))
         }
         Object::Task(task) if task.holds_addresses() => {
-            let held = task.attachments.iter();
-            held.map(|a| ((a.network, a.address), Holder::Task(task.id))).collect()
+            attached(&task.attachments, Holder::Task(task.id))
         }
         Object::Task(_) => Vec::new(),
     }
+}
+
+fn attached<'a>(
+    attachments: impl IntoIterator<Item = &'a Attachment>,
+    holder: Holder,
+) -> Vec<(Claim, Holder)> {
+    claimed(attachments.into_iter().map(|held| (held.network, &held.addresses)), holder)
+}
+
+fn claimed<'a>(
+    held: impl Iterator<Item = (NetworkId, &'a Addresses)>,
+    holder: Holder,
+) -> Vec<(Claim, Holder)> {
+    let each = held.flat_map(|(network, addresses)| addresses.iter().map(move |a| (network, a)));
+    each.map(|claim| (claim, holder)).collect()
 }

@@ -89,7 +89,7 @@ impl World {
         let mut entries = Entries::default();
         for (at, held) in tasks.chain(nodes).filter(remote) {
             entries.fdb.insert(held.mac, at.map(|at| address(at).ip()));
-            entries.neighbours.insert(held.address, held.mac);
+            entries.neighbours.extend(held.addresses.iter().map(|at| (at, held.mac)));
         }
         entries
     }
@@ -106,7 +106,7 @@ impl World {
         let state = &self.leader.state;
         let mut expected: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
         for service in state.live_services() {
-            let Some(vip) = service.vips.get(&network) else { continue };
+            let Some(vips) = service.vips.get(&network) else { continue };
             let running = state.tasks_of(service.id).filter(|task| {
                 task.desired <= TaskState::Running && task.status.state == TaskState::Running
             });
@@ -114,7 +114,7 @@ impl World {
             let macs = attachments.filter(|held| held.network == network);
             let macs: BTreeSet<String> = macs.map(|held| held.mac.to_string()).collect();
             if !macs.is_empty() {
-                expected.insert(*vip, macs);
+                expected.extend(vips.iter().map(|vip| (vip, macs.clone())));
             }
         }
         let (open, live) = match balancer(node) {

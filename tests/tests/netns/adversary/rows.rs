@@ -204,7 +204,7 @@ fn said(assignment: &Assignment, victim: NodeId, outsider: SocketAddr) -> Input 
 fn elsewhere(node: NodeId, outsider: SocketAddr) -> EndpointRow {
     EndpointRow {
         node,
-        address: outsider.ip(),
+        addresses: outsider.ip().into(),
         mac: MacAddr([2, 6, 6, 6, 6, 6]),
         condition: Condition::Ready,
         revision: Revision(u64::MAX),

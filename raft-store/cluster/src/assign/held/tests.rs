@@ -72,6 +72,14 @@ fn an_answer_that_is_not_right_is_refused() {
     assert_eq!(error, "the node's own part is listed, was not sent, and is not here");
     let error = refused(&|told| told.parts.retain(|listed| listed.part != NETWORK));
     assert_eq!(error, format!("the part of network {id} is not listed"));
+    let addresses = r#"{"v4":"10.0.1.3"}"#;
+    for other in ["{}", r#"{"v4":null,"v6":"fd00::3"}"#, r#"{"v6":"fd00:0::3"}"#] {
+        let error = refused(&|told| rewrite(told, NETWORK, addresses, other));
+        assert_eq!(error, format!("read the part of network {id}"), "{other}");
+    }
+    let both = r#"{"v4":"10.0.1.3","v6":"fd00::3"}"#;
+    let error = refused(&|told| rewrite(told, PartId::Own, addresses, both));
+    assert!(error.starts_with(&format!("network {id} has addresses of both IPv4 and")), "{error}");
     let error = refused(&|told| told.parts.push(told.parts[0].clone()));
     assert_eq!(error, "the common part is listed twice");
     let error = refused(&|told| {
