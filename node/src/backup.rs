@@ -125,7 +125,7 @@ pub fn inspect(path: &Path) -> Result<Head, BackupError> {
 pub fn read(path: &Path) -> Result<(Head, State), BackupError> {
     let (head, mut content) = checked(path)?;
     let state =
-        State::read_snapshot(&mut content).map_err(|e| damaged(path, crate::daemon::chain(&e)))?;
+        State::read_snapshot(&mut content).map_err(|e| damaged(path, crate::causes::chain(&e)))?;
     if state.cluster.as_ref().is_none_or(|cluster| cluster.id != head.cluster) {
         return Err(damaged(path, "it holds another cluster than it says".to_owned()));
     }

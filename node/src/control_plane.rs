@@ -20,7 +20,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::daemon::{Daemon, new_token};
+use crate::daemon::Daemon;
 use crate::key_file::unlock_key_text;
 use crate::manager::{Manager, rotation};
 use crate::member::Member;
@@ -87,8 +87,8 @@ impl ControlPlane for Plane {
         let state = manager.linearizable().await?;
         let cluster = state.cluster.clone().ok_or_else(ApiError::no_swarm)?;
         let digest = pki::ca_digest(&cluster.ca_certificate)
-            .map_err(|e| ApiError::internal(crate::daemon::chain(&e)))?;
-        let token = |rotate: bool| rotate.then(|| new_token(digest));
+            .map_err(|e| ApiError::internal(crate::causes::chain(&e)))?;
+        let token = |rotate: bool| rotate.then(|| pki::new_token(digest));
         let ca = request.ca.map(|wanted| rotation::change(&cluster, &wanted)).transpose()?;
         let update = UpdateCluster {
             version: request.version,

@@ -17,6 +17,7 @@ use raft_store::Peer;
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, RwLock, watch};
 
+use crate::causes::chain;
 use crate::clock;
 use crate::config::Config;
 use crate::disk;
@@ -248,8 +249,8 @@ impl Daemon {
             spec: request.spec.clone(),
             ca_certificate: ca.certificate.clone(),
             ca_key: ca.key.clone(),
-            worker_token: new_token(digest),
-            manager_token: new_token(digest),
+            worker_token: pki::new_token(digest),
+            manager_token: pki::new_token(digest),
             gossip_keys: vec![GossipKey { id: 1, key: rand::random() }],
             address_pools: request.default_addr_pool.clone(),
             subnet_size: request.subnet_size.unwrap_or(0),
@@ -318,12 +319,6 @@ impl Daemon {
     }
 }
 
-/// A new join token for a CA.
-#[must_use]
-pub fn new_token(ca_digest: [u8; 32]) -> String {
-    Token { ca_digest, secret: pki::new_secret(rand::random()) }.to_string()
-}
-
 fn own_credentials(
     authority: &Authority,
     identity: &Identity,
@@ -340,17 +335,6 @@ fn own_credentials(
 
 fn listen_error(error: MemberError) -> ApiError {
     ApiError::bad_request(error.to_string())
-}
-
-/// An error with its causes, one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Addresses of a member, decided.

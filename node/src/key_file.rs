@@ -239,7 +239,7 @@ pub async fn follow(
             let locked = tokio::task::spawn_blocking(move || file.lock_with(key.as_ref())).await;
             if let Ok(Err(error)) = locked {
                 if let Some(more) = complaints.say() {
-                    tracing::error!(error = %crate::daemon::chain(&error), more, "lock the keys");
+                    tracing::error!(error = %crate::causes::chain(&error), more, "lock the keys");
                 }
                 if stop.run_until_cancelled(tokio::time::sleep(RETRY_PAUSE)).await.is_none() {
                     return;

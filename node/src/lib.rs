@@ -6,6 +6,7 @@ mod api_server;
 mod api_socket;
 pub mod app;
 pub mod backup;
+pub mod causes;
 pub mod cli;
 pub mod config;
 pub mod control_plane;

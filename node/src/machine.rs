@@ -41,7 +41,7 @@ impl Machine for StateMachine {
             CodecError::NewerSchema { .. } => error.to_string(),
             other => format!(
                 "{}; it is of a newer version of Skein, or damaged: upgrade this manager",
-                crate::daemon::chain(&other)
+                crate::causes::chain(&other)
             ),
         })?;
         let outcome = self.state.apply(Revision(index), &transaction);
@@ -67,7 +67,7 @@ impl Machine for StateMachine {
 
     fn restore(&mut self, index: u64, snapshot: &mut dyn Read) -> Result<(), String> {
         let mut snapshot = BufReader::new(snapshot);
-        self.state = State::read_snapshot(&mut snapshot).map_err(|e| crate::daemon::chain(&e))?;
+        self.state = State::read_snapshot(&mut snapshot).map_err(|e| crate::causes::chain(&e))?;
         tracing::info!(revision = index, "state restored from a snapshot");
         self.publish();
         Ok(())

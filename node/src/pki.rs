@@ -22,7 +22,7 @@ use x509_parser::prelude::FromDer as _;
 pub use authority::{Authority, ca_name, trust_of};
 pub use successor::{adopt, cross_sign};
 pub use tls::Tls;
-pub use token::{Token, TokenError, new_secret};
+pub use token::{Token, TokenError, new_secret, new_token};
 
 mod authority;
 mod successor;

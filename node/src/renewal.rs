@@ -11,8 +11,8 @@ use cluster::spec::Role;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+use crate::causes::chain;
 use crate::clock;
-use crate::daemon::chain;
 use crate::key_file::KeyFile;
 use crate::manager::Manager;
 use crate::member::Office;

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::http::{Client, escape};
-use super::output::{ListArgs, Out, items, text};
+use super::output::{ListArgs, Out, capitalise, items, text};
 use super::task;
 
 /// `skein node …`.
@@ -129,12 +129,6 @@ async fn ls(client: &Client, list: &ListArgs, out: &mut Out<'_>) -> anyhow::Resu
             text(node, "/Status/Addr"),
         ]
     })
-}
-
-/// First letter in upper case.
-pub fn capitalise(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A node that has the role is left as it is.

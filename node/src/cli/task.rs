@@ -4,8 +4,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::http::{Client, escape};
-use super::node::capitalise;
-use super::output::{ListArgs, Out, items, text};
+use super::output::{ListArgs, Out, capitalise, items, text};
 
 /// `skein task …`.
 #[derive(Debug, Subcommand)]

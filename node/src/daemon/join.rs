@@ -8,7 +8,8 @@ use bytes::Bytes;
 use cluster::id::NodeId;
 use cluster::spec::Role;
 
-use super::{Addresses, Admission, Daemon, READY_LIMIT, chain, listen_error};
+use super::{Addresses, Admission, Daemon, READY_LIMIT, listen_error};
+use crate::causes::chain;
 use crate::identity::Identity;
 use crate::member::Sockets;
 use crate::pki::{self, Credentials, verify};

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use api::ApiError;
 
-use super::{Daemon, chain};
+use super::Daemon;
+use crate::causes::chain;
 use crate::key_file::{KeyFileError, read_unlock_key};
 
 impl Daemon {

@@ -22,8 +22,9 @@ use raft_store::{Peer, Position, Presence, Storage, found, replay};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
-use super::{Daemon, READY_LIMIT, chain, listen_error, own_credentials};
+use super::{Daemon, READY_LIMIT, listen_error, own_credentials};
 use crate::backup;
+use crate::causes::chain;
 use crate::clock;
 use crate::identity::Identity;
 use crate::machine::StateMachine;

@@ -12,8 +12,8 @@ use subtle::ConstantTimeEq as _;
 use time::OffsetDateTime;
 
 use super::Manager;
+use crate::causes::chain;
 use crate::clock;
-use crate::daemon::chain;
 use crate::pki::{Authority, PeerIdentity, key_of_request};
 use crate::wire::{JoinAnswer, JoinCall, RenewAnswer, RenewCall};
 

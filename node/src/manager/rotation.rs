@@ -7,8 +7,8 @@ use cluster::request::CaChange;
 use cluster::time::Timestamp;
 use time::OffsetDateTime;
 
+use crate::causes::chain;
 use crate::clock;
-use crate::daemon::{chain, new_token};
 use crate::pki::{self, Ca, PkiError};
 
 /// What is to happen to the CA of this cluster. That the user gives the one that it has calls a
@@ -34,8 +34,8 @@ pub fn change(cluster: &Cluster, wanted: &RequestedCa) -> Result<CaChange, ApiEr
         cross_signed,
         from,
         to,
-        worker_token: new_token(to.0),
-        manager_token: new_token(to.0),
+        worker_token: pki::new_token(to.0),
+        manager_token: pki::new_token(to.0),
         begun_at: Timestamp(0),
     })))
 }

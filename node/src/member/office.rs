@@ -58,9 +58,9 @@ impl Premises {
         identity: &mut Identity,
         raft_id: u64,
     ) -> Result<Office, MemberError> {
-        let failed = |e: &dyn std::error::Error| MemberError::Raft(crate::daemon::chain(e));
+        let failed = |e: &dyn std::error::Error| MemberError::Raft(crate::causes::chain(e));
         let lost = |e: &dyn std::error::Error| MemberError::Lost {
-            reason: crate::daemon::chain(e),
+            reason: crate::causes::chain(e),
             dir: self.data.path().to_owned(),
         };
         let history = History::default();
@@ -77,7 +77,7 @@ impl Premises {
             RaftNode::open(storage, machine, transport, RaftConfig::lan()).await.map_err(|e| {
                 match e {
                     raft_store::Error::Damaged { .. } | raft_store::Error::Gone { .. } => lost(&e),
-                    e if e.is_disk_full() => MemberError::NoRoom(crate::daemon::chain(&e)),
+                    e if e.is_disk_full() => MemberError::NoRoom(crate::causes::chain(&e)),
                     other => failed(&other),
                 }
             })?;

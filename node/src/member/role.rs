@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::MemberError;
 use super::office::{Broken, Office, Premises, listen};
-use crate::daemon::chain;
+use crate::causes::chain;
 use crate::identity::{DataDir, Identity};
 use crate::telemetry::Seldom;
 use crate::transport::access::Membership;

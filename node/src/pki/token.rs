@@ -32,6 +32,12 @@ pub struct Token {
     pub secret: String,
 }
 
+/// A new token for a CA.
+#[must_use]
+pub fn new_token(ca_digest: [u8; 32]) -> String {
+    Token { ca_digest, secret: new_secret(rand::random()) }.to_string()
+}
+
 /// Text of a secret from random bits.
 #[must_use]
 pub fn new_secret(random: u128) -> String {

@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::access::{Membership, answers};
 use super::{CONNECT_LIMIT, CallError, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT, Lane};
+use crate::causes::chain;
 use crate::clock;
 use crate::pki::{PeerCertificate, SERVER_NAME};
 use crate::telemetry::meters::meters;
@@ -111,7 +112,7 @@ impl Net {
             .map_err(|e| CallError::Connect { address, reason: e.to_string() })?;
         sender.send_request(request).await.map_err(|e| {
             self.forget(address, lane);
-            CallError::Broken { address, path: path.to_owned(), reason: describe(&e) }
+            CallError::Broken { address, path: path.to_owned(), reason: chain(&e) }
         })
     }
 
@@ -157,24 +158,13 @@ impl Net {
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|e| describe(&e))?;
+            .map_err(|e| chain(&e))?;
         // The connection lives as long as its sender; its end shows there.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%address, error = %describe(&error), "connection ended");
+                tracing::debug!(%address, error = %chain(&error), "connection ended");
             }
         });
         Ok(Connection { sender, peer })
     }
-}
-
-/// hyper keeps the cause in the source.
-fn describe(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

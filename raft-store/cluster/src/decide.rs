@@ -4,7 +4,11 @@
 //! subnet, virtual addresses, ports, tasks, addresses and placement stand in the same log entry.
 //! Deciding is pure: the same request, state, seed and time give the same transaction.
 
+use std::sync::Arc;
+
 use crate::draft::Draft;
+use crate::id::NodeId;
+use crate::object::Node;
 use crate::plan;
 use crate::rejection::{Code, Rejection};
 use crate::request::{Answer, Request};
@@ -115,6 +119,10 @@ fn check_version(
             found.0, given.0
         ),
     ))
+}
+
+fn existing_node(state: &State, id: NodeId) -> Result<&Arc<Node>, Rejection> {
+    state.nodes.get(&id).ok_or_else(|| Rejection::not_found("node", id))
 }
 
 #[cfg(test)]

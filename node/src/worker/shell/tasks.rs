@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::opened::Opener;
 use super::{Shell, spawn};
-use crate::daemon::chain;
+use crate::causes::chain;
 use crate::executor::{
     Error, Executor, HealthState, LaunchSpec, Launched, Phase, Sandbox, StartSpec, Supervisors,
     TaskReport,

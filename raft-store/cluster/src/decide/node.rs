@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::size::{self, NODE_BYTES_MAX};
-use super::{check_version, role};
+use super::{check_version, existing_node, role};
 use crate::draft::Draft;
 use crate::id::NodeId;
 use crate::object::{Cluster, Node, NodeDescription, NodeState, NodeStatus};
@@ -127,7 +127,7 @@ pub(super) fn describe(
     id: NodeId,
     description: &NodeDescription,
 ) -> Result<Answer, Rejection> {
-    let node = existing(draft.state(), id)?;
+    let node = existing_node(draft.state(), id)?;
     size::check_description(description)?;
     check_schema(draft.state(), description)?;
     check_proof_key(node, description)?;
@@ -152,7 +152,7 @@ pub(super) fn update(
     version: Revision,
     spec: &NodeSpec,
 ) -> Result<Answer, Rejection> {
-    let node = existing(draft.state(), id)?.clone();
+    let node = existing_node(draft.state(), id)?.clone();
     check_version(&format!("node {id}"), node.meta.version, version)?;
     size::check(format_args!("the spec of node {id}"), spec, NODE_BYTES_MAX)?;
     role::change(draft, &node, spec.role)?;
@@ -162,7 +162,7 @@ pub(super) fn update(
 
 /// A node that leaves keeps its object, as `Disconnected`, until it is removed.
 pub(super) fn leave(draft: &mut Draft<'_>, id: NodeId) -> Result<Answer, Rejection> {
-    let node = existing(draft.state(), id)?;
+    let node = existing_node(draft.state(), id)?;
     let managers = draft.state().in_raft().filter(|other| other.manager.is_some()).count();
     if node.manager.is_some() && managers == 1 {
         return Err(Rejection::new(
@@ -186,7 +186,7 @@ pub(super) fn leave(draft: &mut Draft<'_>, id: NodeId) -> Result<Answer, Rejecti
 /// whether it is lost or somebody else has its key, as long as the others are a majority without
 /// it: nobody could take it out of Raft otherwise.
 pub(super) fn remove(draft: &mut Draft<'_>, id: NodeId, force: bool) -> Result<Answer, Rejection> {
-    let node = existing(draft.state(), id)?;
+    let node = existing_node(draft.state(), id)?;
     let refuse = |message: String| Err(Rejection::new(Code::FailedPrecondition, message));
     let up = match node.status.state {
         NodeState::Ready | NodeState::Unknown => true,
@@ -239,7 +239,7 @@ pub(super) fn set_state(
     message: &str,
     address: &str,
 ) -> Result<Answer, Rejection> {
-    let node = existing(draft.state(), id)?;
+    let node = existing_node(draft.state(), id)?;
     if node.status.state == NodeState::Disconnected {
         let message = format!("node {id} left the swarm: it must join again");
         return Err(Rejection::new(Code::FailedPrecondition, message));
@@ -252,8 +252,4 @@ pub(super) fn set_state(
         }
     });
     Ok(Answer::Done)
-}
-
-pub(super) fn existing(state: &State, id: NodeId) -> Result<&Arc<Node>, Rejection> {
-    state.nodes.get(&id).ok_or_else(|| Rejection::not_found("node", id))
 }

@@ -2,7 +2,7 @@
 //! votes in Raft, and a worker once it is out of Raft. In between a place there is kept for it,
 //! whose id is drawn here and given to nobody again.
 
-use super::node::existing;
+use super::existing_node;
 use crate::draft::Draft;
 use crate::id::NodeId;
 use crate::object::{ManagerInfo, Node, NodeState};
@@ -109,7 +109,7 @@ pub(super) fn voters(state: &State, counts: impl Fn(&Node) -> bool) -> Voters {
 /// Gives a manager whose log is gone another place in Raft: under the old one it would vote against
 /// what it acknowledged. Asked twice, it changes nothing.
 pub(super) fn reseat(draft: &mut Draft<'_>, id: NodeId, lost: u64) -> Result<Answer, Rejection> {
-    let node = existing(draft.state(), id)?.clone();
+    let node = existing_node(draft.state(), id)?.clone();
     let has_lost = node.raft().filter(|place| place.raft_id == lost);
     let Some(place) = has_lost.filter(|_| node.spec.role == Role::Manager) else {
         return Ok(Answer::Done);
@@ -140,7 +140,7 @@ pub(super) fn promoted(
     id: NodeId,
     manager: &ManagerInfo,
 ) -> Result<Answer, Rejection> {
-    let node = existing(draft.state(), id)?;
+    let node = existing_node(draft.state(), id)?;
     let place = node.raft().filter(|place| place.raft_id == manager.raft_id).cloned();
     let place = place.filter(|_| node.spec.role == Role::Manager).ok_or_else(|| {
         let message = format!("node {id} is not to be a manager as Raft id {}", manager.raft_id);
@@ -155,7 +155,7 @@ pub(super) fn promoted(
 
 /// A node that is to be a worker is out of Raft.
 pub(super) fn demoted(draft: &mut Draft<'_>, id: NodeId) -> Result<Answer, Rejection> {
-    let node = existing(draft.state(), id)?;
+    let node = existing_node(draft.state(), id)?;
     if node.spec.role == Role::Manager {
         let message = format!("node {id} is to be a manager");
         return Err(Rejection::new(Code::Conflict, message));
