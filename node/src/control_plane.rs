@@ -175,7 +175,7 @@ impl ControlPlane for Plane {
     async fn logs(&self, request: LogRequest) -> Result<BoxStream<'static, LogRecord>, ApiError> {
         let member = self.0.member().await?;
         let state = self.state(Consistency::Linearizable).await?.state;
-        Ok(crate::log_stream::gather(&member, &state, self.changes(), request))
+        Ok(crate::log_stream::gather(&member.net, &state, self.changes(), request))
     }
 
     async fn native(&self, request: NativeRequest) -> Result<NativeAnswer, ApiError> {

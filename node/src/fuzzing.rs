@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use crate::identity::{AddressFlags, Identity};
 use crate::manager::agreement::{Compared, DigestCall};
 use crate::manager::why::{WhyAnswer, WhyCall};
-use crate::native::NativeCall;
+use crate::native::own::NativeCall;
 use crate::pki::{Credentials, Tls};
 use crate::{backup, config, log_stream, wire};
 

@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::logs::Query;
-use crate::member::Member;
 use crate::transport::{Lane, Net};
 use crate::wire;
 use crate::worker::shell::WorkerHandle;
@@ -84,14 +83,14 @@ pub fn read(worker: &WorkerHandle, call: LogCall) -> BoxStream<'static, Bytes> {
 /// Lines of all tasks that a request is about, from their nodes. `first` is the state that the
 /// request is answered from; a follower of a service goes on with the tasks of later `states`.
 pub fn gather(
-    member: &Member,
+    net: &Net,
     first: &State,
     states: watch::Receiver<Arc<State>>,
     request: LogRequest,
 ) -> BoxStream<'static, LogRecord> {
     let follow = request.follow;
     let mut followed = Followed::of(request.selector);
-    let net = member.net.clone();
+    let net = net.clone();
     let first = followed.news(first);
     let tail = request.tail;
     let open = move |source: Source, tail| of_task(net.clone(), source, &request, tail);

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::gossip_io::Gossip;
 use crate::identity::{DataDir, Identity};
 use crate::manager::Manager;
-use crate::node_routes::{self, NodeServices};
+use crate::native::own::NodeServices;
+use crate::node_routes;
 use crate::pki::{Credentials, Tls};
 use crate::renewal::Renewal;
 use crate::transport::access::Membership;
@@ -20,11 +21,13 @@ use crate::transport::{Net, serve};
 use crate::worker::shell::{MemberHandles, Shell, WorkerHandle};
 
 pub use crate::worker::shell::NodeFacts;
-pub use office::Office;
+pub use error::MemberError;
 
-use office::{Broken, Premises};
+use error::listen_error;
+use office::{Broken, Office, Premises};
 
-mod office;
+mod error;
+pub mod office;
 mod role;
 
 /// A member of a cluster. Dropping it does not stop it: [`Member::restart`] does.
@@ -45,79 +48,11 @@ pub struct Member {
     stop: CancellationToken,
 }
 
-/// Why a member cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum MemberError {
-    /// An address that is taken, or not this node's.
-    #[error("listen on {address} for {purpose}: {reason}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What for.
-        purpose: &'static str,
-        /// The system's words and the remedy.
-        reason: String,
-    },
-    /// Certificates.
-    #[error("use the node's certificate")]
-    Pki(#[from] crate::pki::PkiError),
-    /// The Raft store has lost something.
-    #[error(
-        "{reason}. This manager neither votes nor serves anything of it: run `skein cluster \
-         rejoin --data-dir {dir}` and start the daemon again, and it gets everything from the \
-         other managers; if there are none, see \"When the quorum is lost\" in docs/operations.md",
-        dir = dir.display()
-    )]
-    Lost {
-        /// What.
-        reason: String,
-        /// The data directory.
-        dir: std::path::PathBuf,
-    },
-    /// The key that signs gossip.
-    #[error("use the node's key")]
-    Proofs(#[from] gossip::ProofSecretRefused),
-    /// The node's keys.
-    #[error(transparent)]
-    Keys(#[from] crate::key_file::KeyFileError),
-    /// The Raft store.
-    #[error("open the Raft store: {0}")]
-    Raft(String),
-    /// The disk is full; what is on it is whole.
-    #[error("open the Raft store: {0}")]
-    NoRoom(String),
-    /// The worker.
-    #[error("start the worker: {0}")]
-    Worker(String),
-    /// The data directory.
-    #[error("change what the node is on disk")]
-    Disk(#[source] crate::disk::DiskError),
-}
-
 /// Sockets are bound before anything else starts, so that a port that is taken changes nothing.
 pub struct Sockets {
     cluster: Option<TcpListener>,
     streams: TcpListener,
     datagrams: UdpSocket,
-}
-
-fn listen_error(
-    address: SocketAddr,
-    purpose: &'static str,
-    flag: &'static str,
-) -> impl Fn(std::io::Error) -> MemberError {
-    move |error| {
-        let reason = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                format!("the port is taken: stop what uses it, or give another {flag}")
-            }
-            std::io::ErrorKind::AddrNotAvailable => {
-                format!("it is no address of this node: give another {flag}")
-            }
-            _other => error.to_string(),
-        };
-        MemberError::Listen { address, purpose, reason }
-    }
 }
 
 impl Sockets {

@@ -1,56 +1,25 @@
 //! Skein's own resources: why does A reach B, what would run now, who is where. Each is answered
-//! by the node that it is about; any node passes the question on.
+//! by the node that it is about ([`own`]); any node passes the question on.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use api::{ApiError, NativeAnswer, NativeRequest, NativeTopic};
 use cluster::assignment::Assignment;
-use cluster::id::{NodeId, TaskId};
-use netprog::explain::{Call, explain};
-use netprog::plan::{Knowledge, plan};
-use serde::{Deserialize, Serialize};
+use cluster::id::NodeId;
 use serde_json::{Value, json};
-use std::time::Duration;
 
+use self::own::{NativeCall, NodeServices, Topic, answer, find_task, parameter};
 use crate::manager::Manager;
 use crate::manager::why::WhyCall;
 use crate::member::Member;
-use crate::node_routes::NodeServices;
 use crate::transport::Lane;
 use crate::wire;
-use crate::worker::launch::launch_spec;
-use crate::worker::shell::WorkerHandle;
-use supervise::enter::Enter;
+
+pub mod own;
 
 /// How long another node may take to answer.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
-/// Operations that `plan` lists.
-const OPS_MAX: usize = 1000;
-
-/// `POST /node/native`: a question about the node that is asked.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NativeCall {
-    /// Which resource.
-    pub topic: Topic,
-    /// Query parameters.
-    pub query: BTreeMap<String, String>,
-}
-
-/// Resources that one node answers about itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Topic {
-    /// Why does A reach B, or not.
-    Explain,
-    /// Kernel operations that would run now.
-    Plan,
-    /// Members, rows, versions.
-    Gossip,
-    /// Desired state, and what the last pass did.
-    Dataplane,
-    /// The assignment in force.
-    Assignment,
-}
-
 /// Answers a request to this node's API.
 pub async fn serve(member: &Member, request: &NativeRequest) -> Result<NativeAnswer, ApiError> {
     let topic = match &request.topic {
@@ -122,127 +91,6 @@ async fn ask(
     wire::decode(&bytes).map_err(|e| ApiError::internal(e.to_string()))
 }
 
-/// Answers about this node.
-pub async fn answer(services: &NodeServices, call: &NativeCall) -> Result<Value, String> {
-    let assignment = services.worker.assignment.borrow().clone();
-    let assignment = assignment.ok_or("this node has no assignment yet: try again")?;
-    match call.topic {
-        Topic::Gossip => {
-            services.gossip.describe().await.ok_or_else(|| "gossip has ended".to_owned())
-        }
-        Topic::Assignment => serde_json::to_value(&*assignment).map_err(|e| e.to_string()),
-        Topic::Dataplane => {
-            let done = services.worker.done.borrow().clone();
-            let spaces: BTreeMap<String, Value> = done
-                .desired
-                .spaces
-                .iter()
-                .map(|(place, space)| {
-                    let value = serde_json::to_value(SpaceSummary::of(space));
-                    (place.to_string(), value.unwrap_or_default())
-                })
-                .collect();
-            Ok(json!({
-                "findings": services.worker.findings(),
-                "disk": services.worker.disk_trouble().await.map(|error| error.to_string()),
-                "passes": done.passes,
-                "operations": done.operations,
-                "failures": done.failures,
-                "late": services.worker.late(),
-                "spaces": spaces,
-                "tasks": own_tasks(&services.worker, &assignment),
-            }))
-        }
-        Topic::Plan => {
-            let (desired, observed) = services.worker.inspect().await?;
-            let ops = plan(&desired, &observed, Knowledge::Complete);
-            let listed: Vec<&netprog::op::Op> = ops.iter().take(OPS_MAX).collect();
-            Ok(json!({ "count": ops.len(), "operations": listed }))
-        }
-        Topic::Explain => {
-            let (_, observed) = services.worker.inspect().await?;
-            let (task, _) = find_task(&assignment, parameter(call, "from")?)?;
-            let to = parameter(call, "to")?;
-            let port = call.query.get("port").map(|port| port.parse::<u16>());
-            let port = port.transpose().map_err(|e| format!("parameter port: {e}"))?;
-            let view = services.gossip.view().borrow().clone();
-            let (assignment, observed) = (&*assignment, &observed);
-            let balancer = services.worker.balancer;
-            let call = Call { assignment, view: &view, observed, balancer, from: task, to, port };
-            serde_json::to_value(explain(&call)).map_err(|e| e.to_string())
-        }
-    }
-}
-
-/// The node's own tasks with their process ids.
-fn own_tasks(worker: &WorkerHandle, assignment: &Assignment) -> Vec<Value> {
-    let tasks = worker.tasks.borrow();
-    let describe = |(id, task): (&TaskId, &agent::LocalTask)| {
-        let name = assignment.tasks.get(id).map(|assigned| assigned.name.as_str());
-        let spec = assignment.own.get(id).and_then(|own| launch_spec(*id, own).ok());
-        let pid = task.status.pid.and_then(|pid| i32::try_from(pid).ok());
-        json!({
-            "id": id,
-            "name": name,
-            "pid": task.status.pid,
-            "state": task.status.state,
-            "enter": spec.zip(pid).map(|(spec, pid)| Enter::of(spec, pid, Vec::new())),
-        })
-    };
-    tasks.iter().map(describe).collect()
-}
-
-/// Counts of a namespace, for people.
-#[derive(Serialize)]
-struct SpaceSummary {
-    links: Vec<String>,
-    addresses: usize,
-    routes: usize,
-    fdb: usize,
-    neighbours: usize,
-    virtual_services: usize,
-    tables: Vec<String>,
-}
-
-impl SpaceSummary {
-    fn of(space: &netprog::plane::Space) -> Self {
-        Self {
-            links: space.links.keys().cloned().collect(),
-            addresses: space.addresses.len(),
-            routes: space.routes.len(),
-            fdb: space.fdb.len(),
-            neighbours: space.neighbours.len(),
-            virtual_services: space.ipvs.len(),
-            tables: space.nft.keys().map(|key| key.name.clone()).collect(),
-        }
-    }
-}
-
-fn parameter<'a>(call: &'a NativeCall, name: &str) -> Result<&'a str, String> {
-    call.query.get(name).map(String::as_str).ok_or_else(|| {
-        format!("parameter {name} is missing: give ?from=TASK&to=NAME, and port=N if it matters")
-    })
-}
-
-/// A task by id, prefix of an id, or name (with or without the id at its end).
-fn find_task<'a>(
-    assignment: &'a Assignment,
-    text: &str,
-) -> Result<(TaskId, &'a cluster::assignment::AssignedTask), String> {
-    let matches = |id: &TaskId, name: &str| {
-        let text_of_id = id.to_string();
-        text_of_id.starts_with(text)
-            || name == text
-            || name.strip_suffix(&format!(".{text_of_id}")) == Some(text)
-    };
-    let mut found = assignment.tasks.iter().filter(|(id, task)| matches(id, &task.name));
-    match (found.next(), found.next()) {
-        (Some((id, task)), None) => Ok((*id, task)),
-        (None, _) => Err(format!("task {text} not found on the networks of this node")),
-        (Some(_), Some(_)) => Err(format!("task {text} is ambiguous: give more of its id")),
-    }
-}
-
 fn topology(member: &Member) -> Result<Value, ApiError> {
     let assignment = assignment_of(member)?;
     let view = member.gossip.view();
@@ -282,7 +130,7 @@ fn topology(member: &Member) -> Result<Value, ApiError> {
         "reads_schema": cluster::object::newest_schema(),
         "without_room": *member.without_room.borrow(),
         "too_old": member.worker.too_old(),
-        "certificate_seconds_left": end.saturating_sub(crate::renewal::now()),
+        "certificate_seconds_left": end.saturating_sub(crate::pki::now()),
     }))
 }
 

@@ -9,23 +9,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures_util::StreamExt;
 
-use crate::gossip_io::Gossip;
 use crate::log_stream::{self, LogCall};
-use crate::native::{self, NativeCall};
+use crate::native::own::{self, NativeCall, NodeServices};
 use crate::wire;
-use crate::worker::shell::WorkerHandle;
 
 /// The largest body of a call: an exchange of gossip (gossip/src/codec.rs), with some room.
 const CALL_BYTES_MAX: usize = 17 << 20;
-
-/// What the routes need.
-#[derive(Clone)]
-pub struct NodeServices {
-    /// Gossip.
-    pub gossip: Gossip,
-    /// The worker.
-    pub worker: WorkerHandle,
-}
 
 /// All routes of a node's gossip port; who may call them is in `transport::access`.
 pub fn router(services: NodeServices) -> Router {
@@ -57,7 +46,7 @@ async fn native_route(
 ) -> Result<Response, (StatusCode, String)> {
     let call: NativeCall =
         wire::decode(&body).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
-    let answer = native::answer(&services, &call).await;
+    let answer = own::answer(&services, &call).await;
     let answer = answer.map_err(|reason| (StatusCode::BAD_REQUEST, reason))?;
     match wire::encode(&answer) {
         Ok(bytes) => Ok(bytes.into_response()),

@@ -213,6 +213,12 @@ fn role_unit(role: Role) -> &'static str {
     }
 }
 
+/// Seconds since the Unix epoch, as certificates count.
+#[must_use]
+pub fn now() -> u64 {
+    crate::clock::timestamp().0 / 1000
+}
+
 /// The digest that a join token carries: SHA-256 of the CA certificate's DER.
 pub fn ca_digest(ca: &str) -> Result<[u8; 32], PkiError> {
     let der = certificate_der(ca)?;

@@ -15,7 +15,7 @@ use crate::causes::chain;
 use crate::clock;
 use crate::key_file::KeyFile;
 use crate::manager::Manager;
-use crate::member::Office;
+use crate::member::office::Office;
 use crate::pki::{self, Credentials, Lifetime, Tls};
 use crate::telemetry::Seldom;
 use crate::wire::{RenewAnswer, RenewCall};
@@ -62,7 +62,7 @@ impl Renewal {
                 self.end.send_replace(lifetime.end);
             }
             match lifetime {
-                Ok(lifetime) if fits && now() < due(lifetime, percent) => {}
+                Ok(lifetime) if fits && pki::now() < due(lifetime, percent) => {}
                 Ok(lifetime) => match self.renew().await {
                     Ok(end) => {
                         tracing::info!(%end, "the node's certificate is renewed");
@@ -70,7 +70,7 @@ impl Renewal {
                     }
                     Err(reason) => {
                         if let Some(more) = complaints.say() {
-                            let left = lifetime.end.saturating_sub(now());
+                            let left = lifetime.end.saturating_sub(pki::now());
                             tracing::warn!(reason, left_s = left, more, "renew the certificate");
                         }
                     }
@@ -161,12 +161,6 @@ impl Moves {
 
 fn draw() -> u64 {
     rand::random_range(DUE_PERCENT)
-}
-
-/// Seconds since the Unix epoch.
-#[must_use]
-pub fn now() -> u64 {
-    clock::timestamp().0 / 1000
 }
 
 /// When a certificate is to be renewed, at this part of its life. The hour before it was signed is

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{MemberError, listen_error};
+use super::error::{MemberError, listen_error};
+use crate::causes::chain;
 use crate::identity::{DataDir, Identity};
 use crate::key_file::{self, KeyFileError};
 use crate::machine::StateMachine;
@@ -58,9 +59,9 @@ impl Premises {
         identity: &mut Identity,
         raft_id: u64,
     ) -> Result<Office, MemberError> {
-        let failed = |e: &dyn std::error::Error| MemberError::Raft(crate::causes::chain(e));
+        let failed = |e: &dyn std::error::Error| MemberError::Raft(chain(e));
         let lost = |e: &dyn std::error::Error| MemberError::Lost {
-            reason: crate::causes::chain(e),
+            reason: chain(e),
             dir: self.data.path().to_owned(),
         };
         let history = History::default();
@@ -77,7 +78,7 @@ impl Premises {
             RaftNode::open(storage, machine, transport, RaftConfig::lan()).await.map_err(|e| {
                 match e {
                     raft_store::Error::Damaged { .. } | raft_store::Error::Gone { .. } => lost(&e),
-                    e if e.is_disk_full() => MemberError::NoRoom(crate::causes::chain(&e)),
+                    e if e.is_disk_full() => MemberError::NoRoom(chain(&e)),
                     other => failed(&other),
                 }
             })?;

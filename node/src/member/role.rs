@@ -10,7 +10,7 @@ use cluster::state::State;
 use nix::sys::statvfs::statvfs;
 use tokio::sync::watch;
 
-use super::MemberError;
+use super::error::MemberError;
 use super::office::{Broken, Office, Premises, listen};
 use crate::causes::chain;
 use crate::identity::{DataDir, Identity};

@@ -172,7 +172,7 @@ fn by_state(state: &cluster::state::State, peer: &PeerCertificate) -> Standing {
 
 /// A node that only its certificate speaks for: one that has ended does not.
 fn newer(peer: &PeerCertificate) -> Standing {
-    let ended = crate::renewal::now() > peer.end;
+    let ended = crate::pki::now() > peer.end;
     if ended { Standing::Stranger } else { Standing::Member(peer.identity.role) }
 }
 

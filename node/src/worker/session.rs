@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::gossip_io::Gossip;
-use crate::member::Office;
+use crate::member::office::Office;
 use crate::pki::digest_of;
 use crate::telemetry::Seldom;
 use crate::transport::{CallError, Lane, Net};

@@ -26,6 +26,7 @@ mod answers;
 mod digest;
 mod index;
 mod load;
+mod pairs;
 mod ports;
 mod prefixes;
 mod snapshot;

@@ -25,7 +25,7 @@ use crate::executor::Supervisors;
 use crate::executor::process::ProcessExecutor;
 use crate::gossip_io::Gossip;
 use crate::identity::{DataDir, Identity};
-use crate::member::Office;
+use crate::member::office::Office;
 use crate::spaces::{NodeSpaces, Sandboxes};
 use crate::transport::Net;
 use crate::worker::names::Names;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use imbl::{OrdMap, OrdSet};
 
 use super::load::Loads;
+use super::pairs::Pairs;
 use super::ports::Ports;
 use super::prefixes::Prefixes;
 use crate::id::{Id, NetworkId, NodeId, ServiceId, TaskId};
@@ -121,8 +122,8 @@ impl Index {
 
     /// Services with a task in that slot.
     pub(crate) fn services_with_slot(&self, slot: Slot) -> Vec<ServiceId> {
-        let range = ((slot, ServiceId::MIN), TaskId::MIN)..=((slot, ServiceId::MAX), TaskId::MAX);
-        let mut found: Vec<_> = self.in_slot.0.range(range).map(|((_, id), _)| *id).collect();
+        let keys = self.in_slot.keys((slot, ServiceId::MIN), (slot, ServiceId::MAX));
+        let mut found: Vec<_> = keys.map(|(_, id)| *id).collect();
         found.dedup();
         found
     }
@@ -251,46 +252,6 @@ impl Index {
 /// Prefixes that a node has routes to; a default route is to no network.
 pub(crate) fn routes(node: &Node) -> impl Iterator<Item = &Subnet> {
     node.description.routes.iter().filter(|route| route.prefix_len() > 0)
-}
-
-/// Objects by what they have or belong to.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Pairs<K: Ord, I: Id>(OrdSet<(K, I)>);
-
-impl<K: Ord, I: Id> Default for Pairs<K, I> {
-    fn default() -> Self {
-        Self(OrdSet::new())
-    }
-}
-
-impl<K: Ord + Clone, I: Id> Pairs<K, I> {
-    /// Those of a key, in order.
-    pub(crate) fn of(&self, key: K) -> impl Iterator<Item = I> + use<'_, K, I> {
-        self.0.range((key.clone(), I::MIN)..=(key, I::MAX)).map(|(_, id)| *id)
-    }
-
-    /// All, once for each of their keys.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = I> + use<'_, K, I> {
-        self.0.iter().map(|(_, id)| *id)
-    }
-
-    /// The least key.
-    pub(crate) fn first_key(&self) -> Option<&K> {
-        self.0.get_min().map(|(key, _)| key)
-    }
-
-    /// The greatest key.
-    pub(crate) fn last_key(&self) -> Option<&K> {
-        self.0.get_max().map(|(key, _)| key)
-    }
-
-    pub(super) fn note(&mut self, key: K, id: I, held: bool) {
-        if held {
-            self.0.insert((key, id));
-        } else {
-            self.0.remove(&(key, id));
-        }
-    }
 }
 
 /// The addresses that an object holds.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use imbl::OrdSet;
 
-use super::index::Pairs;
+use super::pairs::Pairs;
 use crate::id::{Id as _, NodeId, ServiceId};
 use crate::object::{Node, PublishedPort, Service};
 use crate::spec::{Protocol, PublishMode};
