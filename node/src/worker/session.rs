@@ -121,7 +121,8 @@ impl Session {
     ) -> Result<(SocketAddr, A), Missed> {
         let body = encode(call).map_err(|_too_large| Missed::NoLeader)?;
         let mut search = Search::new(*self.leader.borrow());
-        while let Some(address) = self.next(&mut search).await {
+        let mut known = None;
+        while let Some(address) = self.next(&mut search, &mut known).await {
             match self.net.call(address, Lane::Control, path, body.clone(), limit).await {
                 Ok(bytes) => {
                     self.leader.send_if_modified(|leader| leader.replace(address) != Some(address));
@@ -141,16 +142,24 @@ impl Session {
         Err(Missed::NoLeader)
     }
 
-    /// Where members are now is looked up only when nobody else is left.
-    async fn next(&self, search: &mut Search) -> Option<SocketAddr> {
+    /// Where members are now is looked up once, when nobody else is left.
+    async fn next(
+        &self,
+        search: &mut Search,
+        known: &mut Option<Vec<SocketAddr>>,
+    ) -> Option<SocketAddr> {
         if let Some(address) = search.hinted() {
             return Some(address);
         }
-        let (here, known) = (self.known.here(), self.known.managers.borrow().clone());
-        if let Some(address) = search.one_of(here) {
+        if let Some(address) = search.one_of(self.known.here()) {
             return Some(address);
         }
-        search.one_of(self.known.moved().await.into_iter().chain(known))
+        if known.is_none() {
+            let mut all = self.known.moved().await;
+            all.extend(self.known.managers.borrow().iter());
+            *known = Some(all);
+        }
+        search.one_of(known.iter().flatten().copied())
     }
 
     fn refused(&self, address: SocketAddr, path: &str, error: &CallError) {
