@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
-use cluster::net::{Subnet, Vni};
+use cluster::net::{Subnet, Subnets, Vni};
 use cluster::request::{Answer, Request};
 use cluster::spec::{Availability, ClusterSpec};
 use cluster::state::State;
@@ -272,10 +272,8 @@ pub struct LocalNetwork {
     pub created_at: Timestamp,
     /// Its VXLAN id.
     pub vni: Vni,
-    /// Its prefix.
-    pub subnet: Subnet,
-    /// The bridge's address.
-    pub gateway: IpAddr,
+    /// Its prefixes, with the bridge's addresses.
+    pub subnets: Subnets,
     /// Without access to the outside.
     pub internal: bool,
     /// The cluster's ingress network.

@@ -145,7 +145,7 @@ impl Scene<'_> {
     fn reach(&self, address: IpAddr, hops: &mut Vec<Hop>) {
         let attached = self.caller.attachments.iter().find(|attachment| {
             let network = self.call.assignment.networks.get(&attachment.network);
-            network.is_some_and(|network| network.subnet.contains(address))
+            network.is_some_and(|network| network.subnets.contains(address))
         });
         let Some(attachment) = attached else {
             let summary =

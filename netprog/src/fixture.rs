@@ -8,7 +8,7 @@ use cluster::assignment::{
     AssignedNetwork, AssignedNode, AssignedService, AssignedTask, Assignment, OwnTask,
 };
 use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
-use cluster::net::{MacAddr, Vni};
+use cluster::net::{MacAddr, Subnets, Vni};
 use cluster::object::{Attachment, PublishedPort, Slot, TaskState};
 use cluster::spec::{Protocol, PublishMode, TaskSpec};
 use cluster::time::{Revision, Timestamp};
@@ -44,8 +44,7 @@ fn network(name: &str, vni: u32, subnet: &str, gateway: &str) -> AssignedNetwork
         name: name.to_owned(),
         created_at: Timestamp::default(),
         vni: Vni::try_from(vni).unwrap(),
-        subnet: subnet.parse().unwrap(),
-        gateway: ip(gateway),
+        subnets: Subnets::one(subnet.parse().unwrap(), ip(gateway)).unwrap(),
         internal: false,
         ingress: name == "ingress",
         underlay_mtu: None,

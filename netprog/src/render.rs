@@ -170,6 +170,11 @@ fn within(address: IpAddr, subnet: Subnet) -> Cidr {
     Cidr { address, prefix_len: subnet.prefix_len() }
 }
 
+/// An address of a link to a network, with the prefix that is reached by it.
+fn on(network: &AssignedNetwork, address: IpAddr) -> Cidr {
+    network.subnets.like(address).map_or(exactly(address), |subnet| within(address, subnet))
+}
+
 fn exactly(address: IpAddr) -> Cidr {
     Cidr { address, prefix_len: if address.is_ipv4() { 32 } else { 128 } }
 }

@@ -233,8 +233,7 @@ fn describe_member(local: &mut Local, member: &Member) {
             name: network.name.clone(),
             created_at: network.created_at,
             vni: network.vni,
-            subnet: network.subnet,
-            gateway: network.gateway,
+            subnets: network.subnets,
             internal: network.internal,
             ingress: network.ingress,
         })

@@ -4,6 +4,7 @@
 use api::LocalNodeState;
 use axum::body::Body;
 use axum::http::header;
+use cluster::net::Subnets;
 use cluster::object::{CaDigest, Trust};
 use expect_test::{expect, expect_file};
 use serde_json::{Value, json};
@@ -278,8 +279,7 @@ async fn a_worker_shows_the_networks_on_it() {
             name: "front".to_owned(),
             created_at: cluster::time::Timestamp(1_700_000_000_000),
             vni: cluster::net::Vni::FIRST,
-            subnet: "10.0.1.0/24".parse().unwrap(),
-            gateway: [10, 0, 1, 1].into(),
+            subnets: Subnets::V4("10.0.1.1/24".parse().unwrap()),
             internal: false,
             ingress: false,
         }];

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cluster::assignment::{AssignedService, Assignment};
 use cluster::id::{NetworkId, TaskId};
-use cluster::net::{Addresses, Subnet};
+use cluster::net::{Addresses, Subnets};
 use cluster::object::{Attachment, Slot};
 use cluster::view::View;
 
@@ -30,7 +30,7 @@ pub struct Zone {
 struct Names {
     /// The network's own name, an optional suffix of all others: `<name>.<network>`.
     network: String,
-    subnet: Subnet,
+    subnets: Subnets,
     forward: BTreeMap<String, BTreeSet<IpAddr>>,
     reverse: BTreeMap<IpAddr, String>,
     /// Names that stand for a service.
@@ -96,7 +96,8 @@ impl Zone {
 
     /// The name of an address: `None` if it is not of the asker's networks.
     pub(super) fn name_of(&self, asker: TaskId, address: IpAddr) -> Option<Option<String>> {
-        let mut networks = self.of(asker).filter(|names| names.subnet.contains(address)).peekable();
+        let mut networks =
+            self.of(asker).filter(|names| names.subnets.contains(address)).peekable();
         networks.peek()?;
         Some(networks.find_map(|names| names.reverse.get(&address).cloned()))
     }
@@ -123,7 +124,7 @@ impl Names {
         let network = &assignment.networks[&id];
         let mut names = Self {
             network: network.name.to_ascii_lowercase(),
-            subnet: network.subnet,
+            subnets: network.subnets,
             forward: BTreeMap::new(),
             reverse: BTreeMap::new(),
             services: BTreeMap::new(),

@@ -74,7 +74,8 @@ fn published(scene: &Scene<'_>) -> BTreeMap<Port, Element> {
 /// link, and no connection would match the reply.
 fn source(scene: &Scene<'_>) -> String {
     let gwbridge = scene.local.gwbridge;
-    let ingress = scene.ingress().map(|(_, network)| format!(", {}", network.subnet));
+    let ingress = scene.ingress().and_then(|(_, network)| network.subnets.v4());
+    let ingress = ingress.map(|subnet| format!(", {}", subnet.trunc()));
     let near = format!("{{ 127.0.0.0/8, {gwbridge}{} }}", ingress.unwrap_or_default());
     let how = match scene.local.vtep {
         IpAddr::V4(vtep) => format!("snat to {vtep}"),

@@ -8,7 +8,7 @@ use cluster::id::NetworkId;
 use cluster::net::MacAddr;
 use cluster::spec::PublishMode;
 
-use super::{INGRESS_LINK, Scene, bridge_name, bridge_port, everywhere, fabric, within};
+use super::{INGRESS_LINK, Scene, bridge_name, bridge_port, everywhere, fabric, on};
 use crate::plane::element::{Element, Part};
 use crate::plane::{ALIAS_PREFIX, Link, LinkKind, Place, Plane, Route, TABLE_MAIN, VethPair};
 use crate::ports::Port;
@@ -51,7 +51,7 @@ pub(super) fn attach_host(
         },
     );
     for address in attachment.addresses.iter() {
-        host.addresses.insert((INGRESS_LINK.to_owned(), within(address, network.subnet)));
+        host.addresses.insert((INGRESS_LINK.to_owned(), on(network, address)));
     }
     // A caller at 127.0.0.1 leaves by this link, with its source rewritten.
     let sysctl = format!("net/ipv4/conf/{INGRESS_LINK}/route_localnet");

@@ -6,7 +6,7 @@ use cluster::assignment::AssignedNetwork;
 use cluster::id::{NetworkId, NodeId};
 use cluster::net::MacAddr;
 
-use super::{Scene, bridge_name, bridge_port, fabric, senders, service, vxlan_name, within};
+use super::{Scene, bridge_name, bridge_port, fabric, on, senders, service, vxlan_name};
 use crate::endpoint::Endpoint;
 use crate::plane::{ALIAS_PREFIX, FdbKey, FdbTable, Link, LinkKind, Plane, PortFlags, Space};
 
@@ -30,7 +30,7 @@ pub(super) fn render(
     }
     space.nft.insert(
         senders::key(),
-        senders::empty(network.gateway.is_ipv4(), Some(&vxlan_name(id, network))),
+        senders::empty(network.subnets.v4().is_some(), Some(&vxlan_name(id, network))),
     );
     service::render(scene, id, network, &mut space);
     plane.spaces.insert(fabric(id), space);
@@ -48,7 +48,7 @@ fn devices(scene: &Scene<'_>, id: NetworkId, network: &AssignedNetwork, space: &
             mtu,
             // Fixed, because a bridge otherwise takes the least of its ports' and clients would
             // hold an outdated neighbour entry whenever a port comes or goes.
-            mac: Some(MacAddr::for_address(network.gateway)),
+            mac: Some(MacAddr::for_address(network.subnets.gateways().first())),
             master: None,
             alias: alias.clone(),
             port: None,
@@ -70,7 +70,9 @@ fn devices(scene: &Scene<'_>, id: NetworkId, network: &AssignedNetwork, space: &
             port: Some(PortFlags { hairpin: false, proxied: false, ..bridge_port::STATIC }),
         },
     );
-    space.addresses.insert((bridge, within(network.gateway, network.subnet)));
+    for gateway in network.subnets.gateways().iter() {
+        space.addresses.insert((bridge.clone(), on(network, gateway)));
+    }
 }
 
 /// The VTEP of a node according to the managers, so that no member can redirect frames.

@@ -9,8 +9,8 @@ use cluster::spec::PublishMode;
 
 use super::senders::Sender;
 use super::{
-    LocalTask, Scene, TABLE, bridge_name, bridge_port, egress, everywhere, fabric, senders, table,
-    within,
+    LocalTask, Scene, TABLE, bridge_name, bridge_port, egress, everywhere, fabric, on, senders,
+    table,
 };
 use crate::local::LocalSandbox;
 use crate::plane::element::{Element, Part};
@@ -118,14 +118,16 @@ fn attach(
         space.sysctls.insert(format!("net/ipv4/conf/{link}/{name}"), value.to_owned());
     }
     for address in addresses.iter() {
-        space.addresses.insert((link.clone(), within(address, network.subnet)));
+        space.addresses.insert((link.clone(), on(network, address)));
         let family = if address.is_ipv6() { "ipv6" } else { "ipv4" };
         for (name, value) in ASK_OFTEN {
             space.sysctls.insert(format!("net/{family}/neigh/{link}/{name}"), value.to_owned());
         }
     }
     if network.ingress {
-        answer_by_ingress(link, network.gateway, space);
+        for gateway in network.subnets.gateways().iter() {
+            answer_by_ingress(link, gateway, space);
+        }
     }
     plane.veths.insert(VethPair {
         outer: (fabric(id), outer),

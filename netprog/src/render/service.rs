@@ -115,9 +115,9 @@ pub(super) fn render(
 ) {
     let facts = FabricFacts {
         bridge: bridge_name(id, network),
-        bridge_mac: MacAddr::for_address(network.gateway),
+        bridge_mac: MacAddr::for_address(network.subnets.gateways().first()),
         vxlan: vxlan_name(id, network),
-        ipv4: network.subnet.net().addr().is_ipv4(),
+        ipv4: network.subnets.v4().is_some(),
         returns: network.ingress.then(|| ingress::returns(scene)),
     };
     let by_service = scene.directory.by_service(id);

@@ -1,4 +1,4 @@
-use cluster::net::Addresses;
+use cluster::net::{Addresses, Subnets};
 use cluster::view::Liveness;
 use expect_test::{ExpectFile, expect_file};
 
@@ -58,8 +58,7 @@ fn a_vip_leads_to_backends_of_its_own_family() {
     for mut world in [small(), small_ipvs()] {
         let six = |n: u16| Addresses::V6(std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n));
         let web = world.assignment.networks.get_mut(&WEB).unwrap();
-        web.subnet = "fd00::/64".parse().unwrap();
-        web.gateway = crate::fixture::ip("fd00::1");
+        web.subnets = Subnets::V6("fd00::1/64".parse().unwrap());
         let redis = world.assignment.services.get_mut(&REDIS).unwrap();
         redis.vips.insert(WEB, six(2));
         world.assignment.tasks.get_mut(&task(1)).unwrap().attachments[0].addresses = six(0x11);

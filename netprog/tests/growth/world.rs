@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use cluster::assignment::{AssignedNetwork, AssignedNode, AssignedService, Assignment};
 use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
-use cluster::net::{MacAddr, Vni};
+use cluster::net::{MacAddr, Subnets, Vni};
 use cluster::time::{Revision, Timestamp};
 use cluster::view::{Condition, EndpointKey, EndpointOwner, EndpointRow, Liveness, View};
 use netprog::local::{Balancer, Local};
@@ -63,8 +63,7 @@ pub(crate) fn assignment(endpoints: u32) -> Assignment {
                 created_at: Timestamp::default(),
                 name: "large".to_owned(),
                 vni: Vni::try_from(4097).unwrap(),
-                subnet: "10.0.0.0/8".parse().unwrap(),
-                gateway: Ipv4Addr::new(10, 0, 0, 1).into(),
+                subnets: Subnets::V4("10.0.0.1/8".parse().unwrap()),
                 internal: false,
                 ingress: false,
                 underlay_mtu: None,

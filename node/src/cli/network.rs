@@ -76,7 +76,7 @@ pub async fn run(
                     text(network, "/Name"),
                     text(network, "/Driver"),
                     text(network, "/Scope"),
-                    text(network, "/IPAM/Config/0/Subnet"),
+                    subnets(network),
                 ]
             })
         }
@@ -95,6 +95,12 @@ pub async fn run(
             Ok(())
         }
     }
+}
+
+/// Of each family that the network has, IPv4 first.
+fn subnets(network: &Value) -> String {
+    let pools = network.pointer("/IPAM/Config").map_or(&[][..], items);
+    pools.iter().map(|pool| text(pool, "/Subnet")).collect::<Vec<_>>().join(" ")
 }
 
 async fn create(client: &Client, args: CreateArgs, out: &mut Out<'_>) -> anyhow::Result<()> {

@@ -18,16 +18,17 @@ pub(super) fn misfits(assignment: &Assignment, machine: &HostFacts, mtu: u32) ->
 /// The first route of this machine that leads to addresses of a network.
 fn overlapping(network: &AssignedNetwork, machine: &HostFacts) -> Option<String> {
     let mut routes = machine.routes.iter().filter(|route| route.prefix_len() > 0);
-    let route = routes.find(|route| route.overlaps(&network.subnet))?;
+    let clash = routes.find_map(|route| Some((route, network.subnets.overlapping(route)?)));
+    let (route, subnet) = clash?;
     let effect = if network.ingress {
         "published ports do not work by this node"
     } else {
         "tasks of this node cannot reach both"
     };
     Some(format!(
-        "route {route} of this machine overlaps subnet {} of network {}: {effect}. Take the route \
-         away, or make the network again with another subnet",
-        network.subnet, network.name
+        "route {route} of this machine overlaps subnet {subnet} of network {}: {effect}. Take the \
+         route away, or make the network again with another subnet",
+        network.name
     ))
 }
 
@@ -49,6 +50,8 @@ fn too_large(network: &AssignedNetwork, assignment: &Assignment, mtu: u32) -> Op
 
 #[cfg(test)]
 mod tests {
+    use cluster::net::Subnets;
+
     use super::*;
     use crate::fixture::cluster;
 
@@ -62,8 +65,7 @@ mod tests {
             name: "web".to_owned(),
             created_at: cluster::time::Timestamp::default(),
             vni: cluster::net::Vni::FIRST,
-            subnet: "10.0.0.0/24".parse().unwrap(),
-            gateway: [10, 0, 0, 1].into(),
+            subnets: Subnets::V4("10.0.0.1/24".parse().unwrap()),
             internal: false,
             ingress: true,
             underlay_mtu: option,

@@ -192,9 +192,11 @@ impl State {
         let clash = self.index.network_names.of(network.spec.name.clone()).find(other);
         let what = || format!("name {}", network.spec.name);
         refuse(&network.id, clash.map(|other| (what(), other.to_string())))?;
-        let clash = self.networks_over(network.subnet).find(|found| found.id != network.id);
-        let what = || format!("subnet {}", network.subnet);
-        refuse(&network.id, clash.map(|other| (what(), other.id.to_string())))
+        let clash = network.subnets.iter().find_map(|subnet| {
+            let other = self.networks_over(subnet).find(|found| found.id != network.id)?;
+            Some((format!("subnet {subnet}"), other.id.to_string()))
+        });
+        refuse(&network.id, clash)
     }
 
     fn check_service(&self, service: &Service) -> Result<(), Conflict> {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
-use crate::net::{Addresses, Subnet, Vni};
+use crate::net::{Addresses, Subnets, Vni};
 use crate::object::{
     Attachment, GossipKey, ProofKey, PublishedPort, Slot, TaskState, Trust, first_schema,
     is_first_schema,
@@ -97,10 +97,8 @@ pub struct AssignedNetwork {
     pub created_at: Timestamp,
     /// Its VXLAN id.
     pub vni: Vni,
-    /// Its prefix.
-    pub subnet: Subnet,
-    /// The bridge's address.
-    pub gateway: IpAddr,
+    /// Its prefixes, with the bridge's addresses.
+    pub subnets: Subnets,
     /// No way out.
     pub internal: bool,
     /// The cluster's ingress network.

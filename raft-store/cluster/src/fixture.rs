@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
-use crate::net::{MacAddr, Vni};
+use crate::net::{MacAddr, Subnet, Subnets, Vni};
 use crate::object::{
     Attachment, Cluster, ManagerInfo, Meta, Network, Node, NodeDescription, NodeState, NodeStatus,
     Restarts, Service, Slot, Task, TaskState, TaskStatus, newest_schema,
@@ -86,15 +86,20 @@ pub(crate) fn node(id: u128, hostname: &str, raft_id: Option<u64>) -> Node {
     }
 }
 
-pub(crate) fn network(id: u128, name: &str, subnet: &str) -> Network {
-    let subnet: crate::net::Subnet = subnet.parse().unwrap();
+/// `subnets` are one or two texts, of IPv4 before IPv6; the first host of each is the gateway.
+pub(crate) fn network(id: u128, name: &str, subnets: &str) -> Network {
+    let mut all = subnets.split(' ').map(|text| {
+        let subnet: Subnet = text.parse().unwrap();
+        Subnets::one(subnet, subnet.address(1).unwrap()).unwrap()
+    });
+    let (first, second) = (all.next().unwrap(), all.next());
+    let v6 = first.v6().or(second.and_then(|subnets| subnets.v6()));
     Network {
         id: NetworkId(id),
         meta: Meta::default(),
         spec: NetworkSpec { name: name.to_owned(), ..NetworkSpec::default() },
         vni: Vni::try_from(4096 + u32::try_from(id).unwrap()).unwrap(),
-        subnet,
-        gateway: subnet.address(1).unwrap(),
+        subnets: Subnets::new(first.v4(), v6).unwrap(),
         next_address: 2,
         removed: false,
     }

@@ -7,7 +7,7 @@ use crate::codec;
 use crate::constraint::Constraint;
 use crate::fixture::{attachment, network, node, small_state, task};
 use crate::id::{NodeId, RequestId, ServiceId, TaskId};
-use crate::net::{MacAddr, Subnet};
+use crate::net::{MacAddr, Subnet, Subnets};
 use crate::request::{Answer, Attempt, Request};
 use crate::state::State;
 use crate::template::Template;
@@ -57,6 +57,8 @@ pub fn transaction_seeds() -> Vec<Vec<u8>> {
         Object::Cluster(Arc::new(crate::fixture::cluster())),
         Object::Node(Arc::new(node(9, "b", None))),
         Object::Network(Arc::new(network(8, "other", "10.0.3.0/24"))),
+        Object::Network(Arc::new(network(12, "six", "fd00:3::/64"))),
+        Object::Network(Arc::new(network(13, "both", "10.0.4.0/24 fd00:4::/64"))),
         Object::Service(Arc::new(crate::fixture::service(10, "vote"))),
         Object::Task(Arc::new(task(11, 5, vec![attachment(3, "10.0.1.4")]))),
     ]
@@ -143,8 +145,8 @@ pub fn request_seeds() -> Vec<Vec<u8>> {
     requests.chain(replies.iter().filter_map(|reply| codec::encode_reply(reply).ok())).collect()
 }
 
-/// Texts within objects: constraints, templates, ids, subnets, MAC addresses. What is printed reads
-/// the same.
+/// Texts within objects: constraints, templates, ids, subnets, MAC addresses, all subnets of a
+/// network. What is printed reads the same.
 pub fn text(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let constraint = Constraint::parse(text);
@@ -161,13 +163,21 @@ pub fn text(bytes: &[u8]) -> bool {
         assert_eq!(again.as_ref().ok(), Some(subnet), "a subnet changed on its way");
         let _last = (subnet.address(u64::MAX), subnet.address(1));
     }
+    let subnets = serde_json::from_str::<Subnets>(text);
+    if let Ok(subnets) = &subnets {
+        let again = serde_json::to_string(subnets).expect("what was decoded can be encoded");
+        let again = serde_json::from_str::<Subnets>(&again).expect("and be decoded again");
+        assert_eq!(&again, subnets, "subnets changed on their way");
+        assert!(subnets.gateways().iter().all(|gateway| subnets.contains(gateway)));
+    }
     let mac = text.parse::<MacAddr>();
     if let Ok(mac) = &mac {
         let again = mac.to_string().parse::<MacAddr>();
         assert_eq!(again.as_ref().ok(), Some(mac), "a MAC address changed on its way");
     }
     let template = text.contains("{{") && Template::parse(text).is_ok();
-    constraint.is_ok() || template || id.is_ok() || subnet.is_ok() || mac.is_ok()
+    let quantity = subnet.is_ok() || subnets.is_ok() || mac.is_ok();
+    constraint.is_ok() || template || id.is_ok() || quantity
 }
 
 /// One text of each kind.
@@ -181,6 +191,8 @@ pub fn text_seeds() -> Vec<Vec<u8>> {
         &id,
         "10.0.0.0/24",
         "2001:db8::/64",
+        r#"{"v4":"10.0.0.1/24"}"#,
+        r#"{"v4":"10.0.0.1/24","v6":"2001:db8::1/64"}"#,
         "02:42:0a:00:01:02",
     ];
     texts.map(|text| text.as_bytes().to_vec()).to_vec()

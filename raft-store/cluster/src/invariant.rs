@@ -73,8 +73,9 @@ pub fn check_allocations(state: &State) -> Vec<Violation> {
     check_published(state, &mut found);
     let live: Vec<_> = state.live_networks().collect();
     for (at, network) in live.iter().enumerate() {
-        if let Some(other) = live[..at].iter().find(|other| other.subnet.overlaps(&network.subnet))
-        {
+        let of_other =
+            |subnet| live[..at].iter().find(|n| n.subnets.overlapping(&subnet).is_some());
+        if let Some(other) = network.subnets.iter().find_map(of_other) {
             found.push(Violation(format!(
                 "subnets of networks {} and {} overlap",
                 network.id, other.id
@@ -169,16 +170,17 @@ fn check_addresses(
     for address in addresses.iter().filter(|address| !may_be_given(network, *address)) {
         found.push(Violation(format!(
             "{holder} holds {address}, which network {} ({}) does not give out",
-            network.spec.name, network.subnet
+            network.spec.name, network.subnets
         )));
     }
 }
 
 fn may_be_given(network: &Network, address: IpAddr) -> bool {
-    network.subnet.contains(address)
-        && address != network.gateway
-        && network.subnet.address(0) != Some(address)
-        && network.subnet.last() != address
+    let Some(subnet) = network.subnets.like(address) else { return false };
+    subnet.contains(address)
+        && !network.subnets.gateways().contains(address)
+        && subnet.address(0) != Some(address)
+        && subnet.last() != address
 }
 
 /// A slot has one task that stands for it, or two of different specs while it is updated.

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::net::{Subnet, Vni};
+use crate::net::{Subnet, Subnets, Vni};
 use crate::object::Network;
+use crate::rejection::Code;
+use crate::spec::IpamConfig;
 use crate::state::State;
 
 /// The longest prefix of a network: two addresses for tasks besides the gateway need a /29, a /30
@@ -16,28 +18,60 @@ pub(crate) const PREFIX_LEN_MAX: u8 = 30;
 /// Address number 0 is the network's own; the search begins behind the gateway's usual place.
 pub(crate) const FIRST_ADDRESS: u64 = 2;
 
-/// A free address of a network and the number after which the next search begins. Addresses are
-/// given out in turn, so that one that was freed rests as long as possible: caches and open flows
-/// elsewhere may still mean its former holder (swarmkit's serial allocation).
+/// A free address of a network and the number after which the next search begins, if the network
+/// has an IPv4 subnet and no other. Addresses are given out in turn, so that one that was freed
+/// rests as long as possible: caches and open flows elsewhere may still mean its former holder
+/// (swarmkit's serial allocation).
 pub(crate) fn next_address(state: &State, network: &Network) -> Option<(IpAddr, u64)> {
-    let (first, last) = numbers(network)?;
+    let Subnets::V4(net) = network.subnets else { return None };
+    let subnet = Subnet::holding(IpAddr::V4(net.addr()), net.prefix_len()).ok()?;
+    let (first, last) = numbers(net, &network.spec.ipam)?;
     let start =
         if (first..=last).contains(&network.next_address) { network.next_address } else { first };
     // Each step meets a holder or ends, so there are at most as many as there are holders.
     (start..=last).chain(first..start).find_map(|number| {
-        let address = network.subnet.address(number)?;
+        let address = subnet.address(number)?;
         state.holder(network.id, address).is_none().then_some((address, number + 1))
     })
 }
 
+/// Why [`next_address`] finds none, and what the user can do.
+pub(crate) struct NoAddress {
+    pub(crate) code: Code,
+    pub(crate) why: String,
+    pub(crate) remedy: &'static str,
+}
+
+pub(crate) fn no_address(network: &Network) -> NoAddress {
+    let (name, subnets) = (&network.spec.name, &network.subnets);
+    let families = match subnets {
+        Subnets::V4(_) => {
+            return NoAddress {
+                code: Code::Exhausted,
+                why: format!("no available IPv4 addresses on network {name} ({subnets})"),
+                remedy: "remove tasks or services from it, or use a larger subnet",
+            };
+        }
+        Subnets::V6(_) => "IPv6",
+        Subnets::Both(..) => "both IPv4 and IPv6",
+    };
+    NoAddress {
+        code: Code::Unimplemented,
+        why: format!(
+            "network {name} ({subnets}) asks for addresses of {families}, which is not supported \
+             yet"
+        ),
+        remedy: "use a network with an IPv4 subnet only",
+    }
+}
+
 /// First and last number that may be given out: neither the network address nor broadcast, and
 /// within the user's range if one is set.
-fn numbers(network: &Network) -> Option<(u64, u64)> {
-    let IpNet::V4(net) = network.subnet.net() else { return None };
+fn numbers(net: Ipv4Net, ipam: &IpamConfig) -> Option<(u64, u64)> {
     let hosts = 1_u64.checked_shl(u32::from(32 - net.prefix_len()))?;
     let (mut first, mut last) = (1, hosts.checked_sub(2)?);
-    let range = network.spec.ipam.config.first().map_or("", |pool| pool.ip_range.as_str());
-    if let Ok(range) = range.parse::<Ipv4Net>() {
+    let ranges = ipam.config.iter().map(|pool| pool.ip_range.parse::<Ipv4Net>());
+    if let Some(range) = ranges.flatten().next() {
         let base = u32::from(net.network());
         let number = |address: u32| u64::from(address.saturating_sub(base));
         first = first.max(number(u32::from(range.network())));
@@ -94,8 +128,10 @@ pub(crate) fn next_vni(state: &State) -> Option<Vni> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::net::{Ipv4Addr, Ipv6Addr};
     use std::sync::Arc;
 
+    use ipnet::Ipv6Net;
     use proptest::prelude::*;
 
     use super::*;
@@ -114,14 +150,16 @@ mod tests {
         #[test]
         fn all_addresses_once(length in 24..31_u8, start: u64, gateway in 1..3_u64) {
             let mut network = fixture::network(3, "web", &format!("10.0.1.0/{length}"));
-            network.gateway = network.subnet.address(gateway).unwrap();
+            let subnet: Subnet = format!("10.0.1.0/{length}").parse().unwrap();
+            let gateway = subnet.address(gateway).unwrap();
+            network.subnets = Subnets::one(subnet, gateway).unwrap();
             network.next_address = start;
             let mut state = State::default();
             state.put(Object::Network(Arc::new(network.clone()))).unwrap();
             let mut given = BTreeSet::new();
             while let Some((address, behind)) = next_address(&state, &network) {
                 prop_assert!(given.insert(address));
-                prop_assert!(network.subnet.contains(address) && address != network.gateway);
+                prop_assert!(subnet.contains(address) && address != gateway);
                 network.next_address = behind;
                 let plain = fixture::attachment(3, "10.0.1.1");
                 let held = Attachment { addresses: address.into(), ..plain };
@@ -129,6 +167,25 @@ mod tests {
                 state.put(Object::Task(Arc::new(fixture::task(id, 5, vec![held])))).unwrap();
             }
             prop_assert_eq!(given.len(), (1 << (32 - length)) - 3);
+        }
+
+        /// Goal: a network whose addresses are not given out yet gives none, and says why by name.
+        /// Method: networks with a subnet of IPv6, or of both families.
+        #[test]
+        fn other_families_are_refused_by_name(v4: Option<Ipv4Addr>, v6: Ipv6Addr, start: u64) {
+            let mut network = fixture::network(3, "web", "10.0.1.0/24");
+            let v4 = v4.map(|address| Ipv4Net::new(address, 24).unwrap());
+            let v6 = Ipv6Net::new(v6, 64).unwrap();
+            network.subnets = Subnets::new(v4, Some(v6)).unwrap();
+            network.next_address = start;
+            let mut state = State::default();
+            state.put(Object::Network(Arc::new(network.clone()))).unwrap();
+            prop_assert_eq!(next_address(&state, &network), None);
+            let NoAddress { code, why, .. } = no_address(&network);
+            prop_assert_eq!(code, Code::Unimplemented);
+            let families = if v4.is_some() { "both IPv4 and IPv6" } else { "IPv6" };
+            let expected = format!(" asks for addresses of {families}, which is not supported yet");
+            prop_assert_eq!(why, format!("network web ({}){expected}", network.subnets));
         }
 
         /// Goal: a chosen subnet lies in its pool and overlaps nothing; none is missed.

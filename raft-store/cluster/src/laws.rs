@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
 use crate::apply::Outcome;
@@ -15,7 +16,7 @@ use crate::fixture;
 use crate::generic::GenericResource;
 use crate::id::{NetworkId, NodeId, RequestId};
 use crate::invariant;
-use crate::net::Addresses;
+use crate::net::{Addresses, Subnets};
 use crate::object::{Attachment, Meta, PublishedPort, Service, Slot, Task, TaskState};
 use crate::plan::{self, Cause, Why};
 use crate::request::{Attempt, Request};
@@ -476,15 +477,6 @@ fn garbage() -> impl Strategy<Value = (Transaction, bool)> {
     let id = 1..4_u128;
     let node = (id.clone(), proptest::option::of(1..3_u64))
         .prop_map(|(id, raft_id)| Object::Node(Arc::new(fixture::node(id, "n", raft_id))));
-    let network = (id.clone(), 1..4_u8, 0..3_u32, any::<bool>(), 22..26_u8).prop_map(
-        |(id, third, vni, removed, length)| {
-            let subnet = format!("10.0.{}.0/{length}", third << 2);
-            let mut network = fixture::network(id, &format!("n{third}"), &subnet);
-            network.vni = (4096 + vni).try_into().unwrap();
-            network.removed = removed;
-            Object::Network(Arc::new(network))
-        },
-    );
     let port =
         (1..3_u16, 1..4_u16, any::<bool>(), 0..3_u8).prop_map(|(published, ingress, host, at)| {
             PublishedPort {
@@ -524,7 +516,7 @@ fn garbage() -> impl Strategy<Value = (Transaction, bool)> {
         },
     );
     let cluster = Just(Object::Cluster(Arc::new(fixture::cluster())));
-    let object = prop_oneof![1 => cluster, 2 => node, 3 => network, 3 => service, 3 => task];
+    let object = prop_oneof![1 => cluster, 2 => node, 3 => network(), 3 => service, 3 => task];
     let expected = proptest::option::of((1..12_u64).prop_map(Revision));
     let change = (object, expected, 0..20_u8).prop_map(|(object, expected, kind)| match kind {
         0..3 => Change::Remove { key: object.key(), expected: expected.unwrap_or(Revision(1)) },
@@ -534,5 +526,29 @@ fn garbage() -> impl Strategy<Value = (Transaction, bool)> {
     let at = (0..u64::MAX).prop_map(crate::time::Timestamp);
     (at, proptest::collection::vec(change, 0..4), proptest::bool::weighted(0.8)).prop_map(
         |(at, changes, honest)| (Transaction { at, changes, answered: Vec::new() }, honest),
+    )
+}
+
+/// A network with subnets that overlap those of others, of each family and of both.
+fn network() -> impl Strategy<Value = Object> {
+    let v4 = (0..8_u8, 22..26_u8).prop_map(|(third, length)| {
+        Ipv4Net::new(Ipv4Addr::new(10, 0, third << 1, 1), length).unwrap()
+    });
+    let v6 = (0..8_u16, 46..50_u8).prop_map(|(third, length)| {
+        Ipv6Net::new(Ipv6Addr::new(0xfd00, 0, third, 0, 0, 0, 0, 1), length).unwrap()
+    });
+    let subnets = prop_oneof![
+        3 => v4.clone().prop_map(Subnets::V4),
+        1 => v6.clone().prop_map(Subnets::V6),
+        3 => (v4, v6).prop_map(|(v4, v6)| Subnets::Both(v4, v6)),
+    ];
+    (1..4_u128, 1..4_u8, 0..3_u32, any::<bool>(), subnets).prop_map(
+        |(id, name, vni, removed, subnets)| {
+            let mut network = fixture::network(id, &format!("n{name}"), "10.0.0.0/24");
+            network.vni = (4096 + vni).try_into().unwrap();
+            network.removed = removed;
+            network.subnets = subnets;
+            Object::Network(Arc::new(network))
+        },
     )
 }

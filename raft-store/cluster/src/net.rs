@@ -1,4 +1,5 @@
-//! Network quantities: MAC addresses, VNIs, subnets, the addresses of an endpoint.
+//! Network quantities: MAC addresses, VNIs, subnets, the addresses of an endpoint and the
+//! subnets of a network.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,8 +9,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::addresses::Addresses;
+pub use self::per_family::PerFamily;
+pub use self::subnets::Subnets;
 
 mod addresses;
+mod per_family;
+mod subnets;
 
 /// Text or a number that is not the quantity it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +31,9 @@ pub enum NetError {
     /// Neither of IPv4 nor of IPv6.
     #[error("an endpoint needs an IPv4 or an IPv6 address")]
     NoAddress,
+    /// Neither of IPv4 nor of IPv6.
+    #[error("a network needs an IPv4 or an IPv6 subnet")]
+    NoSubnet,
     /// Host bits are set.
     #[error("invalid subnet {given}: host bits are set, did you mean {meant}?")]
     HostBits {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::generic::GenericResource;
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId};
-use crate::net::{Addresses, MacAddr, Subnet, Vni};
+use crate::net::{Addresses, MacAddr, Subnet, Subnets, Vni};
 use crate::spec::{CheckedSpec, ClusterSpec, NetworkSpec, NodeSpec, Protocol, PublishMode, Role};
 use crate::time::{Revision, Timestamp};
 
@@ -311,15 +311,13 @@ pub struct Network {
     pub spec: NetworkSpec,
     /// Its VXLAN id.
     pub vni: Vni,
-    /// Its prefix.
-    pub subnet: Subnet,
-    /// The bridge's address, the same on every node.
-    pub gateway: IpAddr,
+    /// Its prefixes, with the bridge's addresses, the same on every node.
+    pub subnets: Subnets,
     /// Address after which the search for a free one begins, so that reuse is late (serial
     /// allocation, as Docker's).
     pub next_address: u64,
-    /// Set by removal while tasks on it are stopping: its name and subnet are free, its VNI is not,
-    /// because nodes still hold a device of that number. Clients no longer see it.
+    /// Set by removal while tasks on it are stopping: its name and subnets are free, its VNI is
+    /// not, because nodes still hold a device of that number. Clients no longer see it.
     #[serde(default)]
     pub removed: bool,
 }

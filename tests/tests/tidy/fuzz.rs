@@ -99,6 +99,10 @@ const DECODERS: &[(&str, &[&str])] = &[
         &["cluster_request", "cluster_snapshot", "cluster_transaction"],
     ),
     ("raft-store/cluster/src/id.rs", &["cluster_text"]),
+    (
+        "raft-store/cluster/src/net/per_family.rs",
+        &["cluster_text", "cluster_transaction", "gossip_datagram", "gossip_sync"],
+    ),
     ("raft-store/cluster/src/session/frame.rs", &["node_message"]),
     ("raft-store/src/codec.rs", &["raft_message", "raft_row"]),
     ("raft-store/src/log_store/database.rs", &["raft_row"]),

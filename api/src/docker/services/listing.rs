@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use axum::body::Bytes;
 use cluster::id::ServiceId;
+use cluster::net::Subnets;
 use cluster::object::Service;
 use cluster::state::State;
 
-use crate::docker::wire::service::{Counts, counts, prefix_lengths, service};
+use crate::docker::wire::service::{Counts, counts, service, subnets};
 use crate::error::ApiError;
 
 /// Memory limit of cached rows and lists; what exceeds it is rendered for each request.
@@ -44,8 +45,8 @@ struct Kept {
 #[derive(Debug)]
 struct Row {
     service: Arc<Service>,
-    /// Prefix lengths of its networks, which are shown with its virtual addresses.
-    prefixes: Vec<Option<u8>>,
+    /// Those of its networks, of which the prefix lengths are shown with its virtual addresses.
+    subnets: Vec<Option<Subnets>>,
     json: Bytes,
 }
 
@@ -117,8 +118,8 @@ impl Kept {
         with_defaults: bool,
     ) -> Result<Bytes, ApiError> {
         let key = (found.id, with_defaults);
-        let prefixes = prefix_lengths(found, &state.networks);
-        let is_of = |row: &&Row| Arc::ptr_eq(&row.service, found) && row.prefixes == prefixes;
+        let subnets = subnets(found, &state.networks);
+        let is_of = |row: &&Row| Arc::ptr_eq(&row.service, found) && row.subnets == subnets;
         if let Some(row) = self.rows.get(&key).filter(is_of) {
             return Ok(row.json.clone());
         }
@@ -129,7 +130,7 @@ impl Kept {
         let json = Bytes::from(serde_json::to_vec(&view).map_err(unwritable)?);
         if self.has_room_for(json.len()) {
             self.bytes += json.len();
-            self.rows.insert(key, Row { service: Arc::clone(found), prefixes, json: json.clone() });
+            self.rows.insert(key, Row { service: Arc::clone(found), subnets, json: json.clone() });
         }
         Ok(json)
     }
@@ -191,7 +192,7 @@ mod tests {
         let (mut kept, state, service) = (Kept::default(), State::default(), web());
         let first = kept.row(&state, &service, false).unwrap();
         for row in kept.rows.values_mut() {
-            row.prefixes = vec![Some(24)];
+            row.subnets = vec![Some(Subnets::V4("10.0.1.1/24".parse().unwrap()))];
         }
         let second = kept.row(&state, &service, false).unwrap();
         assert_ne!(first.as_ptr(), second.as_ptr());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cluster::net::{Subnet, Vni};
+use cluster::net::{Subnet, Subnets, Vni};
 use cluster::object::{Network, Node, Service, Task};
 use cluster::spec::{IpamPool, Labels};
 use serde::Serialize;
@@ -121,7 +121,7 @@ pub(crate) fn network(network: &Network) -> NetworkView {
                 spec.ipam.driver.clone()
             },
             options: (!spec.ipam.options.is_empty()).then(|| spec.ipam.options.clone()),
-            config: pools(network),
+            config: pools(&network.subnets, &spec.ipam.config),
         },
         internal: spec.internal,
         attachable: spec.attachable,
@@ -138,7 +138,7 @@ pub(crate) fn network(network: &Network) -> NetworkView {
 
 /// What a worker, which has no replicated state, shows of a network that is present on it.
 pub(crate) fn local_network(network: &LocalNetwork) -> NetworkView {
-    let pool = pool(&network.subnet, network.gateway, &IpamPool::default());
+    let config = pools(&network.subnets, &[]);
     NetworkView {
         name: network.name.clone(),
         id: network.id.to_string(),
@@ -146,7 +146,7 @@ pub(crate) fn local_network(network: &LocalNetwork) -> NetworkView {
         scope: SWARM_SCOPE,
         driver: OVERLAY.to_owned(),
         enable_ipv6: false,
-        ipam: Ipam { driver: "default".to_owned(), options: None, config: vec![pool] },
+        ipam: Ipam { driver: "default".to_owned(), options: None, config },
         internal: network.internal,
         attachable: false,
         ingress: network.ingress,
@@ -203,16 +203,15 @@ pub(crate) fn inspected(network_object: &Network, around: &Context<'_>) -> Netwo
 
 fn endpoint(network: &Network, task: &Task) -> Option<Endpoint> {
     let attachment = task.attachments.iter().find(|a| a.network == network.id)?;
-    let length = network.subnet.prefix_len();
-    let with_length = |address: Option<IpAddr>| {
-        address.map_or_else(String::new, |address| format!("{address}/{length}"))
+    let shown = |address: Option<IpAddr>| {
+        address.map_or_else(String::new, |address| within(address, Some(&network.subnets)))
     };
     Some(Endpoint {
         name: task.name(),
         endpoint_id: task.id.to_string(),
         mac_address: attachment.mac.to_string(),
-        ipv4_address: with_length(attachment.addresses.v4().map(IpAddr::V4)),
-        ipv6_address: with_length(attachment.addresses.v6().map(IpAddr::V6)),
+        ipv4_address: shown(attachment.addresses.v4().map(IpAddr::V4)),
+        ipv6_address: shown(attachment.addresses.v6().map(IpAddr::V6)),
     })
 }
 
@@ -257,13 +256,27 @@ fn options(given: &Labels, vni: Vni) -> Labels {
     options
 }
 
-fn pools(network: &Network) -> Vec<IpamPool> {
-    let given = network.spec.ipam.config.first().cloned().unwrap_or_default();
-    vec![pool(&network.subnet, network.gateway, &given)]
+/// A pool for each subnet, with what else the user gave for it.
+fn pools(subnets: &Subnets, given: &[IpamPool]) -> Vec<IpamPool> {
+    let pool = |(subnet, gateway): (Subnet, IpAddr)| {
+        let is_chosen = |pool: &&IpamPool| pool.subnet.is_empty();
+        let is_given = |pool: &&IpamPool| pool.subnet.parse() == Ok(subnet);
+        let pool = given.iter().find(is_given).or_else(|| given.iter().find(is_chosen));
+        IpamPool {
+            subnet: subnet.to_string(),
+            gateway: gateway.to_string(),
+            ..pool.cloned().unwrap_or_default()
+        }
+    };
+    subnets.iter().zip(subnets.gateways().iter()).map(pool).collect()
 }
 
-fn pool(subnet: &Subnet, gateway: IpAddr, given: &IpamPool) -> IpamPool {
-    IpamPool { subnet: subnet.to_string(), gateway: gateway.to_string(), ..given.clone() }
+/// An address with the length of its prefix, if its network is known and has one of its family.
+pub(crate) fn within(address: IpAddr, subnets: Option<&Subnets>) -> String {
+    match subnets.and_then(|subnets| subnets.like(address)) {
+        Some(subnet) => format!("{address}/{}", subnet.prefix_len()),
+        None => address.to_string(),
+    }
 }
 
 /// The network inside a task's `NetworksAttachments`.
@@ -338,7 +351,99 @@ pub(crate) fn nested(network: &Network) -> NestedNetwork {
         driver_state: NestedDriver { name: driver, options: options(&spec.options, network.vni) },
         ipam_options: NestedIpam {
             driver: NestedDriver { name: "default".to_owned(), options: Labels::new() },
-            configs: pools(network),
+            configs: pools(&network.subnets, &spec.ipam.config),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::id::NetworkId;
+    use cluster::object::Meta;
+    use cluster::spec::NetworkSpec;
+    use cluster::time::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const V4: &str = "10.0.1.1/24";
+    const V6: &str = "fd00::1/64";
+
+    fn shown(subnets: Subnets, given: Value) -> [Value; 3] {
+        let mut spec = NetworkSpec { name: "front".to_owned(), ..NetworkSpec::default() };
+        spec.ipam.config = serde_json::from_value(given).unwrap();
+        let (id, vni) = (NetworkId(7), Vni::FIRST);
+        let local = LocalNetwork {
+            id,
+            name: spec.name.clone(),
+            created_at: Timestamp::default(),
+            vni,
+            subnets,
+            internal: false,
+            ingress: false,
+        };
+        let object = Network {
+            id,
+            meta: Meta::default(),
+            spec,
+            vni,
+            subnets,
+            next_address: 2,
+            removed: false,
+        };
+        let listed = serde_json::to_value(network(&object)).unwrap();
+        let of_task = serde_json::to_value(nested(&object)).unwrap();
+        let local = serde_json::to_value(local_network(&local)).unwrap();
+        [
+            listed["IPAM"]["Config"].clone(),
+            of_task["IPAMOptions"]["Configs"].clone(),
+            local["IPAM"]["Config"].clone(),
+        ]
+    }
+
+    /// Goal: a network shows one pool for each of its subnets, wherever it is shown, as an engine
+    /// shows them. Method: networks of either family, and of both; with what their users gave.
+    #[test]
+    fn each_subnet_is_shown_with_its_gateway() {
+        let four = json!({"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"});
+        let six = json!({"Subnet": "fd00::/64", "Gateway": "fd00::1"});
+        let (v4, v6) = (V4.parse().unwrap(), V6.parse().unwrap());
+        for (subnets, expected) in [
+            (Subnets::V4(v4), json!([four])),
+            (Subnets::V6(v6), json!([six])),
+            (Subnets::Both(v4, v6), json!([four, six])),
+        ] {
+            assert_eq!(shown(subnets, json!([])), [(); 3].map(|()| expected.clone()));
+        }
+        let mut within = json!({"IPRange": "10.0.1.128/25"});
+        let [listed, of_task, local] = shown(Subnets::V4(v4), json!([within]));
+        within["Subnet"] = four["Subnet"].clone();
+        within["Gateway"] = four["Gateway"].clone();
+        assert_eq!((&listed, &of_task), (&json!([within]), &json!([within])));
+        assert_eq!(local, json!([four]), "a worker does not know what the user gave");
+        let six_within = json!({"Subnet": "fd00::/64", "IPRange": "fd00::/80"});
+        let [listed, ..] = shown(Subnets::Both(v4, v6), json!([six_within, within]));
+        let six_within =
+            json!({"Subnet": "fd00::/64", "IPRange": "fd00::/80", "Gateway": "fd00::1"});
+        assert_eq!(listed, json!([within, six_within]));
+    }
+
+    /// Goal: an address is shown with the length of the prefix of its own family.
+    #[test]
+    fn an_address_has_the_length_of_its_own_prefix() {
+        let (four, six) = (IpAddr::from([10, 0, 1, 9]), IpAddr::V6("fd00::9".parse().unwrap()));
+        let (v4, v6) = (V4.parse().unwrap(), V6.parse().unwrap());
+        let both = Subnets::Both(v4, v6);
+        let table = [
+            (four, Some(Subnets::V4(v4)), "10.0.1.9/24"),
+            (six, Some(Subnets::V6(v6)), "fd00::9/64"),
+            (four, Some(both), "10.0.1.9/24"),
+            (six, Some(both), "fd00::9/64"),
+            (six, Some(Subnets::V4(v4)), "fd00::9"),
+            (four, None, "10.0.1.9"),
+        ];
+        for (address, subnets, expected) in table {
+            assert_eq!(within(address, subnets.as_ref()), expected);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cluster::id::NetworkId;
-use cluster::net::Addresses;
+use cluster::net::{Addresses, Subnets};
 use cluster::object::{
     Network, PublishedPort, Service, Task, TaskState, UpdateState, UpdateStatus,
 };
@@ -12,6 +12,7 @@ use cluster::state::Table;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::network::within;
 use super::{Version, rfc3339};
 
 /// `GET /services/{id}`.
@@ -91,16 +92,16 @@ pub(crate) fn counts<'a>(service: &Service, tasks: impl Iterator<Item = &'a Arc<
 }
 
 /// Of the networks of a service's virtual addresses; `None` for one that is gone.
-pub(crate) fn prefix_lengths(
+pub(crate) fn subnets(
     service: &Service,
     networks: &Table<NetworkId, Network>,
-) -> Vec<Option<u8>> {
-    let length = |id| networks.get(id).map(|network| network.subnet.prefix_len());
-    service.vips.keys().map(length).collect()
+) -> Vec<Option<Subnets>> {
+    let of = |id| networks.get(id).map(|network| network.subnets);
+    service.vips.keys().map(of).collect()
 }
 
 /// Renders a service without its status. `networks` gives the prefix lengths of its virtual
-/// addresses: the object and [`prefix_lengths`] are all that is shown.
+/// addresses: the object and [`subnets`] are all that is shown.
 pub(crate) fn service<'a>(
     service: &'a Service,
     networks: &Table<NetworkId, Network>,
@@ -113,17 +114,14 @@ pub(crate) fn service<'a>(
     } else {
         Spec::Stored(&service.spec)
     };
-    let virtual_ip = |((network, addresses), length): ((&NetworkId, &Addresses), Option<u8>)| {
+    let virtual_ip = |((network, addresses), of): ((&NetworkId, &Addresses), Option<Subnets>)| {
         let network_id = network.to_string();
         addresses.iter().map(move |address| VirtualIp {
             network_id: network_id.clone(),
-            addr: match length {
-                Some(length) => format!("{address}/{length}"),
-                None => format!("{address}"),
-            },
+            addr: within(address, of.as_ref()),
         })
     };
-    let virtual_ips = service.vips.iter().zip(prefix_lengths(service, networks));
+    let virtual_ips = service.vips.iter().zip(subnets(service, networks));
     ServiceView {
         id: service.id.to_string(),
         version: service.meta.into(),

@@ -8,7 +8,7 @@ use cluster::state::Table;
 use cluster::time::Timestamp;
 use serde::Serialize;
 
-use super::network::{NestedNetwork, nested};
+use super::network::{NestedNetwork, nested, within};
 use super::service::port;
 use super::{Version, rfc3339};
 
@@ -135,7 +135,7 @@ fn attached(
     networks: &Table<NetworkId, Network>,
 ) -> Option<NetworkAttachment> {
     let network = networks.get(&attachment.network)?;
-    let length = network.subnet.prefix_len();
-    let addresses = attachment.addresses.iter().map(|address| format!("{address}/{length}"));
+    let subnets = Some(&network.subnets);
+    let addresses = attachment.addresses.iter().map(|address| within(address, subnets));
     Some(NetworkAttachment { network: nested(network), addresses: addresses.collect() })
 }

@@ -9,7 +9,7 @@ use cluster::assignment::{
     AssignedNetwork, AssignedNode, AssignedService, AssignedTask, Assignment, OwnTask,
 };
 use cluster::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
-use cluster::net::{MacAddr, Vni};
+use cluster::net::{MacAddr, Subnets, Vni};
 use cluster::object::{Attachment, PublishedPort, Slot, TaskState};
 use cluster::spec::{Protocol, PublishMode, TaskSpec};
 use cluster::time::{Revision, Timestamp};
@@ -113,15 +113,13 @@ fn assignment() -> Assignment {
         name: name.to_owned(),
         created_at: Timestamp::default(),
         vni: Vni::try_from(vni).unwrap(),
-        subnet: format!("10.0.{third}.0/24").parse().unwrap(),
-        gateway: ip(&format!("10.0.{third}.1")),
+        subnets: Subnets::V4(format!("10.0.{third}.1/24").parse().unwrap()),
         internal: false,
         ingress: name == "ingress",
         underlay_mtu: None,
     };
     let six = |four: AssignedNetwork| AssignedNetwork {
-        subnet: "fd00:a::/64".parse().unwrap(),
-        gateway: ip("fd00:a::1"),
+        subnets: Subnets::V6("fd00:a::1/64".parse().unwrap()),
         ..four
     };
     let service = |name: &str, vips: &[(NetworkId, &str)], ports| AssignedService {

@@ -82,6 +82,38 @@ fn each_address_of_both_families_is_held() {
     assert!(refused.starts_with("address fd00::3 for"), "{refused}");
 }
 
+/// Goal: subnets and gateways of both families are given out once. Method: a network with both, and
+/// others that share something with one of them; what it held is free when it goes.
+#[test]
+fn each_subnet_of_both_families_is_held() {
+    let with = |id, name, subnets| new(Object::Network(Arc::new(network(id, name, subnets))));
+    let mut state = small_state();
+    let before = state.index.clone();
+    let held = transaction(vec![with(8, "a", "10.0.8.0/24 fd00::/64")]);
+    assert_eq!(state.apply(Revision(2), &held), Outcome::Applied);
+    let then = |change| match state.clone().apply(Revision(3), &transaction(vec![change])) {
+        Outcome::Applied => "applied".to_owned(),
+        Outcome::Rejected(conflict) => conflict.to_string(),
+    };
+    assert_eq!(then(with(9, "b", "10.0.9.0/24 fd00:0:0:1::/64")), "applied");
+    for (subnets, taken) in [
+        ("10.0.0.0/16 fd00:0:0:1::/64", "10.0.0.0/16"),
+        ("10.0.9.0/24 fd00::/48", "fd00::/48"),
+        ("fd00::5:0/112", "fd00::5:0/112"),
+    ] {
+        let refused = then(with(9, "b", subnets));
+        assert!(refused.starts_with(&format!("subnet {taken} of")), "{refused}");
+    }
+    for gateway in ["10.0.8.1", "fd00::1"] {
+        let refused = then(new(Object::Task(Arc::new(task(7, 5, vec![attachment(8, gateway)])))));
+        assert!(refused.starts_with(&format!("address {gateway} for")), "{refused}");
+    }
+    let key = Key::Network(crate::id::NetworkId(8));
+    let removal = transaction(vec![Change::Remove { key, expected: Revision(2) }]);
+    assert_eq!(state.apply(Revision(3), &removal), Outcome::Applied);
+    assert_eq!(state.index, before);
+}
+
 #[test]
 fn one_vni_is_not_given_out_twice_even_while_its_network_goes() {
     let mut state = small_state();

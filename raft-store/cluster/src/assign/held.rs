@@ -247,13 +247,15 @@ impl Told {
     }
 }
 
-/// A network on which anything has an address of each family.
+/// A network that has a subnet of each family, or on which anything has an address of each.
 fn of_both_families(assignment: &Assignment) -> Option<NetworkId> {
+    let networks = assignment.networks.iter();
+    let placed = networks.map(|(id, network)| (*id, network.subnets.gateways()));
     let tasks = assignment.tasks.values().flat_map(|task| &task.attachments);
     let nodes = assignment.nodes.values().flat_map(|node| &node.ingress);
     let attached = tasks.chain(nodes).map(|held| (held.network, held.addresses));
     let services = assignment.services.values().flat_map(|service| &service.vips);
-    let mut all = services.map(|(network, vips)| (*network, *vips)).chain(attached);
+    let mut all = services.map(|(network, vips)| (*network, *vips)).chain(attached).chain(placed);
     all.find(|(_, addresses)| matches!(addresses, Addresses::Both(..))).map(|(network, _)| network)
 }
 

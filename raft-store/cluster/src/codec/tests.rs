@@ -84,23 +84,23 @@ fn transaction_encoding_stands_still() {
             ":"0.1.0","gossip":"192.0.2.1:7946","vtep":"192.0.2.1","routes":[],"balancer":"nft","exe
             cutors":["process"],"certificate_subject":""},"status":{"state":"ready","message":"","ad
             dress":""},"manager":{"raft_id":7,"address":"192.0.2.1:2377"},"ingress":null}\00\00\02
-            \fbP\01{"id":"0000000000000000000000003","meta":{"version":0,"created_at":0,"updated_at"
+            \fbC\01{"id":"0000000000000000000000003","meta":{"version":0,"created_at":0,"updated_at"
             :0},"spec":{"Name":"web","Labels":{},"Driver":"","Internal":false,"Attachable":false,"In
             gress":false,"EnableIPv6":false,"Options":{},"IPAM":{"Driver":"","Config":[]}},"vni":409
-            9,"subnet":"10.0.1.0/24","gateway":"10.0.1.1","next_address":2,"removed":false}\00\00\03
-            \fbt\01{"id":"0000000000000000000000005","meta":{"version":0,"created_at":0,"updated_at"
-            :0},"spec":{"Name":"redis","Labels":{},"TaskTemplate":{"ContainerSpec":{"Image":""},"For
-            ceUpdate":0},"Mode":{"Replicated":{"Replicas":1}},"EndpointSpec":{"Mode":"vip"}},"previo
-            us_spec":null,"spec_version":1,"previous_spec_version":0,"vips":{},"ports":[],"update_st
-            atus":null,"removed":false}\00\00\04\fbj\02{"id":"0000000000000000000000006","meta":{"ve
-            rsion":0,"created_at":0,"updated_at":0},"service":"0000000000000000000000005","service_n
-            ame":"web","service_labels":{},"slot":{"Replica":1},"node":null,"spec":{"ContainerSpec":
-            {"Image":""},"ForceUpdate":0},"spec_version":1,"attachments":[{"network":"00000000000000
-            00000000003","addresses":{"v4":"10.0.1.2"},"mac":"02:42:0a:00:01:02","aliases":[]}],"des
-            ired":"running","status":{"state":"pending","at":1700000000000,"message":"","error":"","
-            pid":null,"exit_code":null,"healthy":true},"start_after":null,"released":false,"restarts
-            ":{"attempts":0,"window_start":0,"streak":0}}\01\04\09\fb,\01\01\08;{"Network":{"id":"00
-            00000000000000000000003","warning":""}}
+            9,"subnets":{"v4":"10.0.1.1/24"},"next_address":2,"removed":false}\00\00\03\fbt\01{"id":
+            "0000000000000000000000005","meta":{"version":0,"created_at":0,"updated_at":0},"spec":{"
+            Name":"redis","Labels":{},"TaskTemplate":{"ContainerSpec":{"Image":""},"ForceUpdate":0},
+            "Mode":{"Replicated":{"Replicas":1}},"EndpointSpec":{"Mode":"vip"}},"previous_spec":null
+            ,"spec_version":1,"previous_spec_version":0,"vips":{},"ports":[],"update_status":null,"r
+            emoved":false}\00\00\04\fbj\02{"id":"0000000000000000000000006","meta":{"version":0,"cre
+            ated_at":0,"updated_at":0},"service":"0000000000000000000000005","service_name":"web","s
+            ervice_labels":{},"slot":{"Replica":1},"node":null,"spec":{"ContainerSpec":{"Image":""},
+            "ForceUpdate":0},"spec_version":1,"attachments":[{"network":"0000000000000000000000003",
+            "addresses":{"v4":"10.0.1.2"},"mac":"02:42:0a:00:01:02","aliases":[]}],"desired":"runnin
+            g","status":{"state":"pending","at":1700000000000,"message":"","error":"","pid":null,"ex
+            it_code":null,"healthy":true},"start_after":null,"released":false,"restarts":{"attempts"
+            :0,"window_start":0,"streak":0}}\01\04\09\fb,\01\01\08;{"Network":{"id":"000000000000000
+            0000000003","warning":""}}
         "#]],
     );
 }

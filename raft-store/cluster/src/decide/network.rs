@@ -10,7 +10,7 @@ use super::size::{self, NETWORK_BYTES_MAX};
 use crate::draft::Draft;
 use crate::id::NetworkId;
 use crate::ipam;
-use crate::net::{Subnet, Vni};
+use crate::net::{Subnet, Subnets, Vni};
 use crate::object::Network;
 use crate::rejection::{Code, Rejection};
 use crate::request::Answer;
@@ -45,7 +45,7 @@ pub(super) fn create(draft: &mut Draft<'_>, spec: &NetworkSpec) -> Result<Answer
         return Err(Rejection::new(Code::Conflict, message));
     }
     size::check(format_args!("the spec of network {}", spec.name), &spec, NETWORK_BYTES_MAX)?;
-    let (subnet, gateway) = place(state, &spec)?;
+    let subnets = place(state, &spec)?;
     let vni = vni(state, &spec)?;
     let warning = warning(&spec);
     let id = NetworkId(draft.draw());
@@ -54,8 +54,7 @@ pub(super) fn create(draft: &mut Draft<'_>, spec: &NetworkSpec) -> Result<Answer
         meta: draft.new_meta(),
         spec,
         vni,
-        subnet,
-        gateway,
+        subnets,
         next_address: ipam::FIRST_ADDRESS,
         removed: false,
     };
@@ -165,13 +164,13 @@ fn check_name(name: &str) -> Result<(), Rejection> {
 }
 
 /// The subnet and the gateway that the user gave, or the next free ones.
-fn place(state: &State, spec: &NetworkSpec) -> Result<(Subnet, IpAddr), Rejection> {
+fn place(state: &State, spec: &NetworkSpec) -> Result<Subnets, Rejection> {
     let pool = spec.ipam.config.first();
     let subnet = match pool.filter(|pool| !pool.subnet.is_empty()) {
         Some(pool) => given_subnet(state, pool)?,
         None => free_subnet(state)?,
     };
-    let Some(pool) = pool else { return Ok((subnet, first_host(subnet)?)) };
+    let Some(pool) = pool else { return with_first_host(subnet) };
     if pool
         .extra
         .get("AuxiliaryAddresses")
@@ -180,12 +179,11 @@ fn place(state: &State, spec: &NetworkSpec) -> Result<(Subnet, IpAddr), Rejectio
         return Err(unimplemented(&spec.name, "auxiliary addresses", "leave them out"));
     }
     check_range(subnet, &pool.ip_range)?;
-    let gateway = if pool.gateway.is_empty() {
-        first_host(subnet)?
+    if pool.gateway.is_empty() {
+        with_first_host(subnet)
     } else {
-        given_gateway(subnet, &pool.gateway)?
-    };
-    Ok((subnet, gateway))
+        with_given_gateway(subnet, &pool.gateway)
+    }
 }
 
 fn given_subnet(state: &State, pool: &IpamPool) -> Result<Subnet, Rejection> {
@@ -209,13 +207,15 @@ fn given_subnet(state: &State, pool: &IpamPool) -> Result<Subnet, Rejection> {
             "subnet {subnet} is not usable by hosts: give a private one, like 10.0.9.0/24"
         )));
     }
-    if let Some(other) = state.networks_over(subnet).next() {
+    if let Some(other) = state.networks_over(subnet).next()
+        && let Some(overlapped) = other.subnets.overlapping(&subnet)
+    {
         return Err(Rejection::new(
             Code::Conflict,
             format!(
-                "subnet {subnet} overlaps {} of network {}: give another, or none to have a free \
-                 one chosen",
-                other.subnet, other.spec.name
+                "subnet {subnet} overlaps {overlapped} of network {}: give another, or none to \
+                 have a free one chosen",
+                other.spec.name
             ),
         ));
     }
@@ -262,12 +262,12 @@ fn free_subnet(state: &State) -> Result<Subnet, Rejection> {
     })
 }
 
-fn first_host(subnet: Subnet) -> Result<IpAddr, Rejection> {
+fn with_first_host(subnet: Subnet) -> Result<Subnets, Rejection> {
     let no_room = || Rejection::invalid(format!("subnet {subnet} has no room for a gateway"));
-    subnet.address(1).ok_or_else(no_room)
+    subnet.address(1).and_then(|gateway| Subnets::one(subnet, gateway)).ok_or_else(no_room)
 }
 
-fn given_gateway(subnet: Subnet, text: &str) -> Result<IpAddr, Rejection> {
+fn with_given_gateway(subnet: Subnet, text: &str) -> Result<Subnets, Rejection> {
     let invalid = |why: &str| {
         Rejection::invalid(format!(
             "invalid gateway {text} for subnet {subnet}: {why}; leave it out to have the first \
@@ -275,13 +275,12 @@ fn given_gateway(subnet: Subnet, text: &str) -> Result<IpAddr, Rejection> {
         ))
     };
     let address: IpAddr = text.parse().map_err(|_not_one| invalid("it is not an address"))?;
-    if !subnet.contains(address) {
-        return Err(invalid("it is not in the subnet"));
-    }
+    let subnets = Subnets::one(subnet, address);
+    let subnets = subnets.ok_or_else(|| invalid("it is not in the subnet"))?;
     if subnet.address(0) == Some(address) || subnet.last() == address {
         return Err(invalid("it is the network or the broadcast address"));
     }
-    Ok(address)
+    Ok(subnets)
 }
 
 fn check_range(subnet: Subnet, text: &str) -> Result<(), Rejection> {

@@ -110,14 +110,15 @@ fn check_schema(state: &State, description: &NodeDescription) -> Result<(), Reje
 fn check_routes(state: &State, description: &NodeDescription) -> Result<(), Rejection> {
     let Some(ingress) = state.ingress_network() else { return Ok(()) };
     let mut routes = description.routes.iter().filter(|route| route.prefix_len() > 0);
-    let Some(route) = routes.find(|route| route.overlaps(&ingress.subnet)) else { return Ok(()) };
+    let clash = routes.find_map(|route| Some((route, ingress.subnets.overlapping(route)?)));
+    let Some((route, subnet)) = clash else { return Ok(()) };
     Err(Rejection::new(
         Code::Conflict,
         format!(
-            "route {route} of node {} overlaps subnet {} of network {}, by which published ports \
-             reach every node: take the route away, or give that network another subnet (docker \
-             network rm {}, then docker network create --ingress --subnet)",
-            description.hostname, ingress.subnet, ingress.spec.name, ingress.spec.name
+            "route {route} of node {} overlaps subnet {subnet} of network {}, by which published \
+             ports reach every node: take the route away, or give that network another subnet \
+             (docker network rm {}, then docker network create --ingress --subnet)",
+            description.hostname, ingress.spec.name, ingress.spec.name
         ),
     ))
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::decide::ports;
 use crate::draft::Draft;
 use crate::id::{NetworkId, NodeId, TaskId};
-use crate::ipam;
+use crate::ipam::{self, NoAddress};
 use crate::net::MacAddr;
-use crate::object::{Attachment, Network, Node, Service, Task, TaskState};
+use crate::object::{Attachment, Node, Service, Task, TaskState};
 use crate::rejection::{Code, Rejection};
 use crate::spec::{PublishMode, ResolutionMode};
 use crate::state::State;
@@ -88,13 +88,8 @@ pub(crate) fn check_service(state: &State, service: &Service) -> Result<(), Reje
     for id in vip_networks(state, service) {
         let Some(network) = state.networks.get(&id) else { continue };
         if !service.vips.contains_key(&id) {
-            return Err(Rejection::new(
-                Code::Exhausted,
-                format!(
-                    "{}: remove tasks or services from it, or use a larger subnet",
-                    full(network)
-                ),
-            ));
+            let NoAddress { code, why, remedy } = ipam::no_address(network);
+            return Err(Rejection::new(code, format!("{why}: {remedy}")));
         }
     }
     if !publishes(service) {
@@ -112,10 +107,6 @@ pub(crate) fn check_service(state: &State, service: &Service) -> Result<(), Reje
         ));
     }
     Ok(())
-}
-
-fn full(network: &Network) -> String {
-    format!("no available IPv4 addresses on network {} ({})", network.spec.name, network.subnet)
 }
 
 fn ingress_ports(service: &Service) -> impl Iterator<Item = &crate::object::PublishedPort> {
@@ -225,7 +216,7 @@ fn places(state: &State, task: &Task) -> Result<Places, String> {
         }
         let network = state.networks.get(&id).ok_or_else(|| format!("network {id} not found"))?;
         let found = ipam::next_address(state, network);
-        let (address, behind) = found.ok_or_else(|| full(network))?;
+        let (address, behind) = found.ok_or_else(|| ipam::no_address(network).why)?;
         attachments.push(attachment(id, address, aliases));
         fresh.push((id, behind));
     }

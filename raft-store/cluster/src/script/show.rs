@@ -120,7 +120,10 @@ impl World {
             let _ = writeln!(
                 out,
                 "{} {} vni {} gateway {}{removed}",
-                network.spec.name, network.subnet, network.vni, network.gateway
+                network.spec.name,
+                network.subnets,
+                network.vni,
+                network.subnets.gateways()
             );
         }
     }

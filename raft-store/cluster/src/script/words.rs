@@ -71,12 +71,18 @@ pub(super) fn network_spec(args: &[&str]) -> NetworkSpec {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         spec.options.insert(key.to_owned(), value.to_owned());
     }
-    let text = |key| word(args, key).unwrap_or("").to_owned();
-    if ["subnet", "range", "gateway"].iter().any(|key| word(args, key).is_some()) {
+    let texts = |key| words(args, key).map(str::to_owned);
+    let (mut subnets, mut ranges, mut gateways) =
+        (texts("subnet"), texts("range"), texts("gateway"));
+    loop {
+        let (subnet, range, gateway) = (subnets.next(), ranges.next(), gateways.next());
+        if subnet.is_none() && range.is_none() && gateway.is_none() {
+            break;
+        }
         spec.ipam.config.push(IpamPool {
-            subnet: text("subnet"),
-            ip_range: text("range"),
-            gateway: text("gateway"),
+            subnet: subnet.unwrap_or_default(),
+            ip_range: range.unwrap_or_default(),
+            gateway: gateway.unwrap_or_default(),
             ..IpamPool::default()
         });
     }

@@ -166,10 +166,12 @@ impl Index {
 
     fn note_network(&mut self, network: &Network, held: bool) {
         self.vnis.note(network.vni, network.id, held);
-        if held {
-            self.subnets.insert(network.subnet, network.id);
-        } else {
-            self.subnets.remove(network.subnet, network.id);
+        for subnet in network.subnets.iter() {
+            if held {
+                self.subnets.insert(subnet, network.id);
+            } else {
+                self.subnets.remove(subnet, network.id);
+            }
         }
         if network.removed {
             return;
@@ -259,7 +261,10 @@ fn claims(object: &Object) -> Vec<(Claim, Holder)> {
     match object {
         Object::Cluster(_) => Vec::new(),
         Object::Node(node) => attached(&node.ingress, Holder::Node(node.id)),
-        Object::Network(network) => vec![((network.id, network.gateway), Holder::Gateway)],
+        Object::Network(network) => {
+            let gateways = network.subnets.gateways();
+            claimed(std::iter::once((network.id, &gateways)), Holder::Gateway)
+        }
         Object::Service(service) => {
             let held = service.vips.iter().map(|(network, vips)| (*network, vips));
             claimed(held, Holder::Service(service.id))

@@ -80,6 +80,14 @@ fn an_answer_that_is_not_right_is_refused() {
     let both = r#"{"v4":"10.0.1.3","v6":"fd00::3"}"#;
     let error = refused(&|told| rewrite(told, PartId::Own, addresses, both));
     assert!(error.starts_with(&format!("network {id} has addresses of both IPv4 and")), "{error}");
+    let subnets = r#"{"v4":"10.0.1.1/24"}"#;
+    for other in ["{}", r#"{"v4":"10.0.1.1"}"#, r#"{"v6":"10.0.1.1/24"}"#] {
+        let error = refused(&|told| rewrite(told, NETWORK, subnets, other));
+        assert_eq!(error, format!("read the part of network {id}"), "{other}");
+    }
+    let both = r#"{"v4":"10.0.1.1/24","v6":"fd00::1/64"}"#;
+    let error = refused(&|told| rewrite(told, NETWORK, subnets, both));
+    assert!(error.starts_with(&format!("network {id} has addresses of both IPv4 and")), "{error}");
     let error = refused(&|told| told.parts.push(told.parts[0].clone()));
     assert_eq!(error, "the common part is listed twice");
     let error = refused(&|told| {
