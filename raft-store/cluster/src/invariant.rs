@@ -9,9 +9,8 @@ use crate::generic::GenericResource;
 use crate::id::{NetworkId, ServiceId};
 use crate::net::Addresses;
 use crate::object::{Network, PublishedPort, Service, Slot, Task, TaskState};
-use crate::plan::agenda::Agenda;
 use crate::spec::PublishMode;
-use crate::state::{ANSWERS_MAX, Index, State};
+use crate::state::{ANSWERS_MAX, Agenda, Index, State};
 use crate::transaction::Object;
 
 /// Something that must not be, in words for developers.

@@ -14,14 +14,13 @@ use crate::object::{
     CaDigest, CaRotation, ManagerInfo, NodeState, Slot, Task, TaskState, TaskStatus, Trust,
     UnlockKey,
 };
-use crate::plan::agenda::Agenda;
 use crate::rejection::Rejection;
 use crate::request::{Answer, CaChange, InitCluster, Request, UpdateCluster};
 use crate::script::words::{
     edit_service, join, labels, network_spec, new_service, offered, word, words,
 };
 use crate::spec::{Availability, ClusterSpec, Role, ServiceSpec};
-use crate::state::State;
+use crate::state::{Agenda, State};
 use crate::time::{Revision, Timestamp};
 use crate::{decide, plan};
 

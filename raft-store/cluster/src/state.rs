@@ -12,16 +12,17 @@ use std::sync::Arc;
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::net::Subnet;
 use crate::object::{Cluster, KeyDigest, Network, Node, Service, Task};
-use crate::plan::agenda::Agenda;
 use crate::time::Revision;
 use crate::transaction::{Answered, Key, Object};
 
+pub(crate) use self::agenda::Agenda;
 pub use self::answers::{ANSWERS_MAX, Answers};
 pub use self::index::Holder;
 pub(crate) use self::index::{Index, Taken, Tally, routes};
 pub(crate) use self::load::{Load, Ranking};
 pub(crate) use self::ports::{AUTO_PORTS, Port};
 
+mod agenda;
 mod answers;
 mod digest;
 mod index;
@@ -154,24 +155,6 @@ impl State {
         self.index.holder(network, address)
     }
 
-    /// Stores an object and takes what it holds. On `Err` the index keeps the first holder and the
-    /// caller throws this state away.
-    pub(crate) fn put(&mut self, object: Object) -> Result<(), Taken> {
-        let (key, after) = (object.key(), object.clone());
-        let before = self.get(key);
-        let taken = self.replace(key, Some(object));
-        self.revise(key, before.as_ref(), Some(&after));
-        taken
-    }
-
-    /// Forgets an object and frees what it held.
-    pub(crate) fn remove(&mut self, key: Key) {
-        let before = self.get(key);
-        // Nothing is taken.
-        let _ = self.replace(key, None);
-        self.revise(key, before.as_ref(), None);
-    }
-
     /// Changes an object and the index, and leaves the agenda to [`State::revise`].
     pub(crate) fn replace(&mut self, key: Key, object: Option<Object>) -> Result<(), Taken> {
         if let Some(old) = self.get(key) {
@@ -222,12 +205,5 @@ impl State {
         if let Some((at, forgotten)) = self.answers.keep(at, answered) {
             self.digest.take_answer(at, &forgotten);
         }
-    }
-
-    /// Has the agenda follow a change that [`State::replace`] made.
-    pub(crate) fn revise(&mut self, key: Key, before: Option<&Object>, after: Option<&Object>) {
-        let mut agenda = std::mem::take(&mut self.agenda);
-        agenda.revise(self, key, before, after);
-        self.agenda = agenda;
     }
 }

@@ -1,8 +1,8 @@
-//! What planners have to look at: kept with the state, change by change, so that a plan costs what
-//! there is to do and not what there is.
+//! What belongs on the agenda: each change of an object is followed by what planners say of it and
+//! of what depends on it.
 //!
-//! It follows from the objects alone: a new leader, or one that left something for later, finds
-//! all of it here. It may name an object that turns out to need nothing, never the other way
+//! The agenda follows from the objects alone: a new leader, or one that left something for later,
+//! finds all of it here. It may name an object that turns out to need nothing, never the other way
 //! around: planners on everything would plan the same (`laws.rs`).
 
 use imbl::OrdSet;
@@ -11,34 +11,8 @@ use super::{allocator, drain, orchestrator, reaper, slots};
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::object::{Node, Service, Slot, Task};
 use crate::spec::ServiceMode;
-use crate::state::State;
+use crate::state::{Agenda, State, Taken};
 use crate::transaction::{Key, Object};
-
-/// What planners have to look at.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Agenda {
-    /// Live services that do not plainly have the tasks that they should have.
-    pub(super) restless: OrdSet<ServiceId>,
-    /// Nodes that a global service is to have a task on and has none.
-    gaps: OrdSet<(ServiceId, NodeId)>,
-    globals: OrdSet<ServiceId>,
-    /// Services that are being removed.
-    pub(super) leaving: OrdSet<ServiceId>,
-    /// Slots with more history than is kept.
-    pub(super) crowded: OrdSet<(ServiceId, Slot)>,
-    /// Tasks that their node, or the removal of their service, has something to say to.
-    pub(super) adrift: OrdSet<TaskId>,
-    /// Tasks that nobody can say anything of.
-    pub(crate) lost: OrdSet<TaskId>,
-    /// Tasks without a node.
-    pub(super) waiting: OrdSet<TaskId>,
-    /// Networks that are being removed.
-    pub(super) removed_networks: OrdSet<NetworkId>,
-    /// Nodes whose place on the ingress network is not what it should be.
-    pub(super) misplaced: OrdSet<NodeId>,
-    /// Live services whose virtual addresses or ingress ports are not what they should be.
-    pub(super) lacking: OrdSet<ServiceId>,
-}
 
 impl Agenda {
     /// That of a state, from nothing.
@@ -252,6 +226,34 @@ impl Agenda {
         let restless = live.is_some_and(|live| has_gap || !slots::is_at_rest(state, live));
         drop(gaps);
         note(&mut self.restless, id, restless);
+    }
+}
+
+/// Changes that the agenda follows at once.
+impl State {
+    /// Stores an object and takes what it holds. On `Err` the index keeps the first holder and the
+    /// caller throws this state away.
+    pub(crate) fn put(&mut self, object: Object) -> Result<(), Taken> {
+        let (key, after) = (object.key(), object.clone());
+        let before = self.get(key);
+        let taken = self.replace(key, Some(object));
+        self.revise(key, before.as_ref(), Some(&after));
+        taken
+    }
+
+    /// Forgets an object and frees what it held.
+    pub(crate) fn remove(&mut self, key: Key) {
+        let before = self.get(key);
+        // Nothing is taken.
+        let _ = self.replace(key, None);
+        self.revise(key, before.as_ref(), None);
+    }
+
+    /// Has the agenda follow a change that [`State::replace`] made.
+    pub(crate) fn revise(&mut self, key: Key, before: Option<&Object>, after: Option<&Object>) {
+        let mut agenda = std::mem::take(&mut self.agenda);
+        agenda.revise(self, key, before, after);
+        self.agenda = agenda;
     }
 }
 

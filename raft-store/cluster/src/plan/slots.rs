@@ -45,7 +45,7 @@ pub(super) fn slot(state: &State, service: ServiceId, slot: Slot) -> SlotTasks {
 
 /// Whether a service plainly has the tasks that it should have, so that nobody needs to look at
 /// its slots: most services, most of the time. History does not matter. A global service may lack
-/// some on nodes ([`Agenda`](super::agenda::Agenda)).
+/// some on nodes ([`Agenda`](crate::state::Agenda)).
 pub(super) fn is_at_rest(state: &State, service: &Service) -> bool {
     if service.update_status.as_ref().is_some_and(|status| status.state.is_running()) {
         return false;

@@ -2,9 +2,8 @@
 
 use std::io::{Read, Write};
 
-use super::State;
+use super::{Agenda, State};
 use crate::codec::{self, CodecError, SnapshotHead, SnapshotPart};
-use crate::plan::agenda::Agenda;
 use crate::time::Revision;
 use crate::transaction::Object;
 
