@@ -77,6 +77,25 @@ fn a_vip_leads_to_backends_of_its_own_family() {
     }
 }
 
+/// Goal: the rule that rewrites near callers of published ports, which is one of IPv4, loads
+/// whatever subnets the ingress network has. Method: the host's table with each choice of them.
+#[test]
+fn the_source_rule_names_subnets_of_ipv4_alone() {
+    let (v4, v6) = ("10.9.0.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap());
+    for (subnets, named) in [
+        (Subnets::V4(v4), ", 10.9.0.0/24 }"),
+        (Subnets::V6(v6), "/16 }"),
+        (Subnets::Both(v4, v6), ", 10.9.0.0/24 }"),
+    ] {
+        let mut world = small();
+        world.assignment.networks.get_mut(&INGRESS).unwrap().subnets = subnets;
+        let ip = TableKey { family: Family::Ip, name: TABLE.to_owned() };
+        let structure = rendered(&world).spaces[&Place::Host].nft[&ip].structure.clone();
+        let rule = structure.lines().find(|line| line.contains("ip saddr {")).unwrap();
+        assert!(rule.contains(named) && !rule.contains("fd00"), "{rule}");
+    }
+}
+
 #[test]
 fn structures_are_as_proven() {
     // Each was loaded into a kernel and used by packets; the text is kept so that a change of it

@@ -123,3 +123,17 @@ async fn create(client: &Client, args: CreateArgs, out: &mut Out<'_>) -> anyhow:
     let created = client.post("/networks/create", &body).await?;
     out.line(text(&created, "/Id"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_subnets_of_a_network_are_listed() {
+        let pools = |config| subnets(&json!({"IPAM": {"Config": config}}));
+        assert_eq!(pools(json!([])), "");
+        let four = json!({"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"});
+        assert_eq!(pools(json!([four])), "10.0.1.0/24");
+        assert_eq!(pools(json!([four, {"Subnet": "fd00::/64"}])), "10.0.1.0/24 fd00::/64");
+    }
+}
