@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cluster::exec::{ExecInput, ExecOutput, ExecSpec};
 use cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
 use cluster::net::{Subnet, Subnets, Vni};
 use cluster::request::{Answer, Request};
@@ -15,7 +16,7 @@ use cluster::state::State;
 use cluster::time::{Revision, Timestamp};
 use futures_util::stream::BoxStream;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::error::ApiError;
 
@@ -60,6 +61,9 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// Lines of tasks on any node, oldest first per task; ends unless `follow`.
     async fn logs(&self, request: LogRequest) -> Result<BoxStream<'static, LogRecord>, ApiError>;
+
+    /// Runs a program in a task, which is named as by users: of this node, or on a manager of any.
+    async fn exec(&self, task: &str, spec: ExecSpec) -> Result<ExecSession, ApiError>;
 
     /// Skein's own resources, answered by this node.
     async fn native(&self, request: NativeRequest) -> Result<NativeAnswer, ApiError>;
@@ -329,6 +333,15 @@ pub struct LogRecord {
     pub time: Timestamp,
     /// The line without its newline; any bytes.
     pub text: Bytes,
+}
+
+/// A program that runs in a task. It is killed when `output` is dropped.
+#[derive(Debug)]
+pub struct ExecSession {
+    /// What is said to it; when this is dropped, its input ends.
+    pub input: mpsc::Sender<ExecInput>,
+    /// What it says, up to its end. While nobody reads, it waits.
+    pub output: mpsc::Receiver<ExecOutput>,
 }
 
 /// A request for one of Skein's own resources.

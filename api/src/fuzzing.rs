@@ -5,6 +5,7 @@ use axum::extract::Query as AxumQuery;
 use axum::http::Uri;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use cluster::exec::ExecSpec;
 use cluster::id::TaskId;
 use cluster::spec::{ClusterSpec, NodeSpec};
 use cluster::time::Timestamp;
@@ -23,13 +24,14 @@ use crate::json_case::{
     CLUSTER_SPEC, INIT, JOIN, NETWORK_CREATE, NODE_SPEC, SERVICE_SPEC, Shape, UNLOCK, correct,
 };
 use crate::native::RestoreBody;
+use crate::native::exec::ExecBody;
 use crate::query::{Params, read_json};
 use crate::version::without_version;
 
 /// Begins a certificate.
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 /// First byte of a body's input: which route reads the rest.
-const ROUTES: u8 = 8;
+const ROUTES: u8 = 9;
 const SHAPES: [&Shape; 7] =
     [&SERVICE_SPEC, &NETWORK_CREATE, &NODE_SPEC, &CLUSTER_SPEC, &INIT, &JOIN, &UNLOCK];
 
@@ -58,7 +60,8 @@ pub fn body(bytes: &[u8]) -> bool {
         4 => read_json::<InitBody>(bytes, &INIT).and_then(init_request).is_ok(),
         5 => read_json::<JoinBody>(bytes, &JOIN).and_then(join_request).is_ok(),
         6 => read_json::<UnlockBody>(bytes, &UNLOCK).is_ok(),
-        _ => serde_json::from_slice::<RestoreBody>(bytes).is_ok(),
+        7 => serde_json::from_slice::<RestoreBody>(bytes).is_ok(),
+        _ => serde_json::from_slice::<ExecBody>(bytes).map(ExecSpec::from).is_ok(),
     }
 }
 
@@ -109,6 +112,7 @@ pub fn body_seeds() -> Vec<Vec<u8>> {
         (5, Some(join)),
         (6, Some(json!({ "UnlockKey": "SWMKEY-1-a" }))),
         (7, Some(json!({ "Path": "/a" }))),
+        (8, Some(json!({ "Cmd": ["sh"], "Env": ["A=b"], "Tty": true, "ConsoleSize": [24, 80] }))),
     ];
     let of = |(route, value): (u8, Option<Value>)| {
         Some([vec![route], serde_json::to_vec(&value?).ok()?].concat())

@@ -20,12 +20,13 @@ mod router;
 mod version;
 
 pub use crate::control_plane::{
-    Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNetwork, LocalNodeState,
-    LogRecord, LogRequest, LogSelector, LogStream, NativeAnswer, NativeRequest, NativeTopic,
-    RemoteManager, RequestedCa, RestoreRequest, Snapshot, UpdateClusterRequest,
+    Consistency, ControlPlane, ExecSession, InitRequest, JoinRequest, Local, LocalNetwork,
+    LocalNodeState, LogRecord, LogRequest, LogSelector, LogStream, NativeAnswer, NativeRequest,
+    NativeTopic, RemoteManager, RequestedCa, RestoreRequest, Snapshot, UpdateClusterRequest,
 };
 pub use crate::error::ApiError;
 pub use crate::filters::FILTER_VALUES_MAX;
+pub use crate::native::exec::EXEC_PROTOCOL;
 pub use crate::query::{BODY_BYTES_MAX, duration_ns};
 pub use crate::router::router;
 pub use crate::version::{API_VERSION, API_VERSION_MIN};

@@ -17,6 +17,7 @@ use crate::error::ApiError;
 use crate::extract::{Control, Id};
 use crate::query::Params;
 
+pub(crate) mod exec;
 mod openapi;
 
 /// `GET /skein/v1/{topic}`.

@@ -92,6 +92,7 @@ fn native_routes() -> Router<Arc<dyn ControlPlane>> {
         .route("/skein/v1/debug/{topic}", get(native::debug))
         .route("/skein/v1/backup", get(native::backup))
         .route("/skein/v1/restore", post(native::restore))
+        .route("/skein/v1/tasks/{id}/exec", post(native::exec::exec))
         .route("/skein/v1/{topic}", get(native::resource))
 }
 

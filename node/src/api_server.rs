@@ -3,6 +3,7 @@
 
 mod raw_query;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use raw_query::RawQuery;
 /// How long a client may take to send a request's head, idle time before it included.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// Connections at one time on one listener; further clients wait.
-const CONNECTIONS_MAX: usize = 1024;
+const CONNECTIONS_MAX: u32 = 1024;
 
 /// Serves until `stop`; requests that are open then have `drain` to end.
 pub(crate) async fn serve<L: Listener>(
@@ -41,7 +41,7 @@ async fn serve_within<L: Listener>(
 ) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(head_limit);
-    let (open, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     loop {
         // The semaphore is never closed.
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -50,10 +50,19 @@ async fn serve_within<L: Listener>(
             accepted = listener.accept() => accepted,
         };
         let service = TowerToHyperService::new(router.clone());
-        let connection = server.serve_connection(TokioIo::new(RawQuery::new(stream)), service);
-        let connection = open.watch(connection);
+        let stream = TokioIo::new(RawQuery::new(stream));
+        let connection = server.serve_connection(stream, service).with_upgrades();
+        let stop = stop.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection of a client ended");
             }
             drop(place);
@@ -61,7 +70,8 @@ async fn serve_within<L: Listener>(
     }
     drop(listener);
     // What is still open then ends with the daemon.
-    let _ = tokio::time::timeout(drain, open.shutdown()).await;
+    let all = places.acquire_many(CONNECTIONS_MAX);
+    let _ = tokio::time::timeout(drain, all).await;
 }
 
 #[cfg(test)]

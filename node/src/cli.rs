@@ -8,6 +8,7 @@ use crate::config::DaemonArgs;
 
 pub mod client;
 pub mod cluster;
+pub mod exec;
 pub mod http;
 pub mod network;
 pub mod node;
@@ -65,7 +66,10 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn run_client(host: &client::HostArgs, command: client::ClientCommand) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(client::run(host, command, &mut std::io::stdout()))
+    let status = runtime.block_on(client::run(host, command, &mut std::io::stdout()));
+    // A read of standard input, which has no end of its own, is not waited for.
+    runtime.shutdown_background();
+    status
 }
 
 /// Prints an error with its causes.

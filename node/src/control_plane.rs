@@ -6,12 +6,13 @@ use std::sync::Arc;
 use agent::Phase;
 use api::ApiError;
 use api::{
-    Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNetwork, LocalNodeState,
-    LogRecord, LogRequest, NativeAnswer, NativeRequest, RemoteManager, RestoreRequest, Snapshot,
-    UpdateClusterRequest,
+    Consistency, ControlPlane, ExecSession, InitRequest, JoinRequest, Local, LocalNetwork,
+    LocalNodeState, LogRecord, LogRequest, NativeAnswer, NativeRequest, RemoteManager,
+    RestoreRequest, Snapshot, UpdateClusterRequest,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use cluster::exec::ExecSpec;
 use cluster::id::NodeId;
 use cluster::object::UnlockKey;
 use cluster::request::{Answer, Request, UpdateCluster};
@@ -176,6 +177,11 @@ impl ControlPlane for Plane {
         let member = self.0.member().await?;
         let state = self.state(Consistency::Linearizable).await?.state;
         Ok(crate::log_stream::gather(&member.net, &state, self.changes(), request))
+    }
+
+    async fn exec(&self, task: &str, spec: ExecSpec) -> Result<ExecSession, ApiError> {
+        let member = self.0.member().await?;
+        crate::exec_stream::open(&member, task, spec).await
     }
 
     async fn native(&self, request: NativeRequest) -> Result<NativeAnswer, ApiError> {

@@ -6,14 +6,16 @@ use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cluster::exec::ExecSpec;
 use futures_util::stream::BoxStream;
-use supervise::enter::Enter;
 use supervise::logs::LogLine;
 use tokio::sync::watch;
 
 use crate::logs::Query;
+use exec::Exec;
 
 mod error;
+pub mod exec;
 pub mod process;
 pub mod sandbox;
 
@@ -72,6 +74,17 @@ pub trait Executor: fmt::Debug + Send + Sync {
         grace: Option<Duration>,
     ) -> Result<(), Error>;
 
+    /// Runs a further program in the task, in its namespaces and root and within its limits, with
+    /// its capabilities and system calls, and never with more than these. Returns when it starts;
+    /// one that cannot be executed has ended then. It ends with the task, and when nobody reads its
+    /// output any more, as when the daemon ends.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] when `spec` names no program; [`Error::Refused`] when the task does not
+    /// run, or as many programs run in it or on the node as may
+    /// ([`EXECS_PER_TASK_MAX`](exec::EXECS_PER_TASK_MAX), [`EXECS_MAX`](exec::EXECS_MAX)).
+    async fn exec(&self, sandbox: &Sandbox, spec: ExecSpec) -> Result<Exec, Error>;
+
     /// The lines that a task has written, forgotten or not.
     fn logs(&self, task: &str, query: Query) -> BoxStream<'static, io::Result<LogLine>>;
 
@@ -100,17 +113,5 @@ impl Launched {
     #[must_use]
     pub fn report(&self) -> TaskReport {
         self.reports.borrow().clone()
-    }
-
-    /// What runs `argv` inside the task as its spec would: user, groups, environment, directory.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] when the task is not running.
-    pub fn enter(&self, argv: Vec<String>) -> Result<Enter, Error> {
-        let Phase::Running { pid, .. } = self.report().phase else {
-            let (task, reason) = (self.spec.task.clone(), "it is not running".to_owned());
-            return Err(Error::Refused { task, reason });
-        };
-        Ok(Enter::of(self.spec.clone(), pid, argv))
     }
 }

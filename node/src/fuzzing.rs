@@ -11,8 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cluster::assign::{Held, Kept, Parts};
+use cluster::exec::{ExecInput, ExecOutput};
+use cluster::frame::Frame;
 use cluster::id::{ClusterId, NodeId, TaskId};
 use cluster::session::{self, Told, frame};
 use cluster::spec::Availability;
@@ -26,7 +28,7 @@ use crate::manager::agreement::{Compared, DigestCall};
 use crate::manager::why::{WhyAnswer, WhyCall};
 use crate::native::own::NativeCall;
 use crate::pki::{Credentials, Tls};
-use crate::{backup, config, log_stream, wire};
+use crate::{backup, config, exec_stream, log_stream, wire};
 
 /// First byte of a file's input: which of these it is.
 const FILES: u8 = 11;
@@ -73,10 +75,35 @@ pub fn message(bytes: &[u8]) -> bool {
         wire_law::<WhyAnswer>(bytes),
         wire_law::<NativeCall>(bytes),
         wire_law::<serde_json::Value>(bytes),
+        wire_law::<exec_stream::ExecCall>(bytes),
+        stream(bytes),
         wire_law::<log_stream::LogCall>(bytes),
         law::<log_stream::Line>(bytes).is_some(),
     ]
     .contains(&true)
+}
+
+/// Frames of a stream, and what a program and its user make of them.
+fn stream(bytes: &[u8]) -> bool {
+    let mut received = BytesMut::from(bytes);
+    let mut understood = false;
+    while let Ok(Some(frame)) = Frame::take(&mut received) {
+        let again = Frame::take(&mut BytesMut::from(&*frame.encode().expect("it was read")));
+        assert_eq!(again, Ok(Some(frame.clone())), "a frame changed on its way");
+        if let Ok(input) = ExecInput::try_from(frame.clone()) {
+            assert_eq!(ExecInput::try_from(Frame::from(input.clone())), Ok(input));
+            understood = true;
+        }
+        if let Ok(output) = ExecOutput::try_from(frame) {
+            // A reason that is too long is cut.
+            let once = Frame::from(output);
+            let again =
+                ExecOutput::try_from(once.clone()).expect("what was encoded can be decoded");
+            assert_eq!(Frame::from(again), once, "an output changed on its way");
+            understood = true;
+        }
+    }
+    understood
 }
 
 /// The node whose assignment the seeds have.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod control_plane;
 pub mod daemon;
 pub mod disk;
+pub mod exec_stream;
 pub mod executor;
 #[cfg(test)]
 mod fixture;
@@ -30,6 +31,7 @@ pub mod member;
 pub mod native;
 pub mod node_routes;
 pub mod pki;
+pub mod places;
 pub mod renewal;
 pub mod spaces;
 pub mod telemetry;

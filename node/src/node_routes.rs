@@ -1,5 +1,5 @@
 //! What every node answers on its gossip port: gossip streams, and managers' questions about
-//! this node (logs of its tasks, its data plane).
+//! this node (logs of its tasks, programs in them, its data plane).
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures_util::StreamExt;
 
+use crate::exec_stream;
 use crate::log_stream::{self, LogCall};
 use crate::native::own::{self, NativeCall, NodeServices};
 use crate::wire;
@@ -21,6 +22,7 @@ pub fn router(services: NodeServices) -> Router {
     Router::new()
         .route("/gossip/sync", post(sync))
         .route("/node/logs", post(logs))
+        .route("/node/exec", post(exec))
         .route("/node/native", post(native_route))
         .layer(DefaultBodyLimit::max(CALL_BYTES_MAX))
         .with_state(services)
@@ -38,6 +40,13 @@ async fn logs(
         wire::decode(&body).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
     let lines = log_stream::read(&services.worker, call);
     Ok(Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>)).into_response())
+}
+
+async fn exec(
+    State(services): State<NodeServices>,
+    body: Body,
+) -> Result<Body, (StatusCode, String)> {
+    exec_stream::serve(&services.worker, body).await
 }
 
 async fn native_route(

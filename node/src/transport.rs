@@ -12,8 +12,8 @@ pub use server::{MemberOnly, serve};
 pub mod access;
 mod client;
 mod newcomers;
-mod places;
 mod server;
+pub mod stream;
 
 /// The largest body of a call that is read, in bytes (snapshots are the largest).
 pub const BODY_BYTES_MAX: usize = 256 << 20;
@@ -28,6 +28,9 @@ const KEEP_ALIVE_LIMIT: Duration = Duration::from_secs(3);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Accepted connections of members at one time on one listener.
 const CONNECTIONS_MAX: usize = 4096;
+/// The same of one node: five lanes, and followers of logs. None of them, nor who has stolen its
+/// key, can keep the others out.
+const CONNECTIONS_OF_ONE_NODE_MAX: usize = 32;
 
 /// Traffic that shares a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +43,8 @@ pub enum Lane {
     Bulk,
     /// Logs of tasks, which users may follow for as long as they like.
     Logs,
+    /// Streams to programs in tasks, as long as their users like.
+    Streams,
     /// Sessions, forwarded requests, joining.
     Control,
 }

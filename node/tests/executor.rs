@@ -9,8 +9,8 @@ mod adoption;
 mod contract;
 #[path = "executor/ends.rs"]
 mod ends;
-#[path = "executor/entered.rs"]
-mod entered;
+#[path = "executor/execs.rs"]
+mod execs;
 #[path = "executor/forwarding.rs"]
 mod forwarding;
 #[path = "executor/health.rs"]

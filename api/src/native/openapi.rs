@@ -87,6 +87,7 @@ pub(super) fn document() -> Value {
     let mut paths: Map<String, Value> =
         RESOURCES.iter().map(|resource| (resource.path.to_owned(), path_item(resource))).collect();
     paths.insert("/skein/v1/restore".to_owned(), restore());
+    paths.insert("/skein/v1/tasks/{id}/exec".to_owned(), exec());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -101,6 +102,50 @@ pub(super) fn document() -> Value {
             "properties": { "message": { "type": "string" } },
         }}},
     })
+}
+
+/// The one that takes the connection over.
+fn exec() -> Value {
+    let of = |kind: &str, meaning: &str| json!({ "type": kind, "description": meaning });
+    let words = json!({ "type": "string" });
+    let list = |meaning: &str| json!({ "type": "array", "items": words, "description": meaning });
+    let frames = "frames follow: a byte for the kind, four for the length (big-endian), the \
+                  payload. To the program: 1 input, 2 end of input, 3 size of the terminal (rows, \
+                  columns: two bytes each), 4 signal. From it: 5 output, 6 standard error, 7 its \
+                  end (JSON: code, signal, error), 8 so many bytes of input were taken (four \
+                  bytes): at most 131,072 may be on their way";
+    json!({ "post": {
+        "summary": "Runs a program in a task: of this node, or on a manager of any. The connection \
+                    is upgraded to skein-exec, and carries frames in both directions",
+        "parameters": [{
+            "name": "id",
+            "in": "path",
+            "required": true,
+            "description": "id, name or prefix of the id of a task",
+            "schema": { "type": "string" },
+        }],
+        "requestBody": { "required": true, "content": { JSON: { "schema": {
+            "type": "object",
+            "required": ["Cmd"],
+            "properties": {
+                "Cmd": list("program and arguments"),
+                "Env": list("KEY=VALUE, in addition to the task's"),
+                "User": of("string", "the task's unless given"),
+                "WorkingDir": of("string", "the task's unless given"),
+                "Tty": of("boolean", "give the program a terminal"),
+                "ConsoleSize": json!({
+                    "type": "array", "items": { "type": "integer" }, "description": "height, width",
+                }),
+                "AttachStdin": of("boolean", "it has an input"),
+                "AttachStdout": of("boolean", "its output is sent"),
+                "AttachStderr": of("boolean", "its standard error is sent"),
+            },
+        }}}},
+        "responses": {
+            "101": { "description": frames },
+            "default": error(),
+        },
+    }})
 }
 
 /// The one that changes something.

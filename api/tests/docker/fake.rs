@@ -5,15 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::{
-    ApiError, Consistency, ControlPlane, InitRequest, JoinRequest, Local, LocalNodeState,
-    LogRecord, LogRequest, LogSelector, LogStream, NativeAnswer, NativeRequest, NativeTopic,
-    RemoteManager, RequestedCa, RestoreRequest, Snapshot, UpdateClusterRequest,
+    ApiError, Consistency, ControlPlane, ExecSession, InitRequest, JoinRequest, Local,
+    LocalNodeState, LogRecord, LogRequest, LogSelector, LogStream, NativeAnswer, NativeRequest,
+    NativeTopic, RemoteManager, RequestedCa, RestoreRequest, Snapshot, UpdateClusterRequest,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster::State;
 use cluster::apply::Outcome;
 use cluster::decide::decide;
+use cluster::exec::ExecSpec;
 use cluster::id::{ClusterId, NodeId};
 use cluster::object::{
     CaDigest, CaRotation, ManagerInfo, NodeDescription, NodeState, Task, TaskState, TaskStatus,
@@ -351,6 +352,10 @@ impl ControlPlane for Fake {
             }
         }
         Ok(stream::iter(records).boxed())
+    }
+
+    async fn exec(&self, _task: &str, _spec: ExecSpec) -> Result<ExecSession, ApiError> {
+        Err(ApiError::not_implemented("this fake runs nothing"))
     }
 
     async fn native(&self, request: NativeRequest) -> Result<NativeAnswer, ApiError> {

@@ -26,7 +26,7 @@ pub enum ClientCommand {
     /// Manage services
     #[command(subcommand)]
     Service(service::ServiceCommand),
-    /// Look at tasks
+    /// Look at tasks, and run programs in them
     #[command(subcommand)]
     Task(task::TaskCommand),
     /// Why does a task reach a name, or not
@@ -41,8 +41,6 @@ pub enum ClientCommand {
     Top,
     /// Check this node and say what is wrong
     Doctor,
-    /// Run a command in a task of this node, with its network and its resolv.conf
-    Exec(own::ExecArgs),
     /// What the daemon is and where it stands
     Info,
 }
@@ -79,14 +77,13 @@ pub async fn run(
         ClientCommand::Node(command) => node::run(&client, command, &mut out).await?,
         ClientCommand::Network(command) => network::run(&client, command, &mut out).await?,
         ClientCommand::Service(command) => return service::run(&client, command, &mut out).await,
-        ClientCommand::Task(command) => task::run(&client, command, &mut out).await?,
+        ClientCommand::Task(command) => return task::run(&client, command, &mut out).await,
         ClientCommand::Explain(args) => own::explain(&client, &args, &mut out).await?,
         ClientCommand::Why(args) => own::why(&client, &args, &mut out).await?,
         ClientCommand::Plan(args) => own::plan(&client, &args, &mut out).await?,
         ClientCommand::Gossip(args) => own::gossip(&client, &args, &mut out).await?,
         ClientCommand::Top => own::top(&client, &mut out).await?,
         ClientCommand::Doctor => return own::doctor(&client, &mut out).await,
-        ClientCommand::Exec(args) => return own::exec(&client, args).await,
         ClientCommand::Info => out.json(&client.get("/info").await?)?,
     }
     Ok(0)

@@ -6,7 +6,9 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response};
+use hyper::http::request;
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -40,6 +42,32 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Response<Incoming>> {
+        let request = Request::builder().method(method).uri(path);
+        self.answer(request, body).await
+    }
+
+    /// Posts a body and takes the connection over, for another protocol.
+    pub async fn upgrade(
+        &self,
+        path: &str,
+        body: &Value,
+        protocol: &str,
+    ) -> anyhow::Result<TokioIo<Upgraded>> {
+        let request = Request::builder().method(Method::POST).uri(path);
+        let request = request.header("Connection", "Upgrade").header("Upgrade", protocol);
+        let response = self.answer(request, Some(body)).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            bail!("the daemon answered {} and does not speak {protocol}", response.status());
+        }
+        let connection = hyper::upgrade::on(response).await.context("take the connection over")?;
+        Ok(TokioIo::new(connection))
+    }
+
+    async fn answer(
+        &self,
+        request: request::Builder,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Response<Incoming>> {
         let stream = UnixStream::connect(&self.socket).await.with_context(|| {
             format!(
                 "no daemon answers at unix://{}: start `skein daemon`, or name another with -H",
@@ -48,19 +76,17 @@ impl Client {
         })?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
+        let request = request
             .header("Host", "skein")
             .header("Content-Type", "application/json")
             .body(Full::new(Bytes::from(bytes)))?;
         let response = sender.send_request(request).await.context("ask the daemon")?;
-        if response.status().is_success() {
+        let status = response.status();
+        if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
-        let status = response.status();
         let bytes = response.into_body().collect().await?.to_bytes();
         match serde_json::from_slice::<Refusal>(&bytes) {
             Ok(refusal) => bail!("{}", refusal.message),

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::http::{Client, escape};
 use super::output::{Out, items, text};
-use supervise::enter::Enter;
 
 /// Flags of `explain`.
 #[derive(Debug, Args)]
@@ -43,16 +42,6 @@ impl NodeArgs {
     fn query(&self) -> String {
         self.node.as_ref().map_or_else(String::new, |node| format!("?node={}", escape(node)))
     }
-}
-
-/// Flags of `exec`.
-#[derive(Debug, Args)]
-pub struct ExecArgs {
-    /// Id, prefix of an id, or name of a task that runs on this node
-    task: String,
-    /// Program and arguments
-    #[arg(last = true, required = true)]
-    command: Vec<String>,
 }
 
 /// `skein explain`.
@@ -217,30 +206,6 @@ pub async fn doctor(client: &Client, out: &mut Out<'_>) -> anyhow::Result<u8> {
         format!("{count} operations would run: the kernel is as it should be"),
     )?;
     Ok(bad)
-}
-
-/// `skein exec`: finds the task's process on this node and enters its namespaces.
-pub async fn exec(client: &Client, args: ExecArgs) -> anyhow::Result<u8> {
-    let local = client.get("/skein/v1/dataplane").await?;
-    let matching: Vec<&Value> = items(&local["tasks"])
-        .iter()
-        .filter(|task| {
-            let (id, name) = (text(task, "/id"), text(task, "/name"));
-            id.starts_with(&args.task)
-                || name == args.task
-                || name.strip_suffix(&format!(".{id}")) == Some(&args.task)
-        })
-        .filter(|task| task["enter"].is_object())
-        .collect();
-    let task = match matching.as_slice() {
-        [task] => task,
-        [] => anyhow::bail!("task {} does not run on this node: ask on its own node", args.task),
-        _several => anyhow::bail!("task {} is ambiguous: give more of its id", args.task),
-    };
-    let mut enter: Enter = serde_json::from_value(task["enter"].clone())?;
-    enter.argv = args.command;
-    let status = enter.command(&std::env::current_exe()?)?.status()?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
 #[cfg(test)]

@@ -16,16 +16,20 @@ pub enum TaskCommand {
         /// Its id
         task: String,
     },
+    /// Run a program in a running task; its exit status is the program's
+    Exec(super::exec::ExecArgs),
 }
 
 /// Runs it.
-pub async fn run(client: &Client, command: TaskCommand, out: &mut Out<'_>) -> anyhow::Result<()> {
+pub async fn run(client: &Client, command: TaskCommand, out: &mut Out<'_>) -> anyhow::Result<u8> {
     match command {
-        TaskCommand::Ls(args) => list(client, &serde_json::json!({}), &args, out).await,
+        TaskCommand::Ls(args) => list(client, &serde_json::json!({}), &args, out).await?,
         TaskCommand::Inspect { task } => {
-            out.json(&client.get(&format!("/tasks/{}", escape(&task))).await?)
+            out.json(&client.get(&format!("/tasks/{}", escape(&task))).await?)?;
         }
+        TaskCommand::Exec(args) => return super::exec::run(client, args).await,
     }
+    Ok(0)
 }
 
 /// Lists tasks that a filter leaves.

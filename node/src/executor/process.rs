@@ -8,30 +8,38 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cluster::exec::ExecSpec;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use supervise::Launch;
 use supervise::client::{self, Unread};
 use supervise::logs::{self, LogLine};
 use supervise::protocol::{Message, Request};
 
+use super::exec::{EXECS_MAX, EXECS_PER_TASK_MAX, Exec};
 use super::{Error, Executor, LaunchSpec, Launched, Phase, Sandbox, StartSpec};
 use crate::logs::{Query, read};
+use crate::places::Places;
 
+mod exec;
 mod reports;
 
 /// The executor of one node.
 #[derive(Debug, Clone)]
 pub struct ProcessExecutor {
+    exe: PathBuf,
     data_dir: PathBuf,
+    execs: Places<String>,
 }
 
 impl ProcessExecutor {
-    /// An executor whose tasks write below `data_dir`.
+    /// An executor whose tasks write below `data_dir`, and which runs further programs in them by
+    /// calling the program `exe`.
     ///
     /// # Errors
-    /// When it cannot be found.
-    pub fn new(data_dir: &Path) -> io::Result<Self> {
-        Ok(ProcessExecutor { data_dir: data_dir.canonicalize()? })
+    /// When the directory cannot be found.
+    pub fn new(exe: &Path, data_dir: &Path) -> io::Result<Self> {
+        let (exe, data_dir) = (exe.to_owned(), data_dir.canonicalize()?);
+        Ok(ProcessExecutor { exe, data_dir, execs: Places::new(EXECS_PER_TASK_MAX, EXECS_MAX) })
     }
 }
 
@@ -98,6 +106,21 @@ impl Executor for ProcessExecutor {
             },
             stopped => stopped,
         }
+    }
+
+    async fn exec(&self, sandbox: &Sandbox, spec: ExecSpec) -> Result<Exec, Error> {
+        if spec.argv.first().is_none_or(String::is_empty) {
+            return Err(Error::Rejected { reason: "no program is given to run".to_owned() });
+        }
+        let task = sandbox.task().to_owned();
+        let Some(place) = self.execs.take(task.clone()) else {
+            let reason = format!(
+                "{EXECS_PER_TASK_MAX} programs are run in it already, or {EXECS_MAX} on its node: \
+                 wait until one has ended"
+            );
+            return Err(Error::Refused { task, reason });
+        };
+        exec::begin(&self.exe, sandbox.task_dir(), spec, place).await
     }
 
     fn logs(&self, task: &str, query: Query) -> BoxStream<'static, io::Result<LogLine>> {

@@ -8,10 +8,8 @@ use netprog::explain::{Call, explain};
 use netprog::plan::{Knowledge, plan};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use supervise::enter::Enter;
 
 use crate::gossip_io::Gossip;
-use crate::worker::launch::launch_spec;
 use crate::worker::shell::WorkerHandle;
 
 /// Operations that `plan` lists.
@@ -107,14 +105,11 @@ fn own_tasks(worker: &WorkerHandle, assignment: &Assignment) -> Vec<Value> {
     let tasks = worker.tasks.borrow();
     let describe = |(id, task): (&TaskId, &agent::LocalTask)| {
         let name = assignment.tasks.get(id).map(|assigned| assigned.name.as_str());
-        let spec = assignment.own.get(id).and_then(|own| launch_spec(*id, own).ok());
-        let pid = task.status.pid.and_then(|pid| i32::try_from(pid).ok());
         json!({
             "id": id,
             "name": name,
             "pid": task.status.pid,
             "state": task.status.state,
-            "enter": spec.zip(pid).map(|(spec, pid)| Enter::of(spec, pid, Vec::new())),
         })
     };
     tasks.iter().map(describe).collect()
@@ -153,7 +148,7 @@ pub(super) fn parameter<'a>(call: &'a NativeCall, name: &str) -> Result<&'a str,
 }
 
 /// A task by id, prefix of an id, or name (with or without the id at its end).
-pub(super) fn find_task<'a>(
+pub(crate) fn find_task<'a>(
     assignment: &'a Assignment,
     text: &str,
 ) -> Result<(TaskId, &'a cluster::assignment::AssignedTask), String> {

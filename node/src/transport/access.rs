@@ -34,7 +34,7 @@ pub enum Callers {
 const RAFT: &str = "/raft/{class}";
 
 /// Every route between nodes. One that is not here answers nobody.
-pub const ROUTES: [(&str, Callers); 13] = [
+pub const ROUTES: [(&str, Callers); 14] = [
     ("/join", Callers::Anyone),
     (RAFT, Callers::Managers),
     ("/manager/request", Callers::Managers),
@@ -47,6 +47,7 @@ pub const ROUTES: [(&str, Callers); 13] = [
     ("/session/reseat", Callers::Members),
     ("/gossip/sync", Callers::Members),
     ("/node/logs", Callers::Managers),
+    ("/node/exec", Callers::Managers),
     ("/node/native", Callers::Managers),
 ];
 

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use cluster::frame::{FRAME_BYTES_MAX, Frame};
+use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,10 +17,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::access::{Membership, answers};
+use super::stream::{
+    Incoming, OPEN_LIMIT, Outgoing, STREAMS_OF_ONE_PEER_MAX, STREAMS_OPENED_MAX, Stream,
+    WINDOW_BYTES,
+};
 use super::{CONNECT_LIMIT, CallError, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT, Lane};
 use crate::causes::chain;
 use crate::clock;
 use crate::pki::{PeerCertificate, SERVER_NAME};
+use crate::places::Places;
 use crate::telemetry::meters::meters;
 use crate::wire::MESSAGE_BYTES_MAX;
 
@@ -28,7 +34,7 @@ type Pool = Mutex<BTreeMap<(SocketAddr, Lane), Connection>>;
 /// An open connection, and who answers there.
 #[derive(Clone)]
 struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Body>,
     peer: Option<PeerCertificate>,
 }
 
@@ -37,6 +43,7 @@ struct Connection {
 pub struct Net {
     tls: Arc<rustls::ClientConfig>,
     pool: Arc<Pool>,
+    streams: Places<SocketAddr>,
     /// Who belongs to the cluster, once this node knows.
     members: Arc<OnceLock<Membership>>,
 }
@@ -45,7 +52,8 @@ impl Net {
     /// With a client configuration (a member's, or a joiner's).
     #[must_use]
     pub fn new(tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { tls, pool: Arc::default(), members: Arc::default() }
+        let streams = Places::new(STREAMS_OF_ONE_PEER_MAX, STREAMS_OPENED_MAX);
+        Self { tls, pool: Arc::default(), streams, members: Arc::default() }
     }
 
     /// From now on only members answer: a node that was removed has a certificate still.
@@ -73,11 +81,7 @@ impl Net {
                 .await
                 .map_err(|e| broken(e.to_string()))?
                 .to_bytes();
-            if status == 200 {
-                return Ok(body);
-            }
-            let message = String::from_utf8_lossy(&body).into_owned();
-            Err(CallError::Refused { status, message, body })
+            if status == 200 { Ok(body) } else { Err(refused(status, body)) }
         };
         match tokio::time::timeout(limit, exchange).await {
             Ok(result) => {
@@ -95,20 +99,50 @@ impl Net {
         }
     }
 
+    /// Opens a stream of frames in both directions. The other node has taken `first`.
+    pub async fn stream(
+        &self,
+        address: SocketAddr,
+        path: &str,
+        first: Frame,
+    ) -> Result<Stream, CallError> {
+        let Some(place) = self.streams.take(address) else {
+            let text = format!("{STREAMS_OF_ONE_PEER_MAX} streams to {address} are open already");
+            return Err(refused(503, Bytes::from(text)));
+        };
+        let broken = |reason: String| CallError::Broken { address, path: path.to_owned(), reason };
+        let (outgoing, body) = Outgoing::new();
+        // There is room for the first.
+        outgoing.send(&first).await;
+        let answer = async {
+            let response = self.open(address, Lane::Streams, path, body).await?;
+            let status = response.status().as_u16();
+            if status == 200 {
+                let incoming = Incoming::new(Body::new(response.into_body()));
+                return Ok(Stream { outgoing, incoming, place });
+            }
+            let body = Limited::new(response.into_body(), FRAME_BYTES_MAX).collect().await;
+            Err(refused(status, body.map_err(|e| broken(e.to_string()))?.to_bytes()))
+        };
+        let answered = tokio::time::timeout(OPEN_LIMIT, answer).await;
+        let late = |_| Err(broken(format!("no answer within {} s", OPEN_LIMIT.as_secs())));
+        answered.unwrap_or_else(late)
+    }
+
     /// Posts a body and returns the response as a stream.
     pub async fn open(
         &self,
         address: SocketAddr,
         lane: Lane,
         path: &str,
-        body: Bytes,
-    ) -> Result<Response<Incoming>, CallError> {
+        body: impl Into<Body>,
+    ) -> Result<Response<hyper::body::Incoming>, CallError> {
         let Connection { mut sender, peer } = self.connection(address, lane).await?;
         if let Err(reason) = answers(path, peer.as_ref(), self.members.get()) {
             return Err(CallError::Connect { address, reason: reason.to_owned() });
         }
         let request = Request::post(format!("https://{SERVER_NAME}{path}"))
-            .body(Full::new(body))
+            .body(body.into())
             .map_err(|e| CallError::Connect { address, reason: e.to_string() })?;
         sender.send_request(request).await.map_err(|e| {
             self.forget(address, lane);
@@ -128,19 +162,20 @@ impl Net {
         if let Some(connection) = known {
             return Ok(connection);
         }
-        let connection = match tokio::time::timeout(CONNECT_LIMIT, self.connect(address)).await {
-            Ok(result) => result.map_err(|reason| CallError::Connect { address, reason })?,
-            Err(_elapsed) => {
-                let reason = format!("no answer within {} ms", CONNECT_LIMIT.as_millis());
-                return Err(CallError::Connect { address, reason });
-            }
-        };
+        let connection =
+            match tokio::time::timeout(CONNECT_LIMIT, self.connect(address, lane)).await {
+                Ok(result) => result.map_err(|reason| CallError::Connect { address, reason })?,
+                Err(_elapsed) => {
+                    let reason = format!("no answer within {} ms", CONNECT_LIMIT.as_millis());
+                    return Err(CallError::Connect { address, reason });
+                }
+            };
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         pool.insert((address, lane), connection.clone());
         Ok(connection)
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<Connection, String> {
+    async fn connect(&self, address: SocketAddr, lane: Lane) -> Result<Connection, String> {
         let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
         let name = ServerName::try_from(SERVER_NAME).map_err(|e| e.to_string())?;
@@ -151,7 +186,13 @@ impl Net {
         let certificates = stream.get_ref().1.peer_certificates();
         let leaf = certificates.and_then(|chain| chain.first());
         let peer = leaf.and_then(|leaf| PeerCertificate::read(leaf).ok());
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        if lane == Lane::Streams {
+            // One that nobody reads must not hold the others up.
+            let all = STREAMS_OF_ONE_PEER_MAX as u32 * WINDOW_BYTES;
+            builder.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(all);
+        }
+        let (sender, connection) = builder
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_LIMIT)
@@ -167,4 +208,9 @@ impl Net {
         });
         Ok(Connection { sender, peer })
     }
+}
+
+fn refused(status: u16, body: Bytes) -> CallError {
+    let message = String::from_utf8_lossy(&body).into_owned();
+    CallError::Refused { status, message, body }
 }

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use cluster::id::NodeId;
 use cluster::object::KeyDigest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -19,15 +20,20 @@ use tower::ServiceExt;
 
 use super::access::{Membership, guard};
 use super::newcomers::{Newcomer, Newcomers};
-use super::places::Places;
-use super::{CONNECTIONS_MAX, HANDSHAKE_LIMIT, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_LIMIT};
+use super::{
+    CONNECTIONS_MAX, CONNECTIONS_OF_ONE_NODE_MAX, HANDSHAKE_LIMIT, KEEP_ALIVE_INTERVAL,
+    KEEP_ALIVE_LIMIT,
+};
 use crate::pki::{PeerCertificate, PeerIdentity};
+use crate::places::Places;
 use crate::telemetry::Seldom;
 
 /// How long a connection without a member's certificate lasts: one join, and no more.
 const NEWCOMER_LIMIT: Duration = Duration::from_secs(15);
 /// How often is looked whether the node of an open connection is a member still.
 const STANDING_INTERVAL: Duration = Duration::from_secs(1);
+/// What is taken of a member's call unread, in bytes; hyper's default.
+const WINDOW_BYTES: u32 = 1 << 20;
 /// Calls at one time on one connection.
 const STREAMS_MAX: u32 = 64;
 /// Pause after a connection could not be accepted, as when descriptors have run out.
@@ -57,7 +63,7 @@ struct Service {
     router: Router,
     membership: Membership,
     newcomers: Newcomers,
-    places: Places,
+    places: Places<NodeId>,
 }
 
 /// Serves `router` on `listener` until `stop`, to those whom the table of routes lets in; open
@@ -74,7 +80,7 @@ pub async fn serve(
         router: guard(router, membership.clone()),
         membership,
         newcomers: Newcomers::default(),
-        places: Places::default(),
+        places: Places::new(CONNECTIONS_OF_ONE_NODE_MAX, CONNECTIONS_MAX),
     };
     let mut complaints = Seldom::default();
     loop {
@@ -124,7 +130,7 @@ impl Service {
         let peer = leaf.and_then(|leaf| PeerCertificate::read(leaf).ok());
         if let Some(member) = peer.filter(|peer| self.membership.is_member(peer)) {
             drop(newcomer);
-            let Some(_place) = self.places.take(member.identity.node, CONNECTIONS_MAX) else {
+            let Some(_place) = self.places.take(member.identity.node) else {
                 tracing::debug!(node = %member.identity.node, "a node has too many connections");
                 return;
             };
@@ -156,7 +162,14 @@ impl Service {
                 }
                 request
             });
-        let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        if peer.is_some_and(|peer| self.membership.is_member(&peer)) {
+            // A stream that nobody reads must not hold the others up.
+            builder
+                .initial_stream_window_size(WINDOW_BYTES)
+                .initial_connection_window_size(STREAMS_MAX * WINDOW_BYTES);
+        }
+        let served = builder
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_LIMIT)

@@ -50,7 +50,7 @@ fn read_answer(reader: io::PipeReader) -> io::Result<String> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let limit = PollTimeout::try_from(START_LIMIT).map_err(io::Error::other)?;
     let mut wait = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-    if poll(&mut wait, limit)? == 0 {
+    if sys::uninterrupted(START_LIMIT, || poll(&mut wait, limit))? == 0 {
         let text = format!("was not ready after {START_LIMIT:?}");
         return Err(io::Error::new(io::ErrorKind::TimedOut, text));
     }

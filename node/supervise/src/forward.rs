@@ -119,7 +119,8 @@ impl Forwarder {
             let Some((socket, flags)) = self.watched().filter(|_| !left.is_zero()) else { break };
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
             let mut polled = [PollFd::new(socket, flags)];
-            if !poll(&mut polled, timeout).is_ok_and(|ready| ready > 0) {
+            let ready = sys::uninterrupted(left, || poll(&mut polled, timeout));
+            if !ready.is_ok_and(|ready| ready > 0) {
                 break;
             }
             self.go_on(clock::monotonic());

@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
+use cluster::exec::{ExecEnd, ExecSpec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::enter::Enter;
 use crate::failure::Failure;
 use crate::protocol::{Phase, TaskReport};
 use crate::spec::{DnsConfig, LaunchSpec, Root, StartSpec};
 use crate::status::{Launch, Status};
-use crate::{etc, hold, protocol, user, wire};
+use crate::{etc, exec, hold, protocol, user, wire};
 
 /// What decodes is encoded to bytes that decode to the same.
 fn law<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(json: &[u8]) -> Option<T> {
@@ -22,7 +22,8 @@ fn law<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(json: &[u8
     Some(decoded)
 }
 
-/// What is said on a socket of a supervisor or of the holder, or on the pipe of a task that begins.
+/// What is said on a socket of a supervisor, of the holder or of a process that watches a program,
+/// or on the pipe of a task that begins.
 pub fn socket(bytes: &[u8]) -> bool {
     let mut buffer = bytes.to_vec();
     let mut taken = Vec::new();
@@ -33,7 +34,9 @@ pub fn socket(bytes: &[u8]) -> bool {
             | law::<hold::protocol::Request>(&line).is_some()
             | law::<hold::protocol::Answer>(&line).is_some()
             | law::<Failure>(&line).is_some()
-            | law::<Enter>(&line).is_some();
+            | law::<ExecSpec>(&line).is_some()
+            | law::<exec::Order>(&line).is_some()
+            | law::<exec::Said>(&line).is_some();
         taken.extend(line);
         taken.push(b'\n');
     }
@@ -53,7 +56,12 @@ pub fn socket_seeds() -> Vec<Vec<u8>> {
     let open = serde_json::json!(hold::protocol::Request::Open { name: "a".to_owned() });
     let refused = serde_json::json!(protocol::Message::Refused { reason: "b".to_owned() });
     let names = serde_json::json!(hold::protocol::Answer::Names(vec!["a".to_owned()]));
-    let each = [start, open, refused, names].map(line);
+    let spec = ExecSpec { argv: vec!["sh".to_owned()], ..ExecSpec::default() };
+    let spec = serde_json::json!(spec);
+    let signal = serde_json::json!(exec::Order::Signal(15));
+    let end = ExecEnd { code: 137, signal: Some(9), error: None };
+    let ended = serde_json::json!(exec::Said::Ended(end));
+    let each = [start, open, refused, names, spec, signal, ended].map(line);
     each.iter().cloned().chain([each.concat()]).collect()
 }
 

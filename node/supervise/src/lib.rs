@@ -20,8 +20,8 @@ mod cgroup;
 pub mod client;
 pub mod clock;
 mod detach;
-pub mod enter;
 mod etc;
+pub mod exec;
 mod failure;
 mod first;
 mod forward;
@@ -60,35 +60,21 @@ pub use health::PROBE_OUTPUT_BYTES_MAX;
 pub use status::Launch;
 
 use layout::{LAUNCH, PID};
-use notes::{give_up, note};
+use notes::give_up;
 
 /// Runs what needs a process of one thread, if that is what the program was called for:
-/// `supervise TASK_DIR`, `hold RUN_DIR`, `enter PID` or `first DAEMON…`. To be called first thing
-/// in `main` with all arguments after the program's name; `None` means that the program was called
-/// by a user.
+/// `supervise TASK_DIR`, `hold RUN_DIR`, `exec-task TASK_DIR` or `first DAEMON…`. To be called
+/// first thing in `main` with all arguments after the program's name; `None` means that the program
+/// was called by a user.
 pub fn dispatch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let (mode, argument) = (arguments.next()?, arguments.next()?);
     match mode.to_str()? {
         client::MODE => Some(supervise(Path::new(&argument))),
         hold::protocol::MODE => Some(hold::holder::run(Path::new(&argument))),
-        enter::MODE => Some(run_inside()),
+        exec::MODE => Some(exec::watch::run(Path::new(&argument))),
         first::MODE => Some(first::run(std::iter::once(argument).chain(arguments))),
         _ => None,
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "what to run, which is not configuration")]
-fn run_inside() -> ExitCode {
-    let json = std::env::var(enter::VARIABLE).unwrap_or_default();
-    let entered = match serde_json::from_str(&json) {
-        Ok(enter) => enter::run(&enter).map_err(|error| (error.to_string(), error.code)),
-        Err(error) => Err((format!("{}: {error}", enter::MODE), 2)),
-    };
-    let code = entered.unwrap_or_else(|(text, code)| {
-        note(&text);
-        code
-    });
-    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
 /// Supervises the task whose launch spec is in `task_dir`. Returns when the task has been

@@ -7,11 +7,15 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
+use cluster::exec::WindowSize;
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{ForkResult, Pid};
 use time::UtcOffset;
+
+use crate::clock;
 
 /// The highest capability number that any kernel can have (the width of the mask).
 const CAPABILITY_LIMIT: u32 = 63;
@@ -35,8 +39,8 @@ pub(crate) enum Forked {
     Child,
 }
 
-/// Forks. The process must have one thread, as `skein supervise`, `skein hold` and `skein exec`
-/// have before any runtime starts.
+/// Forks. The process must have one thread, as `skein supervise`, `skein hold` and
+/// `skein exec-task` have before any runtime starts.
 pub(crate) fn fork() -> nix::Result<Forked> {
     // SAFETY: the process is single-threaded, so no lock can be held by a thread that the child
     // lacks, and the child may allocate.
@@ -105,6 +109,23 @@ impl fmt::Display for Ended {
         match self {
             Ended::Code(code) => write!(f, "ended with status {code}"),
             Ended::Signal(signal) => write!(f, "was ended by signal {signal}"),
+        }
+    }
+}
+
+/// Makes a call again that a signal has interrupted, unless it has taken as long as it may. The
+/// kernel restarts neither poll(2) nor calls on a socket with a time limit (signal(7)), and a
+/// daemon's runtime handles SIGCHLD. `limit` is also the call's own, so that it all takes twice
+/// that at most.
+pub(crate) fn uninterrupted<T>(
+    limit: Duration,
+    mut call: impl FnMut() -> nix::Result<T>,
+) -> nix::Result<T> {
+    let end = clock::monotonic() + limit;
+    loop {
+        match call() {
+            Err(Errno::EINTR) if clock::monotonic() < end => {}
+            done => return done,
         }
     }
 }
@@ -239,6 +260,42 @@ pub(crate) fn raise_loopback(socket: BorrowedFd<'_>) -> nix::Result<()> {
         Errno::result(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request))?;
     }
     Ok(())
+}
+
+/// Opens the other end of a terminal whose end of the multiplexer this is, not by its name: what is
+/// mounted at that place need not be a terminal.
+pub(crate) fn terminal_peer(own: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads one integer, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(own.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes an integer and touches no memory of this process.
+    let peer = Errno::result(unsafe { libc::ioctl(own.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
+    // SAFETY: the kernel has just returned this descriptor to us, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(peer) })
+}
+
+/// Makes a terminal that of the session that this process leads.
+pub(crate) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer and touches no memory of this process.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
+}
+
+/// The size of a terminal, in characters.
+pub(crate) fn window_size(terminal: BorrowedFd<'_>) -> nix::Result<WindowSize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one `winsize`, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok(WindowSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// Sets the size of a terminal, in characters.
+pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: WindowSize) -> nix::Result<()> {
+    let WindowSize { rows: ws_row, columns: ws_col } = size;
+    let size = libc::winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one `winsize`, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
+        .map(drop)
 }
 
 /// Removes from the bounding set all but `keep`, a mask by capability number.

@@ -115,7 +115,8 @@ fn die_with_supervisor(lifeline: BorrowedFd<'_>) -> Result<(), Failure> {
     }
 }
 
-fn identity(spec: &LaunchSpec) -> Result<Identity, Failure> {
+/// Whom the program of `spec` runs as. The process must be in the task's root already.
+pub(crate) fn identity(spec: &LaunchSpec) -> Result<Identity, Failure> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
     user::resolve(spec.user.as_deref(), &spec.groups, &passwd, &group)

@@ -1,7 +1,7 @@
 //! One JSON value a line over a unix socket, with descriptors next to a line where asked for.
 //! Used by supervisors and by the holder.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -57,13 +57,10 @@ pub(crate) fn send_with_descriptors(
     let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let control = [ControlMessage::ScmRights(&numbers)];
     let control = if numbers.is_empty() { &control[..0] } else { &control[..] };
-    let sent = sendmsg::<()>(
-        stream.as_raw_fd(),
-        &[IoSlice::new(line)],
-        control,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
+    let parts = [IoSlice::new(line)];
+    let sent = sys::uninterrupted(REQUEST_LIMIT, || {
+        sendmsg::<()>(stream.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)
+    })?;
     if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
@@ -77,7 +74,8 @@ pub(crate) fn read_request<T: DeserializeOwned>(stream: &UnixStream) -> io::Resu
             return Ok(serde_json::from_slice(&line)?);
         }
         let mut bytes = [0; 4096];
-        match (&*stream).read(&mut bytes)? {
+        let read = sys::uninterrupted(REQUEST_READ_LIMIT, || nix::unistd::read(stream, &mut bytes));
+        match read? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => buffer.extend_from_slice(&bytes[..count]),
         }
@@ -87,15 +85,25 @@ pub(crate) fn read_request<T: DeserializeOwned>(stream: &UnixStream) -> io::Resu
 /// A client's connection: blocking, one request at a time.
 pub(crate) struct Connection {
     stream: UnixStream,
+    received: Vec<u8>,
 }
 
 impl Connection {
     /// Connects to the socket at `path`.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path)?;
+        Self::on(UnixStream::connect(path)?)
+    }
+
+    /// Uses a socket that is connected.
+    pub(crate) fn on(stream: UnixStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(REQUEST_LIMIT))?;
         stream.set_write_timeout(Some(REQUEST_LIMIT))?;
-        Ok(Connection { stream })
+        Ok(Connection { stream, received: Vec::new() })
+    }
+
+    /// The socket, and what came after the last answer.
+    pub(crate) fn into_parts(self) -> (UnixStream, Vec<u8>) {
+        (self.stream, self.received)
     }
 
     /// Sends one request and waits for the one line that answers it.
@@ -104,40 +112,38 @@ impl Connection {
         request: &Q,
     ) -> io::Result<(A, Vec<OwnedFd>)> {
         self.stream.write_all(&encode(request)?)?;
-        let mut buffer = Vec::new();
         let mut descriptors = Vec::new();
         loop {
-            if let Some(line) = take_line(&mut buffer)? {
+            if let Some(line) = take_line(&mut self.received)? {
                 return Ok((serde_json::from_slice(&line)?, descriptors));
             }
             let received = receive(&self.stream, &mut descriptors)?;
             if received.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            buffer.extend_from_slice(&received);
+            self.received.extend_from_slice(&received);
         }
     }
 }
 
 fn receive(stream: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
+    let (bytes, received) = sys::uninterrupted(REQUEST_LIMIT, || receive_once(stream))?;
+    descriptors.extend(sys::adopt_descriptors(received));
+    Ok(bytes)
+}
+
+fn receive_once(stream: &UnixStream) -> nix::Result<(Vec<u8>, Vec<RawFd>)> {
     let mut bytes = [0; 4096];
     let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
-    let (count, received) = {
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let message = recvmsg::<()>(
-            stream.as_raw_fd(),
-            &mut slices,
-            Some(&mut control),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        )?;
-        let mut received = Vec::new();
-        for item in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(numbers) = item {
-                received.extend(numbers);
-            }
+    let mut slices = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let mut received = Vec::new();
+    for item in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = item {
+            received.extend(numbers);
         }
-        (message.bytes, received)
-    };
-    descriptors.extend(sys::adopt_descriptors(received));
-    Ok(bytes[..count].to_vec())
+    }
+    let count = message.bytes;
+    Ok((bytes[..count].to_vec(), received))
 }

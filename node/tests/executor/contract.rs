@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use skein::executor::{Error, Executor, Launched, Phase, Sandbox, StartSpec, Supervisors};
 use skein::logs::Query;
 
+use super::execs;
 use super::node::{LIMIT, Node, shell};
 
 /// `SIGKILL`.
@@ -25,21 +26,22 @@ async fn contract(supervisors: &Supervisors, daemon: impl Fn() -> Arc<dyn Execut
     contract.a_task_runs_at_most_once().await;
     contract.an_end_is_never_lost().await;
     contract.what_runs_is_not_forgotten().await;
+    execs::contract(&contract).await;
 }
 
-struct Contract<'a> {
-    supervisors: &'a Supervisors,
+pub(crate) struct Contract<'a> {
+    pub(crate) supervisors: &'a Supervisors,
     /// A daemon that has just started: it knows nothing but what it finds.
-    daemon: &'a dyn Fn() -> Arc<dyn Executor>,
+    pub(crate) daemon: &'a dyn Fn() -> Arc<dyn Executor>,
 }
 
 impl Contract<'_> {
-    async fn launch(&self, task: &str, line: &str) -> Launched {
+    pub(crate) async fn launch(&self, task: &str, line: &str) -> Launched {
         let sandbox = self.supervisors.make(task).await.unwrap();
         (self.daemon)().launch(shell(task, line), &sandbox).await.unwrap()
     }
 
-    async fn start(&self, task: &str, line: &str) -> Launched {
+    pub(crate) async fn start(&self, task: &str, line: &str) -> Launched {
         let launched = self.launch(task, line).await;
         (self.daemon)().start(&launched.sandbox, StartSpec::default()).await.unwrap();
         launched
@@ -51,17 +53,17 @@ impl Contract<'_> {
         (self.daemon)().adopt(&sandbox).await.unwrap().unwrap()
     }
 
-    async fn release(&self, sandbox: &Sandbox) {
+    pub(crate) async fn release(&self, sandbox: &Sandbox) {
         (self.daemon)().forget(sandbox).await.unwrap();
         sandbox.release().await.unwrap();
     }
 
-    async fn lines(&self, task: &str) -> Vec<String> {
+    pub(crate) async fn lines(&self, task: &str) -> Vec<String> {
         let lines = (self.daemon)().logs(task, Query::all());
         lines.map(|line| String::from_utf8(line.unwrap().text).unwrap()).collect().await
     }
 
-    async fn first_line(&self, task: &str) -> String {
+    pub(crate) async fn first_line(&self, task: &str) -> String {
         let mut log = (self.daemon)().logs(task, Query { follow: true, ..Query::all() });
         let line = tokio::time::timeout(LIMIT, log.next()).await.unwrap();
         String::from_utf8(line.unwrap().unwrap().text).unwrap()
@@ -183,7 +185,7 @@ fn word(launched: &Launched) -> &'static str {
     }
 }
 
-async fn reaches(launched: &Launched, wanted: &str) {
+pub(crate) async fn reaches(launched: &Launched, wanted: &str) {
     let mut reports = launched.reports.clone();
     let wait = async {
         while word(launched) != wanted {
@@ -194,7 +196,7 @@ async fn reaches(launched: &Launched, wanted: &str) {
 }
 
 /// The exit code.
-async fn ended(launched: &Launched) -> i32 {
+pub(crate) async fn ended(launched: &Launched) -> i32 {
     reaches(launched, "exited").await;
     match launched.report().phase {
         Phase::Exited(exit) => exit.code,

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use skein::executor::{HealthCheck, HealthState, LaunchSpec, Limits, Probe, Root};
 
-use super::node::{Node, eventually, exe, exit, pid, shell, until, words};
+use super::execs::rest;
+use super::node::{Node, eventually, exit, pid, shell, until, words};
 
 const LIMITS: Limits =
     Limits { memory_bytes: Some(64 << 20), nano_cpus: Some(100_000_000), pids: Some(12) };
@@ -85,8 +85,7 @@ async fn commands_and_health_checks_in_a_task_are_limited_with_it() {
     let spec = LaunchSpec { limits: LIMITS, health: Some(check), ..shell("all", "sleep 1000") };
     let handle = node.start(spec).await;
     let first = pid(&handle).await;
-    let enter = handle.enter(words(&["sleep", "1000"])).unwrap();
-    let mut entered = enter.command(exe()).unwrap().stdin(Stdio::null()).spawn().unwrap();
+    let mut entered = handle.exec(&["sleep", "1000"]).await.unwrap();
     until(&handle, |report| {
         report.health.as_ref().is_some_and(|health| health.state == HealthState::Healthy)
     })
@@ -114,7 +113,7 @@ async fn commands_and_health_checks_in_a_task_are_limited_with_it() {
     handle.kill().await.unwrap();
     exit(&handle).await;
     handle.release().await.unwrap();
-    entered.wait().unwrap();
+    assert_eq!(rest(&mut entered).await.end.signal, Some(9));
     assert_eq!(groups("all"), [""; 0].map(PathBuf::from));
 }
 

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use skein::executor::exec::Exec;
 use skein::executor::process::ProcessExecutor;
 use skein::executor::sandbox::Fds;
 use skein::executor::{
@@ -15,9 +16,10 @@ use skein::executor::{
     TaskReport,
 };
 use skein::logs;
-use supervise::enter::Enter;
 use tempfile::TempDir;
 use tokio::sync::watch;
+
+use super::execs::spec;
 
 /// How long anything may take before a test has failed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -108,8 +110,9 @@ impl Handle {
         self.launched.reports.clone()
     }
 
-    pub(crate) fn enter(&self, argv: Vec<String>) -> Result<Enter, Error> {
-        self.launched.enter(argv)
+    /// Runs a program in the task.
+    pub(crate) async fn exec(&self, argv: &[&str]) -> Result<Exec, Error> {
+        self.executor.exec(self.sandbox(), spec(argv)).await
     }
 
     pub(crate) async fn start(&self, start: StartSpec) -> Result<(), Error> {
@@ -154,7 +157,7 @@ impl Node {
         let path = directory.path();
         let data_dir = path.join("data");
         let supervisors = Supervisors::new(exe(), &path.join("run"), &data_dir).unwrap();
-        let executor = ProcessExecutor::new(&data_dir).unwrap();
+        let executor = ProcessExecutor::new(exe(), &data_dir).unwrap();
         Tasks { supervisors, executor, data_dir }
     }
 

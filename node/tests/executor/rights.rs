@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use cluster::rights::Capabilities;
@@ -15,7 +14,8 @@ use skein::executor::{
     HealthCheck, HealthState, LaunchSpec, Mount, MountSource, Probe, Propagation,
 };
 
-use super::node::{Node, eventually, exe, exit, pid, shell, until, words};
+use super::execs::rest;
+use super::node::{Node, eventually, exit, pid, shell, until, words};
 
 const CAPABILITIES: &str = "grep -E '^Cap(Prm|Eff|Bnd)' /proc/self/status | cut -f2 | tr '\\n' ' '";
 
@@ -107,9 +107,8 @@ async fn ulimits_are_set() {
     spec.health = Some(check);
     let handle = node.start(spec).await;
     pid(&handle).await;
-    let mut command = handle.enter(words(&["bash", "-c", line])).unwrap().command(exe()).unwrap();
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), expected);
+    let ran = rest(&mut handle.exec(&["bash", "-c", line]).await.unwrap()).await;
+    assert_eq!(ran.stdout.trim(), expected);
     until(&handle, |report| {
         report.health.as_ref().is_some_and(|health| health.state == HealthState::Healthy)
     })
@@ -269,8 +268,8 @@ async fn later_mounts_go_on_as_the_propagation_says() {
         eventually("the task has mounted", async || node.log("spreads").await == ["ready"]).await;
         assert_eq!(own.0.join("tasks/from-task").exists(), goes, "{propagation:?}");
         own.mount_later();
-        let go = handle.enter(words(&["touch", "/tmp/go"])).unwrap();
-        assert!(go.command(exe()).unwrap().stdin(Stdio::null()).status().unwrap().success());
+        let go = rest(&mut handle.exec(&["touch", "/tmp/go"]).await.unwrap()).await;
+        assert_eq!(go.end.code, 0);
         exit(&handle).await;
         handle.release().await.unwrap();
         let seen = node.log("spreads").await.contains(&"from-node".to_owned());

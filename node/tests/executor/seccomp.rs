@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 use skein::executor::{HealthCheck, HealthState, LaunchSpec, Probe, Rights, Root, Seccomp};
 
-use super::node::{Node, exe, exit, pid, until, words};
+use super::execs::rest;
+use super::node::{Node, exit, pid, until, words};
 
 /// Says of each `number,argument,…` whether it worked, or its error number.
 const CALLS: &str = "for (@ARGV) { my ($n, @a) = split /,/; \
@@ -77,9 +77,10 @@ async fn calls_are_answered_as_under_dockers_default_profile() {
     spec.health = Some(check);
     let handle = node.start(spec).await;
     pid(&handle).await;
-    let mut command = handle.enter(calls()).unwrap().command(exe()).unwrap();
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), dockers());
+    let calls = calls();
+    let calls: Vec<&str> = calls.iter().map(String::as_str).collect();
+    let ran = rest(&mut handle.exec(&calls).await.unwrap()).await;
+    assert_eq!(ran.stdout.trim(), dockers());
     until(&handle, |report| {
         report.health.as_ref().is_some_and(|health| health.state == HealthState::Healthy)
     })

@@ -16,6 +16,8 @@ pub mod codec;
 mod constraint;
 pub mod decide;
 mod draft;
+pub mod exec;
+pub mod frame;
 pub mod generic;
 pub mod id;
 pub mod invariant;

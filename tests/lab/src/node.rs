@@ -223,14 +223,14 @@ impl Node {
         run(COMMAND_SECONDS, &[[own.as_ref(), "-H", &url].as_slice(), words].concat())
     }
 
-    /// Runs a program in the sandbox of a task of this node.
+    /// Runs a program in a task: of this node, or where it is a manager of any.
     ///
     /// # Errors
-    /// When `skein exec` cannot be started.
+    /// When `skein task exec` cannot be started.
     pub fn exec(&self, task: &str, words: &[&str]) -> Result<Output> {
         let (own, socket) = (self.program("skein")?, self.machine.inner_socket());
         let url = format!("unix://{}", socket.display());
-        let line = [&own, "-H", &url, "exec", task, "--"];
+        let line = [&own, "-H", &url, "task", "exec", task, "--"];
         self.run(COMMAND_SECONDS, &[line.as_slice(), words].concat())
     }
 

@@ -15,6 +15,7 @@ mod damage;
 mod disk;
 mod divergence;
 mod docker_cli;
+mod execs;
 mod faults;
 mod firewalls;
 mod history;

@@ -29,7 +29,7 @@ fn one_node_serves_and_cleans_up() {
         ("the balancer is what this kernel has", balancer_is_chosen),
         ("a network is made", make_network),
         ("the VIP reaches every local backend", vip_reaches_backends),
-        ("skein exec runs in the sandbox", exec_enters_the_sandbox),
+        ("skein task exec runs in the sandbox", exec_enters_the_sandbox),
         ("logs come back through the API", logs_are_readable),
         ("the next task is ready while it waits, and followed logs go on with it", logs_go_on),
         ("a health check gates VIP and DNS", health_gates),

@@ -62,6 +62,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "cluster",
             "futures-util",
             "http-body-util",
+            "hyper",
+            "hyper-util",
             "serde",
             "serde_json",
             "thiserror",

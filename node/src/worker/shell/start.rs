@@ -95,7 +95,7 @@ impl Shell {
         disk::private_dir(&dir)?;
         let NodeFacts { exe, run_dir, facts, description } = facts;
         let supervisors = Supervisors::new(&exe, &run_dir, data.path())?;
-        let executor = Arc::new(ProcessExecutor::new(data.path())?);
+        let executor = Arc::new(ProcessExecutor::new(&exe, data.path())?);
         let sandboxes = Sandboxes::default();
         let kernel = kernel(exe, run_dir, sandboxes.clone()).await?;
         let is_closed = Arc::new(AtomicBool::new(false));
