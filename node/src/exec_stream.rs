@@ -9,7 +9,7 @@ use api::{ApiError, ExecSession};
 use axum::body::Body;
 use axum::http::StatusCode;
 use cluster::exec::{ExecEnd, ExecInput, ExecOutput, ExecSpec};
-use cluster::frame::Frame;
+use cluster::frame::{FRAME_BYTES_MAX, Frame};
 use cluster::id::{NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -53,27 +53,35 @@ pub async fn open(member: &Member, name: &str, spec: ExecSpec) -> Result<ExecSes
         return Err(ApiError::forbidden(text));
     }
     let payload = wire::encode(&call).map_err(|error| ApiError::internal(error.to_string()))?;
+    if payload.len() > FRAME_BYTES_MAX {
+        let text = format!(
+            "program, arguments and variables take {} bytes, and the limit is {FRAME_BYTES_MAX}",
+            payload.len()
+        );
+        return Err(ApiError::bad_request(text));
+    }
     let opened = member.net.stream(address, PATH, Frame { kind: CALL, payload }).await;
     Ok(attach(opened.map_err(refused)?))
 }
 
 fn find(member: &Member, name: &str) -> Result<(TaskId, NodeId, SocketAddr), ApiError> {
-    let assignment: Option<Arc<_>> = member.worker.assignment.borrow().clone();
-    if let Some(assignment) = &assignment
-        && let Ok((task, assigned)) = find_task(assignment, name)
-        && let Some(node) = assignment.nodes.get(&assigned.node)
-    {
-        return Ok((task, assigned.node, node.gossip));
-    }
-    let Some(manager) = member.manager() else {
-        let text = format!("task {name} not found on the networks of this node, a worker");
-        return Err(ApiError::not_found(text));
-    };
+    let Some(manager) = member.manager() else { return find_as_worker(member, name) };
     let state = manager.newest();
     let task = state.find_task(name)?;
     let node = task.node.and_then(|node| state.nodes.get(&node));
     let node = node.ok_or_else(|| ApiError::conflict(format!("task {name} has no node yet")))?;
     Ok((task.id, node.id, node.description.gossip))
+}
+
+/// Among the tasks that a worker knows.
+fn find_as_worker(member: &Member, name: &str) -> Result<(TaskId, NodeId, SocketAddr), ApiError> {
+    let assignment: Option<Arc<_>> = member.worker.assignment.borrow().clone();
+    let assignment =
+        assignment.ok_or_else(|| ApiError::unavailable("there is no assignment yet"))?;
+    let (task, assigned) = find_task(&assignment, name).map_err(ApiError::not_found)?;
+    let node = assignment.nodes.get(&assigned.node);
+    let node = node.ok_or_else(|| ApiError::not_found(format!("the node of task {name}")))?;
+    Ok((task, assigned.node, node.gossip))
 }
 
 fn refused(error: CallError) -> ApiError {

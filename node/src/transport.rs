@@ -28,7 +28,7 @@ const KEEP_ALIVE_LIMIT: Duration = Duration::from_secs(3);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Accepted connections of members at one time on one listener.
 const CONNECTIONS_MAX: usize = 4096;
-/// The same of one node: five lanes, and followers of logs. None of them, nor who has stolen its
+/// The same of one node: six lanes, and followers of logs. None of them, nor who has stolen its
 /// key, can keep the others out.
 const CONNECTIONS_OF_ONE_NODE_MAX: usize = 32;
 

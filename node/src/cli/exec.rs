@@ -12,7 +12,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -127,23 +127,25 @@ async fn converse(connection: Connection, input: bool, tty: bool) -> anyhow::Res
 /// Writes what the program says where it belongs, up to its end.
 async fn listen(reader: &mut ReadHalf<Connection>, room: &Semaphore) -> anyhow::Result<ExecEnd> {
     let mut received = BytesMut::new();
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     loop {
         while let Some(frame) = Frame::take(&mut received)? {
             match ExecOutput::try_from(frame)? {
-                ExecOutput::Stdout(bytes) => print(&mut std::io::stdout(), &bytes)?,
-                ExecOutput::Stderr(bytes) => print(&mut std::io::stderr(), &bytes)?,
+                ExecOutput::Stdout(bytes) => print(&mut stdout, &bytes).await?,
+                ExecOutput::Stderr(bytes) => print(&mut stderr, &bytes).await?,
                 ExecOutput::Taken(bytes) => room.add_permits(bytes.try_into()?),
                 ExecOutput::Ended(end) => return Ok(end),
             }
         }
         if reader.read_buf(&mut received).await.context("read from the daemon")? == 0 {
-            bail!("the daemon has hung up: the program has ended with the daemon");
+            bail!("the daemon has hung up, and the program has ended");
         }
     }
 }
 
-fn print(to: &mut dyn std::io::Write, bytes: &[u8]) -> anyhow::Result<()> {
-    to.write_all(bytes).and_then(|()| to.flush()).context("write the program's output")
+async fn print(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> anyhow::Result<()> {
+    to.write_all(bytes).await.context("write the program's output")?;
+    to.flush().await.context("write the program's output")
 }
 
 /// Returns when the daemon cannot be written to: then there is nothing more to read.

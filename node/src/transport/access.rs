@@ -112,6 +112,11 @@ impl Membership {
         }
     }
 
+    /// Whether it has more rights than a worker.
+    pub(super) fn may_manage(&self, peer: &PeerCertificate) -> bool {
+        !matches!(self.standing(peer), Standing::Member(Role::Worker) | Standing::Stranger)
+    }
+
     fn standing(&self, peer: &PeerCertificate) -> Standing {
         if peer.identity.cluster != self.cluster {
             return Standing::Stranger;

@@ -146,9 +146,13 @@ impl Service {
         }
     }
 
-    /// Returns once the node is a member no more: what it has open ends then.
+    /// Returns once the node is removed, or demoted: what it has open ends then, and what it may
+    /// still do it opens again.
     async fn until_removed(&self, member: &PeerCertificate) {
-        while self.membership.is_member(member) {
+        let began_as_manager = self.membership.may_manage(member);
+        while self.membership.is_member(member)
+            && (!began_as_manager || self.membership.may_manage(member))
+        {
             tokio::time::sleep(STANDING_INTERVAL).await;
         }
     }

@@ -14,6 +14,9 @@ const CODE_NOT_EXECUTABLE: i32 = 126;
 /// The exit code for everything else that keeps a task from running (moby `translateStartErr`).
 pub(crate) const CODE_SETUP: i32 = 128;
 
+/// The longest text that is passed on: what it repeats may be as long as a spec.
+const TEXT_BYTES_MAX: usize = 4 << 10;
+
 /// Why a task's command could not be executed, in words for the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
@@ -48,6 +51,16 @@ impl Failure {
     /// A failure to do something with a path.
     pub(crate) fn path(activity: &str, path: &str, error: Errno) -> Self {
         Failure::new(error, format!("{activity} {path:?}: {}", sys::words(error)))
+    }
+
+    /// With the beginning of its text, where that is too long for a pipe that nobody reads yet.
+    pub(crate) fn shortened(mut self) -> Self {
+        let mut length = self.error.len().min(TEXT_BYTES_MAX);
+        while !self.error.is_char_boundary(length) {
+            length -= 1;
+        }
+        self.error.truncate(length);
+        self
     }
 
     /// The error number, where this process has seen it.

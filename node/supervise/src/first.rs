@@ -109,7 +109,7 @@ impl First {
         loop {
             let signal = sys::next_signal();
             // A daemon that has ended counts as such before the signal: they come in any order.
-            while let Some((pid, ended)) = sys::reap(-1, false) {
+            while let Some((pid, ended)) = sys::reap(-1) {
                 if self.daemon != Some(pid) {
                     continue;
                 }

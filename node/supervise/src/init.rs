@@ -17,7 +17,7 @@ pub(super) fn run(command: i32) -> ! {
     let _ = set_dumpable(false);
     let _ = set_name(c"skein-init");
     loop {
-        while let Some((pid, ended)) = sys::reap(-1, false) {
+        while let Some((pid, ended)) = sys::reap(-1) {
             if pid == command {
                 sys::exit_now(match ended {
                     Ended::Code(code) => code,

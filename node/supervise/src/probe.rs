@@ -43,7 +43,8 @@ impl RunningProbe {
                 let Err(failure) = cgroup::join(&spec.task, &spec.limits)
                     .map_err(|error| failed(Failure::number(&error)))
                     .and_then(|()| connect(&task, &writer).map_err(failed))
-                    .and_then(|()| task::execute(spec, argv, None));
+                    .and_then(|()| task::identity(spec))
+                    .and_then(|who| task::execute(spec, &who, argv, None));
                 // Where this cannot be written the exit code says it still.
                 let _ = fs::File::from(writer).write_all(failure.error.as_bytes());
                 sys::exit_now(failure.code)

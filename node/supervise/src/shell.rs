@@ -233,7 +233,7 @@ impl Supervisor {
                 self.step(Input::Stop { signal: None, grace: None });
             }
         }
-        while let Some((pid, ended)) = sys::reap(-1, false) {
+        while let Some((pid, ended)) = sys::reap(-1) {
             if self.lifecycle.pid() == Some(pid) {
                 self.first_ended(ended);
             } else if self.probe.as_ref().is_some_and(|probe| probe.pid() == pid)

@@ -132,12 +132,11 @@ pub(crate) fn uninterrupted<T>(
 
 /// One child that has ended, without waiting; `None` when none has. nix's version fails when the
 /// signal that ended the child is a real-time one.
-pub(crate) fn reap(pid: i32, block: bool) -> Option<(i32, Ended)> {
+pub(crate) fn reap(pid: i32) -> Option<(i32, Ended)> {
     let mut status = 0;
-    let options = if block { 0 } else { libc::WNOHANG };
     loop {
         // SAFETY: `status` outlives the call and is the only memory that it writes.
-        let ended = unsafe { libc::waitpid(pid, &raw mut status, options) };
+        let ended = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) };
         if ended == -1 && Errno::last() == Errno::EINTR {
             continue;
         }

@@ -87,11 +87,11 @@ fn prepare(setting: &Setting<'_>) -> Result<(), Failure> {
 fn launch(setting: &Setting<'_>) -> Result<Infallible, Failure> {
     let spec = &setting.launch.spec;
     if !spec.init {
-        return execute(spec, &spec.argv, Some(setting.lifeline.as_fd()));
+        return execute(spec, &identity(spec)?, &spec.argv, Some(setting.lifeline.as_fd()));
     }
     match sys::fork().map_err(|error| Failure::setup("fork the command", error))? {
         Forked::Child => {
-            let Err(failure) = execute(spec, &spec.argv, None);
+            let Err(failure) = identity(spec).and_then(|who| execute(spec, &who, &spec.argv, None));
             report(&setting.failure, &failure);
             sys::exit_now(failure.code)
         }
@@ -103,14 +103,14 @@ fn launch(setting: &Setting<'_>) -> Result<Infallible, Failure> {
     }
 }
 
-/// Ends the task when the supervisor ends. After the change of user, which clears it (prctl(2)).
+/// Ends the program when the process that watches it ends. After the change of user, which clears it (prctl(2)).
 fn die_with_supervisor(lifeline: BorrowedFd<'_>) -> Result<(), Failure> {
     set_pdeathsig(Signal::SIGKILL)
-        .map_err(|error| Failure::setup("bind the task to its supervisor", error))?;
+        .map_err(|error| Failure::setup("bind the program to what watches it", error))?;
     let mut wait = [PollFd::new(lifeline, PollFlags::empty())];
     match poll(&mut wait, PollTimeout::ZERO) {
         Ok(0) => Ok(()),
-        // The supervisor ended before the kernel knew whose end to watch for.
+        // It ended before the kernel knew whose end to watch for.
         _ => sys::exit_now(CODE_SETUP),
     }
 }
@@ -126,13 +126,13 @@ pub(crate) fn identity(spec: &LaunchSpec) -> Result<Identity, Failure> {
 /// task's root already.
 pub(crate) fn execute(
     spec: &LaunchSpec,
+    identity: &Identity,
     argv: &[String],
     lifeline: Option<BorrowedFd<'_>>,
 ) -> Result<Infallible, Failure> {
-    let identity = identity(spec)?;
     let directory = spec.dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or(WORK);
     chdir(directory).map_err(|error| Failure::path("working directory", directory, error))?;
-    privilege::restrict(&identity, &spec.rights)?;
+    privilege::restrict(identity, &spec.rights)?;
     if let Some(lifeline) = lifeline {
         die_with_supervisor(lifeline)?;
     }

@@ -1,5 +1,5 @@
 //! One JSON value a line over a unix socket, with descriptors next to a line where asked for.
-//! Used by supervisors and by the holder.
+//! Used by supervisors, by the holder and by processes that watch programs in tasks.
 
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -86,6 +86,7 @@ fn says(child: &mut Child, wanted: &str) -> Result<()> {
 /// Processor time of each process of this name in a task, as the task's own /proc has it.
 fn processes(lab: &Lab, task: &Task, name: &str) -> Result<Vec<u64>> {
     let told = lab.nodes[task.node].exec(&task.id, &["sh", "-c", "cat /proc/[0-9]*/stat"])?;
+    ensure!(told.ok()?.contains("(tail) "), "its own program is not among them: {told}");
     let mark = format!("({name}) ");
     let times = told.stdout.lines().filter_map(|line| line.split_once(&mark)).map(|(_, rest)| {
         // utime and stime, 14th and 15th field (proc_pid_stat(5)); the rest begins at the third.

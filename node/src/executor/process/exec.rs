@@ -49,10 +49,18 @@ pub(super) async fn begin(
     drop(command);
     let has_terminal = spec.terminal.is_some();
     let asked = [has_terminal || spec.stdin, has_terminal || spec.stdout, spec.stderr];
-    let begun = tokio::task::spawn_blocking(move || exec::begin(own, &spec)).await;
+    // Its place is held until it has begun also when nobody waits for that any more.
+    let begin = move || exec::begin(own, &spec).map(|begun| (begun, child, place));
+    let begun = tokio::task::spawn_blocking(begin).await.map_err(io::Error::other).flatten();
+    let (begun, child, place) = match begun {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            return Err(Error::Rejected { reason: error.to_string() });
+        }
+        begun => begun.map_err(failed)?,
+    };
     let (input, from_user) = mpsc::channel(QUEUE);
     let (to_user, output) = mpsc::channel(QUEUE);
-    match begun.map_err(io::Error::other).flatten().map_err(failed)? {
+    match begun {
         Begun::Refused(reason) => return Err(Error::Refused { task: task(), reason }),
         Begun::Ended(end) => {
             // The channel is empty and has its receiver.

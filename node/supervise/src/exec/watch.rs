@@ -50,6 +50,8 @@ pub(crate) fn run(task_dir: &Path) -> ExitCode {
 fn attend(task_dir: &Path) -> io::Result<()> {
     // Until it is another program, nothing in the task may look into this one (ptrace(2)).
     set_dumpable(false)?;
+    // Keys of the daemon's terminal, if it has one, are not for this process.
+    setsid()?;
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let spec: ExecSpec = wire::read_request(&control)?;
     let said = match first_process(task_dir)? {
@@ -91,6 +93,8 @@ struct Program {
     process: OwnedFd,
     /// Ends, or says why not, when the program has been executed.
     failure: OwnedFd,
+    /// Closed when this process ends: see [`task::execute`].
+    _alive: OwnedFd,
 }
 
 fn start(
@@ -103,16 +107,19 @@ fn start(
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| failed(Failure::number(&error)))?;
     let (failure, say_failure) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let (lifeline, alive) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     // For children: this process stays where it is.
     setns(first, CloneFlags::CLONE_NEWPID).map_err(failed)?;
     match sys::fork().map_err(failed)? {
         Forked::Parent(pid) => {
+            // With this process the program ends, too.
             let process = sys::pidfd_open(pid).map_err(failed)?;
-            Ok(Program { pid: pid.as_raw(), process, failure })
+            Ok(Program { pid: pid.as_raw(), process, failure, _alive: alive })
         }
         Forked::Child => {
-            let Err(failure) = become_program(task, spec, first, (control, &null));
-            if let Ok(text) = serde_json::to_vec(&failure) {
+            drop(alive);
+            let Err(failure) = become_program(task, spec, first, (control, &null, &lifeline));
+            if let Ok(text) = serde_json::to_vec(&failure.clone().shortened()) {
                 // Where this cannot be written the exit code says it still.
                 let _ = File::from(say_failure).write_all(&text);
             }
@@ -125,7 +132,7 @@ fn become_program(
     task: &LaunchSpec,
     spec: &ExecSpec,
     first: &OwnedFd,
-    (control, null): (&UnixStream, &File),
+    (control, null, lifeline): (&UnixStream, &File, &OwnedFd),
 ) -> Result<Infallible, Failure> {
     sys::reset_signals();
     cgroup::join(&task.task, &task.limits)
@@ -150,7 +157,7 @@ fn become_program(
     drop(given);
     // From here on standard input is no copy of the daemon's socket any more.
     streams.connect(identity.uid)?;
-    task::execute(&task, &spec.argv, None)
+    task::execute(&task, &identity, &spec.argv, Some(lifeline.as_fd()))
 }
 
 /// The task's spec, with what the program has of its own.
@@ -224,7 +231,8 @@ impl Program {
     }
 
     fn finish(self, trouble: Option<Errno>) -> ExecEnd {
-        let ended = sys::reap(self.pid, true);
+        // One that is traced by a process of the task belongs to that first (ptrace(2)).
+        let ended = sys::reap(self.pid);
         let mut text = Vec::new();
         // Nobody has it open any more.
         let read = File::from(self.failure).take(FAILURE_BYTES_MAX).read_to_end(&mut text);

@@ -1,10 +1,9 @@
 //! What is said to a program in a task: its input is held until the program takes it, and nothing
 //! else waits for that.
 
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, BytesMut};
 use cluster::exec::{ExecInput, ExecOutput, INPUT_BYTES_MAX, WindowSize};
 use supervise::exec;
 use tokio::io::AsyncWriteExt as _;
@@ -20,8 +19,7 @@ pub(super) struct Input {
     /// `None` when the program takes no more.
     stream: Option<Sender>,
     is_terminal: bool,
-    held: VecDeque<Bytes>,
-    held_bytes: usize,
+    held: BytesMut,
     has_ended: bool,
     /// Bytes that the user does not yet know to be taken.
     taken: usize,
@@ -29,26 +27,23 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn of(stream: Option<Sender>, is_terminal: bool) -> Self {
-        let held = VecDeque::new();
-        Self { stream, is_terminal, held, held_bytes: 0, has_ended: false, taken: 0 }
+        Self { stream, is_terminal, held: BytesMut::new(), has_ended: false, taken: 0 }
     }
 
     /// Whether this is not more than the user may send.
-    fn push(&mut self, bytes: Bytes) -> bool {
+    fn push(&mut self, bytes: &[u8]) -> bool {
         if self.stream.is_some() && !self.has_ended {
-            self.held_bytes += bytes.len();
-            self.held.push_back(bytes);
+            self.held.extend_from_slice(bytes);
         } else {
             self.taken += bytes.len();
         }
-        self.held_bytes + self.taken <= INPUT_BYTES_MAX
+        self.held.len() + self.taken <= INPUT_BYTES_MAX
     }
 
     /// It ends with what is held.
     fn end(&mut self) {
         if self.stream.is_some() && !self.has_ended && self.is_terminal {
-            self.held_bytes += END_OF_FILE.len();
-            self.held.push_back(Bytes::from_static(END_OF_FILE));
+            self.held.extend_from_slice(END_OF_FILE);
         }
         self.has_ended = true;
         self.close_if_done();
@@ -63,32 +58,23 @@ impl Input {
 
     /// Writes some of what is held; never returns while nothing is. May be dropped while it waits.
     async fn write(&mut self) -> usize {
-        let (Some(stream), Some(first)) = (&mut self.stream, self.held.front()) else {
+        let Some(stream) = self.stream.as_mut().filter(|_| !self.held.is_empty()) else {
             return std::future::pending().await;
         };
-        match stream.write(first).await {
+        match stream.write(&self.held).await {
             Ok(count) => count,
             Err(_closed) => {
                 // The program has closed it, or has ended: the rest is for nobody.
                 self.stream = None;
-                self.held_bytes
+                self.held.len()
             }
         }
     }
 
     /// So many bytes have been written, or nobody wants them any more.
-    fn advance(&mut self, mut count: usize) {
-        self.held_bytes -= count;
+    fn advance(&mut self, count: usize) {
+        self.held.advance(count);
         self.taken += count;
-        while let Some(first) = self.held.front_mut() {
-            let part = count.min(first.len());
-            first.advance(part);
-            count -= part;
-            if !first.is_empty() {
-                break;
-            }
-            self.held.pop_front();
-        }
         self.close_if_done();
     }
 }
@@ -106,7 +92,7 @@ pub(super) async fn pass_on(
         tokio::select! {
             said = from_user.recv(), if is_open => match said {
                 Some(ExecInput::Bytes(bytes)) => {
-                    if !input.push(bytes) {
+                    if !input.push(&bytes) {
                         tracing::warn!("a program in a task was sent more input than it had taken");
                         return;
                     }
@@ -150,11 +136,11 @@ mod tests {
     async fn a_user_may_send_what_was_taken_and_no_more() {
         let (sender, _reader) = tokio::net::unix::pipe::pipe().unwrap();
         let mut input = Input::of(Some(sender), false);
-        assert!(input.push(Bytes::from(vec![0; INPUT_BYTES_MAX])));
+        assert!(input.push(&[0; INPUT_BYTES_MAX]));
         input.advance(5);
-        assert!(!input.push(Bytes::from_static(b"a")), "the user does not know of these five");
+        assert!(!input.push(b"a"), "the user does not know of these five");
         let mut closed = Input::of(None, false);
-        assert!(closed.push(Bytes::from(vec![0; INPUT_BYTES_MAX])));
-        assert!(!closed.push(Bytes::from_static(b"a")), "what is dropped counts as well");
+        assert!(closed.push(&[0; INPUT_BYTES_MAX]));
+        assert!(!closed.push(b"a"), "what is dropped counts as well");
     }
 }
