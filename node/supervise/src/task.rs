@@ -103,7 +103,8 @@ fn launch(setting: &Setting<'_>) -> Result<Infallible, Failure> {
     }
 }
 
-/// Ends the program when the process that watches it ends. After the change of user, which clears it (prctl(2)).
+/// Ends the program when the process that watches it ends. After the change of user, which clears
+/// it (prctl(2)).
 fn die_with_supervisor(lifeline: BorrowedFd<'_>) -> Result<(), Failure> {
     set_pdeathsig(Signal::SIGKILL)
         .map_err(|error| Failure::setup("bind the program to what watches it", error))?;

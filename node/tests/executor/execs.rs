@@ -1,15 +1,18 @@
 //! What `Executor::exec` promises, tested on any implementation.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::exec::{ExecEnd, ExecInput, ExecOutput, ExecSpec, INPUT_BYTES_MAX, WindowSize};
 use cluster::rights::Capabilities;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use skein::executor::exec::{CHUNK_BYTES_MAX, EXECS_PER_TASK_MAX, Exec, QUEUE};
 use skein::executor::{Error, LaunchSpec, Launched, StartSpec};
 
 use super::contract::{Contract, ended, reaches};
-use super::node::{LIMIT, eventually, shell, words};
+use super::node::{LIMIT, Node, eventually, exit, pid, shell, words};
 
 /// `SIGKILL`.
 const KILL: i32 = 9;
@@ -326,4 +329,44 @@ async fn a_program_may_do_what_its_task_may(
     daemon.stop(&sandbox, Some(KILL), Some(Duration::ZERO)).await.unwrap();
     ended(&launched).await;
     contract.release(&sandbox).await;
+}
+
+/// Goal: a program does not outlive the process that watches it, as nobody could end it then.
+/// Method: that process is killed; the task's own /proc shows what is left.
+#[tokio::test]
+async fn a_program_ends_with_the_process_that_watches_it() {
+    let node = Node::new();
+    let handle = node.start(shell("watched", "exec tail -f /dev/null")).await;
+    pid(&handle).await;
+    let mut exec = handle.exec(&["sh", "-c", "echo ready; exec sleep 1000"]).await.unwrap();
+    reads(&mut exec, "ready\n").await;
+    let names = async || {
+        let list = handle.exec(&["sh", "-c", "cat /proc/[0-9]*/comm"]).await.unwrap();
+        rest(&mut { list }).await.stdout
+    };
+    assert!(names().await.contains("sleep\n"));
+    kill(watcher(node.directory.path()), Signal::SIGKILL).unwrap();
+    let end = rest(&mut exec).await.end;
+    assert!(end.error.is_some_and(|error| error.contains("its end is not known")));
+    eventually("the program has ended", async || {
+        let names = names().await;
+        assert!(names.contains("tail\n"), "the task itself: {names}");
+        !names.contains("sleep\n")
+    })
+    .await;
+    handle.kill().await.unwrap();
+    exit(&handle).await;
+    handle.release().await.unwrap();
+}
+
+/// The process that watches a program in a task whose files are below `directory`.
+fn watcher(directory: &Path) -> Pid {
+    let directory = directory.to_string_lossy();
+    let is_it = |process: &Path| {
+        let line = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+        line.contains("exec-task") && line.contains(&*directory)
+    };
+    let mut found = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let process = found.find(|path| is_it(path)).expect("nobody watches it");
+    Pid::from_raw(process.file_name().unwrap().to_str().unwrap().parse().unwrap())
 }
