@@ -317,6 +317,37 @@ fn the_fuzzed_packages_are_those_that_are_shipped() {
     crate::report(&other_versions(&fuzzed, &read("Cargo.lock")));
 }
 
+/// What packages of the workspace need, and the lock file of the targets does not say so: cargo
+/// refuses it then.
+fn not_locked(fuzzed: &str, metadata: &Value) -> Vec<String> {
+    let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
+    let mut missing = Vec::new();
+    for package in list(&metadata["packages"]) {
+        let name = package["name"].as_str().unwrap_or_default();
+        let head = format!("name = \"{name}\"\n");
+        let Some((_, entry)) = fuzzed.split_once(&head) else { continue };
+        let entry = entry.split("[[package]]").next().unwrap_or_default();
+        let is_needed = |of: &&Value| of["kind"] != "dev" && of["optional"] != true;
+        let needed = list(&package["dependencies"]);
+        let needed = needed.iter().filter(is_needed).filter_map(|of| of["name"].as_str());
+        // With its version, where there are several.
+        let is_locked = |of: &str| {
+            [format!(" \"{of}\",\n"), format!(" \"{of} ")].iter().any(|line| entry.contains(line))
+        };
+        let lacking = needed.filter(|of| !is_locked(of));
+        missing.extend(lacking.map(|of| format!("tests/fuzz/Cargo.lock: {name} needs {of}")));
+    }
+    missing
+}
+
+/// Goal: the targets are built from the lock file as it is. Method: what each member needs.
+#[test]
+fn the_targets_lock_what_the_workspace_needs() {
+    let path = crate::root().join("tests/fuzz/Cargo.lock");
+    let fuzzed = fs::read_to_string(path).expect("it is text");
+    crate::report(&not_locked(&fuzzed, &crate::metadata(&["--no-deps"])));
+}
+
 #[test]
 fn each_rule_can_fail() {
     let decoding = code("fn f() { serde_json::from_slice::<T>(b) }\n#[cfg(test)]\nmod tests {}");
@@ -340,6 +371,12 @@ fn each_rule_can_fail() {
         {"id": "b", "features": ["default"]},
     ]}});
     assert_eq!(open(&metadata), ["a"]);
+    let of = |name: &str, kind: Value| serde_json::json!({"name": name, "kind": kind});
+    let needed = [of("b", Value::Null), of("c", Value::Null), of("d", "dev".into())];
+    let metadata = serde_json::json!({"packages": [{"name": "a", "dependencies": needed}]});
+    let lock =
+        "[[package]]\nname = \"a\"\ndependencies = [\n \"b\",\n]\n\n[[package]]\nname = \"c\"\n";
+    assert_eq!(not_locked(lock, &metadata), ["tests/fuzz/Cargo.lock: a needs c"]);
     let lock = |version: &str| format!("[[package]]\nname = \"a\"\nversion = \"{version}\"\n");
     assert_eq!(other_versions(&lock("2"), &lock("1")).len(), 1);
     assert_eq!(other_versions(&lock("1"), &lock("1")), Vec::<String>::new());
