@@ -58,14 +58,14 @@ fn call(lab: &Lab, node: usize, protocol: &str, times: usize) -> Result<Vec<Prob
 }
 
 fn outside(lab: &mut Lab, protocol: &str) -> Result<()> {
-    let task = &lab.running(0, "web")?[0];
+    let task = lab.wait_running(0, "web", 1)?.remove(0);
     let client = lab.client_address().to_string();
     for index in 0..lab.nodes.len() {
         let told = call(lab, index, protocol, 20)?;
         for told in told {
             let place = if task.node == index { "with" } else { "without" };
             ensure!(
-                told.server == hostname(task) && told.client == client,
+                told.server == hostname(&task) && told.client == client,
                 "node{} {place} a task: {told:?}, the client is {client}",
                 index + 1
             );
